@@ -1,0 +1,73 @@
+"""A class for every pixel: train, evaluate, map and draw parcels.
+
+Names are imported on first use, so that `import pixelwise` costs next to nothing; torch comes with the first network.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pixelwise.config import Config, load_config
+    from pixelwise.data.check import check
+    from pixelwise.errors import ConfigError, DataError, MissingExtraError, PixelwiseError, WeightsError
+    from pixelwise.jobs.evaluate import evaluate
+    from pixelwise.jobs.polygonize import polygonize
+    from pixelwise.jobs.predict import load
+    from pixelwise.jobs.train import train
+    from pixelwise.models import create, fuse, list_models
+    from pixelwise.models.cost import cost
+    from pixelwise.weights import load_weights
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "DataError",
+    "MissingExtraError",
+    "PixelwiseError",
+    "WeightsError",
+    "check",
+    "cost",
+    "create",
+    "evaluate",
+    "fuse",
+    "list_models",
+    "load",
+    "load_config",
+    "load_weights",
+    "polygonize",
+    "train",
+]
+
+_HOMES = {
+    "Config": "pixelwise.config",
+    "ConfigError": "pixelwise.errors",
+    "DataError": "pixelwise.errors",
+    "MissingExtraError": "pixelwise.errors",
+    "PixelwiseError": "pixelwise.errors",
+    "WeightsError": "pixelwise.errors",
+    "check": "pixelwise.data.check",
+    "cost": "pixelwise.models.cost",
+    "create": "pixelwise.models",
+    "evaluate": "pixelwise.jobs.evaluate",
+    "fuse": "pixelwise.models",
+    "list_models": "pixelwise.models",
+    "load": "pixelwise.jobs.predict",
+    "load_config": "pixelwise.config",
+    "load_weights": "pixelwise.weights",
+    "polygonize": "pixelwise.jobs.polygonize",
+    "train": "pixelwise.jobs.train",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pixelwise' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,5 @@
+"""`python -m pixelwise` is the command."""
+
+from pixelwise.cli import main
+
+main()

@@ -1,0 +1,223 @@
+"""The command line: parse, call, show. Everything heavy is imported inside a command, so that `--help` is light."""
+
+import json
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import get_terminal_size
+
+import click
+
+from pixelwise import __version__
+from pixelwise.errors import PixelwiseError
+
+FILE = click.Path(path_type=Path)
+
+
+def main() -> None:
+    """Run the command; leave with 0, 1 for a mistake that the user can mend, 2 for usage, 130 for Ctrl-C."""
+    try:
+        commands.main(prog_name="pixelwise", standalone_mode=False)
+    except click.ClickException as problem:
+        problem.show()
+        sys.exit(problem.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except PixelwiseError as problem:
+        _say_error(str(problem))
+        sys.exit(1)
+    except OSError as problem:
+        # The system's own refusals: a full disk, a folder without permission, a file that went away.
+        if problem.filename is None and problem.strerror is None:
+            raise
+        _say_error(f"{problem.filename or 'The system'}: {problem.strerror}.")
+        sys.exit(1)
+
+
+def _say_error(text: str) -> None:
+    # A terminal breaks lines in the middle of words; a log keeps the paragraph on one line, to be found by grep.
+    if sys.stderr.isatty():
+        width = max(40, min(100, get_terminal_size().columns))
+        text = textwrap.fill(f"Error: {text}", width, break_long_words=False, break_on_hyphens=False)
+        click.secho(text, fg="red", err=True)
+    else:
+        click.echo(f"Error: {text}", err=True)
+
+
+@contextmanager
+def _interruptible(advice: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(f"\nInterrupted. {advice}", err=True)
+        sys.exit(130)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="pixelwise")
+def commands() -> None:
+    """A class for every pixel: train on images, score, map whole scenes, draw parcels.
+
+    \b
+    Example, from a configuration to land parcels:
+      pixelwise check fields.toml
+      pixelwise train fields.toml
+      pixelwise evaluate runs/fields test.toml
+      pixelwise predict runs/fields scene.tif map.tif
+      pixelwise polygonize map.tif parcels.gpkg
+    """
+
+
+@commands.command()
+@click.option("--output", type=FILE, default=Path("runs/demo"), show_default=True, help="Folder for everything made.")
+@click.option("--examples", type=FILE, help="The folder examples/ of the repository, if it is not found by itself.")
+@click.option("--fresh", is_flag=True, help="Begin anew: what an earlier demo left in the output folder is deleted.")
+def demo(output: Path, examples: Path | None, fresh: bool) -> None:
+    """Do the whole job on the example scenes: check, train, score, map, draw parcels, report.
+
+    A demo that was finished is shown again, one that was interrupted goes on.
+
+    \b
+    Example:
+      pixelwise demo --output /tmp/demo
+    """
+    with _interruptible("The same command goes on from the last saved step."):
+        from pixelwise.demo import demo
+        from pixelwise.progress import shown_training
+
+        with shown_training() as training:
+            demo(examples, output, fresh=fresh, say=click.echo, training=training)
+
+
+@commands.command()
+@click.argument("config", type=FILE)
+def check(config: Path) -> None:
+    """Read every file of a configuration and say what is in it and what is wrong with it.
+
+    \b
+    Example:
+      pixelwise check fields.toml
+    """
+    with _interruptible("Nothing was written."):
+        from pixelwise.config import load_config
+        from pixelwise.data.check import survey
+        from pixelwise.jobs.train import open_parts
+        from pixelwise.progress import shown_steps
+
+        classes, *parts = open_parts(load_config(config))
+        problems: list[str] = []
+        for name, scenes in zip(("training", "validation"), parts, strict=True):
+            with shown_steps(f"Reading {name}", len(scenes)) as advance:
+                found = survey(scenes, classes, advance=lambda _, advance=advance: advance())
+            problems += found.problems
+            click.echo(f"{name.capitalize()}: {len(scenes)} scenes")
+            pixels = int(found.class_pixels.sum()) + found.ignored
+            for label, count in [*zip(classes.names, found.class_pixels.tolist(), strict=True), ("(ignored)", found.ignored)]:
+                click.echo(f"  {label:20}{count / max(1, pixels):>9.2%}{count:>16,} pixels")
+            if not scenes:
+                continue
+            means, deviations = found.statistics.mean, found.statistics.std
+            for band, mean, deviation in zip(scenes[0].reader.bands, means, deviations, strict=True):
+                click.echo(f"  band {band:<15}  mean {mean:.6g}, standard deviation {deviation:.6g}")
+        for problem in problems:
+            _say_error(problem)
+        if problems:
+            sys.exit(1)
+        click.echo("Every file can be read.")
+
+
+@commands.command()
+@click.argument("config", type=FILE, required=False)
+@click.option("--resume", is_flag=True, help="Go on where an earlier run in the same folder stopped.")
+@click.option("--run", "folder", type=FILE, help="The run's folder, instead of [run].folder or runs/NAME.")
+@click.option("--print-config", is_flag=True, help="Print every key with its default and its meaning, and leave.")
+def train(config: Path | None, resume: bool, folder: Path | None, print_config: bool) -> None:
+    """Train a network as a configuration says.
+
+    \b
+    Example:
+      pixelwise train --print-config > fields.toml
+      pixelwise train fields.toml
+      pixelwise train fields.toml --resume
+    """
+    if print_config:
+        from pixelwise.config import explain_config
+
+        click.echo(explain_config())
+        return
+    if config is None:
+        raise click.UsageError("Name a configuration, or ask for one with --print-config.")
+    with _interruptible(f"`pixelwise train {config} --resume` goes on from the last saved step."):
+        from pixelwise.config import RunConfig, load_config
+        from pixelwise.jobs.train import train
+        from pixelwise.progress import shown_training
+
+        loaded = load_config(config)
+        if folder is not None:
+            loaded = loaded.model_copy(update={"run": RunConfig(folder=folder)})
+        with shown_training() as report:
+            run = train(loaded, resume=resume, report=report)
+        click.echo(f"The run is in {run.folder}, its best model in {run.folder / 'model'}.")
+
+
+@commands.command()
+@click.argument("run", type=FILE)
+@click.argument("config", type=FILE, required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
+def evaluate(run: Path, config: Path | None, as_json: bool) -> None:
+    """Score a run on its validation part, or on all that another configuration names.
+
+    \b
+    Example:
+      pixelwise evaluate runs/fields
+      pixelwise evaluate runs/fields test.toml
+    """
+    with _interruptible("Nothing was written."):
+        from pixelwise.jobs.evaluate import evaluate
+
+        result = evaluate(run, config, report=None if as_json else click.echo)
+        if as_json:
+            click.echo(json.dumps(result.to_dict(), indent=2))
+            return
+        scores = result.scores
+
+
+@commands.command()
+@click.argument("run", type=FILE)
+def report(run: Path) -> None:
+    """Write report.html of a run again: curves, scores, confusion matrix, the worst tiles.
+
+    \b
+    Example:
+      pixelwise report runs/fields
+    """
+
+
+@commands.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def models(as_json: bool) -> None:
+    """List the networks that [model].name takes, with their size and cost.
+
+    \b
+    Example:
+      pixelwise models --json
+    """
+    import torch
+
+    from pixelwise.models import create, list_models
+    from pixelwise.models.cost import cost
+
+    rows = []
+    for name in list_models():
+        with torch.device("meta"):
+            found = cost(create(name, classes=19), size=(512, 512))
+        rows.append({"name": name, "parameters": found.parameters, "flops": found.flops})
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    click.echo(f"{'name':18}{'parameters':>12}{'GFLOP, 512x512':>17}")
+    for row in rows:
+        click.echo(f"{row['name']:18}{row['parameters'] / 1e6:>10.1f} M{row['flops'] / 1e9:>17.1f}")
+    click.echo("With 19 classes and 3 bands; a multiplication with its addition counts as two.")

@@ -1,0 +1,306 @@
+"""The configuration: one flat TOML file, checked here, with every default in sight."""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tomli_w
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from pixelwise.errors import ConfigError
+from pixelwise.files import replacing
+from pixelwise.labels import Value
+
+
+def _as_list(value: object) -> object:
+    return value if isinstance(value, list) else [value]
+
+
+Values = Annotated[list[Value], BeforeValidator(_as_list)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(_Table):
+    """What is read, and what its values mean."""
+
+    images: Path = Field(description="a folder of images or GeoTIFF scenes, or one file")
+    labels: Path = Field(description="a folder of masks with the images' names, or a file of polygons")
+    classes: list[str] = Field(min_length=1, description="names, in the order of their indices")
+    palette: list[str] | None = Field(
+        None, description="a colour '#rrggbb' per class; none: well-spaced hues"
+    )
+    values: dict[str, Values] | None = Field(
+        None,
+        description="class -> its raw mask values, colours '#rrggbb', or values of [data].attribute; none: indices",
+    )
+    ignore: list[Value] | None = Field(
+        None, description="raw values or colours that count nowhere; none: 255"
+    )
+    attribute: str | None = Field(None, description="polygons: the column that chooses the class")
+    background: str | None = Field(
+        "background",
+        description="polygons: the class outside of all polygons; if no class has this name, outside is ignored",
+    )
+    boundary: str | None = Field(
+        "boundary",
+        description="polygons: the class of a band along each outline, if [data].classes has this name",
+    )
+    boundary_width: float = Field(
+        5.0, gt=0, description="width of that band in metres, half of it on either side"
+    )
+    bands: list[Annotated[int, Field(ge=1)]] | None = Field(
+        None, min_length=1, description="bands to use, counted from 1; none: all but alpha"
+    )
+    nodata: float | None = Field(None, description="value of pixels without data; none: as the file says")
+    validation: float = Field(0.2, ge=0, lt=1, description="share of scenes (or blocks) kept for validation")
+    validation_images: Path | None = Field(None, description="images kept for validation, instead of a share")
+    validation_labels: Path | None = Field(None, description="their masks or polygons; none: [data].labels")
+    split: Literal["scene", "block"] = Field(
+        "scene", description="what goes to validation: whole scenes, or blocks of ground"
+    )
+    block: int = Field(512, ge=32, description="side of a block in pixels, where split = 'block'")
+
+
+class ModelConfig(_Table):
+    """Which network, and where its first weights come from."""
+
+    name: str = Field("segformer-b0", description="one of `pixelwise models`")
+    weights: Path | None = Field(
+        None, description="weights to start from: any layout that load_weights knows"
+    )
+    options: dict[str, bool | int | float | str] = Field(
+        {}, description="the paper's options, such as drop_path"
+    )
+
+
+class TrainConfig(_Table):
+    """The loop."""
+
+    steps: int = Field(2000, ge=1, description="optimiser steps")
+    batch: int = Field(8, ge=1, description="crops per step")
+    crop: int = Field(512, ge=32, description="side of a crop in pixels")
+    learning_rate: float | None = Field(
+        None, gt=0, description="of the encoder; none: 6e-5 from given weights, 1e-3 from scratch"
+    )
+    decoder_rate: float | None = Field(
+        None,
+        gt=0,
+        description="the decoder's rate as a multiple; none: 10 from given weights, 1 from scratch",
+    )
+    weight_decay: float = Field(0.01, ge=0, description="of weights; norms and biases have none")
+    warmup: int | None = Field(
+        None, ge=0, description="steps of linear warm-up; none: a tenth of steps, at most 1500"
+    )
+    power: float = Field(1.0, ge=0, description="of the polynomial decay to zero")
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    average: float = Field(
+        0.999, ge=0, lt=1, description="decay of the exponential moving average of the weights; 0: none"
+    )
+    cross_entropy: float = Field(1.0, ge=0, description="weight of the cross-entropy in the loss")
+    dice: float = Field(0.0, ge=0, description="weight of the Dice loss in the loss")
+    class_weights: list[float] | Literal["none", "balanced"] = Field(
+        "none",
+        description="in the cross-entropy: a number per class, or 'balanced' (by the root of the frequency)",
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="in the cross-entropy")
+    evaluate_every: int | None = Field(
+        None, ge=1, description="steps between evaluations; none: a tenth of steps"
+    )
+    mixed_precision: Literal["auto", "off"] = Field(
+        "auto", description="bfloat16 where there is a GPU, or never"
+    )
+    device: str = Field("auto", description="'cpu', 'cuda', 'cuda:1'; auto: a GPU if there is one")
+    workers: int | None = Field(None, ge=0, description="threads that read crops; none: one per two cores")
+    seed: int = Field(0, ge=0, description="of every random draw")
+
+    @model_validator(mode="after")
+    def _some_loss(self) -> "TrainConfig":
+        if self.cross_entropy == 0 and self.dice == 0:
+            raise ValueError("cross_entropy and dice are both 0, so there is nothing to learn from")
+        return self
+
+
+class AugmentConfig(_Table):
+    """Random changes to each crop; masks are always resampled by nearest neighbour."""
+
+    flip: bool = Field(True, description="mirror left and right")
+    turn: bool | None = Field(
+        None, description="turn by quarters and mirror up and down; none: for scenes, not for photos"
+    )
+    scale: tuple[float, float] = Field((0.75, 1.5), description="zoom between these factors")
+    rotate: float = Field(0.0, ge=0, le=180, description="turn by up to so many degrees")
+    brightness: float = Field(0.2, ge=0, description="shift by up to so many standard deviations of the band")
+    contrast: float = Field(0.2, ge=0, lt=1, description="stretch by up to this share")
+    band_jitter: float = Field(
+        0.1, ge=0, description="the same shift and stretch again, for each band by itself"
+    )
+
+    @model_validator(mode="after")
+    def _scale_in_order(self) -> "AugmentConfig":
+        low, high = self.scale
+        if not 0 < low <= high:
+            raise ValueError("scale needs two positive factors, the smaller first")
+        return self
+
+
+class PredictConfig(_Table):
+    """How evaluation and prediction cut what is too large for one piece."""
+
+    tile: int = Field(512, ge=64, description="side of a tile in pixels, a multiple of 32")
+    overlap: int = Field(
+        128, ge=0, description="pixels that neighbouring tiles share, a multiple of 32, at most half a tile"
+    )
+    flips: bool = Field(False, description="average over mirrored copies")
+    scales: list[Annotated[float, Field(gt=0)]] = Field(
+        [1.0], min_length=1, description="average over zoomed copies"
+    )
+
+    @model_validator(mode="after")
+    def _grid(self) -> "PredictConfig":
+        if self.tile % 32 or self.overlap % 32:
+            raise ValueError("tile and overlap must be multiples of 32")
+        if self.overlap > self.tile // 2:
+            raise ValueError(f"overlap is {self.overlap}, more than half of tile = {self.tile}")
+        return self
+
+
+class RunConfig(_Table):
+    """Where results go."""
+
+    folder: Path | None = Field(None, description="the run's folder; none: runs/NAME of the configuration")
+
+
+class Config(_Table):
+    """All of it. Every table but [data] may be left out."""
+
+    data: DataConfig
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    augment: AugmentConfig = AugmentConfig()
+    predict: PredictConfig = PredictConfig()
+    run: RunConfig = RunConfig()
+
+
+def load_config(path: str | Path) -> Config:
+    """Read and check a TOML file. Relative paths in it count from its own folder.
+
+    Raises:
+        ConfigError: no such file, TOML that cannot be read, an unknown key, a value that cannot be.
+    """
+    path = Path(path)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"There is no configuration {path}. `pixelwise train --print-config` prints one to start from."
+        ) from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path} is a folder, not a configuration. Name the TOML file.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}.") from None
+    config = parse_config(table, str(path))
+    return _with_absolute_paths(config, path)
+
+
+def parse_config(table: dict[str, object], where: str) -> Config:
+    """Check a table of tables.
+
+    Args:
+        table: as TOML gives it.
+        where: the file, for messages.
+
+    Raises:
+        ConfigError: an unknown key (the nearest known one is named), or a value that cannot be.
+    """
+    try:
+        return Config.model_validate(table)
+    except ValidationError as error:
+        raise ConfigError(
+            f"{where}: " + " ".join(_sentence(problem) for problem in error.errors()[:3])
+        ) from None
+
+
+def save_config(config: Config, path: str | Path) -> None:
+    """Write every value that is set, so that the file alone repeats the run."""
+    with replacing(path) as temporary:
+        temporary.write_text(
+            tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)), encoding="utf-8"
+        )
+
+
+def explain_config() -> str:
+    """Return every key with its default and its meaning, as TOML that can be edited."""
+    lines = []
+    for name, table in Config.model_fields.items():
+        model = table.annotation
+        assert isinstance(model, type) and issubclass(model, BaseModel)
+        lines += [f"[{name}]"]
+        for key, entry in model.model_fields.items():
+            shown = "" if entry.is_required() or entry.default is None else _toml(key, entry.get_default())
+            lines += [f"{shown or f'# {key} ='}".ljust(34) + f"  # {entry.description}"]
+        lines += [""]
+    return "\n".join(lines)
+
+
+def _toml(key: str, value: object) -> str:
+    value = list(value) if isinstance(value, tuple) else value
+    text = tomli_w.dumps({key: value}, multiline_strings=False).strip()
+    return (
+        f"{key} = {{}}"
+        if value == {}
+        else text.replace("[\n    ", "[").replace(",\n]", "]").replace("\n    ", " ")
+    )
+
+
+def _sentence(problem) -> str:
+    place = [str(part) for part in problem["loc"]]
+    name = f"[{place[0]}]" + (f".{place[1]}" if len(place) > 1 else "")
+    if problem["type"] == "extra_forbidden":
+        table = Config.model_fields.get(place[0])
+        model = Config if len(place) == 1 else (table.annotation if table else None)
+        known = list(getattr(model, "model_fields", {}))
+        near = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.5)
+        if len(place) == 1:
+            homes = [
+                f"[{t}].{place[0]}"
+                for t, f in Config.model_fields.items()
+                if place[0] in getattr(f.annotation, "model_fields", {})
+            ]
+            near = homes or near
+        hint = f"Did you mean {near[0]}?" if near else f"Known here: {', '.join(known)}."
+        return f"{name} is not a known key. {hint}"
+    if problem["type"] == "missing":
+        return f"{name} is missing. Add it: {_description(place)}."
+    given = problem.get("input")
+    shown = f" (it is {given!r})" if isinstance(given, str | int | float | bool) else ""
+    return f"{name}: {problem['msg'].removeprefix('Value error, ')}{shown}."
+
+
+def _description(place: list[str]) -> str:
+    table = Config.model_fields.get(place[0])
+    if len(place) == 1 or table is None:
+        return "a table, as in `pixelwise train --print-config`"
+    fields = getattr(table.annotation, "model_fields", {})
+    return fields[place[1]].description if place[1] in fields else "see `pixelwise train --print-config`"
+
+
+def _with_absolute_paths(config: Config, path: Path) -> Config:
+    base = path.resolve().parent
+
+    def absolute(value: Path | None) -> Path | None:
+        return None if value is None else (base / value.expanduser()).resolve()
+
+    data = config.data.model_copy(
+        update={
+            key: absolute(getattr(config.data, key))
+            for key in ("images", "labels", "validation_images", "validation_labels")
+        }
+    )
+    model = config.model.model_copy(update={"weights": absolute(config.model.weights)})
+    # A run's folder counts from where the command is given, so that examples never write beside their data.
+    run = RunConfig(folder=config.run.folder or Path("runs") / path.stem)
+    return config.model_copy(update={"data": data, "model": model, "run": run})

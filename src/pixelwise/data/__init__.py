@@ -1,0 +1,1 @@
+"""From files to samples and batches."""

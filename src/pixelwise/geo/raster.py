@@ -1,0 +1,162 @@
+"""Rasters, window by window: PNG, JPEG, TIFF, GeoTIFF, VRT and all else that GDAL reads."""
+
+import threading
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from affine import Affine
+from jaxtyping import Bool, Shaped
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window as RasterioWindow
+
+from pixelwise.errors import ConfigError, DataError
+
+IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".vrt", ".jp2", ".bmp", ".webp")
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle of pixels: its first row and column, and its size."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class RasterInfo:
+    """What the header of a raster says."""
+
+    path: Path
+    height: int
+    width: int
+    count: int
+    """Number of bands, alpha included."""
+    alpha: int | None
+    """Number of the alpha band, counted from 1."""
+    dtype: str
+    nodata: float | None
+    crs: CRS | None
+    transform: Affine
+    """Pixel (column, row) to ground; the identity where there is no georeference."""
+    paletted: bool
+    """The single band holds indices into a colour table."""
+
+    @property
+    def colour_bands(self) -> tuple[int, ...]:
+        """All band numbers but alpha, counted from 1."""
+        return tuple(band for band in range(1, self.count + 1) if band != self.alpha)
+
+
+def describe(path: str | Path) -> RasterInfo:
+    """Read a raster's header.
+
+    Raises:
+        DataError: no such file, or not a raster.
+    """
+    with _open(Path(path)) as source:
+        alpha = [i for i, kind in enumerate(source.colorinterp, start=1) if kind == ColorInterp.alpha]
+        return RasterInfo(
+            path=Path(path),
+            height=source.height,
+            width=source.width,
+            count=source.count,
+            alpha=alpha[0] if alpha else None,
+            dtype=source.dtypes[0],
+            nodata=source.nodata,
+            crs=source.crs,
+            transform=source.transform,
+            paletted=source.count == 1 and source.colorinterp[0] == ColorInterp.palette,
+        )
+
+
+class RasterReader:
+    """A raster that any thread may read windows from; each thread has a handle of its own."""
+
+    def __init__(self, path: str | Path, *, bands: Sequence[int] | None = None, nodata: float | None = None) -> None:
+        """Open a raster.
+
+        Args:
+            bands: numbers to read, counted from 1; None: all but alpha.
+            nodata: the raw value of pixels without data; None: as the file says.
+
+        Raises:
+            DataError: no such file, or not a raster.
+            ConfigError: a band that the file does not have.
+        """
+        self.info = describe(path)
+        self.bands = tuple(bands) if bands is not None else self.info.colour_bands
+        self.nodata = nodata if nodata is not None else self.info.nodata
+        self._handles = threading.local()
+        beyond = [band for band in self.bands if band > self.info.count]
+        if beyond:
+            raise ConfigError(f"{path} has {self.info.count} bands, so there is no band {beyond[0]}. Mend [data].bands.")
+
+    def read(self, window: Window) -> tuple[Shaped[np.ndarray, "C h w"], Bool[np.ndarray, "h w"]]:
+        """Return the raw values of a window inside the raster, and which pixels hold data.
+
+        A pixel is without data where alpha is 0, where a band is not finite, or where a band is nodata (where all
+        bands are, if nodata is 0).
+
+        Raises:
+            DataError: the file is corrupt or truncated there.
+        """
+        alpha = self.info.alpha
+        wanted = [*self.bands, alpha] if alpha else list(self.bands)
+        area = RasterioWindow(window.left, window.top, window.width, window.height)
+        try:
+            values = self._handle().read(wanted, window=area)
+        except RasterioError as error:
+            place = f"rows {window.top} to {window.top + window.height}"
+            raise DataError(
+                f"{self.info.path} cannot be read at {place}: {_reason(error)}. "
+                "The file is corrupt or truncated; copy it again, or move it out of the folder."
+            ) from None
+        valid = np.ones(values.shape[1:], bool)
+        if alpha:
+            valid &= values[-1] != 0
+            values = values[:-1]
+        if self.nodata is not None and not np.isnan(self.nodata):
+            empty = values == self.nodata
+            # 0 is an ordinary dark value of one band; only where all bands hold it is it the absence of data.
+            valid &= ~(empty.all(axis=0) if self.nodata == 0 else empty.any(axis=0))
+        if values.dtype.kind == "f":
+            valid &= np.isfinite(values).all(axis=0)
+        return values, valid
+
+    def close(self) -> None:
+        """Close this thread's handle."""
+        handle = getattr(self._handles, "source", None)
+        if handle is not None:
+            handle.close()
+            del self._handles.source
+
+    def _handle(self) -> rasterio.DatasetReader:
+        if not hasattr(self._handles, "source"):
+            self._handles.source = _open(self.info.path)
+        return self._handles.source
+
+
+def _open(path: Path) -> rasterio.DatasetReader:
+    if not path.exists() and not str(path).startswith("/vsi"):
+        raise DataError(f"There is no file {path}.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            return rasterio.open(path)
+    except RasterioError as error:
+        raise DataError(f"{path} cannot be opened as an image: {_reason(error)}. It is corrupt, or not an image.") from None
+
+
+def _reason(error: BaseException) -> str:
+    # rasterio hides GDAL's own words one cause further down.
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip().rstrip(".").splitlines()[-1] if str(error).strip() else type(error).__name__

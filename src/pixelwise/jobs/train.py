@@ -1,0 +1,232 @@
+"""Training: one loop, readable from top to bottom."""
+
+import copy
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pixelwise import __version__
+from pixelwise.config import Config, load_config
+from pixelwise.data.check import Survey, require_usable, survey
+from pixelwise.data.sampler import Sampler, batches
+from pixelwise.data.scenes import Scene, open_scenes
+from pixelwise.data.split import split_scenes
+from pixelwise.data.stats import balanced_weights
+from pixelwise.errors import ConfigError, PixelwiseError
+from pixelwise.jobs.evaluate import evaluate_scenes
+from pixelwise.jobs.model_folder import ModelCard, save_model
+from pixelwise.jobs.optimizer import MovingAverage, parameter_groups, rate_factor
+from pixelwise.jobs.run_folder import Run, events_writer, open_run
+from pixelwise.labels import Classes
+from pixelwise.losses import segmentation_loss
+from pixelwise.models import Segmenter, create
+from pixelwise.weights import load_weights
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is; handed to the caller after every step."""
+
+    step: int
+    steps: int
+    loss: float
+    score: float | None
+    """mIoU of the newest evaluation, 0 to 1."""
+
+
+def train(
+    config: Config | str | Path, *, resume: bool = False, report: Callable[[Progress | str], None] | None = None
+) -> Run:
+    """Train a network on a configuration's data, and keep the best one.
+
+    Order of the first weights: a resumed run's, else ``[model].weights``, else fresh ones. The same configuration
+    gives the same weights on the same machine, however often it was killed and resumed.
+
+    Args:
+        config: a configuration, or the path of one.
+        resume: go on with the run that is in the folder, if there is one.
+        report: called with a `Progress` after each step, and with sentences about what is being done.
+
+    Returns:
+        the run; its folder has the model, the log and the scores.
+
+    Raises:
+        ConfigError, DataError, WeightsError: a user's mistake, found before the first step.
+        PixelwiseError: the loss is no longer a number.
+    """
+    config = load_config(config) if not isinstance(config, Config) else config
+    settings = config.train
+    say = report or (lambda _: None)
+
+    classes, training, validation = open_parts(config)
+    run = open_run(config, resume=resume)
+    say(f"Reading {len(training)} training and {len(validation)} validation scenes.")
+    found = survey(training, classes)
+    require_usable(found, classes, "training")
+    require_usable(survey(validation, classes), classes, "validation")
+
+    torch.manual_seed(settings.seed)
+    device = _device(settings.device)
+    bands = training[0].reader.bands
+    model = create(config.model.name, classes=len(classes), bands=len(bands), **config.model.options)
+    if config.model.weights is not None:
+        loaded = load_weights(model, config.model.weights, partial=True)
+        say(f"Weights: {loaded.layout}, {len(loaded.matched)} tensors; {len(loaded.missing)} start fresh.")
+    card = _card(config, classes, training[0], found, model)
+    model.to(device)
+    average = MovingAverage(model, copy.deepcopy(model), settings.average)
+    rate, decoder_rate = _rates(config)
+    groups = parameter_groups(model, rate=rate, decoder_rate=decoder_rate, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(groups, fused=True)
+    class_weights = _class_weights(config, classes, found, device)
+    warmup = settings.warmup if settings.warmup is not None else min(1500, settings.steps // 10)
+    evaluate_every = settings.evaluate_every or max(1, settings.steps // 10)
+    sampler = Sampler(training, config.augment, crop=settings.crop, seed=settings.seed, mean=card.mean, std=card.std)
+
+    first, best, spent = 0, -1.0, 0.0
+    state = run.load_last() if resume else None
+    if state is not None:
+        model.load_state_dict(state["model"])
+        average.average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+        first, best, spent = state["step"], state["best"], state["seconds"]
+        say(f"Going on from step {first} of {settings.steps}.")
+    run.rewind_log(first)
+
+    score, started = (best if best >= 0 else None), time.monotonic() - spent
+    workers = settings.workers if settings.workers is not None else max(1, (os.cpu_count() or 2) // 2)
+    write_events = events_writer(run.folder)
+    with open(run.folder / "log.jsonl", "a", encoding="utf-8", buffering=1) as log:
+        for step, (image, mask) in enumerate(
+            batches(sampler, batch=settings.batch, first=first, last=settings.steps, workers=workers), start=first
+        ):
+            model.train()
+            # Dropout and drop-path are a function of the step, so that a resumed run draws what an undisturbed one does.
+            torch.manual_seed(settings.seed * 1_000_003 + step)
+            factor = rate_factor(step, steps=settings.steps, warmup=warmup, power=settings.power)
+            for group in optimizer.param_groups:
+                group["lr"] = group["base_rate"] * factor
+            loss = _loss(model, image.to(device), mask.to(device), config, class_weights)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+            value = loss.item()
+            if not math.isfinite(value) or not torch.isfinite(norm):
+                raise PixelwiseError(
+                    f"The loss is {value} at step {step}. Lower [train].learning_rate (it is {rate:g}); "
+                    f"{run.folder / 'last'} holds the state of the last evaluation."
+                )
+            optimizer.step()
+            average.update(step)
+
+            row = {"step": step + 1, "loss": value, "learning_rate": rate * factor, "seconds": time.monotonic() - started}
+            if (step + 1) % evaluate_every == 0 or step + 1 == settings.steps:
+                judged = average.average if settings.average > 0 else model
+                if validation:
+                    scores = evaluate_scenes(judged, validation, card, config.predict).scores
+                    score = scores.miou if scores.miou is not None else 0.0
+                    row |= {"mIoU": score, "pixel_accuracy": scores.pixel_accuracy}
+                if not validation or (score is not None and score > best):
+                    best = score if score is not None else best
+                    save_model(run.folder / "model", judged, card)
+                row["seconds"] = time.monotonic() - started
+                run.save_last(
+                    {
+                        "model": model.state_dict(),
+                        "average": average.average.state_dict(),
+                        "optimizer": optimizer.state_dict(),
+                        "step": step + 1,
+                        "best": best,
+                        "seconds": row["seconds"],
+                    }
+                )
+            log.write(json.dumps(row) + "\n")
+            write_events(row)
+            say(Progress(step + 1, settings.steps, value, score))
+    return run
+
+
+def open_parts(config: Config) -> tuple[Classes, list[Scene], list[Scene]]:
+    """Open the scenes of a configuration and divide them into training and validation.
+
+    Raises:
+        ConfigError, DataError: as `open_scenes` and `split_scenes` say.
+    """
+    data = config.data
+    classes, scenes = open_scenes(data)
+    if data.validation_images is not None:
+        _, validation = open_scenes(data, data.validation_images, data.validation_labels)
+        return classes, scenes, validation
+    split = split_scenes(scenes, data, seed=config.train.seed)
+    return classes, split.training, split.validation
+
+
+def _loss(model: Segmenter, image: Tensor, mask: Tensor, config: Config, class_weights: Tensor | None) -> Tensor:
+    settings = config.train
+    half = settings.mixed_precision == "auto" and image.device.type == "cuda"
+    with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=half):
+        decoded = model.decode(image)
+    return segmentation_loss(
+        decoded.logits,
+        mask,
+        cross_entropy=settings.cross_entropy,
+        dice=settings.dice,
+        class_weights=class_weights,
+        label_smoothing=settings.label_smoothing,
+    )
+
+
+def _card(config: Config, classes: Classes, scene: Scene, found: Survey, model: Segmenter) -> ModelCard:
+    return ModelCard(
+        architecture=model.architecture,
+        classes=classes,
+        bands=scene.reader.bands,
+        dtype=scene.info.dtype,
+        mean=tuple(float(m) for m in found.statistics.mean),
+        std=tuple(float(s) for s in found.statistics.std),
+        nodata=config.data.nodata,
+        tile=config.predict.tile,
+        overlap=config.predict.overlap,
+        provenance={
+            "pixelwise": __version__,
+            "images": str(config.data.images),
+            "labels": str(config.data.labels),
+            "date": date.today().isoformat(),
+        },
+    )
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"[train].device = {name!r} cannot be used: {str(error).splitlines()[0]} Use 'auto' or 'cpu'.") from None
+    return device
+
+
+def _rates(config: Config) -> tuple[float, float]:
+    given = config.model.weights is not None
+    rate = config.train.learning_rate or (6e-5 if given else 1e-3)
+    return rate, config.train.decoder_rate or (10.0 if given else 1.0)
+
+
+def _class_weights(config: Config, classes: Classes, found: Survey, device: torch.device) -> Tensor | None:
+    wanted = config.train.class_weights
+    if wanted == "none":
+        return None
+    if wanted == "balanced":
+        return torch.tensor(balanced_weights(found.class_pixels), dtype=torch.float32, device=device)
+    if len(wanted) != len(classes):
+        raise ConfigError(f"[train].class_weights has {len(wanted)} numbers for {len(classes)} classes. Give one per class.")
+    return torch.tensor(wanted, dtype=torch.float32, device=device)

@@ -1,0 +1,28 @@
+"""The same function, rearranged for inference."""
+
+import copy
+
+import torch
+from torch import nn
+
+from pixelwise.models.segmenter import Segmenter
+
+
+@torch.no_grad()
+def fuse(model: Segmenter) -> Segmenter:
+    """Return a copy for inference: every module that knows a faster equal (its ``fused()``) gives way to it.
+
+    The answers are equal to rounding. The copy is in evaluation mode and its parameters take no gradient.
+    """
+    model = copy.deepcopy(model).eval()
+    _replace_children(model)
+    return model.requires_grad_(False).eval()
+
+
+def _replace_children(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        faster = getattr(child, "fused", None)
+        if callable(faster):
+            setattr(module, name, faster())
+        else:
+            _replace_children(child)

@@ -1,0 +1,362 @@
+"""SegFormer: a hierarchical transformer without position codes, and a decoder of nothing but linear maps.
+
+Xie et al., SegFormer: Simple and Efficient Design for Semantic Segmentation with Transformers, NeurIPS 2021
+(arXiv 2105.15203). Sections and equations below are of that paper.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pixelwise.errors import ConfigError
+from pixelwise.models.segmenter import Architecture, Decoded, Segmenter
+from pixelwise.models.upsampling import upsample
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of table 6 (appendix A)."""
+
+    channels: tuple[int, int, int, int]
+    depths: tuple[int, int, int, int]
+    decoder_channels: int
+    heads: tuple[int, int, int, int] = (1, 2, 5, 8)
+    reductions: tuple[int, int, int, int] = (8, 4, 2, 1)
+    expansion: int = 4
+
+
+VARIANTS = {
+    "b0": Variant((32, 64, 160, 256), (2, 2, 2, 2), 256),
+    "b1": Variant((64, 128, 320, 512), (2, 2, 2, 2), 256),
+    "b2": Variant((64, 128, 320, 512), (3, 4, 6, 3), 768),
+    "b3": Variant((64, 128, 320, 512), (3, 4, 18, 3), 768),
+    "b4": Variant((64, 128, 320, 512), (3, 8, 27, 3), 768),
+    "b5": Variant((64, 128, 320, 512), (3, 6, 40, 3), 768),
+}
+
+Release = Literal["paper", "transformers", "mmsegmentation"]
+
+NORM_EPSILONS: dict[str, tuple[float, float]] = {
+    "paper": (1e-6, 1e-5),
+    "transformers": (1e-5, 1e-5),
+    "mmsegmentation": (1e-6, 1e-6),
+}
+"""By release: epsilon of the norms of blocks and stages, and of those after a patch embedding or a reduction."""
+
+
+class OverlapPatchEmbedding(nn.Module):
+    """Merges overlapping patches into tokens (section 3.1): a strided convolution, then a layer norm."""
+
+    def __init__(self, bands: int, channels: int, *, patch: int, stride: int) -> None:
+        super().__init__()
+        self.projection = nn.Conv2d(bands, channels, patch, stride, padding=patch // 2)
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B h w D"]:
+        """Return a map of tokens, channels last."""
+        return self.norm(self.projection(image).permute(0, 2, 3, 1))
+
+
+class EfficientSelfAttention(nn.Module):
+    """Attention whose keys and values are read from a reduced map (section 3.1, eq. 1 and 2).
+
+    A strided convolution shortens the sequence of keys and values R² times, so the cost falls from N² to N²/R².
+    R is (8, 4, 2, 1) over the four stages.
+    """
+
+    def __init__(self, channels: int, heads: int, reduction: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.reduction = reduction
+        self.query = nn.Linear(channels, channels)
+        self.key_value = nn.Linear(channels, 2 * channels)
+        self.out = nn.Linear(channels, channels)
+        if reduction > 1:
+            self.reduce = nn.Conv2d(channels, channels, reduction, reduction)
+            self.norm = nn.LayerNorm(channels)
+
+    def forward(self, tokens: Float[Tensor, "B h w D"]) -> Float[Tensor, "B h w D"]:
+        """Let every token attend to the reduced map of all tokens."""
+        batch, height, width, channels = tokens.shape
+        context = self.norm(self._reduced(tokens)) if self.reduction > 1 else tokens
+        query = self.query(tokens).view(batch, -1, self.heads, channels // self.heads)
+        pair = self.key_value(context).view(batch, -1, 2, self.heads, channels // self.heads)
+        key, value = pair.unbind(2)
+        mixed = F.scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
+        return self.out(mixed.transpose(1, 2).reshape(batch, height, width, channels))
+
+    def _reduced(self, tokens: Float[Tensor, "B h w D"]) -> Float[Tensor, "B n D"]:
+        # Kernel and stride are equal, so the convolution is one matrix product over cut-out squares.
+        batch, height, width, channels = tokens.shape
+        r = self.reduction
+        rows, columns = height // r, width // r
+        squares = tokens[:, : rows * r, : columns * r].reshape(batch, rows, r, columns, r, channels).transpose(2, 3)
+        weight = self.reduce.weight.permute(0, 2, 3, 1).reshape(channels, -1)
+        return F.linear(squares.reshape(batch, rows * columns, -1), weight, self.reduce.bias)
+
+
+class MixFFN(nn.Module):
+    """A feed-forward layer with a 3x3 depthwise convolution, whose zero padding tells positions (eq. 3)."""
+
+    def __init__(self, channels: int, expansion: int) -> None:
+        super().__init__()
+        hidden = channels * expansion
+        self.expand = nn.Linear(channels, hidden)
+        self.depthwise = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+        self.project = nn.Linear(hidden, channels)
+
+    def forward(self, tokens: Float[Tensor, "B h w D"]) -> Float[Tensor, "B h w D"]:
+        """Mix the channels of each token, and its 3x3 neighbours."""
+        hidden = self.depthwise(self.expand(tokens).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return self.project(F.gelu(hidden))
+
+
+class Block(nn.Module):
+    """Attention and Mix-FFN, each after a norm and around it a shortcut (figure 2)."""
+
+    def __init__(self, channels: int, heads: int, reduction: int, expansion: int, drop_path: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels)
+        self.attention = EfficientSelfAttention(channels, heads, reduction)
+        self.norm2 = nn.LayerNorm(channels)
+        self.feed_forward = MixFFN(channels, expansion)
+        self.drop_path = drop_path
+
+    def forward(self, tokens: Float[Tensor, "B h w D"]) -> Float[Tensor, "B h w D"]:
+        """Return tokens of the same shape."""
+        tokens = tokens + self._dropped(self.attention(self.norm1(tokens)))
+        return tokens + self._dropped(self.feed_forward(self.norm2(tokens)))
+
+    def _dropped(self, branch: Float[Tensor, "B h w D"]) -> Float[Tensor, "B h w D"]:
+        """Leave the branch out for a random share of the images (stochastic depth, Huang et al. 2016)."""
+        if not self.training or self.drop_path == 0:
+            return branch
+        kept = torch.rand(len(branch), 1, 1, 1, device=branch.device) >= self.drop_path
+        return branch * (kept.to(branch.dtype) / (1 - self.drop_path))
+
+
+class MixTransformer(nn.Module):
+    """The encoder MiT (section 3.1): four stages at strides 4, 8, 16 and 32."""
+
+    strides = (4, 8, 16, 32)
+
+    def __init__(self, variant: Variant, bands: int, drop_path: float) -> None:
+        super().__init__()
+        self.channels = variant.channels
+        # The chance to drop a branch grows linearly from the first block to the last.
+        count = sum(variant.depths)
+        chances = iter([drop_path * i / (count - 1) for i in range(count)])
+        inputs = (bands, *variant.channels[:3])
+        self.embeddings = nn.ModuleList(
+            OverlapPatchEmbedding(inputs[i], variant.channels[i], patch=7 if i == 0 else 3, stride=4 if i == 0 else 2)
+            for i in range(4)
+        )
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                *(
+                    Block(variant.channels[i], variant.heads[i], variant.reductions[i], variant.expansion, next(chances))
+                    for _ in range(variant.depths[i])
+                )
+            )
+            for i in range(4)
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(channels) for channels in variant.channels)
+
+    def forward(self, image: Float[Tensor, "B C H W"]) -> list[Float[Tensor, "B _ _ _"]]:
+        """Return the four feature maps [B,D,H/s,W/s], finest first; sizes round up, memory is channels-last."""
+        features = []
+        for embedding, blocks, norm in zip(self.embeddings, self.stages, self.norms, strict=True):
+            tokens = embedding(image)
+            tokens = blocks(tokens)
+            image = norm(tokens).permute(0, 3, 1, 2)
+            features.append(image)
+        return features
+
+
+class AllMLPDecoder(nn.Module):
+    """The all-MLP decoder (section 3.2, eq. 4): project, upsample, concatenate, fuse, classify.
+
+    The fusing 1x1 convolution over concatenated maps is a sum of one product per map, and a product with a constant
+    matrix commutes with bilinear upsampling. So each map is multiplied with (its slice of the fusing matrix times its
+    projection) at its own resolution, and only then upsampled and added: the same function of the same parameters for
+    6.1 instead of 14.7 GFLOP (B0 at 512x512), in training too.
+
+    mmsegmentation normalises and rectifies each projection, so there the two products stay apart.
+    """
+
+    def __init__(self, inputs: Sequence[int], channels: int, classes: int, dropout: float, release: Release) -> None:
+        super().__init__()
+        self.projections = nn.ModuleList(_projection(c, channels, release) for c in inputs)
+        self.fuse = nn.Conv2d(channels * len(inputs), channels, 1, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifier = nn.Conv2d(channels, classes, 1)
+
+    def forward(self, features: list[Float[Tensor, "B _ _ _"]]) -> Decoded:
+        """Return logits at the stride of the finest map."""
+        size = features[0].shape[-2:]
+        parts = [
+            part if part.shape[-2:] == size else upsample(part, size)
+            for part in (self._fused_part(i, feature) for i, feature in enumerate(features))
+        ]
+        fused = F.relu(self.norm(_sum(parts)))
+        return Decoded(self.classifier(self.dropout(fused)))
+
+    def fused(self) -> nn.Module:
+        """Return the same function with the batch norm folded, for inference."""
+        return FusedAllMLPDecoder(self)
+
+    def fuse_slices(self) -> list[Float[Tensor, "D D"]]:
+        """Return the part of the fusing matrix that belongs to each feature map, finest first.
+
+        The paper concatenates the coarsest map first.
+        """
+        return list(self.fuse.weight.flatten(1).chunk(len(self.projections), dim=1))[::-1]
+
+    def _fused_part(self, index: int, feature: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D h w"]:
+        projection, fuse = self.projections[index], self.fuse_slices()[index]
+        if isinstance(projection, nn.Linear):
+            weight, bias = fuse @ projection.weight, fuse @ projection.bias
+            return F.linear(feature.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
+        return F.linear(projection(feature).permute(0, 2, 3, 1), fuse).permute(0, 3, 1, 2)
+
+
+class FusedAllMLPDecoder(nn.Module):
+    """An `AllMLPDecoder` for inference: one matrix per feature map, with the batch norm inside."""
+
+    def __init__(self, decoder: AllMLPDecoder) -> None:
+        super().__init__()
+        scale, shift = _scale_and_shift(decoder.norm)
+        self.projections = nn.ModuleList()
+        self.matrices = nn.ModuleList()
+        for projection, fuse in zip(decoder.projections, decoder.fuse_slices(), strict=True):
+            fuse = scale[:, None] * fuse
+            if isinstance(projection, nn.Linear):
+                shift = shift + fuse @ projection.bias
+                self.projections.append(nn.Identity())
+                self.matrices.append(_linear(fuse @ projection.weight, None))
+            else:
+                convolution, norm, relu = projection  # pyright: ignore
+                inner_scale, inner_shift = _scale_and_shift(norm)
+                weight = inner_scale[:, None] * convolution.weight.flatten(1)
+                self.projections.append(nn.Sequential(_linear(weight, inner_shift), relu))
+                self.matrices.append(_linear(fuse, None))
+        self.shift = nn.Parameter(shift)
+        self.classifier = decoder.classifier
+
+    def forward(self, features: list[Float[Tensor, "B _ _ _"]]) -> Decoded:
+        """Return logits at the stride of the finest map."""
+        size = features[0].shape[-2:]
+        total = self.shift[:, None, None]
+        for feature, projection, matrix in zip(features, self.projections, self.matrices, strict=True):
+            part = matrix(projection(feature.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+            total = total + (part if part.shape[-2:] == size else upsample(part, size))
+        return Decoded(self.classifier(F.relu(total)))
+
+
+def _projection(inputs: int, channels: int, release: Release) -> nn.Module:
+    if release == "mmsegmentation":
+        return nn.Sequential(nn.Conv2d(inputs, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU())
+    return nn.Linear(inputs, channels)
+
+
+def _sum(parts: list[Tensor]) -> Tensor:
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
+
+
+def _scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    assert norm.running_mean is not None and norm.running_var is not None
+    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    return scale, norm.bias - norm.running_mean * scale
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    linear.weight = nn.Parameter(weight.contiguous())
+    if bias is not None:
+        linear.bias = nn.Parameter(bias)
+    return linear
+
+
+def segformer(
+    variant: str,
+    architecture: Architecture,
+    *,
+    drop_path: float = 0.1,
+    dropout: float = 0.1,
+    release: Release = "paper",
+) -> Segmenter:
+    """Build SegFormer with fresh weights.
+
+    Args:
+        variant: b0 to b5 (table 6).
+        drop_path: chance of the last block to be left out in training, 0 to below 1; earlier blocks' grow up to it.
+        dropout: chance of a channel before the classifier to be left out in training, 0 to below 1.
+        release: whose norms and decoder; `load_weights` sets it to that of the weights.
+
+    Raises:
+        ConfigError: an option that cannot be.
+    """
+    for name, chance in (("drop_path", drop_path), ("dropout", dropout)):
+        if not 0 <= chance < 1:
+            raise ConfigError(f"{architecture.name}: {name} is a chance from 0 to below 1, not {chance}.")
+    if release not in NORM_EPSILONS:
+        raise ConfigError(f"{architecture.name}: release is one of {', '.join(NORM_EPSILONS)}, not {release!r}.")
+    shape = VARIANTS[variant]
+    encoder = MixTransformer(shape, architecture.bands, drop_path)
+    decoder = AllMLPDecoder(shape.channels, shape.decoder_channels, architecture.classes, dropout, release)
+    encoder.apply(_initialise)
+    decoder.apply(_initialise)
+    nn.init.normal_(decoder.classifier.weight, std=0.01)
+    model = Segmenter(encoder, decoder, architecture)
+    set_norm_epsilons(model, release)
+    return model
+
+
+def adopt_release(model: Segmenter, release: Release) -> None:
+    """Change a SegFormer in place to the norms and decoder of a release; the decoder's projections start fresh."""
+    decoder = model.decoder
+    assert isinstance(decoder, AllMLPDecoder)
+    if (release == "mmsegmentation") != isinstance(decoder.projections[0], nn.Sequential):
+        channels = decoder.norm.num_features
+        assert isinstance(model.encoder, MixTransformer)
+        decoder.projections = nn.ModuleList(_projection(c, channels, release) for c in model.encoder.channels)
+        decoder.projections.apply(_initialise)
+        decoder.projections.to(decoder.norm.weight.device).train(decoder.training)
+    set_norm_epsilons(model, release)
+    model.architecture = replace(model.architecture, options={**model.architecture.options, "release": release})
+
+
+def set_norm_epsilons(model: Segmenter, release: Release) -> None:
+    """Set the epsilon of every layer norm as a release has it."""
+    block, reduction = NORM_EPSILONS[release]
+    for module, norm in _layer_norms(model):
+        norm.eps = reduction if isinstance(module, OverlapPatchEmbedding | EfficientSelfAttention) else block
+
+
+def _layer_norms(model: nn.Module) -> Iterator[tuple[nn.Module, nn.LayerNorm]]:
+    for module in model.modules():
+        for child in module.children():
+            if isinstance(child, nn.LayerNorm):
+                yield module, child
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Conv2d):
+        outputs = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups
+        nn.init.normal_(module.weight, std=math.sqrt(2 / outputs))
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

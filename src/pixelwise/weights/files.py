@@ -1,0 +1,91 @@
+"""Files that hold weights, read without running any code that may be in them."""
+
+import json
+import pickle
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pixelwise.errors import WeightsError
+
+CONTAINERS = ("state_dict", "model_state_dict", "model")
+"""Keys under which training scripts keep the weights beside their own state."""
+FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def read_state(source: str | Path) -> dict[str, Tensor]:
+    """Read the tensors of a file or folder, under their names in it.
+
+    Takes ``.safetensors``, ``.pth``, ``.pt``, ``.bin``, a folder of transformers (whole or in shards), a model
+    folder of ours, and a run.
+
+    Raises:
+        WeightsError: nothing there, a damaged file, or one that would have to run code to be read.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return _read_folder(path)
+    if not path.exists():
+        raise WeightsError(f"There is no file {path}. Mend the path of the weights.")
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise WeightsError(f"{path} is damaged or no safetensors file ({error}). Fetch it again.") from None
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).split("GLOBAL ")[-1].split(" was not")[0].splitlines()[0][:120]
+        raise WeightsError(
+            f"{path} holds more than tensors ({reason}), and reading that could run foreign code. "
+            "Save its state_dict alone, best as .safetensors."
+        ) from None
+    except Exception as error:
+        raise WeightsError(f"{path} is damaged or holds no weights ({str(error).splitlines()[0]}). Fetch it again.") from None
+    return plain_state(loaded, str(path))
+
+
+def plain_state(loaded: object, where: str) -> dict[str, Tensor]:
+    """Unwrap a checkpoint to its tensors: ``{"state_dict": ...}`` and the like, and the prefix ``module.``.
+
+    Raises:
+        WeightsError: no tensors in it.
+    """
+    for key in CONTAINERS:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+    if not isinstance(loaded, Mapping):
+        raise WeightsError(f"{where} holds a {type(loaded).__name__}, not a state_dict. Save model.state_dict().")
+    state = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
+    if not state:
+        raise WeightsError(f"{where} holds no tensors. Save model.state_dict().")
+    while all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): value for name, value in state.items()}
+    return state
+
+
+def _read_folder(folder: Path) -> dict[str, Tensor]:
+    for name in FOLDER_FILES:
+        if (folder / name).exists():
+            return read_state(folder / name)
+        index = folder / f"{name}.index.json"
+        if index.exists():
+            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            return {key: value for shard in shards for key, value in read_state(folder / shard).items()}
+    if (folder / "model" / FOLDER_FILES[0]).exists():
+        return read_state(folder / "model" / FOLDER_FILES[0])
+    raise WeightsError(f"The folder {folder} has no {' or '.join(FOLDER_FILES)}. Name the folder or file of the weights.")
+
+
+def own_release(source: str | Path) -> str | None:
+    """Return the release that a model folder of ours records, or None."""
+    folder = Path(source) if Path(source).is_dir() else Path(source).parent
+    for card in (folder / "model.toml", folder / "model" / "model.toml"):
+        if card.exists():
+            return tomllib.loads(card.read_text(encoding="utf-8"))["architecture"]["options"].get("release")
+    return None

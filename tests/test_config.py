@@ -1,0 +1,176 @@
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pixelwise.config import Config, explain_config, load_config, parse_config, save_config
+from pixelwise.errors import ConfigError
+
+LEAST = """
+[data]
+images = "scenes"
+labels = "fields.gpkg"
+classes = ["background", "field", "boundary"]
+"""
+
+names = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "Zs")), min_size=1, max_size=12)
+paths = st.sampled_from(["/data/scenes", "/a b/ü.gpkg", "/x/[y]", '/q"uote'])
+shares = st.floats(0, 0.96, allow_nan=False)
+tables = st.fixed_dictionaries(
+    {
+        "data": st.fixed_dictionaries(
+            {"images": paths, "labels": paths, "classes": st.lists(names, min_size=1, max_size=5)},
+            optional={
+                "palette": st.lists(st.just("#102030"), max_size=3),
+                "values": st.dictionaries(
+                    names, st.lists(st.integers(0, 300) | st.just("#ff0000"), max_size=3), max_size=3
+                ),
+                "ignore": st.lists(st.integers(0, 300), max_size=3),
+                "attribute": names,
+                "boundary_width": st.floats(0.1, 50),
+                "bands": st.lists(st.integers(1, 13), min_size=1, max_size=4),
+                "nodata": st.floats(allow_nan=False, allow_infinity=False),
+                "validation": shares,
+                "split": st.sampled_from(["scene", "block"]),
+            },
+        )
+    },
+    optional={
+        "model": st.fixed_dictionaries(
+            {},
+            optional={
+                "name": names,
+                "options": st.dictionaries(
+                    names, st.booleans() | st.integers(-9, 9) | st.floats(-1, 1) | names, max_size=3
+                ),
+            },
+        ),
+        "train": st.fixed_dictionaries(
+            {},
+            optional={
+                "steps": st.integers(1, 10**6),
+                "learning_rate": st.floats(1e-8, 1),
+                "warmup": st.integers(0, 2000),
+                "average": shares,
+                "class_weights": st.just("balanced") | st.lists(st.floats(0, 9), max_size=3),
+                "seed": st.integers(0, 2**31),
+            },
+        ),
+        "augment": st.fixed_dictionaries({}, optional={"turn": st.booleans(), "scale": st.just([0.5, 2.0])}),
+        "predict": st.fixed_dictionaries({}, optional={"tile": st.just(256), "scales": st.just([0.75, 1.0])}),
+    },
+)
+
+
+def written(folder: Path, text: str, name: str = "fields.toml") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@given(tables)
+def test_a_saved_configuration_reads_back_as_itself(tmp_path_factory, table):
+    config = parse_config(table, "here")
+    path = tmp_path_factory.mktemp("config") / "config.toml"
+    save_config(config, path)
+    # Paths that are absolute already stay, and an unset run folder takes the file's name.
+    again = load_config(path)
+    assert again.model_copy(update={"run": config.run}) == config
+
+
+def test_every_default_fills_a_configuration_of_three_keys(tmp_path):
+    config = load_config(written(tmp_path, LEAST))
+    assert config.model.name == "segformer-b0"
+    assert config.data.validation == 0.2
+    assert config.train.batch >= 1
+    assert config.predict.overlap <= config.predict.tile // 2
+
+
+def test_every_table_but_data_can_be_left_out():
+    required = [
+        f"{name}.{key}"
+        for name, table in Config.model_fields.items()
+        for key, entry in table.annotation.model_fields.items()
+        if entry.is_required()
+    ]
+    assert required == ["data.images", "data.labels", "data.classes"]
+
+
+def test_relative_paths_count_from_the_file_and_not_from_where_one_stands(tmp_path, monkeypatch):
+    (tmp_path / "project").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    path = written(tmp_path / "project", LEAST + '[model]\nweights = "../w.safetensors"\n')
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    config = load_config(Path("..") / "project" / path.name)
+    assert config.data.images == tmp_path / "project" / "scenes"
+    assert config.data.labels == tmp_path / "project" / "fields.gpkg"
+    assert config.model.weights == tmp_path / "w.safetensors"
+    assert config.run.folder == Path("runs/fields")
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("[train]\nstep = 5", ["[train].step is not a known key", "Did you mean steps?"]),
+        ("[train]\nlearningrate = 1", ["Did you mean learning_rate?"]),
+        ("[trian]\nsteps = 5", ["[trian] is not a known key", "Did you mean train?"]),
+        ("steps = 5", ["[steps] is not a known key", "Did you mean [train].steps?"]),
+        ("[train]\nxyzzy = 5", ["[train].xyzzy", "Known here: steps, batch"]),
+        ("[train]\nsteps = 0", ["[train].steps", "greater than or equal to 1", "(it is 0)"]),
+        ('[train]\nsteps = "many"', ["[train].steps", "valid integer", "(it is 'many')"]),
+        ("[train]\ncross_entropy = 0", ["[train]", "nothing to learn from"]),
+        ("[predict]\ntile = 100", ["multiples of 32"]),
+        ("[predict]\noverlap = 480", ["overlap is 480, more than half of tile = 512"]),
+        ("[augment]\nscale = [2.0, 0.5]", ["the smaller first"]),
+    ],
+)
+def test_a_mistake_names_the_file_the_key_and_the_mend(tmp_path, text, parts):
+    path = written(tmp_path, f"{text}\n{LEAST}" if "[" not in text else f"{LEAST}\n{text}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    said = str(caught.value)
+    assert said.startswith(str(path))
+    assert "\n" not in said
+    for part in parts:
+        assert part in said
+
+
+def test_a_missing_key_is_named_with_its_meaning(tmp_path):
+    with pytest.raises(ConfigError, match=r"\[data\]\.classes is missing.*order of their indices"):
+        load_config(written(tmp_path, '[data]\nimages = "a"\nlabels = "b"\n'))
+    with pytest.raises(ConfigError, match=r"\[data\] is missing"):
+        load_config(written(tmp_path, ""))
+
+
+def test_what_is_no_configuration_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="There is no configuration"):
+        load_config(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match="is a folder"):
+        load_config(tmp_path)
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load_config(written(tmp_path, "[data\n"))
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load_config(tmp_path / "binary.toml")
+
+
+def test_a_value_may_stand_without_brackets():
+    config = parse_config({"data": {"images": "a", "labels": "b", "classes": ["c"], "values": {"c": 10}}}, "here")
+    assert config.data.values == {"c": [10]}
+
+
+def test_the_explained_configuration_is_toml_with_every_key_and_gives_the_defaults():
+    text = explain_config()
+    for name, table in Config.model_fields.items():
+        for key, entry in table.annotation.model_fields.items():
+            line = next(
+                line
+                for line in text[text.index(f"[{name}]") :].splitlines()
+                if line.lstrip("# ").startswith(f"{key} =")
+            )
+            assert entry.description in line
+    table = tomllib.loads(text)
+    table["data"] |= {"images": "a", "labels": "b", "classes": ["c"]}
+    assert parse_config(table, "explained") == parse_config({"data": table["data"]}, "least")

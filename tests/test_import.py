@@ -1,0 +1,76 @@
+import subprocess
+import sys
+import time
+from importlib import import_module
+from importlib.metadata import version
+from types import ModuleType
+
+import pytest
+
+import pixelwise as pw
+
+
+def run_python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+
+
+HEAVY = "*sorted({'torch', 'numpy', 'rasterio', 'pydantic', 'PIL'} & set(sys.modules))"
+
+
+def test_importing_pixelwise_imports_nothing_heavy():
+    assert run_python(f"import sys, pixelwise; print({HEAVY})") == ""
+
+
+def test_listing_and_completing_names_imports_nothing_heavy():
+    assert run_python(f"import sys, pixelwise; dir(pixelwise); pixelwise.PixelwiseError; print({HEAVY})") == ""
+
+
+def test_a_help_page_imports_neither_torch_nor_numpy():
+    code = f"""
+import sys
+from pixelwise.cli import main
+for arguments in (["--help"], ["train", "--help"], ["predict", "--help"]):
+    sys.argv = ["pixelwise", *arguments]
+    try:
+        main()
+    except SystemExit as left:
+        assert not left.code
+print('heavy:', {HEAVY})
+"""
+    assert run_python(code).splitlines()[-1] == "heavy:"
+
+
+def test_importing_costs_less_than_a_tenth_of_a_second_over_a_bare_interpreter():
+    def quickest(code: str) -> float:
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            run_python(code)
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    assert quickest("import pixelwise") - quickest("pass") < 0.1
+
+
+@pytest.mark.parametrize("name", pw.__all__)
+def test_a_public_name_is_the_thing_itself_and_never_a_module(name):
+    thing = getattr(pw, name)
+    assert callable(thing)
+    assert not isinstance(thing, ModuleType)
+    assert thing.__name__ == name
+    assert name in dir(pw)
+
+
+def test_train_stays_the_function_after_its_module_is_imported():
+    import_module("pixelwise.jobs.train")
+    assert callable(pw.train)
+    assert pw.train is import_module("pixelwise.jobs.train").train
+
+
+def test_an_unknown_name_is_an_attribute_error_that_names_it():
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        _ = pw.trian
+
+
+def test_the_version_is_the_one_that_was_installed():
+    assert version("pixelwise") == pw.__version__
