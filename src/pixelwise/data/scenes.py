@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int16, Shaped
 from pixelwise.config import DataConfig
 from pixelwise.data.folder import find_images, open_mask, pair_masks
 from pixelwise.errors import ConfigError, DataError
-from pixelwise.geo.raster import RasterInfo, RasterReader, Window
+from pixelwise.geo.raster import RasterInfo, RasterReader, Window, clip_window
 from pixelwise.geo.vector import Polygons, count_touching, labels_for_scene, read_polygons
 from pixelwise.labels import IGNORE, Classes, make_classes, make_mask_table
 
@@ -81,13 +81,8 @@ class Scene:
 
     def read_padded(self, window: Window) -> Crop:
         """Return a window that may reach beyond the scene; pixels outside mirror the inside and are ignored."""
-        info = self.info
-        top, left = max(0, window.top), max(0, window.left)
-        bottom = min(info.height, window.top + window.height)
-        right = min(info.width, window.left + window.width)
-        crop = self.read(Window(top, left, bottom - top, right - left))
-        rows = (top - window.top, window.top + window.height - bottom)
-        columns = (left - window.left, window.left + window.width - right)
+        inside, rows, columns = clip_window(window, self.info.height, self.info.width)
+        crop = self.read(inside)
         if not any((*rows, *columns)):
             return crop
         return Crop(

@@ -30,6 +30,15 @@ class Window:
     width: int
 
 
+def clip_window(window: Window, height: int, width: int) -> tuple[Window, tuple[int, int], tuple[int, int]]:
+    """Return the part of a window inside a raster, and how many rows and columns lie outside, before and after."""
+    top, left = max(0, window.top), max(0, window.left)
+    bottom, right = min(height, window.top + window.height), min(width, window.left + window.width)
+    rows = (top - window.top, window.top + window.height - bottom)
+    columns = (left - window.left, window.left + window.width - right)
+    return Window(top, left, bottom - top, right - left), rows, columns
+
+
 @dataclass(frozen=True)
 class RasterInfo:
     """What the header of a raster says."""
@@ -130,6 +139,16 @@ class RasterReader:
         if values.dtype.kind == "f":
             valid &= np.isfinite(values).all(axis=0)
         return values, valid
+
+    def read_padded(self, window: Window) -> tuple[Shaped[np.ndarray, "C h w"], Bool[np.ndarray, "h w"]]:
+        """Like `read`, for a window that may reach beyond the raster: pixels outside mirror the inside, not valid."""
+        inside, rows, columns = clip_window(window, self.info.height, self.info.width)
+        values, valid = self.read(inside)
+        return np.pad(values, ((0, 0), rows, columns), mode="symmetric"), np.pad(valid, (rows, columns))
+
+    def colour_table(self) -> dict[int, tuple[int, int, int, int]]:
+        """Return the red, green, blue and alpha of each index of a paletted raster."""
+        return self._handle().colormap(1)
 
     def close(self) -> None:
         """Close this thread's handle."""

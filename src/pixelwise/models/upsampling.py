@@ -27,7 +27,7 @@ def strips(shape: torch.Size, size: tuple[int, int] | torch.Size) -> Iterator[tu
 
     Args:
         shape: of the coarse logits, [B,K,h,w].
-        size: full height and width.
+        size: full height and width, or the height of the part that is wanted.
     """
     rows = max(1, STRIP_ELEMENTS // max(1, shape[0] * shape[1] * size[1]))
     for top in range(0, size[0], rows):
@@ -35,38 +35,52 @@ def strips(shape: torch.Size, size: tuple[int, int] | torch.Size) -> Iterator[tu
 
 
 def upsample_rows(
-    logits: Float[Tensor, "B K h w"], size: tuple[int, int] | torch.Size, top: int, bottom: int
-) -> Float[Tensor, "B K n W"]:
-    """Return the rows ``top`` to ``bottom`` of `upsample`, without the others."""
-    coarse = logits.shape[-2]
-    centre = (torch.arange(top, bottom, device=logits.device, dtype=torch.float32) + 0.5) * (
-        coarse / size[0]
-    ) - 0.5
-    centre = centre.clamp(min=0)
+    logits: Float[Tensor, "B K n w"],
+    size: tuple[int, int] | torch.Size,
+    top: int,
+    bottom: int,
+    *,
+    first: int = 0,
+    coarse: int | None = None,
+) -> Float[Tensor, "B K m W"]:
+    """Return the rows ``top`` to ``bottom`` of `upsample`, without the others.
+
+    Args:
+        logits: all coarse rows or, with ``first`` and ``coarse``, a part of them that holds the neighbours needed.
+        size: full height and width.
+        first: number of the first row in ``logits``.
+        coarse: how many coarse rows there are in all.
+    """
+    coarse = logits.shape[-2] if coarse is None else coarse
+    # In float64: a large scene has more rows than float32 has exact halves.
+    rows = torch.arange(top, bottom, device=logits.device, dtype=torch.float64)
+    centre = ((rows + 0.5) * (coarse / size[0]) - 0.5).clamp(min=0)
     above = centre.floor().long().clamp(max=coarse - 1)
     below = (above + 1).clamp(max=coarse - 1)
     weight = (centre - above).to(logits.dtype)[:, None]
-    first, last = int(above[0]), int(below[-1]) + 1
-    source = logits[:, :, first:last]
-    rows = torch.lerp(source[:, :, above - first], source[:, :, below - first], weight)
-    return F.interpolate(rows, size=(bottom - top, size[1]), mode="bilinear", align_corners=False)
+    lerped = torch.lerp(logits[:, :, above - first], logits[:, :, below - first], weight)
+    return F.interpolate(lerped, size=(bottom - top, size[1]), mode="bilinear", align_corners=False)
+
+
+def decide(
+    logits: Float[Tensor, "B K h w"], *, confidence: bool = False
+) -> tuple[Integer[Tensor, "B h w"], Float[Tensor, "B h w"] | None]:
+    """Return the class with the highest logit (ties to the lower class) and, if asked, its softmax probability.
+
+    Labels are uint8, or uint16 from 257 classes on.
+    """
+    highest, index = logits.max(dim=1)
+    labels = index.to(torch.uint8 if logits.shape[1] <= 256 else torch.uint16)
+    return labels, torch.exp(highest - logits.logsumexp(dim=1)) if confidence else None
 
 
 def argmax_upsampled(
     logits: Float[Tensor, "B K h w"], size: tuple[int, int] | torch.Size, *, confidence: bool = False
 ) -> tuple[Integer[Tensor, "B H W"], Float[Tensor, "B H W"] | None]:
-    """Return the class of every full-size pixel (ties to the lower class) and, if asked, its softmax probability.
-
-    Labels are uint8, or uint16 from 257 classes on.
-    """
-    batch, classes = logits.shape[:2]
-    label_type = torch.uint8 if classes <= 256 else torch.uint16
-    labels = torch.empty(batch, *size, dtype=label_type, device=logits.device)
-    probability = torch.empty(batch, *size, dtype=torch.float32, device=logits.device) if confidence else None
-    for top, bottom in strips(logits.shape, size):
-        rows = upsample_rows(logits, size, top, bottom)
-        highest, index = rows.max(dim=1)
-        labels[:, top:bottom] = index.to(label_type)
-        if probability is not None:
-            probability[:, top:bottom] = torch.exp(highest - rows.logsumexp(dim=1))
-    return labels, probability
+    """Return `decide` of the upsampled logits, without building them."""
+    parts = [
+        decide(upsample_rows(logits, size, top, bottom), confidence=confidence)
+        for top, bottom in strips(logits.shape, size)
+    ]
+    labels = torch.cat([part for part, _ in parts], dim=1)
+    return labels, torch.cat([part for _, part in parts if part is not None], dim=1) if confidence else None

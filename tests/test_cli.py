@@ -1,0 +1,244 @@
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+import rasterio
+
+from pixelwise.cli import commands, main
+from pixelwise.models import list_models
+
+NAMES = sorted(commands.commands)
+
+
+@pytest.fixture
+def pixelwise(monkeypatch, capsys):
+    """Run the command in this process; give its exit status, stdout and stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["pixelwise", *map(str, arguments)])
+        try:
+            main()
+        except SystemExit as left:
+            said = capsys.readouterr()
+            return int(left.code or 0), said.out, said.err
+        said = capsys.readouterr()
+        return 0, said.out, said.err
+
+    return run
+
+
+def write_scene(path: Path, values: np.ndarray, *, corner: tuple[float, float] = (500000, 4600000)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    bands, height, width = values.shape
+    transform = rasterio.Affine(1, 0, corner[0], 0, -1, corner[1])
+    with rasterio.open(
+        path, "w", driver="GTiff", height=height, width=width, count=bands, dtype=values.dtype, crs=32616, transform=transform
+    ) as file:
+        file.write(values)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """Four small scenes, whose masks say where they are bright, and a configuration of six steps."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(5)
+    for i in range(4):
+        mask = np.kron(rng.integers(0, 2, (4, 4)), np.ones((24, 24))).astype(np.uint8)
+        image = (mask * 120 + rng.integers(0, 40, (3, 96, 96))).astype(np.uint8)
+        write_scene(tmp_path / f"scenes/{i}.tif", image, corner=(500000 + 1000 * i, 4600000))
+        write_scene(tmp_path / f"masks/{i}.tif", mask[None])
+    (tmp_path / "small.toml").write_text(
+        """
+[data]
+images = "scenes"
+labels = "masks"
+classes = ["dark", "bright"]
+[train]
+steps = 6
+batch = 2
+crop = 64
+evaluate_every = 3
+workers = 1
+[predict]
+tile = 64
+overlap = 32
+"""
+    )
+    return tmp_path
+
+
+def assert_user_error(result: tuple[int, str, str], *parts: str) -> None:
+    status, _, said = result
+    assert status == 1, said
+    assert "Traceback" not in said
+    assert said.startswith("Error: ")
+    assert said.count("\n") == 1, "one paragraph"
+    for part in parts:
+        assert part in said
+
+
+def test_the_commands_of_the_readme_exist():
+    assert set(NAMES) == {"demo", "check", "train", "evaluate", "predict", "polygonize", "models", "report"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_command_helps_with_a_purpose_and_an_example(pixelwise, name):
+    status, out, err = pixelwise(name, "--help")
+    assert (status, err) == (0, "")
+    assert f"Usage: pixelwise {name}" in out
+    assert f"pixelwise {name}" in out.split("Example:")[1]
+    assert all(not isinstance(p, click.Option) or p.help for p in commands.commands[name].params)
+
+
+def test_the_list_of_commands_shows_the_purpose_of_each(pixelwise):
+    status, out, _ = pixelwise("--help")
+    assert status == 0
+    lines = {line.split()[0]: line for line in out.splitlines() if line.split() and line.split()[0] in NAMES}
+    assert set(lines) == set(NAMES)
+    assert all(len(line.split()) > 4 and not line.endswith("...") for line in lines.values())
+
+
+@pytest.mark.parametrize("arguments", [["--nonsense"], ["nonsense"], ["train"], ["predict", "a"], ["models", "--jsn"]])
+def test_wrong_usage_leaves_with_2_and_says_how_to_get_help(pixelwise, arguments):
+    status, _, err = pixelwise(*arguments)
+    assert status == 2
+    assert "Error: " in err
+    assert "Traceback" not in err
+
+
+def test_the_version_is_printed(pixelwise):
+    import pixelwise as pw
+
+    assert pixelwise("--version") == (0, f"pixelwise, version {pw.__version__}\n", "")
+
+
+def test_print_config_prints_what_a_configuration_can_hold(pixelwise):
+    status, out, _ = pixelwise("train", "--print-config")
+    assert status == 0
+    assert "[train]" in out
+    assert "images" in out
+
+
+def test_models_lists_every_name_with_the_parameters_of_the_network(pixelwise):
+    status, out, _ = pixelwise("models", "--json")
+    assert status == 0
+    rows = json.loads(out)
+    assert [row["name"] for row in rows] == list_models()
+    from pixelwise.models import create
+
+    model = create("segformer-b0", classes=19)
+    assert rows[0]["parameters"] == sum(p.numel() for p in model.parameters())
+    assert all(a["flops"] < b["flops"] for a, b in zip(rows, rows[1:], strict=False))
+    status, table, _ = pixelwise("models")
+    assert status == 0
+    assert all(name in table for name in list_models())
+
+
+@pytest.mark.parametrize("command", ["check", "train"])
+def test_a_configuration_that_is_not_there_is_named(pixelwise, tmp_path, command):
+    assert_user_error(pixelwise(command, tmp_path / "none.toml"), str(tmp_path / "none.toml"), "--print-config")
+
+
+@pytest.mark.parametrize("command", ["check", "train"])
+def test_an_unknown_key_names_the_nearest_one(pixelwise, project, command):
+    text = (project / "small.toml").read_text().replace("steps", "step")
+    (project / "small.toml").write_text(text)
+    assert_user_error(pixelwise(command, "small.toml"), "small.toml", "[train].step", "steps")
+
+
+@pytest.mark.parametrize("command", ["check", "train"])
+def test_an_image_without_a_mask_is_named(pixelwise, project, command):
+    (project / "masks/2.tif").unlink()
+    assert_user_error(pixelwise(command, "small.toml"), "2.tif")
+
+
+@pytest.mark.parametrize("command", ["check", "train"])
+def test_a_mask_of_another_size_is_named(pixelwise, project, command):
+    write_scene(project / "masks/2.tif", np.zeros((1, 96, 95), np.uint8))
+    assert_user_error(pixelwise(command, "small.toml"), "2.tif", "95", "96")
+
+
+@pytest.mark.parametrize("command", ["check", "train"])
+def test_a_mask_value_without_a_class_is_named_before_the_first_step(pixelwise, project, command):
+    write_scene(project / "masks/2.tif", np.full((1, 96, 96), 7, np.uint8))
+    assert_user_error(pixelwise(command, "small.toml"), "2.tif", "value 7", "ignore = [7]")
+    assert not (project / "runs/small/model").exists()
+
+
+@pytest.mark.parametrize("command", ["check", "train"])
+def test_a_truncated_image_is_named_before_the_first_step(pixelwise, project, command):
+    whole = (project / "scenes/1.tif").read_bytes()
+    (project / "scenes/1.tif").write_bytes(whole[: len(whole) // 2])
+    assert_user_error(pixelwise(command, "small.toml"), "1.tif", "truncated")
+
+
+def test_an_output_folder_with_a_file_in_the_way_is_named(pixelwise, project):
+    (project / "runs").write_text("")
+    assert_user_error(pixelwise("train", "small.toml"), "runs", "Choose another")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["evaluate", "none"], ["predict", "none", "scenes/0.tif", "map.tif"], ["report", "none"]]
+)
+def test_a_run_that_is_not_there_is_named(pixelwise, project, arguments):
+    assert_user_error(pixelwise(*arguments), "none")
+
+
+def test_check_counts_the_pixels_of_each_class_and_names_no_problem(pixelwise, project):
+    status, out, err = pixelwise("check", "small.toml")
+    assert (status, err) == (0, "")
+    pixels = sum((rasterio.open(project / f"masks/{i}.tif").read() == 1).sum() for i in range(4))
+    counted = [int(line.split()[-2].replace(",", "")) for line in out.splitlines() if line.split()[0] == "bright"]
+    assert sum(counted) == pixels
+
+
+def test_the_whole_job_from_check_to_parcels(pixelwise, project):
+    status, out, err = pixelwise("train", "small.toml")
+    assert status == 0, err
+    assert "step 6 of 6" in out
+    assert_user_error(pixelwise("train", "small.toml"), "--resume")
+    assert pixelwise("train", "small.toml", "--resume")[0] == 0
+
+    status, out, err = pixelwise("evaluate", "runs/small", "--json")
+    assert status == 0, err
+    scores = json.loads(out)
+    status, out, _ = pixelwise("evaluate", "runs/small", "small.toml")
+    assert status == 0
+    assert "bright" in out
+    assert 0 <= scores["mIoU"] <= 1
+
+    status, out, err = pixelwise("predict", "runs/small", "scenes/0.tif", "map.tif")
+    assert status == 0, err
+    with rasterio.open("map.tif") as made, rasterio.open("scenes/0.tif") as scene:
+        assert (made.shape, made.crs, made.transform) == (scene.shape, scene.crs, scene.transform)
+        assert set(np.unique(made.read(1))) <= {0, 1}
+    status, out, err = pixelwise("polygonize", "map.tif", "parcels.gpkg")
+    assert status == 0, err
+    assert (project / "parcels.gpkg").exists()
+    status, out, err = pixelwise("report", "runs/small")
+    assert status == 0, err
+    assert (project / "runs/small/report.html").stat().st_size > 1000
+
+
+def test_an_interrupted_training_leaves_with_130_and_says_how_to_go_on(project):
+    text = (project / "small.toml").read_text().replace("steps = 6", "steps = 5000")
+    (project / "small.toml").write_text(text)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pixelwise", "train", "small.toml"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("step "):
+            break
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "pixelwise train small.toml --resume" in said
+    assert "Traceback" not in said
