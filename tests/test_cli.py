@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -33,12 +34,21 @@ def pixelwise(monkeypatch, capsys):
     return run
 
 
-def write_scene(path: Path, values: np.ndarray, *, corner: tuple[float, float] = (500000, 4600000)) -> None:
+def write_scene(path: Path, values: np.ndarray) -> None:
+    """Write a GeoTIFF of 1 m per pixel; its name, a number, says how many kilometres it lies to the east."""
     path.parent.mkdir(parents=True, exist_ok=True)
     bands, height, width = values.shape
-    transform = rasterio.Affine(1, 0, corner[0], 0, -1, corner[1])
+    transform = rasterio.Affine(1, 0, 500000 + 1000 * int(path.stem), 0, -1, 4600000)
     with rasterio.open(
-        path, "w", driver="GTiff", height=height, width=width, count=bands, dtype=values.dtype, crs=32616, transform=transform
+        path,
+        "w",
+        driver="GTiff",
+        height=height,
+        width=width,
+        count=bands,
+        dtype=values.dtype,
+        crs=32616,
+        transform=transform,
     ) as file:
         file.write(values)
 
@@ -51,7 +61,7 @@ def project(tmp_path, monkeypatch):
     for i in range(4):
         mask = np.kron(rng.integers(0, 2, (4, 4)), np.ones((24, 24))).astype(np.uint8)
         image = (mask * 120 + rng.integers(0, 40, (3, 96, 96))).astype(np.uint8)
-        write_scene(tmp_path / f"scenes/{i}.tif", image, corner=(500000 + 1000 * i, 4600000))
+        write_scene(tmp_path / f"scenes/{i}.tif", image)
         write_scene(tmp_path / f"masks/{i}.tif", mask[None])
     (tmp_path / "small.toml").write_text(
         """
@@ -134,7 +144,7 @@ def test_models_lists_every_name_with_the_parameters_of_the_network(pixelwise):
 
     model = create("segformer-b0", classes=19)
     assert rows[0]["parameters"] == sum(p.numel() for p in model.parameters())
-    assert all(a["flops"] < b["flops"] for a, b in zip(rows, rows[1:], strict=False))
+    assert all(a["flops"] < b["flops"] for a, b in pairwise(rows))
     status, table, _ = pixelwise("models")
     assert status == 0
     assert all(name in table for name in list_models())
@@ -230,7 +240,10 @@ def test_an_interrupted_training_leaves_with_130_and_says_how_to_go_on(project):
     text = (project / "small.toml").read_text().replace("steps = 6", "steps = 5000")
     (project / "small.toml").write_text(text)
     process = subprocess.Popen(
-        [sys.executable, "-m", "pixelwise", "train", "small.toml"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "pixelwise", "train", "small.toml"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     for line in process.stdout:

@@ -2,7 +2,7 @@ import subprocess
 import sys
 import time
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 
 import pytest
@@ -73,4 +73,8 @@ def test_an_unknown_name_is_an_attribute_error_that_names_it():
 
 
 def test_the_version_is_the_one_that_was_installed():
-    assert version("pixelwise") == pw.__version__
+    try:
+        installed = version("pixelwise")
+    except PackageNotFoundError:
+        pytest.skip("pixelwise runs from its sources here and is not installed")
+    assert installed == pw.__version__

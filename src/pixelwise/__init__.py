@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pixelwise.config import Config, load_config
-    from pixelwise.data.check import check
     from pixelwise.errors import ConfigError, DataError, MissingExtraError, PixelwiseError, WeightsError
     from pixelwise.jobs.evaluate import evaluate
     from pixelwise.jobs.polygonize import polygonize
@@ -27,7 +26,6 @@ __all__ = [
     "MissingExtraError",
     "PixelwiseError",
     "WeightsError",
-    "check",
     "cost",
     "create",
     "evaluate",
@@ -47,7 +45,6 @@ _HOMES = {
     "MissingExtraError": "pixelwise.errors",
     "PixelwiseError": "pixelwise.errors",
     "WeightsError": "pixelwise.errors",
-    "check": "pixelwise.data.check",
     "cost": "pixelwise.models.cost",
     "create": "pixelwise.models",
     "evaluate": "pixelwise.jobs.evaluate",

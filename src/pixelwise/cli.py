@@ -7,11 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import get_terminal_size
+from typing import TYPE_CHECKING
 
 import click
 
 from pixelwise import __version__
 from pixelwise.errors import PixelwiseError
+
+if TYPE_CHECKING:
+    from pixelwise.metrics import Scores
 
 FILE = click.Path(path_type=Path)
 
@@ -75,9 +79,9 @@ def commands() -> None:
 @click.option("--examples", type=FILE, help="The folder examples/ of the repository, if it is not found by itself.")
 @click.option("--fresh", is_flag=True, help="Begin anew: what an earlier demo left in the output folder is deleted.")
 def demo(output: Path, examples: Path | None, fresh: bool) -> None:
-    """Do the whole job on the example scenes: check, train, score, map, draw parcels, report.
+    """Do the whole job on the example scenes.
 
-    A demo that was finished is shown again, one that was interrupted goes on.
+    Check, train, score, map, draw parcels, report. A demo that was finished is shown again, one that was interrupted goes on.
 
     \b
     Example:
@@ -94,7 +98,9 @@ def demo(output: Path, examples: Path | None, fresh: bool) -> None:
 @commands.command()
 @click.argument("config", type=FILE)
 def check(config: Path) -> None:
-    """Read every file of a configuration and say what is in it and what is wrong with it.
+    """Read every file of a configuration and say what is wrong.
+
+    Counts the pixels of each class, too, as training would see them.
 
     \b
     Example:
@@ -114,7 +120,10 @@ def check(config: Path) -> None:
             problems += found.problems
             click.echo(f"{name.capitalize()}: {len(scenes)} scenes")
             pixels = int(found.class_pixels.sum()) + found.ignored
-            for label, count in [*zip(classes.names, found.class_pixels.tolist(), strict=True), ("(ignored)", found.ignored)]:
+            for label, count in [
+                *zip(classes.names, found.class_pixels.tolist(), strict=True),
+                ("(ignored)", found.ignored),
+            ]:
                 click.echo(f"  {label:20}{count / max(1, pixels):>9.2%}{count:>16,} pixels")
             if not scenes:
                 continue
@@ -167,7 +176,9 @@ def train(config: Path | None, resume: bool, folder: Path | None, print_config: 
 @click.argument("config", type=FILE, required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
 def evaluate(run: Path, config: Path | None, as_json: bool) -> None:
-    """Score a run on its validation part, or on all that another configuration names.
+    """Score a run on its validation part, or on other data.
+
+    CONFIG names the other data; all of it is scored.
 
     \b
     Example:
@@ -181,13 +192,128 @@ def evaluate(run: Path, config: Path | None, as_json: bool) -> None:
         if as_json:
             click.echo(json.dumps(result.to_dict(), indent=2))
             return
-        scores = result.scores
+        _show_scores(result.scores)
+
+
+def _show_scores(scores: "Scores") -> None:
+    click.echo(f"{'class':20}{'IoU':>8}{'precision':>11}{'recall':>8}{'F1':>8}{'pixels':>14}")
+    for each in scores.classes:
+        parts = f"{_share(each.iou):>8}{_share(each.precision):>11}{_share(each.recall):>8}{_share(each.f1):>8}"
+        click.echo(f"{each.name:20}{parts}{each.pixels:>14,}{'  (absent)' if each.absent else ''}")
+    click.echo(
+        f"mIoU {_share(scores.miou)}, pixel accuracy {_share(scores.pixel_accuracy)}, "
+        f"mean accuracy {_share(scores.mean_accuracy)}, kappa {_share(scores.kappa)}"
+    )
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+@commands.command()
+@click.argument("model", type=FILE)
+@click.argument("image", type=FILE)
+@click.argument("output", type=FILE)
+@click.option("--tile", type=int, help="Side of a tile in pixels, a multiple of 32.  [default: as in training]")
+@click.option("--overlap", type=int, help="Pixels that tiles share, a multiple of 32.  [default: as in training]")
+@click.option("--flips", is_flag=True, help="Average with the mirrored image.")
+@click.option("--scale", type=float, multiple=True, help="Average over zoomed copies; give it several times.")
+@click.option("--confidence", is_flag=True, help="Scenes: write NAME.confidence.tif beside the map.")
+@click.option(
+    "--device", default="auto", show_default=True, help="'cpu', 'cuda', 'cuda:1'; auto: a GPU if there is one."
+)
+def predict(
+    model: Path,
+    image: Path,
+    output: Path,
+    tile: int | None,
+    overlap: int | None,
+    flips: bool,
+    scale: tuple[float, ...],
+    confidence: bool,
+    device: str,
+) -> None:
+    """Find the class of every pixel of a photo, scene or folder.
+
+    MODEL is a run or a model folder. OUTPUT ends in .tif for a georeferenced map, written tile by tile, in .png for a
+    picture in the colours of the classes, or is a folder, where each image gets what fits it.
+
+    \b
+    Example:
+      pixelwise predict runs/fields scene.tif map.tif
+      pixelwise predict runs/street photo.jpg labels.png
+      pixelwise predict runs/street photos results
+    """
+    with _interruptible("What was not finished has not been written."):
+        from pixelwise.jobs.predict import load, predict_folder
+        from pixelwise.progress import shown_share
+
+        predictor = load(model, device=device)
+        scales = scale or (1.0,)
+        kind = "" if image.is_dir() else output.suffix.lower()
+        if kind in (".tif", ".tiff"):
+            with shown_share(f"Mapping {image.name}") as advance:
+                made = predictor.map_scene(
+                    image,
+                    output,
+                    tile=tile,
+                    overlap=overlap,
+                    confidence=confidence,
+                    flips=flips,
+                    scales=scales,
+                    advance=advance,
+                )
+            shares = ", ".join(f"{name} {share:.1%}" for name, share in made.shares.items())
+            click.echo(f"{made.path}: {made.width}x{made.height} pixels in {made.seconds:.1f} s; {shares}.")
+        elif kind:
+            predictor.segment(image, tile=tile, overlap=overlap, flips=flips, scales=scales).save(output)
+            click.echo(f"{output} is written.")
+        else:
+            written = predict_folder(
+                predictor,
+                image,
+                output,
+                tile=tile,
+                overlap=overlap,
+                confidence=confidence,
+                flips=flips,
+                scales=scales,
+                report=click.echo,
+            )
+            click.echo(f"{len(written)} files are in {output}.")
+
+
+@commands.command()
+@click.argument("label_map", metavar="MAP", type=FILE)
+@click.argument("output", type=FILE)
+@click.option(
+    "--minimum-area", type=float, default=0.0, show_default=True, help="Drop what is smaller, in square metres."
+)
+@click.option("--class", "classes", multiple=True, help="Draw this class; give it several times.  [default: all]")
+def polygonize(label_map: Path, output: Path, minimum_area: float, classes: tuple[str, ...]) -> None:
+    """Turn a map into polygons with class, area and confidence.
+
+    OUTPUT ends in .gpkg, .geojson, .fgb or .shp.
+
+    \b
+    Example:
+      pixelwise polygonize map.tif parcels.gpkg --class field --minimum-area 500
+    """
+    with _interruptible("Nothing was written."):
+        from pixelwise.jobs.polygonize import polygonize
+
+        made = polygonize(label_map, output, minimum_area=minimum_area, classes=list(classes) or None)
+        click.echo(f"{made.path}: {made.parcels:,} parcels, {made.removed:,} smaller ones left out.")
+        for name, area in made.areas.items():
+            click.echo(f"  {name:20}{area / 1e4:>14,.2f} ha")
 
 
 @commands.command()
 @click.argument("run", type=FILE)
 def report(run: Path) -> None:
-    """Write report.html of a run again: curves, scores, confusion matrix, the worst tiles.
+    """Write the page report.html of a run again.
+
+    It shows curves, scores, the confusion matrix and the worst tiles.
 
     \b
     Example:
@@ -198,7 +324,9 @@ def report(run: Path) -> None:
 @commands.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def models(as_json: bool) -> None:
-    """List the networks that [model].name takes, with their size and cost.
+    """List the networks, with their size and cost.
+
+    The names are those that [model].name takes.
 
     \b
     Example:

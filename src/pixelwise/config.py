@@ -30,16 +30,12 @@ class DataConfig(_Table):
     images: Path = Field(description="a folder of images or GeoTIFF scenes, or one file")
     labels: Path = Field(description="a folder of masks with the images' names, or a file of polygons")
     classes: list[str] = Field(min_length=1, description="names, in the order of their indices")
-    palette: list[str] | None = Field(
-        None, description="a colour '#rrggbb' per class; none: well-spaced hues"
-    )
+    palette: list[str] | None = Field(None, description="a colour '#rrggbb' per class; none: well-spaced hues")
     values: dict[str, Values] | None = Field(
         None,
         description="class -> its raw mask values, colours '#rrggbb', or values of [data].attribute; none: indices",
     )
-    ignore: list[Value] | None = Field(
-        None, description="raw values or colours that count nowhere; none: 255"
-    )
+    ignore: list[Value] | None = Field(None, description="raw values or colours that count nowhere; none: 255")
     attribute: str | None = Field(None, description="polygons: the column that chooses the class")
     background: str | None = Field(
         "background",
@@ -49,9 +45,7 @@ class DataConfig(_Table):
         "boundary",
         description="polygons: the class of a band along each outline, if [data].classes has this name",
     )
-    boundary_width: float = Field(
-        5.0, gt=0, description="width of that band in metres, half of it on either side"
-    )
+    boundary_width: float = Field(5.0, gt=0, description="width of that band in metres, half of it on either side")
     bands: list[Annotated[int, Field(ge=1)]] | None = Field(
         None, min_length=1, description="bands to use, counted from 1; none: all but alpha"
     )
@@ -69,12 +63,8 @@ class ModelConfig(_Table):
     """Which network, and where its first weights come from."""
 
     name: str = Field("segformer-b0", description="one of `pixelwise models`")
-    weights: Path | None = Field(
-        None, description="weights to start from: any layout that load_weights knows"
-    )
-    options: dict[str, bool | int | float | str] = Field(
-        {}, description="the paper's options, such as drop_path"
-    )
+    weights: Path | None = Field(None, description="weights to start from: any layout that load_weights knows")
+    options: dict[str, bool | int | float | str] = Field({}, description="the paper's options, such as drop_path")
 
 
 class TrainConfig(_Table):
@@ -92,9 +82,7 @@ class TrainConfig(_Table):
         description="the decoder's rate as a multiple; none: 10 from given weights, 1 from scratch",
     )
     weight_decay: float = Field(0.01, ge=0, description="of weights; norms and biases have none")
-    warmup: int | None = Field(
-        None, ge=0, description="steps of linear warm-up; none: a tenth of steps, at most 1500"
-    )
+    warmup: int | None = Field(None, ge=0, description="steps of linear warm-up; none: a tenth of steps, at most 1500")
     power: float = Field(1.0, ge=0, description="of the polynomial decay to zero")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     average: float = Field(
@@ -107,12 +95,8 @@ class TrainConfig(_Table):
         description="in the cross-entropy: a number per class, or 'balanced' (by the root of the frequency)",
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="in the cross-entropy")
-    evaluate_every: int | None = Field(
-        None, ge=1, description="steps between evaluations; none: a tenth of steps"
-    )
-    mixed_precision: Literal["auto", "off"] = Field(
-        "auto", description="bfloat16 where there is a GPU, or never"
-    )
+    evaluate_every: int | None = Field(None, ge=1, description="steps between evaluations; none: a tenth of steps")
+    mixed_precision: Literal["auto", "off"] = Field("auto", description="bfloat16 where there is a GPU, or never")
     device: str = Field("auto", description="'cpu', 'cuda', 'cuda:1'; auto: a GPU if there is one")
     workers: int | None = Field(None, ge=0, description="threads that read crops; none: one per two cores")
     seed: int = Field(0, ge=0, description="of every random draw")
@@ -135,9 +119,7 @@ class AugmentConfig(_Table):
     rotate: float = Field(0.0, ge=0, le=180, description="turn by up to so many degrees")
     brightness: float = Field(0.2, ge=0, description="shift by up to so many standard deviations of the band")
     contrast: float = Field(0.2, ge=0, lt=1, description="stretch by up to this share")
-    band_jitter: float = Field(
-        0.1, ge=0, description="the same shift and stretch again, for each band by itself"
-    )
+    band_jitter: float = Field(0.1, ge=0, description="the same shift and stretch again, for each band by itself")
 
     @model_validator(mode="after")
     def _scale_in_order(self) -> "AugmentConfig":
@@ -155,9 +137,7 @@ class PredictConfig(_Table):
         128, ge=0, description="pixels that neighbouring tiles share, a multiple of 32, at most half a tile"
     )
     flips: bool = Field(False, description="average over mirrored copies")
-    scales: list[Annotated[float, Field(gt=0)]] = Field(
-        [1.0], min_length=1, description="average over zoomed copies"
-    )
+    scales: list[Annotated[float, Field(gt=0)]] = Field([1.0], min_length=1, description="average over zoomed copies")
 
     @model_validator(mode="after")
     def _grid(self) -> "PredictConfig":
@@ -219,17 +199,13 @@ def parse_config(table: dict[str, object], where: str) -> Config:
     try:
         return Config.model_validate(table)
     except ValidationError as error:
-        raise ConfigError(
-            f"{where}: " + " ".join(_sentence(problem) for problem in error.errors()[:3])
-        ) from None
+        raise ConfigError(f"{where}: " + " ".join(_sentence(problem) for problem in error.errors()[:3])) from None
 
 
 def save_config(config: Config, path: str | Path) -> None:
     """Write every value that is set, so that the file alone repeats the run."""
     with replacing(path) as temporary:
-        temporary.write_text(
-            tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)), encoding="utf-8"
-        )
+        temporary.write_text(tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
 
 
 def explain_config() -> str:
@@ -249,11 +225,7 @@ def explain_config() -> str:
 def _toml(key: str, value: object) -> str:
     value = list(value) if isinstance(value, tuple) else value
     text = tomli_w.dumps({key: value}, multiline_strings=False).strip()
-    return (
-        f"{key} = {{}}"
-        if value == {}
-        else text.replace("[\n    ", "[").replace(",\n]", "]").replace("\n    ", " ")
-    )
+    return f"{key} = {{}}" if value == {} else text.replace("[\n    ", "[").replace(",\n]", "]").replace("\n    ", " ")
 
 
 def _sentence(problem) -> str:

@@ -13,7 +13,7 @@ from pixelwise.geo.raster import describe
 from pixelwise.jobs.evaluate import evaluate
 from pixelwise.jobs.polygonize import polygonize
 from pixelwise.jobs.predict import load
-from pixelwise.jobs.run_folder import Run, open_run
+from pixelwise.jobs.run_folder import open_run
 from pixelwise.jobs.train import train
 from pixelwise.report import write_report
 
@@ -60,17 +60,16 @@ def demo(
         say(f"   {len(scenes)} scenes {name}, {info.width}x{info.height} pixels, {info.count} bands")
 
     say(f"2. Training {config.model.name} for {config.train.steps} steps")
-    run, done = _open(config)
-    if done:
+    if _finished(config):
         say(f"   The finished run in {output} is used again. To begin anew: pixelwise demo --fresh")
     else:
         train(config, resume=True, report=training)
 
     say("3. Scores on the test scenes")
     scores = evaluate(output, test).scores
-    say(f"   mIoU {scores.miou:.3f}, {scores.pixel_accuracy:.1%} of the pixels right")
-    for name, iou in zip(scores.names, scores.iou, strict=True):
-        say(f"   IoU of {name:12} {'absent' if iou is None else f'{iou:.3f}'}")
+    say(f"   mIoU {scores.miou or 0:.3f}, {scores.pixel_accuracy or 0:.1%} of the pixels right")
+    for each in scores.classes:
+        say(f"   {each.name:12} IoU {'absent' if each.iou is None else f'{each.iou:.3f}'}")
 
     scene = sorted(test.data.images.glob("*.tif"))[-1]
     info = describe(scene)
@@ -100,19 +99,19 @@ def _find_examples(given: Path | None) -> Path:
         if (place / "fields.toml").exists():
             return place.resolve()
     raise ConfigError(
-        f"There are no example scenes (no fields.toml in {' or '.join(map(str, places))}). They travel with the repository and "
-        "not with the installed package: clone it, and give its examples folder with --examples."
+        f"There are no example scenes (no fields.toml in {' or '.join(map(str, places))}). They travel with the "
+        "repository and not with the installed package: clone it, and name its examples folder with --examples."
     )
 
 
-def _open(config: Config) -> tuple[Run, bool]:
-    """Return the run in the output folder, made if need be, and whether it has come to its end."""
+def _finished(config: Config) -> bool:
+    """Find or make the run in the output folder, and tell whether it has come to its end."""
     try:
         run = open_run(config, resume=True)
     except ConfigError as problem:
         raise ConfigError(f"{problem} `pixelwise demo --fresh` deletes an earlier demo and begins anew.") from None
     log = run.log
-    return run, bool(log) and log[-1]["step"] >= config.train.steps and (run.folder / "model" / "model.toml").exists()
+    return bool(log) and log[-1]["step"] >= config.train.steps and (run.folder / "model" / "model.toml").exists()
 
 
 def _forget(output: Path) -> None:

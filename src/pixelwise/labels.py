@@ -50,9 +50,7 @@ def make_classes(names: Sequence[str], palette: Sequence[str] | None = None) -> 
     if palette is None:
         return Classes(tuple(names), _spaced_hues(len(names)))
     if len(palette) != len(names):
-        raise ConfigError(
-            f"[data].palette has {len(palette)} colours for {len(names)} classes. Give one per class."
-        )
+        raise ConfigError(f"[data].palette has {len(palette)} colours for {len(names)} classes. Give one per class.")
     return Classes(tuple(names), tuple(parse_colour(colour) for colour in palette))
 
 
@@ -139,9 +137,7 @@ def make_mask_table(
         pairs = [(value, classes.index(name)) for name, listed in values.items() for value in listed]
         missing = [name for name in classes.names if not values.get(name)]
         if missing:
-            raise ConfigError(
-                f"[data].values gives no value for the class {missing[0]!r}. Add one, or drop the class."
-            )
+            raise ConfigError(f"[data].values gives no value for the class {missing[0]!r}. Add one, or drop the class.")
     raw = [value for value, _ in pairs]
     colours = any(isinstance(value, str) for value in raw)
     listed_ignore = list(ignore) if ignore is not None else ([255] if not colours and 255 not in raw else [])
@@ -152,9 +148,7 @@ def make_mask_table(
     packed = [_packed(value) for value in [*raw, *listed_ignore]]
     for value, code in zip([*raw, *listed_ignore], packed, strict=True):
         if packed.count(code) > 1:
-            raise ConfigError(
-                f"The mask value {value} is listed twice in [data].values and [data].ignore. Keep one."
-            )
+            raise ConfigError(f"The mask value {value} is listed twice in [data].values and [data].ignore. Keep one.")
     by_value = tuple((code, index) for code, (_, index) in zip(packed, pairs, strict=False))
     return MaskTable(by_value, tuple(packed[len(pairs) :]), colours, classes)
 

@@ -127,4 +127,3 @@ class _StripLoss(torch.autograd.Function):
 
 def _rows(logits: Tensor, mask: Tensor, top: int, bottom: int) -> Tensor:
     return upsample_rows(logits.float(), mask.shape[-2:], top, bottom)
-

@@ -23,7 +23,9 @@ def confusion_matrix(
     row, column = truth[counted].astype(np.int64), prediction[counted].astype(np.int64)
     for name, values in (("truth", row), ("prediction", column)):
         if values.size and (values.min() < 0 or values.max() >= classes):
-            raise ValueError(f"The {name} holds values from {values.min()} to {values.max()}, but there are {classes} classes.")
+            raise ValueError(
+                f"The {name} holds values from {values.min()} to {values.max()}, but there are {classes} classes."
+            )
     return np.bincount(row * classes + column, minlength=classes**2).reshape(classes, classes)
 
 

@@ -6,7 +6,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as Bar
 
 if TYPE_CHECKING:
@@ -86,6 +93,20 @@ def shown_steps(what: str, total: int) -> Iterator[Callable[[], None]]:
     ) as bar:
         task = bar.add_task("", total=total)
         yield lambda: bar.advance(task)
+
+
+@contextmanager
+def shown_share(what: str) -> Iterator[Callable[[float], None]]:
+    """Give a function to call with the share that is done, 0 to 1; where there is no terminal it is silent."""
+    console = Console()
+    if not console.is_terminal:
+        yield lambda share: None
+        return
+    with Bar(
+        TextColumn(what), BarColumn(), TaskProgressColumn(), TextColumn("left"), TimeRemainingColumn(), console=console
+    ) as bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda share: bar.update(task, completed=share)
 
 
 def _duration(seconds: float) -> str:

@@ -27,9 +27,7 @@ class Survey:
     """One sentence per file that cannot be used."""
 
 
-def survey(
-    scenes: Sequence[Scene], classes: Classes, *, advance: Callable[[str], None] | None = None
-) -> Survey:
+def survey(scenes: Sequence[Scene], classes: Classes, *, advance: Callable[[str], None] | None = None) -> Survey:
     """Read all scenes, strip by strip.
 
     Args:
@@ -71,4 +69,6 @@ def require_usable(found: Survey, classes: Classes, what: str) -> None:
         more = f" ({len(found.problems) - 3} more; `pixelwise check` lists all)" if len(found.problems) > 3 else ""
         raise DataError(" ".join(found.problems[:3]) + more)
     if found.class_pixels.sum() == 0:
-        raise DataError(f"No pixel of the {what} scenes has a class: all are ignored or without data. Check [data].ignore.")
+        raise DataError(
+            f"No pixel of the {what} scenes has a class: all are ignored or without data. Check [data].ignore."
+        )

@@ -23,10 +23,14 @@ def find_images(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise DataError(f"There is no folder {path}. Mend the path in [data]; it counts from the configuration's folder.")
+        raise DataError(
+            f"There is no folder {path}. Mend the path in [data]; it counts from the configuration's folder."
+        )
     found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
     if not found:
-        raise DataError(f"The folder {path} has no images ({', '.join(IMAGE_SUFFIXES)}). Name the folder that holds them.")
+        raise DataError(
+            f"The folder {path} has no images ({', '.join(IMAGE_SUFFIXES)}). Name the folder that holds them."
+        )
     return found
 
 
@@ -108,7 +112,9 @@ def open_mask(path: Path, image: RasterInfo, table: MaskTable) -> MaskFile:
     if mask.crs and image.crs and not mask.transform.almost_equals(image.transform, abs(image.transform.a) / 2):
         raise DataError(f"{path} lies elsewhere than its image {image.path} (other transform). Align the mask.")
     if np.dtype(mask.dtype).kind not in "ui":
-        raise DataError(f"{path} holds {mask.dtype} values, but a mask holds whole numbers. Save it as uint8 or uint16.")
+        raise DataError(
+            f"{path} holds {mask.dtype} values, but a mask holds whole numbers. Save it as uint8 or uint16."
+        )
     if not table.colours and len(reader.bands) > 1:
         rows = Window(0, 0, min(mask.height, 512), mask.width)
         values, _ = reader.read(rows)

@@ -103,7 +103,9 @@ def _slices(window: Window) -> tuple[slice, slice]:
     return slice(window.top, window.top + window.height), slice(window.left, window.left + window.width)
 
 
-def open_scenes(data: DataConfig, images: Path | None = None, labels: Path | None = None) -> tuple[Classes, list[Scene]]:
+def open_scenes(
+    data: DataConfig, images: Path | None = None, labels: Path | None = None
+) -> tuple[Classes, list[Scene]]:
     """Open the images and labels of a configuration; only headers and polygons are read.
 
     Args:
@@ -116,16 +118,23 @@ def open_scenes(data: DataConfig, images: Path | None = None, labels: Path | Non
     """
     images, labels = images or data.images, labels or data.labels
     classes = make_classes(data.classes, data.palette)
-    if labels.is_dir() or (labels.is_file() and images.is_file() and labels.suffix.lower() in (".png", ".tif", ".tiff")):
+    if labels.is_dir() or (
+        labels.is_file() and images.is_file() and labels.suffix.lower() in (".png", ".tif", ".tiff")
+    ):
         table = make_mask_table(classes, data.values, data.ignore)
-        pairs = [(RasterReader(image, bands=data.bands, nodata=data.nodata), mask) for image, mask in pair_masks(images, labels)]
+        pairs = [
+            (RasterReader(image, bands=data.bands, nodata=data.nodata), mask)
+            for image, mask in pair_masks(images, labels)
+        ]
         scenes = [Scene(reader.info.path.stem, reader, open_mask(mask, reader.info, table)) for reader, mask in pairs]
     elif labels.exists():
         scenes = _scenes_with_polygons(data, classes, find_images(images), labels)
     else:
         raise DataError(f"There is no {labels}. Mend [data].labels: a folder of masks, or a file of polygons.")
     _same_bands(scenes)
-    needed = sum(s.info.height * s.info.width * (len(s.reader.bands) * np.dtype(s.info.dtype).itemsize + 3) for s in scenes)
+    needed = sum(
+        s.info.height * s.info.width * (len(s.reader.bands) * np.dtype(s.info.dtype).itemsize + 3) for s in scenes
+    )
     for scene in scenes:
         scene.resident = needed <= RESIDENT_BYTES
     return classes, scenes
@@ -140,7 +149,12 @@ def _scenes_with_polygons(data: DataConfig, classes: Classes, images: Sequence[P
     for image in images:
         reader = RasterReader(image, bands=data.bands, nodata=data.nodata)
         drawn = labels_for_scene(
-            polygons, reader.info, class_of, background=background, boundary=boundary, boundary_width=data.boundary_width
+            polygons,
+            reader.info,
+            class_of,
+            background=background,
+            boundary=boundary,
+            boundary_width=data.boundary_width,
         )
         scenes.append(Scene(image.stem, reader, drawn))
         touched += count_touching(polygons, reader.info)

@@ -42,7 +42,9 @@ def split_scenes(scenes: Sequence[Scene], data: DataConfig, *, seed: int) -> Spl
 def _split_by_scene(scenes: Sequence[Scene], data: DataConfig, rng: np.random.Generator) -> Split:
     groups = overlapping_groups([scene.info for scene in scenes])
     if len(groups) == 1:
-        why = "they overlap each other, so they cannot be divided without leaking" if len(scenes) > 1 else "there is one"
+        why = (
+            "they overlap each other, so they cannot be divided without leaking" if len(scenes) > 1 else "there is one"
+        )
         raise ConfigError(
             f"The {len(scenes)} scenes in {data.images} form one group: {why}. Use [data].split = 'block', "
             "or name [data].validation_images."
@@ -136,7 +138,9 @@ class BlockPart:
         """Return True where a pixel belongs to this side."""
         rows, columns = self.grid.indices(window)
         key = rows * (1 << 32) + columns
-        wanted = np.array([row * (1 << 32) + column for name, row, column in self.blocks if name == self.grid.name], np.int64)
+        wanted = np.array(
+            [row * (1 << 32) + column for name, row, column in self.blocks if name == self.grid.name], np.int64
+        )
         return np.isin(key, wanted) == self.inside
 
 
@@ -168,7 +172,9 @@ def _split_by_block(scenes: Sequence[Scene], data: DataConfig, rng: np.random.Ge
 
     def side(inside: bool) -> list[Scene]:
         parts = [(scene, BlockPart(grid, held, inside)) for scene, grid in zip(scenes, grids, strict=True)]
-        made = [Scene(scene.name, scene.reader, scene.labels, part=part) for scene, part in parts if _touches(scene, part)]
+        made = [
+            Scene(scene.name, scene.reader, scene.labels, part=part) for scene, part in parts if _touches(scene, part)
+        ]
         for scene in made:
             scene.resident = scenes[0].resident
         return made

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import rasterio
@@ -64,6 +65,26 @@ class RasterInfo:
         return tuple(band for band in range(1, self.count + 1) if band != self.alpha)
 
 
+class Readable(Protocol):
+    """What windows can be read from: a file, or an array."""
+
+    @property
+    def info(self) -> RasterInfo:
+        """Size and the rest."""
+        ...
+
+    def read(self, window: Window) -> tuple[Shaped[np.ndarray, "C h w"], Bool[np.ndarray, "h w"]]:
+        """Return a window's values, and which pixels hold data."""
+        ...
+
+
+def read_padded(reader: Readable, window: Window) -> tuple[Shaped[np.ndarray, "C h w"], Bool[np.ndarray, "h w"]]:
+    """Read a window that may reach beyond the raster: pixels outside mirror the inside and hold no data."""
+    inside, rows, columns = clip_window(window, reader.info.height, reader.info.width)
+    values, valid = reader.read(inside)
+    return np.pad(values, ((0, 0), rows, columns), mode="symmetric"), np.pad(valid, (rows, columns))
+
+
 def describe(path: str | Path) -> RasterInfo:
     """Read a raster's header.
 
@@ -86,6 +107,18 @@ def describe(path: str | Path) -> RasterInfo:
         )
 
 
+def holds_data(values: Shaped[np.ndarray, "C h w"], nodata: float | None) -> Bool[np.ndarray, "h w"]:
+    """Return False where a band is not finite, or is nodata (where all bands are, if nodata is 0)."""
+    valid = np.ones(values.shape[1:], bool)
+    if values.dtype.kind == "f":
+        valid &= np.isfinite(values).all(axis=0)
+    if nodata is not None and not np.isnan(nodata):
+        empty = values == nodata
+        # 0 is an ordinary dark value of one band; only where all bands hold it is it the absence of data.
+        valid &= ~(empty.all(axis=0) if nodata == 0 else empty.any(axis=0))
+    return valid
+
+
 class RasterReader:
     """A raster that any thread may read windows from; each thread has a handle of its own."""
 
@@ -106,7 +139,9 @@ class RasterReader:
         self._handles = threading.local()
         beyond = [band for band in self.bands if band > self.info.count]
         if beyond:
-            raise ConfigError(f"{path} has {self.info.count} bands, so there is no band {beyond[0]}. Mend [data].bands.")
+            raise ConfigError(
+                f"{path} has {self.info.count} bands, so there is no band {beyond[0]}. Mend [data].bands."
+            )
 
     def read(self, window: Window) -> tuple[Shaped[np.ndarray, "C h w"], Bool[np.ndarray, "h w"]]:
         """Return the raw values of a window inside the raster, and which pixels hold data.
@@ -132,19 +167,7 @@ class RasterReader:
         if alpha:
             valid &= values[-1] != 0
             values = values[:-1]
-        if self.nodata is not None and not np.isnan(self.nodata):
-            empty = values == self.nodata
-            # 0 is an ordinary dark value of one band; only where all bands hold it is it the absence of data.
-            valid &= ~(empty.all(axis=0) if self.nodata == 0 else empty.any(axis=0))
-        if values.dtype.kind == "f":
-            valid &= np.isfinite(values).all(axis=0)
-        return values, valid
-
-    def read_padded(self, window: Window) -> tuple[Shaped[np.ndarray, "C h w"], Bool[np.ndarray, "h w"]]:
-        """Like `read`, for a window that may reach beyond the raster: pixels outside mirror the inside, not valid."""
-        inside, rows, columns = clip_window(window, self.info.height, self.info.width)
-        values, valid = self.read(inside)
-        return np.pad(values, ((0, 0), rows, columns), mode="symmetric"), np.pad(valid, (rows, columns))
+        return values, valid & holds_data(values, self.nodata)
 
     def colour_table(self) -> dict[int, tuple[int, int, int, int]]:
         """Return the red, green, blue and alpha of each index of a paletted raster."""
@@ -171,7 +194,9 @@ def _open(path: Path) -> rasterio.DatasetReader:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             return rasterio.open(path)
     except RasterioError as error:
-        raise DataError(f"{path} cannot be opened as an image: {_reason(error)}. It is corrupt, or not an image.") from None
+        raise DataError(
+            f"{path} cannot be opened as an image: {_reason(error)}. It is corrupt, or not an image."
+        ) from None
 
 
 def _reason(error: BaseException) -> str:

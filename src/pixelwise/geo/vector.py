@@ -47,18 +47,22 @@ def read_polygons(path: str | Path, *, attribute: str | None = None) -> Polygons
         MissingExtraError: the extra ``geo`` is not installed.
     """
     path = Path(path)
-    pyogrio, shapely = _module("pyogrio"), _module("shapely")
+    pyogrio, shapely = optional_module("pyogrio"), optional_module("shapely")
     if not path.exists():
         raise DataError(f"There is no file {path}. Mend [data].labels.")
     try:
-        meta, _, wkb, columns = pyogrio.raw.read(path, layer=_polygon_layer(path), columns=[attribute] if attribute else [])
+        meta, _, wkb, columns = pyogrio.raw.read(
+            path, layer=_polygon_layer(path), columns=[attribute] if attribute else []
+        )
     except pyogrio.errors.DataSourceError as error:
         raise DataError(f"{path} cannot be read as polygons: {str(error).splitlines()[0]}.") from None
     if attribute and attribute not in list(meta["fields"]):
         listed = ", ".join(pyogrio.read_info(path, layer=_polygon_layer(path))["fields"]) or "none"
         raise DataError(f"{path} has no column {attribute!r}. Its columns: {listed}. Mend [data].attribute.")
     if not meta["crs"]:
-        raise DataError(f"{path} does not say its coordinate system. Assign one in a GIS (for a Shapefile, the .prj file).")
+        raise DataError(
+            f"{path} does not say its coordinate system. Assign one in a GIS (for a Shapefile, the .prj file)."
+        )
     geometries = shapely.from_wkb(wkb) if wkb is not None else np.array([], object)
     invalid = ~(shapely.is_valid(geometries) | shapely.is_missing(geometries))
     geometries[invalid] = [_areas(shapely, g) for g in shapely.make_valid(geometries[invalid])]
@@ -66,7 +70,9 @@ def read_polygons(path: str | Path, *, attribute: str | None = None) -> Polygons
     types = {kind for kind in map(str, shapely.get_type_id(geometries[kept]))}
     if types - {"3", "6"}:
         kind = next(g for g in geometries[kept] if g.geom_type not in ("Polygon", "MultiPolygon")).geom_type
-        raise DataError(f"{path} holds a {kind} among its polygons. Keep polygons only, or buffer the {kind.lower()}s in a GIS.")
+        raise DataError(
+            f"{path} holds a {kind} among its polygons. Keep polygons only, or buffer the {kind.lower()}s in a GIS."
+        )
     if not kept.any():
         raise DataError(f"{path} holds no polygon. Name the file that holds them in [data].labels.")
     values = tuple(np.asarray(columns[0], object)[kept].tolist()) if attribute else None
@@ -81,7 +87,7 @@ def count_touching(polygons: Polygons, info: RasterInfo) -> int:
     Raises:
         DataError: the scene has no coordinate system.
     """
-    shapely = _module("shapely")
+    shapely = optional_module("shapely")
     footprint = shapely.box(0, 0, info.width, info.height)
     return int(shapely.intersects(_in_pixels(polygons, info), footprint).sum())
 
@@ -101,7 +107,7 @@ class PolygonLabels:
 
     def read(self, window: Window) -> Int16[np.ndarray, "h w"]:
         """Return class indices and `IGNORE`; a pixel belongs to the shape that holds its centre, later ones on top."""
-        shapely = _module("shapely")
+        shapely = optional_module("shapely")
         box = shapely.box(window.left, window.top, window.left + window.width, window.top + window.height)
         near = np.sort(self.tree.query(box))
         out = np.full((window.height, window.width), self.background, np.int16)
@@ -134,7 +140,7 @@ def labels_for_scene(
     Raises:
         DataError: the scene has no coordinate system.
     """
-    shapely = _module("shapely")
+    shapely = optional_module("shapely")
     inside = _in_pixels(polygons, info)
     near = np.flatnonzero(shapely.intersects(inside, shapely.box(0, 0, info.width, info.height).buffer(256)))
     shapes = list(inside[near])
@@ -157,7 +163,7 @@ def _in_pixels(polygons: Polygons, info: RasterInfo) -> Shaped[np.ndarray, " n"]
             f"{info.path} has no coordinate system, so the polygons of {polygons.path} cannot be laid on it. "
             "Georeference the scene, or give masks instead of polygons."
         )
-    shapely = _module("shapely")
+    shapely = optional_module("shapely")
     inverse = ~info.transform
 
     def to_pixels(xy: np.ndarray) -> np.ndarray:
@@ -175,7 +181,7 @@ def _pixels_to_metres(info: RasterInfo) -> np.ndarray:
 
     Measured on the ellipsoid: degrees, feet and the stretched metres of Web Mercator all come out as metres.
     """
-    geod = _module("pyproj").Geod(ellps="WGS84")
+    geod = optional_module("pyproj").Geod(ellps="WGS84")
     column, row = info.width / 2, info.height / 2
     corners = [info.transform * corner for corner in ((column, row), (column + 1, row), (column, row + 1))]
     assert info.crs is not None
@@ -189,7 +195,7 @@ def _pixels_to_metres(info: RasterInfo) -> np.ndarray:
 
 
 def _polygon_layer(path: Path) -> str:
-    pyogrio = _module("pyogrio")
+    pyogrio = optional_module("pyogrio")
     try:
         layers = pyogrio.list_layers(path)
     except pyogrio.errors.DataSourceError as error:
@@ -197,7 +203,9 @@ def _polygon_layer(path: Path) -> str:
     usable = [name for name, kind in layers if kind is not None and ("Polygon" in kind or kind == "Unknown")]
     usable = usable or [name for name, _ in layers]
     if len(usable) != 1:
-        raise DataError(f"{path} has {len(usable)} layers of polygons ({', '.join(usable)}). Export the one that is meant.")
+        raise DataError(
+            f"{path} has {len(usable)} layers of polygons ({', '.join(usable)}). Export the one that is meant."
+        )
     return usable[0]
 
 
@@ -206,9 +214,13 @@ def _areas(shapely: ModuleType, geometry: Any) -> Any:
     return shapely.union_all(parts) if parts else None
 
 
-def _module(name: str) -> ModuleType:
+def optional_module(name: str) -> ModuleType:
+    """Import a module of the extra ``geo``.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError:
         raise MissingExtraError(f"Polygons need {name}. Install it with: pip install 'pixelwise[geo]'") from None
-

@@ -11,6 +11,8 @@ from jaxtyping import Int16, Int64, Integer, Shaped
 from pixelwise.config import Config, PredictConfig, load_config
 from pixelwise.data.scenes import Scene, open_scenes
 from pixelwise.errors import ConfigError, DataError
+from pixelwise.files import replacing
+from pixelwise.geo.label_map import to_picture
 from pixelwise.geo.raster import Window
 from pixelwise.jobs.model_folder import ModelCard, load_model
 from pixelwise.jobs.run_folder import open_finished_run
@@ -32,7 +34,7 @@ class Picture:
 
     name: str
     image: Shaped[np.ndarray, "C h w"]
-    """Raw values."""
+    """Raw values; 8-bit colours once it was kept."""
     truth: Int16[np.ndarray, "h w"]
     prediction: Integer[np.ndarray, "h w"]
     miou: float | None
@@ -100,7 +102,36 @@ def evaluate(
         name = Path(config).stem if not isinstance(config, Config) else "other"
     result = evaluate_scenes(fuse(model), scenes, card, settings.predict, pictures=True, report=report)
     kept.write_metrics({**kept.metrics, name: result.to_dict()})
+    save_pictures(kept.folder / "evaluations" / f"{name}.npz", result)
     return result
+
+
+def save_pictures(path: Path, result: Evaluation) -> None:
+    """Keep an evaluation's pictures for the report, which then needs neither the model nor the data."""
+    arrays: dict[str, np.ndarray] = {}
+    scenes = [scene.picture for scene in result.scenes if scene.picture is not None]
+    for kind, pictures in (("scene", scenes), ("tile", result.worst)):
+        for i, picture in enumerate(pictures):
+            arrays[f"{kind}/{i}/image"] = np.moveaxis(to_picture(picture.image), -1, 0)
+            arrays[f"{kind}/{i}/truth"] = picture.truth
+            arrays[f"{kind}/{i}/prediction"] = picture.prediction
+            about = [picture.name, "" if picture.miou is None else repr(picture.miou)]
+            arrays[f"{kind}/{i}/about"] = np.array(about)
+    with replacing(path) as temporary:
+        np.savez_compressed(temporary, **arrays)
+
+
+def load_pictures(path: Path) -> tuple[list[Picture], list[Picture]]:
+    """Return the pictures that `save_pictures` kept: of the scenes, and of the worst tiles, worst first."""
+    with np.load(path, allow_pickle=False) as arrays:
+        kept: dict[str, list[Picture]] = {"scene": [], "tile": []}
+        for kind, pictures in kept.items():
+            while f"{kind}/{len(pictures)}/about" in arrays:
+                key = f"{kind}/{len(pictures)}"
+                name, miou = arrays[f"{key}/about"].tolist()
+                shown = (arrays[f"{key}/{part}"] for part in ("image", "truth", "prediction"))
+                pictures.append(Picture(name, *shown, float(miou) if miou else None))
+        return kept["scene"], kept["tile"]
 
 
 def evaluate_scenes(
@@ -141,13 +172,17 @@ def evaluate_scenes(
                 miou = scores(tile, names).miou
                 if miou is not None and tile.sum() >= TILE * TILE // 8:
                     name = f"{scene.name}, row {band.top}, column {left}"
-                    picture = Picture(name, crop.values[part].copy(), crop.mask[part].copy(), prediction[part].copy(), miou)
+                    picture = Picture(
+                        name, crop.values[part].copy(), crop.mask[part].copy(), prediction[part].copy(), miou
+                    )
                     # heapq drops the smallest, so the sign is turned to keep the worst.
                     entry = (-miou, -len(results) * 10**9 - band.top * 10**5 - left, picture)
                     heapq.heappush(worst, entry) if len(worst) < WORST else heapq.heappushpop(worst, entry)
         total += matrix
         miou = scores(matrix, names).miou
-        results.append(SceneResult(scene.name, scene.info.path, matrix, keep.picture(scene.name, miou) if keep else None))
+        results.append(
+            SceneResult(scene.name, scene.info.path, matrix, keep.picture(scene.name, miou) if keep else None)
+        )
         if report:
             report(f"{scene.name}: mIoU {miou:.3f}" if miou is not None else f"{scene.name}: nothing labelled")
     ranked = tuple(picture for *_, picture in sorted(worst, key=lambda entry: entry[:2], reverse=True))
@@ -162,7 +197,13 @@ def _bands(
     waiting: list[np.ndarray] = []
     rows = start = 0
     strips = predict_strips(
-        model, scene.reader, card, tile=settings.tile, overlap=settings.overlap, flips=settings.flips, scales=settings.scales
+        model,
+        scene.reader,
+        card,
+        tile=settings.tile,
+        overlap=settings.overlap,
+        flips=settings.flips,
+        scales=settings.scales,
     )
     for strip in strips:
         waiting.append(strip.labels)
@@ -184,7 +225,9 @@ class _Thumbnail:
     def add(self, top: int, values: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> None:
         n = self.step
         first = -top % n
-        self._rows.append((values[:, first::n, ::n].copy(), truth[first::n, ::n].copy(), prediction[first::n, ::n].copy()))
+        self._rows.append(
+            (values[:, first::n, ::n].copy(), truth[first::n, ::n].copy(), prediction[first::n, ::n].copy())
+        )
 
     def picture(self, name: str, miou: float | None) -> Picture:
         values, truth, prediction = (np.concatenate(part, axis=-2) for part in zip(*self._rows, strict=True))

@@ -30,6 +30,8 @@ class ModelCard:
     """Standard deviation of each band, in raw units."""
     nodata: float | None = None
     """Raw value that means no data, where the file does not say; None: as the file says."""
+    file_bands: int | None = None
+    """How many bands the training files had, alpha left out; None: as many as ``bands``."""
     tile: int = 512
     overlap: int = 128
     provenance: dict[str, str] = field(default_factory=dict)
@@ -39,7 +41,10 @@ class ModelCard:
 def save_model(folder: str | Path, model: Segmenter, card: ModelCard) -> None:
     """Write ``model.safetensors`` and ``model.toml`` as one step: the old folder stays until the new is complete."""
     with replacing_folder(folder) as temporary:
-        save_file({name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}, temporary / "model.safetensors")
+        save_file(
+            {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()},
+            temporary / "model.safetensors",
+        )
         table = {key: value for key, value in asdict(card).items() if value is not None}
         (temporary / "model.toml").write_text(tomli_w.dumps(table), encoding="utf-8")
 
@@ -68,7 +73,9 @@ def load_model(folder: str | Path) -> tuple[Segmenter, ModelCard, str]:
         card = _read_card(tomllib.loads((folder / "model.toml").read_text(encoding="utf-8")))
         state = load_file(weights)
     except (KeyError, TypeError, tomllib.TOMLDecodeError) as error:
-        raise WeightsError(f"{folder / 'model.toml'} is damaged ({error}). Restore the folder or train again.") from None
+        raise WeightsError(
+            f"{folder / 'model.toml'} is damaged ({error}). Restore the folder or train again."
+        ) from None
     except Exception as error:
         raise WeightsError(f"{weights} cannot be read ({error}). Restore the folder or train again.") from None
     model = create(

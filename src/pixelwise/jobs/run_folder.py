@@ -103,7 +103,9 @@ def open_finished_run(folder: str | Path) -> tuple[Run, Config]:
     """
     kept = Path(folder) / "config.toml"
     if not kept.exists():
-        raise ConfigError(f"{folder} is not a run (it has no config.toml). Name the folder that `pixelwise train` made.")
+        raise ConfigError(
+            f"{folder} is not a run (it has no config.toml). Name the folder that `pixelwise train` made."
+        )
     return Run(Path(folder)), parse_config(tomllib.loads(kept.read_text(encoding="utf-8")), str(kept))
 
 

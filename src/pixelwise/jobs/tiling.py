@@ -1,7 +1,8 @@
 """From a raster to strips of labels, tile by tile, in memory that does not grow with the raster's height.
 
 Tiles overlap. Their logits are weighted and added at the network's stride; bilinear upsampling is linear, so it comes
-once, after the blending, and only for the strip at hand.
+once, after the blending, and only for the strip at hand. What stays in memory is one row of tiles at the stride:
+classes x tile/s x width/s numbers.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,11 +15,11 @@ from jaxtyping import Bool, Float, Float32, Integer
 from torch import Tensor
 
 from pixelwise.data.stats import normalize
-from pixelwise.geo.raster import RasterReader, Window
+from pixelwise.geo.raster import Readable, Window, read_padded
 from pixelwise.geo.tiles import GRID, blend_weight, tile_windows
 from pixelwise.jobs.model_folder import ModelCard
 from pixelwise.models import Segmenter
-from pixelwise.models.upsampling import decide, strips, upsample_rows
+from pixelwise.models.upsampling import argmax_upsampled, decide, strips, upsample, upsample_rows
 
 
 @dataclass(frozen=True)
@@ -27,86 +28,137 @@ class Strip:
 
     top: int
     labels: Integer[np.ndarray, "n W"]
-    confidence: Float32[np.ndarray, "n W"]
-    """Softmax probability of the label, 0 to 1."""
+    confidence: Float32[np.ndarray, "n W"] | None
+    """Softmax probability of the label, 0 to 1; None where it was not asked for."""
     valid: Bool[np.ndarray, "n W"]
     """False where the raster holds no data; the label there means nothing."""
 
 
 def predict_strips(
     model: Segmenter,
-    reader: RasterReader,
+    reader: Readable,
     card: ModelCard,
     *,
     tile: int,
     overlap: int,
     flips: bool = False,
     scales: Sequence[float] = (1.0,),
+    confidence: bool = False,
     advance: Callable[[float], None] | None = None,
 ) -> Iterator[Strip]:
     """Predict a raster of any size; strips come from top to bottom and cover it.
 
+    A raster that is no larger than a tile goes through the network in one piece and at its own size, so that its
+    labels are those of `Segmenter.label_map`.
+
     Args:
-        tile, overlap: multiples of 32, the overlap at most half a tile. A raster within one tile is one piece.
-        flips: average the logits of each tile with those of its mirror image.
-        scales: average the logits of each tile over zoomed copies.
+        tile, overlap: in pixels; multiples of 32, the overlap at most half a tile.
+        flips: average the logits of each tile with those of its mirror image (left and right).
+        scales: average the logits of each tile over zoomed copies, with sides rounded to multiples of 32.
+        confidence: give each label's probability too.
         advance: called with the share that is done, 0 to 1, after each tile.
 
     Raises:
         DataError: the raster is corrupt.
     """
     height, width = reader.info.height, reader.info.width
-    grid = tile_windows(height, width, tile, overlap)
     stride = output_stride(model)
+    if max(height, width) <= tile:
+        yield _whole(model, reader, card, stride=stride, flips=flips, scales=scales, confidence=confidence)
+        if advance:
+            advance(1.0)
+        return
+    grid = tile_windows(height, width, tile, overlap)
+    validity: list[tuple[int, np.ndarray]] = []
     done = 0
 
     def logits_of(window: Window) -> Float[Tensor, "1 K h w"] | None:
         nonlocal done
+        values, valid = read_padded(reader, window)
+        if window.left == 0:
+            validity.append((window.top, np.zeros((window.height, width), bool)))
+        part = validity[-1][1][:, window.left : window.left + window.width]
+        part[:] = valid[:, : part.shape[1]]
+        logits = None
+        if valid.any():
+            image = normalize(values, valid, card.mean, card.std)
+            logits = averaged_logits(model, image, stride=stride, flips=flips, scales=scales)
         done += 1
         if advance:
             advance(done / (len(grid) * len(grid[0])))
-        values, valid = reader.read_padded(window)
-        if not valid.any():
-            return None
-        return averaged_logits(model, normalize(values, valid, card.mean, card.std), flips=flips, scales=scales)
+        return logits
 
     rows = blended_rows(logits_of, grid, overlap=overlap, stride=stride, classes=len(card.classes))
     coarse = (grid[-1][0].top + grid[-1][0].height) // stride
-    for top, labels, confidence in upsampled_strips(rows, coarse, stride):
+    for top, labels, probability in upsampled_strips(rows, coarse, stride, confidence=confidence):
         # The last tiles reach beyond the raster; so do their strips.
         count = min(height - top, len(labels))
         if count > 0:
-            _, valid = reader.read(Window(top, 0, count, width))
-            yield Strip(top, labels[:count, :width].numpy(), confidence[:count, :width].numpy(), valid)
+            sure = None if probability is None else probability[:count, :width].numpy()
+            yield Strip(top, labels[:count, :width].numpy(), sure, _rows_of(validity, top, top + count))
+
+
+def _whole(
+    model: Segmenter,
+    reader: Readable,
+    card: ModelCard,
+    *,
+    stride: int,
+    flips: bool,
+    scales: Sequence[float],
+    confidence: bool,
+) -> Strip:
+    height, width = reader.info.height, reader.info.width
+    values, valid = read_padded(reader, Window(0, 0, max(GRID, height), max(GRID, width)))
+    image = normalize(values, valid, card.mean, card.std)
+    logits = averaged_logits(model, image, stride=stride, flips=flips, scales=scales).cpu()
+    labels, probability = argmax_upsampled(logits, valid.shape, confidence=confidence)
+    sure = None if probability is None else probability[0, :height, :width].numpy()
+    return Strip(0, labels[0, :height, :width].numpy(), sure, valid[:height, :width])
+
+
+def _rows_of(validity: list[tuple[int, np.ndarray]], top: int, bottom: int) -> Bool[np.ndarray, "n W"]:
+    """Gather rows from the overlapping rows of tiles that were read, and forget those that end above."""
+    while validity[0][0] + len(validity[0][1]) <= top:
+        validity.pop(0)
+    parts = []
+    for first, rows in validity:
+        part = rows[top - first : bottom - first]
+        parts.append(part)
+        top += len(part)
+    return np.concatenate(parts)
 
 
 @torch.no_grad()
 def averaged_logits(
-    model: Segmenter, image: Float32[np.ndarray, "C H W"], *, flips: bool, scales: Sequence[float]
+    model: Segmenter, image: Float32[np.ndarray, "C H W"], *, stride: int, flips: bool, scales: Sequence[float]
 ) -> Float[Tensor, "1 K h w"]:
-    """Return logits at the network's stride, averaged over mirrored and zoomed copies of a normalised image."""
+    """Return logits at the network's stride, averaged over mirrored and zoomed copies of a normalised image.
+
+    Zoomed copies have sides that are multiples of 32; their logits are resized to the grid of the unzoomed image.
+    """
     device = next(model.parameters()).device
     batch = torch.from_numpy(image)[None].to(device)
-    total: Tensor | None = None
+    coarse = [-(-side // stride) for side in image.shape[1:]]
+    copies = []
     for scale in scales:
-        side = [max(GRID, round(n * scale / GRID) * GRID) for n in batch.shape[-2:]]
-        zoomed = batch if scale == 1 else F.interpolate(batch, size=side, mode="bilinear", align_corners=False)
-        for mirrored in (False, True) if flips else (False,):
-            logits = model.decode(zoomed.flip(-1) if mirrored else zoomed).logits.float()
-            logits = logits.flip(-1) if mirrored else logits
-            if total is not None and logits.shape != total.shape:
-                logits = F.interpolate(logits, size=total.shape[-2:], mode="bilinear", align_corners=False)
-            total = logits if total is None else total + logits
-    assert total is not None
-    return total / (len(scales) * (2 if flips else 1))
+        sides = [max(GRID, round(side * scale / GRID) * GRID) for side in image.shape[1:]]
+        zoomed = batch if scale == 1 else F.interpolate(batch, size=sides, mode="bilinear", align_corners=False)
+        logits = model.decode(zoomed).logits.float()
+        if flips:
+            logits = (logits + model.decode(zoomed.flip(-1)).logits.float().flip(-1)) / 2
+        copies.append(logits if scale == 1 else upsample(logits, (coarse[0], coarse[1])))
+    return copies[0] if len(copies) == 1 else torch.stack(copies).mean(dim=0)
 
 
+@torch.no_grad()
 def output_stride(model: Segmenter) -> int:
     """Return how many pixels one logit covers along each axis, measured on a small empty image."""
     device = next(model.parameters()).device
-    with torch.no_grad():
-        logits = model.decode(torch.zeros(1, model.architecture.bands, 2 * GRID, 2 * GRID, device=device)).logits
-    return 2 * GRID // logits.shape[-1]
+    probe = torch.zeros(1, model.architecture.bands, 2 * GRID, 2 * GRID, device=device)
+    stride = 2 * GRID // model.decode(probe).logits.shape[-1]
+    assert GRID % stride == 0, "tiles start at multiples of GRID, so their logits must too"
+    return stride
 
 
 def blended_rows(
@@ -132,21 +184,24 @@ def blended_rows(
             total[..., columns] += logits.cpu() * weight
             weights[:, columns] += weight
         finished = (grid[i + 1][0].top - row[0].top) // stride if i + 1 < len(grid) else height
-        # Where no tile held data the sum is 0, and what is divided there means nothing.
-        yield total[:, :, :finished] / weights[:finished].clamp(min=1e-12)
-        total = F.pad(total[:, :, finished:], (0, 0, 0, finished))
-        weights = F.pad(weights[finished:], (0, 0, 0, finished))
+        for top, bottom in strips(total.shape, (finished, width)):
+            # Where no tile held data the sum is 0, and what is divided there means nothing.
+            yield total[:, :, top:bottom] / weights[top:bottom].clamp(min=1e-12)
+        for rows in (total[0], weights[None]):
+            rows[:, : height - finished] = rows[:, finished:].clone()
+            rows[:, height - finished :] = 0
 
 
 def upsampled_strips(
-    blended: Iterator[Float[Tensor, "1 K n w"]], coarse: int, stride: int
-) -> Iterator[tuple[int, Integer[Tensor, "n W"], Float[Tensor, "n W"]]]:
+    blended: Iterator[Float[Tensor, "1 K n w"]], coarse: int, stride: int, *, confidence: bool
+) -> Iterator[tuple[int, Integer[Tensor, "n W"], Float[Tensor, "n W"] | None]]:
     """Upsample rows of logits as they come, and decide: yield first row, labels and confidence of each strip.
 
     A full-size row lies between two coarse ones, so the last coarse row of each piece waits for the next piece.
 
     Args:
         coarse: how many coarse rows there will be.
+        confidence: give it; else None comes in its place.
     """
     first, top = 0, 0
     held: Tensor | None = None
@@ -157,8 +212,7 @@ def upsampled_strips(
         size = (coarse * stride, held.shape[3] * stride)
         for a, b in strips(held.shape, (end - top, size[1])):
             piece = upsample_rows(held, size, top + a, top + b, first=first, coarse=coarse)
-            labels, confidence = decide(piece, confidence=True)
-            assert confidence is not None
-            yield top + a, labels[0], confidence[0]
+            labels, probability = decide(piece, confidence=confidence)
+            yield top + a, labels[0], None if probability is None else probability[0]
         top = end
         first, held = known - 1, held[:, :, -1:]

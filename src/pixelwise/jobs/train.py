@@ -127,7 +127,12 @@ def train(
             optimizer.step()
             average.update(step)
 
-            row = {"step": step + 1, "loss": value, "learning_rate": rate * factor, "seconds": time.monotonic() - started}
+            row = {
+                "step": step + 1,
+                "loss": value,
+                "learning_rate": rate * factor,
+                "seconds": time.monotonic() - started,
+            }
             if (step + 1) % evaluate_every == 0 or step + 1 == settings.steps:
                 judged = average.average if settings.average > 0 else model
                 if validation:
@@ -193,6 +198,7 @@ def _card(config: Config, classes: Classes, scene: Scene, found: Survey, model: 
         mean=tuple(float(m) for m in found.statistics.mean),
         std=tuple(float(s) for s in found.statistics.std),
         nodata=config.data.nodata,
+        file_bands=len(scene.info.colour_bands),
         tile=config.predict.tile,
         overlap=config.predict.overlap,
         provenance={
@@ -211,7 +217,9 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"[train].device = {name!r} cannot be used: {str(error).splitlines()[0]} Use 'auto' or 'cpu'.") from None
+        raise ConfigError(
+            f"[train].device = {name!r} cannot be used: {str(error).splitlines()[0]} Use 'auto' or 'cpu'."
+        ) from None
     return device
 
 
@@ -228,5 +236,7 @@ def _class_weights(config: Config, classes: Classes, found: Survey, device: torc
     if wanted == "balanced":
         return torch.tensor(balanced_weights(found.class_pixels), dtype=torch.float32, device=device)
     if len(wanted) != len(classes):
-        raise ConfigError(f"[train].class_weights has {len(wanted)} numbers for {len(classes)} classes. Give one per class.")
+        raise ConfigError(
+            f"[train].class_weights has {len(wanted)} numbers for {len(classes)} classes. Give one per class."
+        )
     return torch.tensor(wanted, dtype=torch.float32, device=device)

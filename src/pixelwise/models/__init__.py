@@ -39,9 +39,7 @@ def create(name: str, *, classes: int, bands: int = 3, **options: object) -> Seg
         hint = f"Did you mean {near[0]!r}? " if near else ""
         raise ConfigError(f"No network is called {name!r}. {hint}`pixelwise models` lists all names.")
     if classes < 1 or bands < 1:
-        raise ConfigError(
-            f"{name} needs at least one class and one band, not classes={classes}, bands={bands}."
-        )
+        raise ConfigError(f"{name} needs at least one class and one band, not classes={classes}, bands={bands}.")
     build = MODELS[name]
     allowed = [key for key in inspect.signature(build).parameters if key not in ("architecture",)]
     for key in options:

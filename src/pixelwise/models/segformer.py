@@ -160,7 +160,9 @@ class MixTransformer(nn.Module):
         self.stages = nn.ModuleList(
             nn.Sequential(
                 *(
-                    Block(variant.channels[i], variant.heads[i], variant.reductions[i], variant.expansion, next(chances))
+                    Block(
+                        variant.channels[i], variant.heads[i], variant.reductions[i], variant.expansion, next(chances)
+                    )
                     for _ in range(variant.depths[i])
                 )
             )
@@ -185,7 +187,7 @@ class AllMLPDecoder(nn.Module):
     The fusing 1x1 convolution over concatenated maps is a sum of one product per map, and a product with a constant
     matrix commutes with bilinear upsampling. So each map is multiplied with (its slice of the fusing matrix times its
     projection) at its own resolution, and only then upsampled and added: the same function of the same parameters for
-    6.1 instead of 14.7 GFLOP (B0 at 512x512), in training too.
+    8.3 instead of 16.8 GFLOP (B0 at 512x512, 150 classes), in training too.
 
     mmsegmentation normalises and rectifies each projection, so there the two products stay apart.
     """

@@ -15,9 +15,7 @@ STRIP_ELEMENTS = 1 << 20
 """Largest number of logits in one strip: 4 MB in float32, about a core's share of cache."""
 
 
-def upsample(
-    logits: Float[Tensor, "B K h w"], size: tuple[int, int] | torch.Size
-) -> Float[Tensor, "B K H W"]:
+def upsample(logits: Float[Tensor, "B K h w"], size: tuple[int, int] | torch.Size) -> Float[Tensor, "B K H W"]:
     """Resize to ``size`` (height, width) in one piece: bilinear, corners not aligned."""
     return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)
 

@@ -94,9 +94,7 @@ def _require_segformer(model: Segmenter, layout: str) -> None:
         raise WeightsError(f"The weights are of {layout}, but the network is {model.architecture.name}.")
 
 
-def _wrong_shape(
-    ours: str, given: tuple[str, Tensor], wanted: Tensor, count: int, model: Segmenter, where: str
-) -> str:
+def _wrong_shape(ours: str, given: tuple[str, Tensor], wanted: Tensor, count: int, model: Segmenter, where: str) -> str:
     name, tensor = given
     others = f" ({count - 1} others differ too)" if count > 1 else ""
     if ours.startswith("decoder.classifier."):

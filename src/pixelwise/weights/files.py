@@ -46,7 +46,9 @@ def read_state(source: str | Path) -> dict[str, Tensor]:
             "Save its state_dict alone, best as .safetensors."
         ) from None
     except Exception as error:
-        raise WeightsError(f"{path} is damaged or holds no weights ({str(error).splitlines()[0]}). Fetch it again.") from None
+        raise WeightsError(
+            f"{path} is damaged or holds no weights ({str(error).splitlines()[0]}). Fetch it again."
+        ) from None
     return plain_state(loaded, str(path))
 
 
@@ -79,7 +81,9 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
             return {key: value for shard in shards for key, value in read_state(folder / shard).items()}
     if (folder / "model" / FOLDER_FILES[0]).exists():
         return read_state(folder / "model" / FOLDER_FILES[0])
-    raise WeightsError(f"The folder {folder} has no {' or '.join(FOLDER_FILES)}. Name the folder or file of the weights.")
+    raise WeightsError(
+        f"The folder {folder} has no {' or '.join(FOLDER_FILES)}. Name the folder or file of the weights."
+    )
 
 
 def own_release(source: str | Path) -> str | None:

@@ -1,0 +1,394 @@
+"""Prediction: a photo to a `Segmentation`, a scene of any size to a GeoTIFF."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from affine import Affine
+from jaxtyping import Bool, Float32, Integer, Shaped, UInt8
+from PIL import Image
+
+from pixelwise import __version__
+from pixelwise.data.folder import find_images
+from pixelwise.errors import ConfigError, DataError
+from pixelwise.files import ensure_folder, replacing
+from pixelwise.geo.label_map import LabelMapWriter, label_nodata, overlay, to_picture, write_palette_png
+from pixelwise.geo.raster import RasterInfo, RasterReader, Window, describe, holds_data
+from pixelwise.jobs.model_folder import ModelCard, load_model
+from pixelwise.jobs.tiling import predict_strips
+from pixelwise.labels import Classes
+from pixelwise.models import Segmenter, fuse
+
+Picture = str | Path | Image.Image | np.ndarray
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The classes of an image's pixels."""
+
+    labels: Integer[np.ndarray, "H W"]
+    """uint8, or uint16 from 257 classes on. Where ``valid`` is False the value is that of nodata, not a class."""
+    confidence: Float32[np.ndarray, "H W"]
+    """Softmax probability of the label, 0 to 1; 0 where there is no data."""
+    valid: Bool[np.ndarray, "H W"]
+    classes: Classes
+    picture: UInt8[np.ndarray, "H W 3"]
+    """The image as it is shown."""
+    info: RasterInfo | None
+    """The file's header, where there is a file."""
+    tags: dict[str, str]
+
+    def save(self, path: str | Path) -> None:
+        """Write the labels: a palette PNG or, for .tif, a GeoTIFF with the image's coordinate system.
+
+        Raises:
+            ConfigError: another suffix, the image itself, or a folder that cannot be written.
+        """
+        path = self._kept(path)
+        if path.suffix.lower() == ".png":
+            write_palette_png(path, self.labels, self.classes)
+            return
+        if path.suffix.lower() not in (".tif", ".tiff"):
+            raise ConfigError(f"{path}: labels are saved as .png or .tif, since other formats change their values.")
+        info = self.info or _info_of_array(self.labels[None], Path("image"))
+        with LabelMapWriter(path, info, self.classes, tags=self.tags) as writer:
+            writer.write(0, self.labels, self.confidence, self.valid)
+
+    def overlay(self, opacity: float = 0.5) -> Image.Image:
+        """Return the image under the colours of its classes, whose opacity goes from 0 to 1."""
+        labels = np.where(self.valid, self.labels.astype(np.int32), -1)
+        return Image.fromarray(overlay(self.picture, labels, self.classes, opacity=opacity))
+
+    def save_overlay(self, path: str | Path, opacity: float = 0.5) -> None:
+        """Write `overlay` as a picture, its format by the suffix.
+
+        Raises:
+            ConfigError: a suffix of no known format, the image itself, or a folder that cannot be written.
+        """
+        path = self._kept(path)
+        if path.suffix.lower() not in Image.registered_extensions():
+            raise ConfigError(f"{path}: no picture format has this suffix. Let the name end in .png or .jpg.")
+        with replacing(path) as temporary:
+            self.overlay(opacity).save(temporary)
+
+    def _kept(self, path: str | Path) -> Path:
+        if self.info is not None and Path(path).resolve() == self.info.path.resolve():
+            raise ConfigError(f"{path} is the image itself. Choose another output, so that the image is kept.")
+        return Path(path)
+
+
+@dataclass(frozen=True)
+class SceneMap:
+    """A map that was written."""
+
+    path: Path
+    height: int
+    width: int
+    seconds: float
+    shares: dict[str, float]
+    """Class -> share of the pixels with data."""
+
+
+class Predictor:
+    """A trained network with its normalisation: takes raw units, answers with classes."""
+
+    def __init__(self, model: Segmenter, card: ModelCard, model_hash: str) -> None:
+        self.model = fuse(model)
+        self.card = card
+        self.model_hash = model_hash
+
+    @property
+    def classes(self) -> Classes:
+        """Names and colours of the classes."""
+        return self.card.classes
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Provenance, for the files that are written."""
+        return {
+            "PIXELWISE_VERSION": __version__,
+            "PIXELWISE_MODEL": self.model_hash,
+            "PIXELWISE_NETWORK": self.card.architecture.name,
+            "PIXELWISE_DATE": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+    def segment(
+        self,
+        image: Picture,
+        *,
+        tile: int | None = None,
+        overlap: int | None = None,
+        flips: bool = False,
+        scales: Sequence[float] = (1.0,),
+    ) -> Segmentation:
+        """Find the class of every pixel of an image that fits in memory.
+
+        Args:
+            image: a path, a PIL image, or an array [H,W] or [H,W,C], in the raw units of the training images.
+            tile, overlap: sliding window, in multiples of 32 pixels; None: as in training's evaluation.
+            flips: average with the mirrored image (left and right).
+            scales: average over zoomed copies.
+
+        Raises:
+            DataError: a file that cannot be read, or other bands or units than the model's.
+            ConfigError: a tile or a scale that cannot be.
+        """
+        reader = _open(image, self.card)
+        tile, overlap = _grid(self.card, tile, overlap, scales)
+        valid, labels, confidence = [], [], []
+        for strip in predict_strips(
+            self.model, reader, self.card, tile=tile, overlap=overlap, flips=flips, scales=scales, confidence=True
+        ):
+            assert strip.confidence is not None
+            valid.append(strip.valid)
+            labels.append(strip.labels)
+            confidence.append(strip.confidence)
+        valid, labels = np.concatenate(valid), np.concatenate(labels)
+        info = reader.info
+        values, _ = reader.read(Window(0, 0, info.height, info.width))
+        empty = label_nodata(len(self.classes))
+        labels = labels.astype(np.uint16) if empty > np.iinfo(labels.dtype).max and not valid.all() else labels
+        return Segmentation(
+            labels=np.where(valid, labels, np.asarray(empty, labels.dtype)) if not valid.all() else labels,
+            confidence=np.where(valid, np.concatenate(confidence), np.float32(0)),
+            valid=valid,
+            classes=self.classes,
+            picture=to_picture(values, valid),
+            info=info if isinstance(reader, RasterReader) else None,
+            tags=self.tags,
+        )
+
+    def map_scene(
+        self,
+        scene: str | Path,
+        output: str | Path,
+        *,
+        tile: int | None = None,
+        overlap: int | None = None,
+        confidence: bool = False,
+        flips: bool = False,
+        scales: Sequence[float] = (1.0,),
+        advance: Callable[[float], None] | None = None,
+    ) -> SceneMap:
+        """Map a scene of any size to a GeoTIFF; memory does not grow with its height.
+
+        The map has the scene's coordinate system and transform, nodata where the scene has none, the classes' names
+        and colours, and provenance in its tags.
+
+        Args:
+            tile, overlap: in multiples of 32 pixels; None: as in training's evaluation.
+            confidence: write NAME.confidence.tif beside the map.
+            flips, scales: as in `segment`.
+            advance: called with the share that is done, 0 to 1.
+
+        Raises:
+            DataError: a scene that cannot be read, or other bands or units than the model's.
+            ConfigError: an output that cannot be written, or a tile or a scale that cannot be.
+        """
+        started = time.monotonic()
+        reader = _open(scene, self.card)
+        tile, overlap = _grid(self.card, tile, overlap, scales)
+        counts = np.zeros(len(self.classes), np.int64)
+        tags = {**self.tags, "PIXELWISE_TILE": str(tile), "PIXELWISE_OVERLAP": str(overlap)}
+        with LabelMapWriter(output, reader.info, self.classes, tags=tags, confidence=confidence) as writer:
+            # A truncated file lacks its end; better to know now than after hours.
+            reader.read(Window(reader.info.height - 1, 0, 1, reader.info.width))
+            for strip in predict_strips(
+                self.model,
+                reader,
+                self.card,
+                tile=tile,
+                overlap=overlap,
+                flips=flips,
+                scales=scales,
+                confidence=confidence,
+                advance=advance,
+            ):
+                writer.write(strip.top, strip.labels, strip.confidence, strip.valid)
+                counts += np.bincount(strip.labels[strip.valid], minlength=len(counts))
+        total = max(1, int(counts.sum()))
+        shares = {name: int(count) / total for name, count in zip(self.classes.names, counts, strict=True)}
+        return SceneMap(Path(output), reader.info.height, reader.info.width, time.monotonic() - started, shares)
+
+
+class ArrayReader:
+    """An array that is read like a raster."""
+
+    def __init__(self, values: Shaped[np.ndarray, "C H W"], valid: Bool[np.ndarray, "H W"]) -> None:
+        self.values = values
+        self.valid = valid
+        self.info = _info_of_array(values, Path("image"))
+
+    def read(self, window: Window) -> tuple[Shaped[np.ndarray, "C h w"], Bool[np.ndarray, "h w"]]:
+        """Return a window's values, and which pixels hold data."""
+        rows = slice(window.top, window.top + window.height)
+        columns = slice(window.left, window.left + window.width)
+        return self.values[:, rows, columns], self.valid[rows, columns]
+
+
+def _info_of_array(values: Shaped[np.ndarray, "C H W"], path: Path) -> RasterInfo:
+    bands, height, width = values.shape
+    return RasterInfo(path, height, width, bands, None, str(values.dtype), None, None, Affine.identity(), False)
+
+
+def _open(image: Picture, card: ModelCard) -> RasterReader | ArrayReader:
+    return _open_file(Path(image), card) if isinstance(image, str | Path) else _open_array(image, card)
+
+
+def _open_file(path: Path, card: ModelCard) -> RasterReader:
+    info, wanted = describe(path), len(card.bands)
+    first = card.bands == tuple(range(1, wanted + 1))
+    counts = {wanted if card.file_bands is None else card.file_bands, *([wanted] if first else [])}
+    if len(info.colour_bands) not in counts or not set(card.bands) <= set(info.colour_bands):
+        numbers = ", ".join(map(str, card.bands))
+        source = f"band {numbers}" if wanted == 1 else f"bands {numbers}"
+        raise DataError(
+            f"{path} has {_count(len(info.colour_bands))} besides alpha, but the model takes {wanted} ({source} of its "
+            f"training images, which had {card.file_bands or wanted}). Give an image with the same bands in the same order."
+        )
+    if _units(info.dtype) != _units(card.dtype):
+        raise DataError(
+            f"{path} holds {info.dtype} values, but the model was trained on {card.dtype}. Their units differ; convert the "
+            f"image to {card.dtype} in the units of the training images."
+        )
+    return RasterReader(path, bands=card.bands, nodata=card.nodata)
+
+
+def _count(bands: int) -> str:
+    return f"{bands} band" if bands == 1 else f"{bands} bands"
+
+
+def _units(dtype: str) -> str:
+    # 8-bit values, wider integers and floats come from different scales; int16 and uint16 need not.
+    kind = np.dtype(dtype)
+    return "float" if kind.kind == "f" else "8 bit" if kind.itemsize == 1 else "integer"
+
+
+def _open_array(image: Image.Image | np.ndarray, card: ModelCard) -> ArrayReader:
+    wanted = len(card.bands)
+    values = np.asarray(image)
+    shape = list(values.shape)
+    values = values[..., None] if values.ndim == 2 else values
+    alpha = isinstance(image, Image.Image) and image.mode in ("RGBA", "LA")
+    if values.ndim != 3 or values.shape[-1] != wanted + alpha or 0 in values.shape or values.dtype.kind not in "buif":
+        raise DataError(
+            f"The image is {values.dtype} of the shape {shape}, but the model takes numbers of the shape [height, width, "
+            f"{wanted}]{' or [height, width]' if wanted == 1 else ''}. Give the same bands in the same order as in training."
+        )
+    bands = np.moveaxis(values[..., :wanted], -1, 0)
+    valid = holds_data(bands, card.nodata)
+    return ArrayReader(bands, valid & (values[..., wanted] != 0) if alpha else valid)
+
+
+def _grid(card: ModelCard, tile: int | None, overlap: int | None, scales: Sequence[float]) -> tuple[int, int]:
+    tile = card.tile if tile is None else tile
+    overlap = min(card.overlap, tile // 64 * 32) if overlap is None else overlap
+    if tile < 64 or tile % 32 or overlap % 32 or not 0 <= overlap <= tile // 2:
+        raise ConfigError(
+            f"A tile of {tile} pixels with an overlap of {overlap} cannot be: both are multiples of 32, the tile is at "
+            "least 64, the overlap at most half of it."
+        )
+    if not scales or min(scales) <= 0:
+        raise ConfigError(
+            f"The scales {list(scales)} cannot be: give one or more numbers above 0; 1 is the image's size."
+        )
+    return tile, overlap
+
+
+def load(folder: str | Path, *, device: str = "auto") -> Predictor:
+    """Load a run's best model, or a model folder, for prediction.
+
+    Args:
+        device: 'cpu', 'cuda', 'cuda:1'; auto: a GPU if there is one.
+
+    Raises:
+        WeightsError: no model there, or a damaged one.
+        ConfigError: a device that this machine does not have.
+    """
+    model, card, model_hash = load_model(folder)
+    where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    try:
+        return Predictor(model.to(where), card, model_hash)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ConfigError(f"The device {where!r} cannot be used: {reason}. Use 'auto' or 'cpu'.") from None
+
+
+def predict_folder(
+    predictor: Predictor,
+    images: str | Path,
+    output: str | Path,
+    *,
+    tile: int | None = None,
+    overlap: int | None = None,
+    confidence: bool = False,
+    flips: bool = False,
+    scales: Sequence[float] = (1.0,),
+    report: Callable[[str], None] | None = None,
+) -> list[Path]:
+    """Predict one image or all in a folder: a GeoTIFF for each scene, a palette PNG and an overlay for each photo.
+
+    Files keep their places in subfolders. One that cannot be read does not stop the others.
+
+    Args:
+        images: a folder, or one file.
+        output: a folder; what it holds is not taken for images.
+        confidence: write the confidence of scenes too.
+        report: called with a sentence after each file.
+
+    Returns:
+        the files written.
+
+    Raises:
+        ConfigError: an output that is the folder of images, or two images with the same output.
+        DataError: at the end, naming the files that failed.
+    """
+    images, output = Path(images), ensure_folder(output)
+    written, failed = [], []
+    for path, target in _targets(images, output):
+        try:
+            if describe(path).crs is not None:
+                target = target.with_name(f"{target.name}.tif")
+                predictor.map_scene(
+                    path, target, tile=tile, overlap=overlap, confidence=confidence, flips=flips, scales=scales
+                )
+                written.append(target)
+            else:
+                result = predictor.segment(path, tile=tile, overlap=overlap, flips=flips, scales=scales)
+                labels, picture = target.with_name(f"{target.name}.png"), target.with_name(f"{target.name}.overlay.jpg")
+                result.save(labels)
+                result.save_overlay(picture)
+                written += [labels, picture]
+        except DataError as error:
+            failed.append((path, str(error)))
+            continue
+        if report:
+            report(f"{path} -> {written[-1]}")
+    if failed:
+        reasons = " ".join(reason for _, reason in failed[:5])
+        others = "".join(f" {path}" for path, _ in failed[5:])
+        raise DataError(
+            f"{len(failed)} of the images in {images} failed; the others are in {output}. {reasons}"
+            + (f" Also:{others}" if others else "")
+        )
+    return written
+
+
+def _targets(images: Path, output: Path) -> list[tuple[Path, Path]]:
+    """Pair each image with its output, which lacks the suffix yet."""
+    base = images if images.is_dir() else images.parent
+    if output.resolve() == base.resolve():
+        raise ConfigError(f"{output} is the folder of the images themselves. Choose another, so that they are kept.")
+    taken: dict[Path, Path] = {}
+    for path in find_images(images):
+        if output.resolve() in path.resolve().parents:
+            continue
+        target = output / path.relative_to(base).with_suffix("")
+        if target in taken:
+            raise ConfigError(f"{path} and {taken[target]} would be written to the same files. Rename one of them.")
+        taken[target] = path
+    return [(path, target) for target, path in taken.items()]
