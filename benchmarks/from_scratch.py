@@ -94,13 +94,23 @@ def main() -> None:
             peer, steps = train_peer(config, card, seconds, seed)
             peer.architecture = replace(card.architecture, name="transformers")
             theirs = score(evaluate_scenes(peer, test_scenes, card, config.predict))
-        row = {"seed": seed, "seconds": seconds, "pixelwise": {"steps": config.train.steps, **ours}, "transformers": {"steps": steps, **theirs}}
+        row = {
+            "seed": seed,
+            "seconds": seconds,
+            "pixelwise": {"steps": config.train.steps, **ours},
+            "transformers": {"steps": steps, **theirs},
+        }
         rows.append(row)
         print(json.dumps(row), flush=True)
     medians = {name: statistics.median(row[name]["mIoU"] for row in rows) for name in ("pixelwise", "transformers")}
     print(f"median mIoU over {len(rows)} seeds: {medians}")
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    about = {"machine": platform.platform(), "threads": torch.get_num_threads(), "torch": torch.__version__, "python": sys.version.split()[0]}
+    about = {
+        "machine": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": sys.version.split()[0],
+    }
     arguments.output.write_text(json.dumps({"about": about, "median_mIoU": medians, "runs": rows}, indent=2) + "\n")
 
 

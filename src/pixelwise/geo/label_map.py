@@ -59,8 +59,11 @@ class LabelMapWriter:
         self.paths = [self.path, confidence_path(self.path)] if confidence else [self.path]
         if self.path.suffix.lower() not in (".tif", ".tiff"):
             raise ConfigError(f"{path}: a scene's map is a GeoTIFF. Let the name end in .tif.")
-        if self.path.resolve() == info.path.resolve():
-            raise ConfigError(f"{path} is the scene itself. Choose another output, so that the scene is kept.")
+        for written in self.paths:
+            if written.resolve() == info.path.resolve():
+                raise ConfigError(f"{written} is the scene itself. Choose another output, so that the scene is kept.")
+            if written.is_dir():
+                raise ConfigError(f"{written} is a folder, and no file can take its name. Choose another output.")
         ensure_folder(self.path.parent)
 
     def __enter__(self) -> "LabelMapWriter":
@@ -87,11 +90,12 @@ class LabelMapWriter:
         confidence: Float32[np.ndarray, "n W"] | None,
         valid: Bool[np.ndarray, "n W"],
     ) -> None:
-        """Write full-width rows; where ``valid`` is False, nodata."""
+        """Write full-width rows; where ``valid`` is False, nodata. ``confidence`` may be None if none is written."""
         area = RasterioWindow.from_slices((top, top + len(labels)), (0, self.info.width))
         written = np.where(valid, labels, self.nodata).astype(self._labels.dtypes[0])
         self._labels.write(written, 1, window=area)
         if self._confidence is not None:
+            assert confidence is not None
             grey = np.where(valid, np.rint(confidence * 254), CONFIDENCE_NODATA).astype(np.uint8)
             self._confidence.write(grey, 1, window=area)
 

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import rasterio
@@ -65,6 +65,7 @@ class RasterInfo:
         return tuple(band for band in range(1, self.count + 1) if band != self.alpha)
 
 
+@runtime_checkable
 class Readable(Protocol):
     """What windows can be read from: a file, or an array."""
 
@@ -154,7 +155,8 @@ class RasterReader:
         """
         alpha = self.info.alpha
         wanted = [*self.bands, alpha] if alpha else list(self.bands)
-        area = RasterioWindow(window.left, window.top, window.width, window.height)
+        rows, columns = (window.top, window.top + window.height), (window.left, window.left + window.width)
+        area = RasterioWindow.from_slices(rows, columns)
         try:
             values = self._handle().read(wanted, window=area)
         except RasterioError as error:

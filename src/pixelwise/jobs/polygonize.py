@@ -182,7 +182,9 @@ def _write(parcels: Sequence[Parcel], names: Sequence[str], info: RasterInfo, ou
         _write_file(pyogrio, shapely, temporary, geometries, columns, crs, driver, layer=output.stem)
 
 
-def _write_file(pyogrio, shapely, path: Path, geometries, columns, crs: CRS, driver: str, layer: str | None = None) -> None:
+def _write_file(
+    pyogrio, shapely, path: Path, geometries, columns, crs: CRS, driver: str, layer: str | None = None
+) -> None:
     pyogrio.raw.write(
         path,
         shapely.to_wkb(geometries) if len(geometries) else np.array([], object),

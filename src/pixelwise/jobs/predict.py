@@ -193,7 +193,12 @@ class Predictor:
         reader = _open(scene, self.card)
         tile, overlap = _grid(self.card, tile, overlap, scales)
         counts = np.zeros(len(self.classes), np.int64)
-        tags = {**self.tags, "PIXELWISE_TILE": str(tile), "PIXELWISE_OVERLAP": str(overlap)}
+        tags = {
+            **self.tags,
+            "PIXELWISE_SCENE": str(Path(scene).resolve()),
+            "PIXELWISE_TILE": str(tile),
+            "PIXELWISE_OVERLAP": str(overlap),
+        }
         with LabelMapWriter(output, reader.info, self.classes, tags=tags, confidence=confidence) as writer:
             # A truncated file lacks its end; better to know now than after hours.
             reader.read(Window(reader.info.height - 1, 0, 1, reader.info.width))
@@ -248,12 +253,13 @@ def _open_file(path: Path, card: ModelCard) -> RasterReader:
         source = f"band {numbers}" if wanted == 1 else f"bands {numbers}"
         raise DataError(
             f"{path} has {_count(len(info.colour_bands))} besides alpha, but the model takes {wanted} ({source} of its "
-            f"training images, which had {card.file_bands or wanted}). Give an image with the same bands in the same order."
+            f"training images, which had {card.file_bands or wanted}). Give an image with the same bands in the same "
+            "order."
         )
     if _units(info.dtype) != _units(card.dtype):
         raise DataError(
-            f"{path} holds {info.dtype} values, but the model was trained on {card.dtype}. Their units differ; convert the "
-            f"image to {card.dtype} in the units of the training images."
+            f"{path} holds {info.dtype} values, but the model was trained on {card.dtype}. Their units differ; convert "
+            f"the image to {card.dtype} in the units of the training images."
         )
     return RasterReader(path, bands=card.bands, nodata=card.nodata)
 
@@ -276,8 +282,9 @@ def _open_array(image: Image.Image | np.ndarray, card: ModelCard) -> ArrayReader
     alpha = isinstance(image, Image.Image) and image.mode in ("RGBA", "LA")
     if values.ndim != 3 or values.shape[-1] != wanted + alpha or 0 in values.shape or values.dtype.kind not in "buif":
         raise DataError(
-            f"The image is {values.dtype} of the shape {shape}, but the model takes numbers of the shape [height, width, "
-            f"{wanted}]{' or [height, width]' if wanted == 1 else ''}. Give the same bands in the same order as in training."
+            f"The image is {values.dtype} of the shape {shape}, but the model takes numbers of the shape [height, "
+            f"width, {wanted}]{' or [height, width]' if wanted == 1 else ''}. Give the same bands in the same order as "
+            "in training."
         )
     bands = np.moveaxis(values[..., :wanted], -1, 0)
     valid = holds_data(bands, card.nodata)
