@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int16, Shaped
@@ -19,6 +19,7 @@ RESIDENT_BYTES = 1 << 30
 """Scenes are kept in memory after their first reading when all of them together need no more than this."""
 
 
+@runtime_checkable
 class Labels(Protocol):
     """Where the class of a pixel comes from: a mask, or polygons."""
 
@@ -27,6 +28,7 @@ class Labels(Protocol):
         ...
 
 
+@runtime_checkable
 class Part(Protocol):
     """Which pixels of a scene belong to one side of a split."""
 

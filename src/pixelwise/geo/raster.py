@@ -66,6 +66,7 @@ class RasterInfo:
 
 
 @runtime_checkable
+@runtime_checkable
 class Readable(Protocol):
     """What windows can be read from: a file, or an array."""
 

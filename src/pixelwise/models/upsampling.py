@@ -54,7 +54,7 @@ def upsample_rows(
     rows = torch.arange(top, bottom, device=logits.device, dtype=torch.float64)
     centre = ((rows + 0.5) * (coarse / size[0]) - 0.5).clamp(min=0)
     above = centre.floor().long().clamp(max=coarse - 1)
-    below = (above + 1).clamp(max=coarse - 1)
+    below = centre.ceil().long().clamp(max=coarse - 1)
     weight = (centre - above).to(logits.dtype)[:, None]
     lerped = torch.lerp(logits[:, :, above - first], logits[:, :, below - first], weight)
     return F.interpolate(lerped, size=(bottom - top, size[1]), mode="bilinear", align_corners=False)

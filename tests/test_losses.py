@@ -1,0 +1,151 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pixelwise.labels import IGNORE
+from pixelwise.losses import segmentation_loss
+from pixelwise.models import upsampling
+
+
+@st.composite
+def cases(draw):
+    """Draw logits at any stride, a mask of odd size with ignored pixels, and options."""
+    batch, classes = draw(st.integers(1, 3)), draw(st.integers(1, 5))
+    small = draw(st.integers(1, 6)), draw(st.integers(1, 6))
+    size = draw(st.integers(1, 29)), draw(st.integers(1, 29))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 10**6)))
+    logits = torch.randn(batch, classes, *small, generator=generator) * draw(st.sampled_from([0.1, 2.0, 8.0]))
+    lowest = draw(st.sampled_from([IGNORE, 0]))
+    mask = torch.randint(lowest, draw(st.integers(1, classes)), (batch, *size), generator=generator)
+    options = {
+        "cross_entropy": draw(st.sampled_from([0.0, 0.7, 1.0])),
+        "dice": draw(st.sampled_from([0.0, 0.5, 2.0])),
+        "label_smoothing": draw(st.sampled_from([0.0, 0.1])),
+        "class_weights": draw(st.sampled_from([None, torch.rand(classes, generator=generator) + 0.1])),
+    }
+    return logits, mask, options
+
+
+def formula(logits, mask, *, cross_entropy=1.0, dice=0.0, class_weights=None, label_smoothing=0.0):
+    """The whole thing at full size, in float64, over the valid pixels alone."""
+    classes = logits.shape[1]
+    full = F.interpolate(logits, size=mask.shape[-2:], mode="bilinear", align_corners=False)
+    inside = mask != IGNORE
+    pixels, target = full.permute(0, 2, 3, 1)[inside], mask[inside]
+    if len(target) == 0:
+        return logits.sum() * 0
+    weights = None if class_weights is None else class_weights.double()
+    loss = cross_entropy * F.cross_entropy(pixels, target, weights, label_smoothing=label_smoothing)
+    probability = pixels.softmax(dim=1)
+    ratios = []
+    for k in target.unique().tolist():
+        own = target == k
+        overlap = probability[own, k].sum()
+        ratios.append((2 * overlap + 1) / (probability[:, k].sum() + own.sum() + 1))
+    assert len(ratios) <= classes
+    return loss + dice * (1 - torch.stack(ratios).mean())
+
+
+def loss_and_gradient(function, logits, mask, options):
+    logits = logits.clone().requires_grad_()
+    loss = function(logits, mask, **options)
+    loss.backward()
+    return loss.detach(), logits.grad
+
+
+@given(cases())
+def test_the_loss_and_its_gradient_are_those_of_the_plain_formula_at_full_size(case):
+    logits, mask, options = case
+    loss, gradient = loss_and_gradient(segmentation_loss, logits, mask, options)
+    expected, slope = loss_and_gradient(formula, logits.double(), mask, options)
+    assert loss.double() == pytest.approx(expected.item(), rel=1e-6, abs=1e-6)
+    assert (gradient - slope).abs().max() <= 5e-6 * slope.abs().max() + 1e-9
+
+
+@given(cases(), st.integers(1, 400))
+def test_the_size_of_the_strips_does_not_matter(case, elements):
+    logits, mask, options = case
+    whole = loss_and_gradient(segmentation_loss, logits, mask, options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(upsampling, "STRIP_ELEMENTS", elements)
+        cut = loss_and_gradient(segmentation_loss, logits, mask, options)
+    torch.testing.assert_close(cut[0], whole[0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(cut[1], whole[1], rtol=1e-4, atol=1e-6)
+
+
+@given(cases())
+def test_a_batch_without_a_valid_pixel_has_loss_0_and_gradient_0(case):
+    logits, mask, options = case
+    loss, gradient = loss_and_gradient(segmentation_loss, logits, torch.full_like(mask, IGNORE), options)
+    assert loss == 0
+    assert torch.equal(gradient, torch.zeros_like(logits))
+
+
+@given(cases())
+def test_an_image_that_is_ignored_whole_changes_nothing_for_the_others(case):
+    logits, mask, options = case
+    loss, gradient = loss_and_gradient(segmentation_loss, logits, mask, options)
+    both, more = torch.cat([logits, logits + 3]), torch.cat([mask, torch.full_like(mask, IGNORE)])
+    padded_loss, padded = loss_and_gradient(segmentation_loss, both, more, options)
+    torch.testing.assert_close(padded_loss, loss, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(padded[: len(logits)], gradient, rtol=1e-4, atol=1e-6)
+    assert torch.equal(padded[len(logits) :], torch.zeros_like(logits))
+
+
+@given(cases(), st.floats(-3, 3))
+def test_a_factor_in_front_of_the_loss_multiplies_the_gradient(case, factor):
+    logits, mask, options = case
+    _, gradient = loss_and_gradient(segmentation_loss, logits, mask, options)
+    scaled = logits.clone().requires_grad_()
+    (segmentation_loss(scaled, mask, **options) * factor).backward()
+    torch.testing.assert_close(scaled.grad, gradient * factor)
+
+
+def test_half_precision_logits_get_a_gradient_of_their_own_type_and_a_loss_in_float32():
+    logits = torch.randn(1, 3, 4, 4, dtype=torch.bfloat16)
+    loss, gradient = loss_and_gradient(segmentation_loss, logits, torch.randint(0, 3, (1, 16, 16)), {"dice": 1.0})
+    assert loss.dtype == torch.float32
+    assert gradient.dtype == torch.bfloat16
+
+
+def test_without_gradients_the_loss_is_the_same():
+    logits, mask = torch.randn(2, 3, 4, 4), torch.randint(-1, 3, (2, 15, 17))
+    options = {"dice": 1.0, "label_smoothing": 0.1}
+    loss, _ = loss_and_gradient(segmentation_loss, logits, mask, options)
+    with torch.no_grad():
+        assert segmentation_loss(logits, mask, **options) == loss
+
+
+class Largest(TorchDispatchMode):
+    """Notes the most numbers that any tensor holds."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(tensor, torch.Tensor):
+                self.elements = max(self.elements, tensor.numel())
+        return out
+
+
+def test_no_tensor_is_as_large_as_the_full_size_logits(monkeypatch):
+    monkeypatch.setattr(upsampling, "STRIP_ELEMENTS", 6000)
+    logits, mask = torch.randn(2, 6, 24, 24), torch.randint(-1, 6, (2, 96, 96))
+    with Largest() as largest:
+        loss_and_gradient(segmentation_loss, logits, mask, {"dice": 1.0, "label_smoothing": 0.1})
+    assert largest.elements <= max(mask.numel(), logits.numel())
+    with Largest() as largest:
+        loss_and_gradient(formula, logits, mask, {"dice": 1.0})
+    assert largest.elements >= mask.numel() * 6, "the measurement sees large tensors"
+
+
+@pytest.mark.parametrize("value", [-2, 3, 255])
+def test_a_mask_value_that_is_no_class_raises_and_is_named(value):
+    mask = torch.zeros(1, 8, 8, dtype=torch.long)
+    mask[0, 3, 4] = value
+    with pytest.raises(ValueError, match=f"{value}.*3 classes"):
+        segmentation_loss(torch.zeros(1, 3, 2, 2), mask)
