@@ -112,7 +112,7 @@ def scores(matrix: Int64[np.ndarray, "K K"], names: Sequence[str]) -> Scores:
     )
     # In floats from here on: products of counts overflow int64 for a country at 10 cm.
     chance = float((true / max(1, total)) @ (predicted / max(1, total)))
-    agreed = _ratio(right.sum(), total)
+    agreed = _ratio(right.sum(), matrix.sum())
     weighted = [each.iou * each.pixels / total for each in classes if each.iou is not None and total]
     return Scores(
         classes=classes,
@@ -125,7 +125,7 @@ def scores(matrix: Int64[np.ndarray, "K K"], names: Sequence[str]) -> Scores:
     )
 
 
-def _ratio(part: float, whole: float) -> float | None:
+def _ratio(part: float, whole: float | np.integer) -> float | None:
     return float(part / whole) if whole > 0 else None
 
 

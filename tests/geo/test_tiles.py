@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,7 +37,7 @@ def test_tiles_start_at_0_and_at_rising_multiples_of_32(length, tiling):
 def test_neighbours_share_at_least_the_overlap(length, tiling):
     tile, overlap = tiling
     starts = tile_starts(length, tile, overlap)
-    assert all(first + tile - second >= overlap for first, second in zip(starts, starts[1:], strict=False))
+    assert all(first + tile - second >= overlap for first, second in pairwise(starts))
 
 
 @given(lengths, tilings())

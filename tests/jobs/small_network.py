@@ -36,7 +36,9 @@ def small_network(*, bands: int = 3, classes: int = 3, stride: int = 4, reach: i
     return network.eval().requires_grad_(False)
 
 
-def card_of(network: Segmenter, *, dtype: str = "uint8", tile: int = 64, overlap: int = 32, **more: object) -> ModelCard:
+def card_of(
+    network: Segmenter, *, dtype: str = "uint8", tile: int = 64, overlap: int = 32, **more: object
+) -> ModelCard:
     bands = network.architecture.bands
     return ModelCard(
         architecture=network.architecture,

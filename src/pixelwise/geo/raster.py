@@ -1,5 +1,6 @@
 """Rasters, window by window: PNG, JPEG, TIFF, GeoTIFF, VRT and all else that GDAL reads."""
 
+import struct
 import threading
 import warnings
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import rasterio
 from affine import Affine
 from jaxtyping import Bool, Shaped
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterioWindow
 
@@ -58,6 +59,8 @@ class RasterInfo:
     """Pixel (column, row) to ground; the identity where there is no georeference."""
     paletted: bool
     """The single band holds indices into a colour table."""
+    masked: bool = False
+    """A mask inside or beside the file, which is none of the bands, says which pixels hold data."""
 
     @property
     def colour_bands(self) -> tuple[int, ...]:
@@ -65,7 +68,6 @@ class RasterInfo:
         return tuple(band for band in range(1, self.count + 1) if band != self.alpha)
 
 
-@runtime_checkable
 @runtime_checkable
 class Readable(Protocol):
     """What windows can be read from: a file, or an array."""
@@ -80,20 +82,16 @@ class Readable(Protocol):
         ...
 
 
-def read_padded(reader: Readable, window: Window) -> tuple[Shaped[np.ndarray, "C h w"], Bool[np.ndarray, "h w"]]:
-    """Read a window that may reach beyond the raster: pixels outside mirror the inside and hold no data."""
-    inside, rows, columns = clip_window(window, reader.info.height, reader.info.width)
-    values, valid = reader.read(inside)
-    return np.pad(values, ((0, 0), rows, columns), mode="symmetric"), np.pad(valid, (rows, columns))
-
-
 def describe(path: str | Path) -> RasterInfo:
-    """Read a raster's header.
+    """Read a raster's header. Rows and columns are as stored: a JPEG's EXIF orientation turns nothing.
 
     Raises:
-        DataError: no such file, or not a raster.
+        DataError: no such file, not a raster, or a PNG that is cut off.
     """
     with _open(Path(path)) as source:
+        if source.driver == "PNG":
+            _check_png_end(Path(path))
+        flags = source.mask_flag_enums[0]
         alpha = [i for i, kind in enumerate(source.colorinterp, start=1) if kind == ColorInterp.alpha]
         return RasterInfo(
             path=Path(path),
@@ -106,6 +104,7 @@ def describe(path: str | Path) -> RasterInfo:
             crs=source.crs,
             transform=source.transform,
             paletted=source.count == 1 and source.colorinterp[0] == ColorInterp.palette,
+            masked=MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags,
         )
 
 
@@ -139,7 +138,7 @@ class RasterReader:
         self.bands = tuple(bands) if bands is not None else self.info.colour_bands
         self.nodata = nodata if nodata is not None else self.info.nodata
         self._handles = threading.local()
-        beyond = [band for band in self.bands if band > self.info.count]
+        beyond = [band for band in self.bands if not 1 <= band <= self.info.count]
         if beyond:
             raise ConfigError(
                 f"{path} has {self.info.count} bands, so there is no band {beyond[0]}. Mend [data].bands."
@@ -148,8 +147,8 @@ class RasterReader:
     def read(self, window: Window) -> tuple[Shaped[np.ndarray, "C h w"], Bool[np.ndarray, "h w"]]:
         """Return the raw values of a window inside the raster, and which pixels hold data.
 
-        A pixel is without data where alpha is 0, where a band is not finite, or where a band is nodata (where all
-        bands are, if nodata is 0).
+        A pixel is without data where alpha or the file's mask is 0, where a band is not finite, or where a band is
+        nodata (where all bands are, if nodata is 0).
 
         Raises:
             DataError: the file is corrupt or truncated there.
@@ -160,6 +159,7 @@ class RasterReader:
         area = RasterioWindow.from_slices(rows, columns)
         try:
             values = self._handle().read(wanted, window=area)
+            mask = self._handle().read_masks(1, window=area) if self.info.masked else None
         except RasterioError as error:
             place = f"rows {window.top} to {window.top + window.height}"
             raise DataError(
@@ -170,6 +170,8 @@ class RasterReader:
         if alpha:
             valid &= values[-1] != 0
             values = values[:-1]
+        if mask is not None:
+            valid &= mask != 0
         return values, valid & holds_data(values, self.nodata)
 
     def colour_table(self) -> dict[int, tuple[int, int, int, int]]:
@@ -200,6 +202,19 @@ def _open(path: Path) -> rasterio.DatasetReader:
         raise DataError(
             f"{path} cannot be opened as an image: {_reason(error)}. It is corrupt, or not an image."
         ) from None
+
+
+def _check_png_end(path: Path) -> None:
+    # GDAL inflates a PNG as a whole, and gives zeros without a word where the file is cut off. (Without that
+    # shortcut it would complain, but windows take four times as long.)
+    with path.open("rb", buffering=0) as file:
+        file.seek(8)
+        while len(header := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", header)
+            if kind == b"IEND":
+                return
+            file.seek(length + 4, 1)
+    raise DataError(f"{path} is cut off: its last part is missing. Copy it again, or move it out of the folder.")
 
 
 def _reason(error: BaseException) -> str:

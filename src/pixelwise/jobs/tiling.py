@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Float32, Integer
 from torch import Tensor
 
 from pixelwise.data.stats import normalize
-from pixelwise.geo.raster import Readable, Window, read_padded
+from pixelwise.geo.raster import Readable, Window, clip_window
 from pixelwise.geo.tiles import GRID, blend_weight, tile_windows
 from pixelwise.jobs.model_folder import ModelCard
 from pixelwise.models import Segmenter
@@ -74,14 +74,12 @@ def predict_strips(
 
     def logits_of(window: Window) -> Float[Tensor, "1 K h w"] | None:
         nonlocal done
-        values, valid = read_padded(reader, window)
+        image, valid = _read(reader, window, card)
         if window.left == 0:
-            validity.append((window.top, np.zeros((window.height, width), bool)))
-        part = validity[-1][1][:, window.left : window.left + window.width]
-        part[:] = valid[:, : part.shape[1]]
+            validity.append((window.top, np.zeros((len(valid), width), bool)))
+        validity[-1][1][:, window.left : window.left + window.width] = valid
         logits = None
         if valid.any():
-            image = normalize(values, valid, card.mean, card.std)
             logits = averaged_logits(model, image, stride=stride, flips=flips, scales=scales)
         done += 1
         if advance:
@@ -109,12 +107,21 @@ def _whole(
     confidence: bool,
 ) -> Strip:
     height, width = reader.info.height, reader.info.width
-    values, valid = read_padded(reader, Window(0, 0, max(GRID, height), max(GRID, width)))
-    image = normalize(values, valid, card.mean, card.std)
+    image, valid = _read(reader, Window(0, 0, max(GRID, height), max(GRID, width)), card)
     logits = averaged_logits(model, image, stride=stride, flips=flips, scales=scales).cpu()
-    labels, probability = argmax_upsampled(logits, valid.shape, confidence=confidence)
+    labels, probability = argmax_upsampled(logits, image.shape[1:], confidence=confidence)
     sure = None if probability is None else probability[0, :height, :width].numpy()
-    return Strip(0, labels[0, :height, :width].numpy(), sure, valid[:height, :width])
+    return Strip(0, labels[0, :height, :width].numpy(), sure, valid)
+
+
+def _read(
+    reader: Readable, window: Window, card: ModelCard
+) -> tuple[Float32[np.ndarray, "C H W"], Bool[np.ndarray, "h w"]]:
+    """Return a normalised window, mirrored where it reaches beyond the raster, and the validity of the part inside."""
+    inside, rows, columns = clip_window(window, reader.info.height, reader.info.width)
+    values, valid = reader.read(inside)
+    image = normalize(values, valid, card.mean, card.std)
+    return np.pad(image, ((0, 0), rows, columns), mode="symmetric"), valid
 
 
 def _rows_of(validity: list[tuple[int, np.ndarray]], top: int, bottom: int) -> Bool[np.ndarray, "n W"]:

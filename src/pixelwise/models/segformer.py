@@ -7,7 +7,6 @@ Xie et al., SegFormer: Simple and Efficient Design for Semantic Segmentation wit
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -39,8 +38,6 @@ VARIANTS = {
     "b4": Variant((64, 128, 320, 512), (3, 8, 27, 3), 768),
     "b5": Variant((64, 128, 320, 512), (3, 6, 40, 3), 768),
 }
-
-Release = Literal["paper", "transformers", "mmsegmentation"]
 
 NORM_EPSILONS: dict[str, tuple[float, float]] = {
     "paper": (1e-6, 1e-5),
@@ -192,7 +189,7 @@ class AllMLPDecoder(nn.Module):
     mmsegmentation normalises and rectifies each projection, so there the two products stay apart.
     """
 
-    def __init__(self, inputs: Sequence[int], channels: int, classes: int, dropout: float, release: Release) -> None:
+    def __init__(self, inputs: Sequence[int], channels: int, classes: int, dropout: float, release: str) -> None:
         super().__init__()
         self.projections = nn.ModuleList(_projection(c, channels, release) for c in inputs)
         self.fuse = nn.Conv2d(channels * len(inputs), channels, 1, bias=False)
@@ -262,7 +259,7 @@ class FusedAllMLPDecoder(nn.Module):
         return Decoded(self.classifier(F.relu(total)))
 
 
-def _projection(inputs: int, channels: int, release: Release) -> nn.Module:
+def _projection(inputs: int, channels: int, release: str) -> nn.Module:
     if release == "mmsegmentation":
         return nn.Sequential(nn.Conv2d(inputs, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU())
     return nn.Linear(inputs, channels)
@@ -295,7 +292,7 @@ def segformer(
     *,
     drop_path: float = 0.1,
     dropout: float = 0.1,
-    release: Release = "paper",
+    release: str = "paper",
 ) -> Segmenter:
     """Build SegFormer with fresh weights.
 
@@ -324,7 +321,7 @@ def segformer(
     return model
 
 
-def adopt_release(model: Segmenter, release: Release) -> None:
+def adopt_release(model: Segmenter, release: str) -> None:
     """Change a SegFormer in place to the norms and decoder of a release; the decoder's projections start fresh."""
     decoder = model.decoder
     assert isinstance(decoder, AllMLPDecoder)
@@ -338,7 +335,7 @@ def adopt_release(model: Segmenter, release: Release) -> None:
     model.architecture = replace(model.architecture, options={**model.architecture.options, "release": release})
 
 
-def set_norm_epsilons(model: Segmenter, release: Release) -> None:
+def set_norm_epsilons(model: Segmenter, release: str) -> None:
     """Set the epsilon of every layer norm as a release has it."""
     block, reduction = NORM_EPSILONS[release]
     for module, norm in _layer_norms(model):

@@ -34,7 +34,7 @@ def read_state(source: str | Path) -> dict[str, Tensor]:
         raise WeightsError(f"There is no file {path}. Mend the path of the weights.")
     if path.suffix == ".safetensors":
         try:
-            return load_file(path)
+            return plain_state(load_file(path), str(path))
         except (SafetensorError, OSError) as error:
             raise WeightsError(f"{path} is damaged or no safetensors file ({error}). Fetch it again.") from None
     try:
@@ -47,7 +47,7 @@ def read_state(source: str | Path) -> dict[str, Tensor]:
         ) from None
     except Exception as error:
         raise WeightsError(
-            f"{path} is damaged or holds no weights ({str(error).splitlines()[0]}). Fetch it again."
+            f"{path} is damaged or holds no weights ({str(error)[:200] or type(error).__name__}). Fetch it again."
         ) from None
     return plain_state(loaded, str(path))
 
