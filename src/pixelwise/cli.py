@@ -313,12 +313,15 @@ def polygonize(label_map: Path, output: Path, minimum_area: float, classes: tupl
 def report(run: Path) -> None:
     """Write the page report.html of a run again.
 
-    It shows curves, scores, the confusion matrix and the worst tiles.
+    It shows curves, and of the newest evaluation the scores, the confusion matrix and the worst tiles.
 
     \b
     Example:
       pixelwise report runs/fields
     """
+    from pixelwise.report import write_report
+
+    click.echo(f"{write_report(run)} is written.")
 
 
 @commands.command()

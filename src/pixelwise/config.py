@@ -30,76 +30,86 @@ class DataConfig(_Table):
     images: Path = Field(description="a folder of images or GeoTIFF scenes, or one file")
     labels: Path = Field(description="a folder of masks with the images' names, or a file of polygons")
     classes: list[str] = Field(min_length=1, description="names, in the order of their indices")
-    palette: list[str] | None = Field(None, description="a colour '#rrggbb' per class; none: well-spaced hues")
+    palette: list[str] | None = Field(default=None, description="a colour '#rrggbb' per class; none: well-spaced hues")
     values: dict[str, Values] | None = Field(
-        None,
+        default=None,
         description="class -> its raw mask values, colours '#rrggbb', or values of [data].attribute; none: indices",
     )
-    ignore: list[Value] | None = Field(None, description="raw values or colours that count nowhere; none: 255")
-    attribute: str | None = Field(None, description="polygons: the column that chooses the class")
+    ignore: list[Value] | None = Field(default=None, description="raw values or colours that count nowhere; none: 255")
+    attribute: str | None = Field(default=None, description="polygons: the column that chooses the class")
     background: str | None = Field(
-        "background",
+        default="background",
         description="polygons: the class outside of all polygons; if no class has this name, outside is ignored",
     )
     boundary: str | None = Field(
-        "boundary",
+        default="boundary",
         description="polygons: the class of a band along each outline, if [data].classes has this name",
     )
-    boundary_width: float = Field(5.0, gt=0, description="width of that band in metres, half of it on either side")
+    boundary_width: float = Field(
+        default=5.0, gt=0, description="width of that band in metres, half of it on either side"
+    )
     bands: list[Annotated[int, Field(ge=1)]] | None = Field(
-        None, min_length=1, description="bands to use, counted from 1; none: all but alpha"
+        default=None, min_length=1, description="bands to use, counted from 1; none: all but alpha"
     )
-    nodata: float | None = Field(None, description="value of pixels without data; none: as the file says")
-    validation: float = Field(0.2, ge=0, lt=1, description="share of scenes (or blocks) kept for validation")
-    validation_images: Path | None = Field(None, description="images kept for validation, instead of a share")
-    validation_labels: Path | None = Field(None, description="their masks or polygons; none: [data].labels")
+    nodata: float | None = Field(default=None, description="value of pixels without data; none: as the file says")
+    validation: float = Field(default=0.2, ge=0, lt=1, description="share of scenes (or blocks) kept for validation")
+    validation_images: Path | None = Field(default=None, description="images kept for validation, instead of a share")
+    validation_labels: Path | None = Field(default=None, description="their masks or polygons; none: [data].labels")
     split: Literal["scene", "block"] = Field(
-        "scene", description="what goes to validation: whole scenes, or blocks of ground"
+        default="scene", description="what goes to validation: whole scenes, or blocks of ground"
     )
-    block: int = Field(512, ge=32, description="side of a block in pixels, where split = 'block'")
+    block: int = Field(default=512, ge=32, description="side of a block in pixels, where split = 'block'")
 
 
 class ModelConfig(_Table):
     """Which network, and where its first weights come from."""
 
-    name: str = Field("segformer-b0", description="one of `pixelwise models`")
-    weights: Path | None = Field(None, description="weights to start from: any layout that load_weights knows")
-    options: dict[str, bool | int | float | str] = Field({}, description="the paper's options, such as drop_path")
+    name: str = Field(default="segformer-b0", description="one of `pixelwise models`")
+    weights: Path | None = Field(default=None, description="weights to start from: any layout that load_weights knows")
+    options: dict[str, bool | int | float | str] = Field(
+        default={}, description="the paper's options, such as drop_path"
+    )
 
 
 class TrainConfig(_Table):
     """The loop."""
 
-    steps: int = Field(2000, ge=1, description="optimiser steps")
-    batch: int = Field(8, ge=1, description="crops per step")
-    crop: int = Field(512, ge=32, description="side of a crop in pixels")
+    steps: int = Field(default=2000, ge=1, description="optimiser steps")
+    batch: int = Field(default=8, ge=1, description="crops per step")
+    crop: int = Field(default=512, ge=32, description="side of a crop in pixels")
     learning_rate: float | None = Field(
-        None, gt=0, description="of the encoder; none: 6e-5 from given weights, 1e-3 from scratch"
+        default=None, gt=0, description="of the encoder; none: 6e-5 from given weights, 1e-3 from scratch"
     )
     decoder_rate: float | None = Field(
-        None,
+        default=None,
         gt=0,
         description="the decoder's rate as a multiple; none: 10 from given weights, 1 from scratch",
     )
-    weight_decay: float = Field(0.01, ge=0, description="of weights; norms and biases have none")
-    warmup: int | None = Field(None, ge=0, description="steps of linear warm-up; none: a tenth of steps, at most 1500")
-    power: float = Field(1.0, ge=0, description="of the polynomial decay to zero")
-    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
-    average: float = Field(
-        0.999, ge=0, lt=1, description="decay of the exponential moving average of the weights; 0: none"
+    weight_decay: float = Field(default=0.01, ge=0, description="of weights; norms and biases have none")
+    warmup: int | None = Field(
+        default=None, ge=0, description="steps of linear warm-up; none: a tenth of steps, at most 1500"
     )
-    cross_entropy: float = Field(1.0, ge=0, description="weight of the cross-entropy in the loss")
-    dice: float = Field(0.0, ge=0, description="weight of the Dice loss in the loss")
+    power: float = Field(default=1.0, ge=0, description="of the polynomial decay to zero")
+    clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
+    average: float = Field(
+        default=0.999, ge=0, lt=1, description="decay of the exponential moving average of the weights; 0: none"
+    )
+    cross_entropy: float = Field(default=1.0, ge=0, description="weight of the cross-entropy in the loss")
+    dice: float = Field(default=0.0, ge=0, description="weight of the Dice loss in the loss")
     class_weights: list[float] | Literal["none", "balanced"] = Field(
-        "none",
+        default="none",
         description="in the cross-entropy: a number per class, or 'balanced' (by the root of the frequency)",
     )
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="in the cross-entropy")
-    evaluate_every: int | None = Field(None, ge=1, description="steps between evaluations; none: a tenth of steps")
-    mixed_precision: Literal["auto", "off"] = Field("auto", description="bfloat16 where there is a GPU, or never")
-    device: str = Field("auto", description="'cpu', 'cuda', 'cuda:1'; auto: a GPU if there is one")
-    workers: int | None = Field(None, ge=0, description="threads that read crops; none: one per two cores")
-    seed: int = Field(0, ge=0, description="of every random draw")
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="in the cross-entropy")
+    evaluate_every: int | None = Field(
+        default=None, ge=1, description="steps between evaluations; none: a tenth of steps"
+    )
+    mixed_precision: Literal["auto", "off"] = Field(
+        default="auto", description="bfloat16 where there is a GPU, or never"
+    )
+    device: str = Field(default="auto", description="'cpu', 'cuda', 'cuda:1'; auto: a GPU if there is one")
+    workers: int | None = Field(default=None, ge=0, description="threads that read crops; none: one per two cores")
+    seed: int = Field(default=0, ge=0, description="of every random draw")
 
     @model_validator(mode="after")
     def _some_loss(self) -> "TrainConfig":
@@ -111,15 +121,17 @@ class TrainConfig(_Table):
 class AugmentConfig(_Table):
     """Random changes to each crop; masks are always resampled by nearest neighbour."""
 
-    flip: bool = Field(True, description="mirror left and right")
+    flip: bool = Field(default=True, description="mirror left and right")
     turn: bool | None = Field(
-        None, description="turn by quarters and mirror up and down; none: for scenes, not for photos"
+        default=None, description="turn by quarters and mirror up and down; none: for scenes, not for photos"
     )
-    scale: tuple[float, float] = Field((0.75, 1.5), description="zoom between these factors")
-    rotate: float = Field(0.0, ge=0, le=180, description="turn by up to so many degrees")
-    brightness: float = Field(0.2, ge=0, description="shift by up to so many standard deviations of the band")
-    contrast: float = Field(0.2, ge=0, lt=1, description="stretch by up to this share")
-    band_jitter: float = Field(0.1, ge=0, description="the same shift and stretch again, for each band by itself")
+    scale: tuple[float, float] = Field(default=(0.75, 1.5), description="zoom between these factors")
+    rotate: float = Field(default=0.0, ge=0, le=180, description="turn by up to so many degrees")
+    brightness: float = Field(default=0.2, ge=0, description="shift by up to so many standard deviations of the band")
+    contrast: float = Field(default=0.2, ge=0, lt=1, description="stretch by up to this share")
+    band_jitter: float = Field(
+        default=0.1, ge=0, description="the same shift and stretch again, for each band by itself"
+    )
 
     @model_validator(mode="after")
     def _scale_in_order(self) -> "AugmentConfig":
@@ -132,12 +144,14 @@ class AugmentConfig(_Table):
 class PredictConfig(_Table):
     """How evaluation and prediction cut what is too large for one piece."""
 
-    tile: int = Field(512, ge=64, description="side of a tile in pixels, a multiple of 32")
+    tile: int = Field(default=512, ge=64, description="side of a tile in pixels, a multiple of 32")
     overlap: int = Field(
-        128, ge=0, description="pixels that neighbouring tiles share, a multiple of 32, at most half a tile"
+        default=128, ge=0, description="pixels that neighbouring tiles share, a multiple of 32, at most half a tile"
     )
-    flips: bool = Field(False, description="average over mirrored copies")
-    scales: list[Annotated[float, Field(gt=0)]] = Field([1.0], min_length=1, description="average over zoomed copies")
+    flips: bool = Field(default=False, description="average over mirrored copies")
+    scales: list[Annotated[float, Field(gt=0)]] = Field(
+        default=[1.0], min_length=1, description="average over zoomed copies"
+    )
 
     @model_validator(mode="after")
     def _grid(self) -> "PredictConfig":
@@ -151,7 +165,7 @@ class PredictConfig(_Table):
 class RunConfig(_Table):
     """Where results go."""
 
-    folder: Path | None = Field(None, description="the run's folder; none: runs/NAME of the configuration")
+    folder: Path | None = Field(default=None, description="the run's folder; none: runs/NAME of the configuration")
 
 
 class Config(_Table):
@@ -213,7 +227,8 @@ def explain_config() -> str:
     lines = []
     for name, table in Config.model_fields.items():
         model = table.annotation
-        assert isinstance(model, type) and issubclass(model, BaseModel)
+        assert isinstance(model, type)
+        assert issubclass(model, BaseModel)
         lines += [f"[{name}]"]
         for key, entry in model.model_fields.items():
             shown = "" if entry.is_required() or entry.default is None else _toml(key, entry.get_default())

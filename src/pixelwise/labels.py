@@ -115,8 +115,8 @@ class MaskTable:
         example = f"'{shown[0]}'" if self.colours else shown[0]
         return (
             f"{where} holds the {holds}{more} ({int(counts.sum()):,} pixels), but [data].classes has "
-            f"{len(self.classes)} names (0 to {len(self.classes) - 1}: {', '.join(self.classes.names)}) and nothing maps "
-            f"it. Add a class, map it with [data].values, or mark it ignored with ignore = [{example}]."
+            f"{len(self.classes)} names (0 to {len(self.classes) - 1}: {', '.join(self.classes.names)}) and nothing "
+            f"maps it. Add a class, map it with [data].values, or mark it ignored with ignore = [{example}]."
         )
 
 

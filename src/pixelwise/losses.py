@@ -62,7 +62,7 @@ class _StripLoss(torch.autograd.Function):
         # Every pixel's weight in the cross-entropy; what is ignored weighs 0 wherever it appears.
         pixel_weight = class_weights[mask.clamp(min=0)] * valid
         total_weight = pixel_weight.sum().clamp(min=torch.finfo(torch.float32).tiny)
-        counts = torch.bincount(mask[valid], minlength=classes).float() if dice else None
+        counts = torch.bincount(mask[valid], minlength=classes).float()
         intersection = torch.zeros(classes, device=logits.device)
         predicted = torch.zeros(classes, device=logits.device)
         if dice:
@@ -74,7 +74,7 @@ class _StripLoss(torch.autograd.Function):
 
         loss = torch.zeros((), device=logits.device)
         gradient = torch.zeros_like(logits, dtype=torch.float32) if ctx.needs_input_grad[0] else None
-        by_probability = by_target = None
+        by_probability = by_target = torch.zeros(classes, device=logits.device)
         if dice:
             present = counts > 0
             number = present.sum().clamp(min=1)
@@ -121,7 +121,8 @@ class _StripLoss(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx, scale):
+    def backward(ctx, *grad_outputs):
+        (scale,) = grad_outputs
         return (ctx.gradient * scale).to(ctx.dtype), None, None, None, None, None
 
 

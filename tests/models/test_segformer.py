@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
 import pixelwise as pw

@@ -5,7 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float, Int, Int16
+from jaxtyping import Float, Float32, Int, Int16
 from torch import Tensor
 
 from pixelwise.config import AugmentConfig
@@ -52,10 +52,11 @@ class Sampler:
         scene = self.scenes[order[position]]
         rng = np.random.default_rng([self.seed, epoch, position])
         geometry = draw_geometry(self.config, rng)
-        for _ in range(TRIES):
-            crop = scene.read_padded(_random_window(scene, geometry, self.crop, rng))
+        crop = scene.read_padded(_random_window(scene, geometry, self.crop, rng))
+        for _ in range(TRIES - 1):
             if (crop.mask != IGNORE).any():
                 break
+            crop = scene.read_padded(_random_window(scene, geometry, self.crop, rng))
         turn = self.config.turn if self.config.turn is not None else scene.info.crs is not None
         crop = resample(crop, geometry, self.crop)
         return augment(crop, self.config, rng, turn=turn, mean=self.mean, std=self.std)

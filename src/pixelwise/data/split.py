@@ -58,6 +58,9 @@ def _split_by_scene(scenes: Sequence[Scene], data: DataConfig, rng: np.random.Ge
         if abs(taken + area[group] - wanted) < abs(taken - wanted):
             chosen.append(int(group))
     chosen = chosen or [int(np.argmin(area))]
+    if len(chosen) == len(groups):
+        # Something must be left to train on; the group goes back that brings the rest nearest to the share.
+        chosen.remove(min(chosen, key=lambda g: abs(sum(area) - area[g] - wanted)))
     validation = {i for g in chosen for i in groups[g]}
     return Split(
         [scene for i, scene in enumerate(scenes) if i not in validation],
@@ -86,7 +89,7 @@ def _box(scene: RasterInfo, in_degrees: bool) -> tuple[float, float, float, floa
     if scene.crs is None:
         return None
     corners = [scene.transform * corner for corner in _corners(scene)]
-    xs, ys = zip(*corners, strict=True)
+    xs, ys = [x for x, _ in corners], [y for _, y in corners]
     box = (min(xs), min(ys), max(xs), max(ys))
     return transform_bounds(scene.crs, "EPSG:4326", *box) if in_degrees else box
 
@@ -121,7 +124,7 @@ class GroundBlocks:
         x, y = a * columns + b * rows + c, d * columns + e * rows + f
         if self.source is not None and self.source != self.target:
             shape = x.shape
-            xs, ys = transform(self.source, self.target, x.ravel(), y.ravel())
+            xs, ys = transform(self.source, self.target, x.ravel(), y.ravel())[:2]
             x, y = np.reshape(xs, shape), np.reshape(ys, shape)
         return np.floor(y / self.side).astype(np.int64), np.floor(x / self.side).astype(np.int64)
 
@@ -156,9 +159,7 @@ def _split_by_block(scenes: Sequence[Scene], data: DataConfig, rng: np.random.Ge
                 block = (grid.name, int(row), int(column))
                 blocks[block] = blocks.get(block, 0) + int(count)
     if len(blocks) < 2:
-        raise ConfigError(
-            f"A block of {data.block} pixels covers all of {data.images}. Make [data].block smaller, to have some to divide."
-        )
+        raise ConfigError(f"A block of {data.block} pixels covers all of {data.images}. Make [data].block smaller.")
     order = sorted(blocks)
     chosen: set[Block] = set()
     for i in rng.permutation(len(order)):

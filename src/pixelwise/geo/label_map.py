@@ -1,7 +1,10 @@
 """Label maps on disk and on the screen: GeoTIFFs written strip by strip, palette PNGs, overlays."""
 
 import json
-from contextlib import ExitStack
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -10,6 +13,8 @@ import rasterio
 from jaxtyping import Bool, Float32, Integer, Shaped, UInt8
 from PIL import Image
 from rasterio.enums import ColorInterp
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetWriter
 from rasterio.windows import Window as RasterioWindow
 
 from pixelwise.errors import ConfigError
@@ -37,9 +42,10 @@ def confidence_path(path: str | Path) -> Path:
 
 
 class LabelMapWriter:
-    """Writes a label map, and its confidence if wanted, in strips from top to bottom; the block cache bounds memory.
+    """Writes a label map, and its confidence if wanted, in strips of any order, each row once; memory does not grow.
 
-    Used in a ``with`` block. The files get their names when the block ends well; else nothing is left of them.
+    Used in a ``with`` block. The files get their names when the block ends well, and what belonged to an older map of
+    that name (its confidence, overviews, statistics) goes; else nothing is left of the new ones.
     """
 
     def __init__(
@@ -67,20 +73,24 @@ class LabelMapWriter:
         ensure_folder(self.path.parent)
 
     def __enter__(self) -> "LabelMapWriter":
-        self._stack = ExitStack()
-        temporary = [self._stack.enter_context(replacing(path)) for path in self.paths]
         dtype = "uint8" if self.nodata == 255 else "uint16"
-        self._labels = self._create(temporary[0], dtype, self.nodata)
-        self._labels.update_tags(**self.tags, **{CLASSES_TAG: json.dumps(self.classes.names)})
-        self._labels.set_band_description(1, "class")
-        if dtype == "uint8":
-            self._labels.write_colormap(1, {i: (*colour, 255) for i, colour in enumerate(self.classes.palette)})
-            self._labels.colorinterp = [ColorInterp.palette]
-        self._confidence = None
-        if len(temporary) > 1:
-            self._confidence = self._create(temporary[1], "uint8", CONFIDENCE_NODATA)
-            self._confidence.set_band_description(1, "confidence of the class, 0 to 254 for 0 to 1")
-            self._confidence.update_tags(**self.tags)
+        with ExitStack() as stack:
+            stack.push(self._forget_older)
+            temporary = [stack.enter_context(replacing(path)) for path in self.paths]
+            self._labels = stack.enter_context(_writing(temporary[0], self.path, self.info, dtype, self.nodata))
+            file = self._labels.file
+            file.update_tags(**self.tags, **{CLASSES_TAG: json.dumps(self.classes.names)})
+            file.set_band_description(1, "class")
+            file.write_colormap(1, {i: (*colour, 255) for i, colour in enumerate(self.classes.palette)})
+            file.colorinterp = [ColorInterp.palette]
+            self._confidence = None
+            if len(temporary) > 1:
+                self._confidence = stack.enter_context(
+                    _writing(temporary[1], self.paths[1], self.info, "uint8", CONFIDENCE_NODATA)
+                )
+                self._confidence.file.set_band_description(1, "confidence of the class, 0 to 254 for 0 to 1")
+                self._confidence.file.update_tags(**self.tags)
+            self._stack = stack.pop_all()
         return self
 
     def write(
@@ -91,51 +101,108 @@ class LabelMapWriter:
         valid: Bool[np.ndarray, "n W"],
     ) -> None:
         """Write full-width rows; where ``valid`` is False, nodata. ``confidence`` may be None if none is written."""
-        area = RasterioWindow.from_slices((top, top + len(labels)), (0, self.info.width))
-        written = np.where(valid, labels, self.nodata).astype(self._labels.dtypes[0])
-        self._labels.write(written, 1, window=area)
+        dtype = np.uint8 if self.nodata == 255 else np.uint16
+        self._labels.write(top, np.where(valid, labels.astype(dtype), dtype(self.nodata)))
         if self._confidence is not None:
             assert confidence is not None
-            grey = np.where(valid, np.rint(confidence * 254), CONFIDENCE_NODATA).astype(np.uint8)
-            self._confidence.write(grey, 1, window=area)
+            self._confidence.write(top, np.where(valid, np.rint(confidence * 254), CONFIDENCE_NODATA).astype(np.uint8))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._labels.close()
-        if self._confidence is not None:
-            self._confidence.close()
         self._stack.__exit__(kind, error, trace)
 
-    def _create(self, path: Path, dtype: str, nodata: int):
-        return rasterio.open(
+    def _forget_older(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            return
+        for path in self.paths:
+            for suffix in (".aux.xml", ".ovr", ".msk"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+        if self._confidence is None:
+            confidence_path(self.path).unlink(missing_ok=True)
+
+
+@dataclass
+class _Rows:
+    """A raster being written: how many of its rows are, and the sum of their values."""
+
+    file: DatasetWriter
+    name: Path
+    rows: int = 0
+    total: int = 0
+
+    def write(self, top: int, rows: Integer[np.ndarray, "n W"]) -> None:
+        try:
+            self.file.write(rows, 1, window=RasterioWindow.from_slices((top, top + len(rows)), (0, rows.shape[1])))
+        except RasterioError:
+            raise _incomplete(self.name) from None
+        self.rows += len(rows)
+        self.total += int(rows.sum(dtype=np.int64))
+
+
+@contextmanager
+def _writing(path: Path, name: Path, info: RasterInfo, dtype: str, nodata: int) -> Iterator[_Rows]:
+    """Open a raster for writing; when the block ends well, read it again, since GDAL says nothing of a full disk."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        file = rasterio.open(
             path,
             "w",
             driver="GTiff",
-            height=self.info.height,
-            width=self.info.width,
+            height=info.height,
+            width=info.width,
             count=1,
             dtype=dtype,
-            crs=self.info.crs,
-            transform=self.info.transform,
+            crs=info.crs,
+            transform=info.transform,
             nodata=nodata,
             tiled=True,
             blockxsize=BLOCK,
             blockysize=BLOCK,
             compress="deflate",
-            predictor=1,
             bigtiff="if_safer",
         )
+    with file:
+        written = _Rows(file, name)
+        yield written
+    assert written.rows == info.height, "each row is written once"
+    try:
+        found = _sum_of(path)
+    except RasterioError:
+        raise _incomplete(name) from None
+    if found != written.total:
+        raise _incomplete(name)
+
+
+def _sum_of(path: Path) -> int:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path) as file:
+            tops = range(0, file.height, BLOCK)
+            areas = [RasterioWindow.from_slices((top, min(top + BLOCK, file.height)), (0, file.width)) for top in tops]
+            return sum(int(file.read(1, window=area).sum(dtype=np.int64)) for area in areas)
+
+
+def _incomplete(name: Path) -> ConfigError:
+    return ConfigError(f"{name} could not be written completely. Is the disk full? Make room, or write elsewhere.")
 
 
 def write_palette_png(path: str | Path, labels: Integer[np.ndarray, "H W"], classes: Classes) -> None:
-    """Write labels as a PNG whose palette is that of the classes (16-bit grey from 257 classes on)."""
-    if len(classes) > 256:
+    """Write labels as a PNG whose palette is that of the classes; indices beyond them are black.
+
+    It is 16-bit grey instead from 257 classes on, or where a label is above 255, such as the nodata of 256 classes.
+
+    Raises:
+        ConfigError: a folder that cannot be written.
+    """
+    if len(classes) > 256 or labels.max(initial=0) > 255:
         picture = Image.fromarray(labels.astype(np.uint16))
     else:
-        picture = Image.fromarray(labels.astype(np.uint8)).convert("L")
+        picture = Image.fromarray(labels.astype(np.uint8))
         picture = Image.frombytes("P", picture.size, picture.tobytes())
-        picture.putpalette([channel for colour in classes.palette for channel in colour])
+        # Pillow stores as few bits per pixel as the palette needs, which would turn nodata into a class.
+        colours = [*classes.palette, *[(0, 0, 0)] * (256 - len(classes))]
+        picture.putpalette([channel for colour in colours for channel in colour])
     with replacing(path) as temporary:
         picture.save(temporary)
 
@@ -170,10 +237,16 @@ def to_picture(
     """
     bands = np.asarray(values[:3] if len(values) >= 3 else values[:1])
     if bands.dtype != np.uint8:
-        pixels = bands[:, valid] if valid is not None and valid.any() else bands.reshape(len(bands), -1)
-        with np.errstate(invalid="ignore"):
-            low, high = np.nanpercentile(pixels.astype(np.float64), (2, 98), axis=1)
-            span = np.where(high > low, high - low, 1)
-            scaled = (bands - low[:, None, None]) / span[:, None, None] * 255
-        bands = np.nan_to_num(scaled).clip(0, 255).astype(np.uint8)
+        usable = np.isfinite(bands)
+        if valid is not None and valid.any():
+            usable &= valid
+        bands = np.stack([_stretched(band, band[use]) for band, use in zip(bands, usable, strict=True)])
     return np.moveaxis(np.broadcast_to(bands, (3, *bands.shape[1:])), 0, -1).copy()
+
+
+def _stretched(band: Shaped[np.ndarray, "H W"], pixels: Shaped[np.ndarray, " n"]) -> UInt8[np.ndarray, "H W"]:
+    if len(pixels) == 0:
+        return np.zeros(band.shape, np.uint8)
+    low, high = np.percentile(pixels.astype(np.float64), (2, 98))
+    scaled = (band - low) / ((high - low) or 1) * 255
+    return np.nan_to_num(scaled).clip(0, 255).astype(np.uint8)

@@ -170,7 +170,8 @@ def _in_pixels(polygons: Polygons, info: RasterInfo) -> Shaped[np.ndarray, " n"]
         xs, ys = xy[:, 0], xy[:, 1]
         if polygons.crs != info.crs:
             xs, ys = map(np.asarray, transform_points(polygons.crs, info.crs, xs, ys))
-        columns, rows = inverse * (xs, ys)
+        a, b, c, d, e, f = inverse[:6]
+        columns, rows = a * xs + b * ys + c, d * xs + e * ys + f
         return np.stack([columns, rows], axis=1)
 
     return shapely.transform(polygons.geometries, to_pixels)
@@ -186,7 +187,7 @@ def _pixels_to_metres(info: RasterInfo) -> np.ndarray:
     corners = [info.transform * corner for corner in ((column, row), (column + 1, row), (column, row + 1))]
     assert info.crs is not None
     xs, ys = zip(*corners, strict=True)
-    longitudes, latitudes = transform_points(info.crs, CRS.from_epsg(4326), xs, ys)
+    longitudes, latitudes = transform_points(info.crs, CRS.from_epsg(4326), xs, ys)[:2]
     steps = []
     for i in (1, 2):
         azimuth, _, distance = geod.inv(longitudes[0], latitudes[0], longitudes[i], latitudes[i])

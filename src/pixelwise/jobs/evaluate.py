@@ -118,7 +118,7 @@ def save_pictures(path: Path, result: Evaluation) -> None:
             about = [picture.name, "" if picture.miou is None else repr(picture.miou)]
             arrays[f"{kind}/{i}/about"] = np.array(about)
     with replacing(path) as temporary:
-        np.savez_compressed(temporary, **arrays)
+        np.savez_compressed(temporary, allow_pickle=False, **arrays)
 
 
 def load_pictures(path: Path) -> tuple[list[Picture], list[Picture]]:
@@ -129,8 +129,8 @@ def load_pictures(path: Path) -> tuple[list[Picture], list[Picture]]:
             while f"{kind}/{len(pictures)}/about" in arrays:
                 key = f"{kind}/{len(pictures)}"
                 name, miou = arrays[f"{key}/about"].tolist()
-                shown = (arrays[f"{key}/{part}"] for part in ("image", "truth", "prediction"))
-                pictures.append(Picture(name, *shown, float(miou) if miou else None))
+                image, truth, prediction = (arrays[f"{key}/{part}"] for part in ("image", "truth", "prediction"))
+                pictures.append(Picture(name, image, truth, prediction, float(miou) if miou else None))
         return kept["scene"], kept["tile"]
 
 

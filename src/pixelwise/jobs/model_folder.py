@@ -1,4 +1,4 @@
-"""A model folder is self-contained: weights, architecture, classes, colours, bands and normalisation travel together."""
+"""A model folder is self-contained: architecture, classes, colours, bands and normalisation travel with the weights."""
 
 import hashlib
 import tomllib

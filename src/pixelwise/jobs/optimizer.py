@@ -40,7 +40,7 @@ class MovingAverage:
     The decay rises as (1 + t) / (10 + t) to its final value, so that short runs do not average in their beginning.
     """
 
-    def __init__(self, model: nn.Module, average: nn.Module, decay: float) -> None:
+    def __init__(self, model: Segmenter, average: Segmenter, decay: float) -> None:
         self.model, self.average, self.decay = model, average, decay
         average.load_state_dict(model.state_dict())
         average.requires_grad_(False).eval()
@@ -51,8 +51,8 @@ class MovingAverage:
     def update(self, step: int) -> None:
         """Move the average towards the model after a step, counted from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        sources, targets = [s for s, _ in self._pairs], [t for _, t in self._pairs]
-        torch._foreach_lerp_(targets, sources, 1 - decay)
+        for source, target in self._pairs:
+            target.lerp_(source, 1 - decay)
         for source, target in self._others:
             target.copy_(source)
 

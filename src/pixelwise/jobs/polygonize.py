@@ -107,7 +107,7 @@ def find_parcels(
     if confidence is not None:
         # In pixel coordinates each piece covers exactly its own pixels, so burning numbers gives them back.
         burnt = ((geometry, i + 1) for i, (geometry, _) in enumerate(pieces))
-        number = rasterize(burnt, out_shape=labels.shape, dtype="int32").ravel()
+        number = np.ravel(rasterize(burnt, out_shape=labels.shape, dtype="int32"))
         sums = np.bincount(number, confidence.ravel(), len(pieces) + 1)[1:]
         means = (sums / np.bincount(number, minlength=len(pieces) + 1)[1:] / 254).tolist()
     to_ground = np.array(info.transform[:6]).reshape(2, 3)
@@ -135,7 +135,7 @@ def _class_names(label_map: Path) -> list[str]:
 def _read_labels(info: RasterInfo) -> Integer[np.ndarray, "H W"]:
     if info.crs is None:
         raise DataError(
-            f"{info.path} has no coordinate system, so its parcels have no place and no area. Map a georeferenced scene."
+            f"{info.path} has no coordinate system, so its parcels have no place or area. Map a georeferenced scene."
         )
     if info.count != 1 or np.dtype(info.dtype).kind not in "ui":
         raise DataError(

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import rasterio
 import torch
 from affine import Affine
 from jaxtyping import Bool, Float32, Integer, Shaped, UInt8
@@ -199,7 +200,8 @@ class Predictor:
             "PIXELWISE_TILE": str(tile),
             "PIXELWISE_OVERLAP": str(overlap),
         }
-        with LabelMapWriter(output, reader.info, self.classes, tags=tags, confidence=confidence) as writer:
+        writer = LabelMapWriter(output, reader.info, self.classes, tags=tags, confidence=confidence)
+        with rasterio.Env(GDAL_CACHEMAX=_cache_bytes(reader, tile)), writer:
             # A truncated file lacks its end; better to know now than after hours.
             reader.read(Window(reader.info.height - 1, 0, 1, reader.info.width))
             for strip in predict_strips(
@@ -289,6 +291,12 @@ def _open_array(image: Image.Image | np.ndarray, card: ModelCard) -> ArrayReader
     bands = np.moveaxis(values[..., :wanted], -1, 0)
     valid = holds_data(bands, card.nodata)
     return ArrayReader(bands, valid & (values[..., wanted] != 0) if alpha else valid)
+
+
+def _cache_bytes(reader: RasterReader | ArrayReader, tile: int) -> int:
+    # GDAL would fill a twentieth of the memory. Two rows of tiles are enough to read no block twice, and to write none.
+    pixel = len(reader.info.colour_bands) * np.dtype(reader.info.dtype).itemsize + 3
+    return max(64 << 20, 2 * tile * reader.info.width * pixel)
 
 
 def _grid(card: ModelCard, tile: int | None, overlap: int | None, scales: Sequence[float]) -> tuple[int, int]:

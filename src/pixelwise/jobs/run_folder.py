@@ -15,7 +15,7 @@ from pixelwise.files import ensure_folder, recovered_folder, replacing, replacin
 
 @dataclass(frozen=True)
 class Run:
-    """A folder with ``config.toml``, ``model/`` (the best), ``last/`` (to go on), ``log.jsonl`` and ``metrics.json``."""
+    """A folder: ``config.toml``, ``model/`` (the best), ``last/`` (to go on), ``log.jsonl`` and ``metrics.json``."""
 
     folder: Path
 
@@ -78,7 +78,7 @@ def open_run(config: Config, *, resume: bool) -> Run:
         return Run(folder)
     if not resume:
         raise ConfigError(
-            f"{folder} holds a run already. Go on with it (--resume), or choose another folder (--run, or [run].folder)."
+            f"{folder} holds a run already. Go on with it (--resume), or choose another folder (--run or [run].folder)."
         )
     before = parse_config(tomllib.loads(kept.read_text(encoding="utf-8")), str(kept))
     changed = [
@@ -110,7 +110,7 @@ def open_finished_run(folder: str | Path) -> tuple[Run, Config]:
 
 
 def events_writer(folder: Path) -> Callable[[dict], None]:
-    """Return a function that adds a row of the log to the run's TensorBoard events; it does nothing without the extra."""
+    """Return a function that adds a row of the log to TensorBoard's events; it does nothing without the extra."""
     try:
         from tensorboardX import SummaryWriter
     except ModuleNotFoundError:

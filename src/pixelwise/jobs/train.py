@@ -109,7 +109,7 @@ def train(
             batches(sampler, batch=settings.batch, first=first, last=settings.steps, workers=workers), start=first
         ):
             model.train()
-            # Dropout and drop-path are a function of the step, so that a resumed run draws what an undisturbed one does.
+            # Dropout and drop-path are a function of the step, so a resumed run draws what an undisturbed one does.
             torch.manual_seed(settings.seed * 1_000_003 + step)
             factor = rate_factor(step, steps=settings.steps, warmup=warmup, power=settings.power)
             for group in optimizer.param_groups:

@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Integer, UInt8
@@ -60,7 +61,7 @@ def curves(
         raise MissingExtraError(
             "The report needs matplotlib. Install it with: pip install 'pixelwise[report]'"
         ) from None
-    look = {
+    look: Any = {
         "svg.fonttype": "none",
         "font.family": "sans-serif",
         "font.size": 10,

@@ -1,0 +1,1 @@
+"""Rasters, polygons and tiles: windows, coordinate systems, nodata."""
