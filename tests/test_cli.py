@@ -1,4 +1,5 @@
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -145,9 +146,13 @@ def test_models_lists_every_name_with_the_parameters_of_the_network(pixelwise):
     model = create("segformer-b0", classes=19)
     assert rows[0]["parameters"] == sum(p.numel() for p in model.parameters())
     assert all(a["flops"] < b["flops"] for a, b in pairwise(rows))
+
+
+def test_models_as_a_table_shows_millions_of_parameters(pixelwise, monkeypatch):
+    monkeypatch.setattr("pixelwise.models.list_models", lambda: ["segformer-b0"])
     status, table, _ = pixelwise("models")
     assert status == 0
-    assert all(name in table for name in list_models())
+    assert re.search(r"segformer-b0 +3\.7 M +[0-9.]+$", table, re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", ["check", "train"])

@@ -13,7 +13,7 @@ colours = st.tuples(*[st.integers(0, 255)] * 3).map("#{0[0]:02x}{0[1]:02x}{0[2]:
 
 @st.composite
 def tables(draw, raw):
-    """Draw classes, the raw values of each, and ignored values."""
+    """Draw names of classes, the raw values of each, and ignored values."""
     count = draw(st.integers(1, len(NAMES)))
     found = draw(st.lists(raw, min_size=count, max_size=3 * count + 2, unique=True))
     owners = [
@@ -21,37 +21,37 @@ def tables(draw, raw):
         *draw(st.lists(st.integers(0, count), min_size=len(found) - count, max_size=len(found) - count)),
     ]
     values = {NAMES[i]: [v for v, owner in zip(found, owners, strict=True) if owner == i] for i in range(count)}
-    return make_classes(NAMES[:count]), values, [v for v, owner in zip(found, owners, strict=True) if owner == count]
+    return NAMES[:count], values, [v for v, owner in zip(found, owners, strict=True) if owner == count]
 
 
 @given(tables(numbers), st.randoms(use_true_random=False))
 def test_each_raw_value_becomes_its_class_and_each_ignored_one_is_ignored(case, random):
-    classes, values, ignore = case
-    expected = {v: classes.names.index(name) for name, listed in values.items() for v in listed}
+    names, values, ignore = case
+    expected = {v: names.index(name) for name, listed in values.items() for v in listed}
     expected |= dict.fromkeys(ignore, IGNORE)
     mask = np.array(random.choices(list(expected), k=24), np.int32).reshape(4, 6)
-    indices = make_mask_table(classes, values, ignore).to_indices(mask, "mask.png")
+    indices = make_mask_table(make_classes(names), values, ignore).to_indices(mask, "mask.png")
     assert indices.tolist() == [[expected[v] for v in row] for row in mask.tolist()]
 
 
 @given(tables(colours), st.randoms(use_true_random=False))
 def test_each_colour_becomes_its_class(case, random):
-    classes, values, ignore = case
-    expected = {v: classes.names.index(name) for name, listed in values.items() for v in listed}
+    names, values, ignore = case
+    expected = {v: names.index(name) for name, listed in values.items() for v in listed}
     expected |= dict.fromkeys(ignore, IGNORE)
     drawn = random.choices(list(expected), k=12)
     image = np.array([[int(v[i : i + 2], 16) for v in drawn] for i in (1, 3, 5)], np.uint8).reshape(3, 3, 4)
-    indices = make_mask_table(classes, values, ignore).to_indices(pack_colours(image), "mask.png")
+    indices = make_mask_table(make_classes(names), values, ignore).to_indices(pack_colours(image), "mask.png")
     assert indices.ravel().tolist() == [expected[v] for v in drawn]
 
 
 @given(tables(numbers), numbers, st.integers(0, 23))
 def test_a_value_that_nothing_maps_is_named_with_its_file(case, strange, place):
-    classes, values, ignore = case
+    names, values, ignore = case
     known = [v for listed in values.values() for v in listed] + ignore
     mask = np.full(24, known[0], np.int32)
     mask[place] = strange
-    table = make_mask_table(classes, values, ignore)
+    table = make_mask_table(make_classes(names), values, ignore)
     if strange in known:
         assert (
             table.to_indices(mask.reshape(4, 6), "masks/7.png") != table.to_indices(mask.reshape(4, 6), "")

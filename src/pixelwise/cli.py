@@ -81,7 +81,8 @@ def commands() -> None:
 def demo(output: Path, examples: Path | None, fresh: bool) -> None:
     """Do the whole job on the example scenes.
 
-    Check, train, score, map, draw parcels, report. A demo that was finished is shown again, one that was interrupted goes on.
+    Check, train, score, map, draw parcels, report. A demo that was finished is shown again, one that was
+    interrupted goes on.
 
     \b
     Example:

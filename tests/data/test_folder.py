@@ -82,7 +82,7 @@ def test_hidden_files_and_other_suffixes_are_no_images(tmp_path):
 
 
 def test_a_folder_that_is_missing_or_empty_is_named(tmp_path):
-    with pytest.raises(DataError, match="no folder .*none"):
+    with pytest.raises(DataError, match=r"no folder .*none"):
         find_images(tmp_path / "none")
     with pytest.raises(DataError, match="has no images"):
         find_images(tmp_path)

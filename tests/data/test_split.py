@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from affine import Affine
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 
@@ -87,6 +87,7 @@ def test_the_same_seed_gives_the_same_parts(scenes, split, seed):
     assert [s.name for s in first.training] == [s.name for s in second.training]
 
 
+@settings(max_examples=8)
 @given(st.integers(0, 99), st.sampled_from([0.1, 0.25, 0.5]))
 def test_blocks_of_a_large_scene_give_about_the_share_that_is_wanted(seed, share):
     (part,) = split_scenes([scene("large", 640, 0, 640, 640)], config("block", share), seed=seed).validation
@@ -121,7 +122,7 @@ def test_neighbours_that_share_an_edge_only_may_be_divided():
 
 def test_scenes_that_all_overlap_form_one_group_and_are_an_error():
     scenes = [scene(f"scene {i}", 50, 30 * i, 50, 50) for i in range(4)]
-    with pytest.raises(ConfigError, match="4 scenes .* one group: they overlap"):
+    with pytest.raises(ConfigError, match=r"4 scenes .* one group: they overlap"):
         split_scenes(scenes, config("scene"), seed=0)
 
 

@@ -120,6 +120,16 @@ def holds_data(values: Shaped[np.ndarray, "C h w"], nodata: float | None) -> Boo
     return valid
 
 
+def read_tags(path: str | Path) -> dict[str, str]:
+    """Return the free tags of a raster.
+
+    Raises:
+        DataError: no such file, or not a raster.
+    """
+    with _open(Path(path)) as source:
+        return dict(source.tags())
+
+
 class RasterReader:
     """A raster that any thread may read windows from; each thread has a handle of its own."""
 

@@ -1,21 +1,24 @@
 """Polygons of any vector file and coordinate system, and the labels they give a scene, window by window."""
 
 import importlib
-import math
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 from affine import Affine
-from jaxtyping import Int16, Shaped
+from jaxtyping import Float64, Int, Int16, Shaped
 from rasterio.crs import CRS
 from rasterio.features import rasterize
 from rasterio.warp import transform as transform_points
 
 from pixelwise.errors import DataError, MissingExtraError
 from pixelwise.geo.raster import RasterInfo, Window
+
+BLOCK = 256
+"""Side in pixels of what is drawn at once."""
 
 
 @dataclass(frozen=True)
@@ -51,34 +54,35 @@ def read_polygons(path: str | Path, *, attribute: str | None = None) -> Polygons
     if not path.exists():
         raise DataError(f"There is no file {path}. Mend [data].labels.")
     try:
-        meta, _, wkb, columns = pyogrio.raw.read(
-            path, layer=_polygon_layer(path), columns=[attribute] if attribute else []
-        )
-    except pyogrio.errors.DataSourceError as error:
-        raise DataError(f"{path} cannot be read as polygons: {str(error).splitlines()[0]}.") from None
-    if attribute and attribute not in list(meta["fields"]):
-        listed = ", ".join(pyogrio.read_info(path, layer=_polygon_layer(path))["fields"]) or "none"
-        raise DataError(f"{path} has no column {attribute!r}. Its columns: {listed}. Mend [data].attribute.")
-    if not meta["crs"]:
+        layer = _polygon_layer(path)
+        meta, _, wkb, columns = pyogrio.raw.read(path, layer=layer, columns=[attribute] if attribute else [])
+        if attribute and attribute not in list(meta["fields"]):
+            listed = ", ".join(pyogrio.read_info(path, layer=layer)["fields"]) or "none"
+            raise DataError(f"{path} has no column {attribute!r}. Its columns: {listed}. Mend [data].attribute.")
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise DataError(f"{path} cannot be read as polygons: {reason}. It is corrupt, or not a vector file.") from None
+    crs = meta["crs"] or ""
+    # What GeoPackage has in place of no coordinate system.
+    if not crs or "undefined" in crs.lower():
         raise DataError(
             f"{path} does not say its coordinate system. Assign one in a GIS (for a Shapefile, the .prj file)."
         )
-    geometries = shapely.from_wkb(wkb) if wkb is not None else np.array([], object)
-    invalid = ~(shapely.is_valid(geometries) | shapely.is_missing(geometries))
-    geometries[invalid] = [_areas(shapely, g) for g in shapely.make_valid(geometries[invalid])]
-    kept = ~(shapely.is_missing(geometries) | shapely.is_empty(geometries))
-    types = {kind for kind in map(str, shapely.get_type_id(geometries[kept]))}
-    if types - {"3", "6"}:
-        kind = next(g for g in geometries[kept] if g.geom_type not in ("Polygon", "MultiPolygon")).geom_type
+    geometries = np.array([], object) if wkb is None else shapely.from_wkb(wkb)
+    filled = ~(shapely.is_missing(geometries) | shapely.is_empty(geometries))
+    areal = np.isin(shapely.get_type_id(geometries), (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON))
+    if (filled & ~areal).any():
         raise DataError(
-            f"{path} holds a {kind} among its polygons. Keep polygons only, or buffer the {kind.lower()}s in a GIS."
+            f"{path} holds a {geometries[filled & ~areal][0].geom_type} among its polygons. Keep polygons only; "
+            "in a GIS, points and lines can be buffered and collections exploded."
         )
+    invalid = filled & ~shapely.is_valid(geometries)
+    geometries[invalid] = [_areas(shapely, geometry) for geometry in shapely.make_valid(geometries[invalid])]
+    kept = ~(shapely.is_missing(geometries) | shapely.is_empty(geometries))
     if not kept.any():
         raise DataError(f"{path} holds no polygon. Name the file that holds them in [data].labels.")
-    values = tuple(np.asarray(columns[0], object)[kept].tolist()) if attribute else None
-    return Polygons(
-        path, geometries[kept], values, CRS.from_user_input(meta["crs"]), int(invalid.sum()), int((~kept).sum())
-    )
+    values = tuple(_plain(value) for value in columns[0][kept].tolist()) if attribute else None
+    return Polygons(path, geometries[kept], values, CRS.from_user_input(crs), int(invalid.sum()), int((~kept).sum()))
 
 
 def count_touching(polygons: Polygons, info: RasterInfo) -> int:
@@ -87,19 +91,15 @@ def count_touching(polygons: Polygons, info: RasterInfo) -> int:
     Raises:
         DataError: the scene has no coordinate system.
     """
-    shapely = optional_module("shapely")
-    footprint = shapely.box(0, 0, info.width, info.height)
-    return int(shapely.intersects(_in_pixels(polygons, info), footprint).sum())
+    return len(_in_pixels(polygons, info, 0)[0])
 
 
 @dataclass(frozen=True)
 class PolygonLabels:
-    """The labels that polygons give a scene; any window of it is drawn when asked for.
+    """The labels that polygons give a scene; any window of it is drawn when asked for, by any thread."""
 
-    Shapes are kept in the scene's pixel coordinates, so a window is drawn the same whatever surrounds it.
-    """
-
-    shapes: tuple[Any, ...]
+    shapes: Shaped[np.ndarray, " n"]
+    """Of shapely's Polygon and MultiPolygon, in the scene's pixel coordinates."""
     values: tuple[int, ...]
     tree: Any
     """Finds the shapes near a window."""
@@ -107,17 +107,27 @@ class PolygonLabels:
 
     def read(self, window: Window) -> Int16[np.ndarray, "h w"]:
         """Return class indices and `IGNORE`; a pixel belongs to the shape that holds its centre, later ones on top."""
+        # GDAL's rounding where an outline meets a pixel's centre depends on the window. Whole blocks of a fixed grid
+        # are drawn, so that a pixel has the same class whichever window asks.
         shapely = optional_module("shapely")
-        box = shapely.box(window.left, window.top, window.left + window.width, window.top + window.height)
-        near = np.sort(self.tree.query(box))
-        out = np.full((window.height, window.width), self.background, np.int16)
-        if len(near) == 0:
-            return out
-        return rasterize(
-            [(self.shapes[i], self.values[i]) for i in near],
-            out=out,
-            transform=Affine.translation(window.left, window.top),
-        )
+        bottom, right = window.top + window.height, window.left + window.width
+        top, left = window.top // BLOCK * BLOCK, window.left // BLOCK * BLOCK
+        near = self.tree.query(shapely.box(left - BLOCK, top - BLOCK, right + BLOCK, bottom + BLOCK))
+        lists = dict(zip(near.tolist(), _as_lists(self.shapes[near]), strict=True))
+        blocks = [
+            [self._block(row, column, lists) for column in range(left, right, BLOCK)]
+            for row in range(top, bottom, BLOCK)
+        ]
+        return np.block(blocks)[window.top - top : bottom - top, window.left - left : right - left].copy()
+
+    def _block(self, top: int, left: int, lists: dict[int, dict[str, Any]]) -> Int16[np.ndarray, "b b"]:
+        shapely = optional_module("shapely")
+        out = np.full((BLOCK, BLOCK), self.background, np.int16)
+        near = np.sort(self.tree.query(shapely.box(left, top, left + BLOCK, top + BLOCK))).tolist()
+        if near:
+            shapes = [(lists[i], self.values[i]) for i in near]
+            rasterize(shapes, out=out, transform=Affine.translation(left, top))
+        return out
 
 
 def labels_for_scene(
@@ -141,71 +151,108 @@ def labels_for_scene(
         DataError: the scene has no coordinate system.
     """
     shapely = optional_module("shapely")
-    inside = _in_pixels(polygons, info)
-    near = np.flatnonzero(shapely.intersects(inside, shapely.box(0, 0, info.width, info.height).buffer(256)))
-    shapes = list(inside[near])
+    reach = 0.0
+    if boundary is not None and info.crs is not None:
+        middle = np.array([[info.width / 2, info.height / 2]])
+        reach = 2 * boundary_width * float(np.abs(np.linalg.inv(_pixels_to_metres(info, middle))).max())
+    near, shapes = _in_pixels(polygons, info, reach)
     values = [int(class_of[i]) for i in near]
-    if boundary is not None and len(near):
-        to_metres = _pixels_to_metres(info)
-        outlines = shapely.boundary(inside[near])
-        outlines = shapely.transform(outlines, lambda xy: xy @ to_metres.T)
-        bands = shapely.buffer(outlines, boundary_width / 2, quad_segs=4)
-        back = np.linalg.inv(to_metres)
-        bands = shapely.transform(bands, lambda xy: xy @ back.T)
-        shapes += list(bands)
-        values += [boundary] * len(bands)
-    return PolygonLabels(tuple(shapes), tuple(values), shapely.STRtree(shapes), background)
+    if boundary is not None:
+        shapes = np.concatenate([shapes, _bands(shapes, info, boundary_width)])
+        values += [boundary] * len(near)
+    return PolygonLabels(shapes, tuple(values), shapely.STRtree(shapes), background)
 
 
-def _in_pixels(polygons: Polygons, info: RasterInfo) -> Shaped[np.ndarray, " n"]:
+def _bands(inside: Shaped[np.ndarray, " n"], info: RasterInfo, width: float) -> Shaped[np.ndarray, " n"]:
+    """Return a band of ``width`` metres along the outline of each polygon, all in the scene's pixel coordinates."""
+    shapely = optional_module("shapely")
+    # A large scene in degrees has narrower pixels at one end, so each polygon is measured where it lies.
+    places = shapely.get_coordinates(shapely.centroid(inside)).clip(0, (info.width, info.height))
+    to_metres = _pixels_to_metres(info, places)
+    outlines = _mapped(shapely, shapely.boundary(inside), to_metres)
+    return _mapped(shapely, shapely.buffer(outlines, width / 2, quad_segs=4), np.linalg.inv(to_metres))
+
+
+def _mapped(
+    shapely: ModuleType, geometries: Shaped[np.ndarray, " n"], matrices: Float64[np.ndarray, "n 2 2"]
+) -> Shaped[np.ndarray, " n"]:
+    xy, of = shapely.get_coordinates(geometries, return_index=True)
+    return shapely.set_coordinates(geometries.copy(), np.einsum("nij,nj->ni", matrices[of], xy))
+
+
+def _in_pixels(polygons: Polygons, info: RasterInfo, reach: float) -> tuple[Int[np.ndarray, " n"], np.ndarray]:
+    """Return which polygons touch a scene grown by ``reach`` pixels, and those in its pixel coordinates."""
     if info.crs is None:
         raise DataError(
             f"{info.path} has no coordinate system, so the polygons of {polygons.path} cannot be laid on it. "
             "Georeference the scene, or give masks instead of polygons."
         )
     shapely = optional_module("shapely")
-    inverse = ~info.transform
+    crs = info.crs
 
     def to_pixels(xy: np.ndarray) -> np.ndarray:
-        xs, ys = xy[:, 0], xy[:, 1]
-        if polygons.crs != info.crs:
-            xs, ys = map(np.asarray, transform_points(polygons.crs, info.crs, xs, ys))
-        a, b, c, d, e, f = inverse[:6]
-        columns, rows = a * xs + b * ys + c, d * xs + e * ys + f
-        return np.stack([columns, rows], axis=1)
+        return placed(~info.transform, _transformed(polygons.crs, crs, xy))
 
-    return shapely.transform(polygons.geometries, to_pixels)
+    # Only what lies around the scene is transformed: a file may cover a country, and far away coordinates may have no
+    # place in the scene's system at all. Points inside count too, since a pole has no outline.
+    columns = np.linspace(-reach, info.width + reach, 21)
+    rows = np.linspace(-reach, info.height + reach, 21)
+    grid = np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2)
+    ground = _transformed(crs, polygons.crs, placed(info.transform, grid))
+    ground = ground[np.isfinite(ground).all(axis=1)]
+    if len(ground) == 0:
+        return np.array([], np.int64), np.array([], object)
+    west, south, east, north = *ground.min(axis=0), *ground.max(axis=0)
+    more = 0.1 * max(east - west, north - south)
+    around = shapely.box(west - more, south - more, east + more, north + more)
+    near = np.flatnonzero(shapely.intersects(polygons.geometries, around))
+    inside = shapely.transform(polygons.geometries[near], to_pixels)
+    lost = ~np.isfinite(shapely.bounds(inside)).all(axis=1)
+    inside[lost] = shapely.transform(shapely.intersection(polygons.geometries[near][lost], around), to_pixels)
+    touching = shapely.intersects(inside, shapely.box(-reach, -reach, info.width + reach, info.height + reach))
+    return near[touching], inside[touching]
 
 
-def _pixels_to_metres(info: RasterInfo) -> np.ndarray:
-    """Return the 2x2 matrix from pixel steps to metres on the ground, at the scene's centre.
+def placed(transform: Affine, xy: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, "n 2"]:
+    """Return where a transform puts points, such as pixel corners (column, row) on the ground."""
+    matrix = np.array(transform[:6]).reshape(2, 3)
+    return xy @ matrix[:, :2].T + matrix[:, 2]
+
+
+def _transformed(source: CRS, target: CRS, xy: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, "n 2"]:
+    if source == target or len(xy) == 0:
+        return xy
+    return np.stack(transform_points(source, target, xy[:, 0], xy[:, 1])[:2], axis=1)
+
+
+def _pixels_to_metres(info: RasterInfo, places: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, "n 2 2"]:
+    """Return matrices from pixel steps to metres on the ground, at some places (column, row) of a scene.
 
     Measured on the ellipsoid: degrees, feet and the stretched metres of Web Mercator all come out as metres.
     """
     geod = optional_module("pyproj").Geod(ellps="WGS84")
-    column, row = info.width / 2, info.height / 2
-    corners = [info.transform * corner for corner in ((column, row), (column + 1, row), (column, row + 1))]
     assert info.crs is not None
-    xs, ys = zip(*corners, strict=True)
-    longitudes, latitudes = transform_points(info.crs, CRS.from_epsg(4326), xs, ys)[:2]
-    steps = []
-    for i in (1, 2):
-        azimuth, _, distance = geod.inv(longitudes[0], latitudes[0], longitudes[i], latitudes[i])
-        steps.append((distance * math.sin(math.radians(azimuth)), distance * math.cos(math.radians(azimuth))))
-    return np.array(steps).T
+    corners = np.concatenate([places + offset for offset in ((0, 0), (1, 0), (0, 1))])
+    degrees = _transformed(info.crs, CRS.from_epsg(4326), placed(info.transform, corners))
+    longitudes, latitudes = degrees.T.reshape(2, 3, -1)
+    matrices = np.empty((len(places), 2, 2))
+    for step in (0, 1):
+        azimuth, _, distance = geod.inv(longitudes[0], latitudes[0], longitudes[step + 1], latitudes[step + 1])
+        matrices[:, 0, step] = distance * np.sin(np.radians(azimuth))
+        matrices[:, 1, step] = distance * np.cos(np.radians(azimuth))
+    return matrices
 
 
 def _polygon_layer(path: Path) -> str:
-    pyogrio = optional_module("pyogrio")
-    try:
-        layers = pyogrio.list_layers(path)
-    except pyogrio.errors.DataSourceError as error:
-        raise DataError(f"{path} cannot be read as polygons: {str(error).splitlines()[0]}.") from None
+    layers = optional_module("pyogrio").list_layers(path)
     usable = [name for name, kind in layers if kind is not None and ("Polygon" in kind or kind == "Unknown")]
-    usable = usable or [name for name, _ in layers]
+    if not usable and len(layers) == 1:
+        return layers[0][0]
     if len(usable) != 1:
+        listed = ", ".join(f"{name} of {kind or 'no geometry'}" for name, kind in layers) or "none"
         raise DataError(
-            f"{path} has {len(usable)} layers of polygons ({', '.join(usable)}). Export the one that is meant."
+            f"{path} has {len(usable)} layers of polygons, where one is expected (its layers: {listed}). "
+            "Export the one that is meant to a file of its own."
         )
     return usable[0]
 
@@ -213,6 +260,23 @@ def _polygon_layer(path: Path) -> str:
 def _areas(shapely: ModuleType, geometry: Any) -> Any:
     parts = [part for part in shapely.get_parts(geometry) if part.geom_type in ("Polygon", "MultiPolygon")]
     return shapely.union_all(parts) if parts else None
+
+
+def _as_lists(geometries: Shaped[np.ndarray, " n"]) -> list[dict[str, Any]]:
+    # What shapely's own mapping gives, ten times faster.
+    if len(geometries) == 0:
+        return []
+    _, xy, offsets = optional_module("shapely").to_ragged_array(geometries)
+    nested = xy.tolist()
+    for level in offsets:
+        nested = [nested[first:end] for first, end in pairwise(level.tolist())]
+    kind = "MultiPolygon" if len(offsets) == 3 else "Polygon"
+    return [{"type": kind, "coordinates": coordinates} for coordinates in nested]
+
+
+def _plain(value: Any) -> Any:
+    # Whole numbers come as floats where the column has gaps, or where a Shapefile counts them as real.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def optional_module(name: str) -> ModuleType:

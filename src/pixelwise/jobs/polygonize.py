@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 from jaxtyping import Float64, Integer
 from rasterio.crs import CRS
 from rasterio.features import rasterize, shapes
@@ -16,7 +15,7 @@ from rasterio.warp import transform as transform_points
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.files import replacing
 from pixelwise.geo.label_map import CLASSES_TAG, CONFIDENCE_NODATA, confidence_path
-from pixelwise.geo.raster import RasterInfo, RasterReader, Window, describe
+from pixelwise.geo.raster import RasterInfo, RasterReader, Window, describe, read_tags
 from pixelwise.geo.vector import optional_module
 
 DRIVERS = {".gpkg": "GPKG", ".geojson": "GeoJSON", ".json": "GeoJSON", ".fgb": "FlatGeobuf", ".shp": "ESRI Shapefile"}
@@ -128,8 +127,7 @@ def _measure(geometry: Any, crs: CRS | None) -> tuple[float, float]:
 
 
 def _class_names(label_map: Path) -> list[str]:
-    with rasterio.open(label_map) as source:
-        return json.loads(source.tags().get(CLASSES_TAG, "[]"))
+    return json.loads(read_tags(label_map).get(CLASSES_TAG, "[]"))
 
 
 def _read_labels(info: RasterInfo) -> Integer[np.ndarray, "H W"]:

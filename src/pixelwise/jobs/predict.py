@@ -60,7 +60,13 @@ class Segmentation:
             writer.write(0, self.labels, self.confidence, self.valid)
 
     def overlay(self, opacity: float = 0.5) -> Image.Image:
-        """Return the image under the colours of its classes, whose opacity goes from 0 to 1."""
+        """Return the image under the colours of its classes.
+
+        Raises:
+            ConfigError: an opacity that is not from 0 to 1.
+        """
+        if not 0 <= opacity <= 1:
+            raise ConfigError(f"An overlay's opacity goes from 0 (the image) to 1 (the classes); {opacity} is beyond.")
         labels = np.where(self.valid, self.labels.astype(np.int32), -1)
         return Image.fromarray(overlay(self.picture, labels, self.classes, opacity=opacity))
 

@@ -32,6 +32,10 @@ class Run:
         path = self.folder / "metrics.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
+    def begin(self, config: Config) -> None:
+        """Keep the configuration, complete; from now on the folder is a run."""
+        save_config(config, self.folder / "config.toml")
+
     def write_metrics(self, metrics: dict) -> None:
         """Replace ``metrics.json``."""
         with replacing(self.folder / "metrics.json") as temporary:
@@ -62,7 +66,7 @@ def _row(line: str) -> dict | None:
 
 
 def open_run(config: Config, *, resume: bool) -> Run:
-    """Make a run's folder, or find it again.
+    """Make a run's folder, or find it again; `Run.begin` makes it a run.
 
     Raises:
         ConfigError: the folder holds another run and ``resume`` is not set, or a run of other settings.
@@ -74,7 +78,6 @@ def open_run(config: Config, *, resume: bool) -> Run:
         if folder.exists() and any(folder.iterdir()):
             raise ConfigError(f"{folder} is not empty and holds no run. Choose another [run].folder.")
         ensure_folder(folder)
-        save_config(config, kept)
         return Run(folder)
     if not resume:
         raise ConfigError(

@@ -81,6 +81,7 @@ def train(
         loaded = load_weights(model, config.model.weights, partial=True)
         say(f"Weights: {loaded.layout}, {len(loaded.matched)} tensors; {len(loaded.missing)} start fresh.")
     card = _card(config, classes, training[0], found, model)
+    run.begin(config)
     model.to(device)
     average = MovingAverage(model, copy.deepcopy(model), settings.average)
     rate, decoder_rate = _rates(config)

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import rasterio
 from jaxtyping import Float64, Int64, UInt8
 
 from pixelwise.config import Config
 from pixelwise.errors import ConfigError, PixelwiseError
 from pixelwise.geo.label_map import colourise, to_picture
-from pixelwise.geo.raster import RasterReader, Window, describe
+from pixelwise.geo.raster import RasterReader, Window, describe, read_tags
 from pixelwise.geo.vector import read_polygons
 from pixelwise.jobs.evaluate import Picture, load_pictures
 from pixelwise.jobs.run_folder import open_finished_run
@@ -92,8 +91,7 @@ def _parcel_map(label_map: Path, parcels: Path, classes: Classes) -> ParcelMap |
         return None
     info = describe(label_map)
     step = -(-max(info.height, info.width) // LONGEST)
-    with rasterio.open(label_map) as source:
-        scene = Path(source.tags().get("PIXELWISE_SCENE", ""))
+    scene = Path(read_tags(label_map).get("PIXELWISE_SCENE", ""))
     if scene.is_file():
         values, valid = RasterReader(scene).read(Window(0, 0, info.height, info.width))
         picture = to_picture(values, valid)[::step, ::step]
