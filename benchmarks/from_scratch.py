@@ -5,7 +5,8 @@
 For each seed: `pixelwise train examples/fields.toml` is timed; then transformers' SegFormer-B0 learns from the same
 scenes for as many seconds (AdamW 1e-3, linear warm-up and decay to zero over that time, crops of 256, batch 4, the
 same crops, mirrored and turned by quarters, cross-entropy at full size, as its own documentation trains). Both are
-scored by the same code on the same unseen scenes. The peer is given the crops for nothing: making them is not on its clock.
+scored by the same code on the same unseen scenes. Ours pays for reading, crops and validation; the peer's clock runs
+only in its training steps.
 """
 
 import argparse

@@ -2,7 +2,9 @@
 
 import jaxtyping
 
-jaxtyping.install_import_hook("pixelwise", "beartype.beartype")
+# An int where a float is annotated is no mistake (PEP 484).
+checker = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+jaxtyping.install_import_hook("pixelwise", checker)
 
 import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402

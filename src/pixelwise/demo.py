@@ -61,7 +61,7 @@ def demo(
 
     say(f"2. Training {config.model.name} for {config.train.steps} steps")
     if _finished(config):
-        say(f"   The finished run in {output} is used again. To begin anew: pixelwise demo --fresh")
+        say(f"   The finished run in {output} is used again. To begin anew, add --fresh (make demo DEMO=--fresh).")
     else:
         train(config, resume=True, report=training)
 
@@ -109,7 +109,9 @@ def _finished(config: Config) -> bool:
     try:
         run = open_run(config, resume=True)
     except ConfigError as problem:
-        raise ConfigError(f"{problem} `pixelwise demo --fresh` deletes an earlier demo and begins anew.") from None
+        raise ConfigError(
+            f"{problem} With --fresh (make demo DEMO=--fresh) the demo deletes an earlier one and begins anew."
+        ) from None
     log = run.log
     return bool(log) and log[-1]["step"] >= config.train.steps and (run.folder / "model" / "model.toml").exists()
 

@@ -32,7 +32,7 @@ def shown_training() -> Iterator["Callable[[Progress | str], None]"]:
         return
     bar = Bar(
         TextColumn("Training"),
-        BarColumn(),
+        BarColumn(bar_width=16),
         MofNCompleteColumn(),
         TextColumn("{task.description}"),
         TimeElapsedColumn(),

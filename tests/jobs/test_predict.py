@@ -260,7 +260,7 @@ def test_a_model_of_some_bands_takes_files_like_those_it_was_trained_on(tmp_path
 def test_alpha_is_not_taken_for_a_fourth_band(tmp_path):
     path = write_photo(tmp_path / "photo.png", noise(4, 40, 50))
     predictor = predictor_of()
-    predictor.card = replace(predictor.card, bands=(4, 1, 2), file_bands=4)
+    predictor.card = replace(predictor.card, bands=(4, 1, 2))
     with pytest.raises(DataError, match=r"photo\.png has 3 bands"):
         predictor.segment(path)
 

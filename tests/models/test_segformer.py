@@ -113,7 +113,7 @@ def test_images_below_the_smallest_size_are_refused_with_the_size_that_is_needed
 
 
 def test_another_number_of_bands_is_refused():
-    with pytest.raises(pw.DataError, match="4 bands.*built for 3"):
+    with pytest.raises(pw.DataError, match=r"4 bands.*built for 3"):
         pw.create("segformer-b0", classes=5)(torch.randn(1, 4, 64, 64))
 
 

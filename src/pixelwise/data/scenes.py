@@ -176,8 +176,8 @@ def _class_of_polygons(
         if len(free) != 1:
             raise ConfigError(
                 f"[data].classes leaves {len(free)} classes for the polygons of {data.labels} besides background "
-                f"and boundary ({', '.join(classes.names[i] for i in free) or 'none'}). Name the column that tells them apart with "
-                "[data].attribute, or keep one."
+                f"and boundary ({', '.join(classes.names[i] for i in free) or 'none'}). Name the column that tells "
+                "them apart with [data].attribute, or keep one."
             )
         return np.full(len(polygons.geometries), free[0], np.int16)
     listed = data.values or {name: [name] for name in classes.names}
@@ -187,8 +187,8 @@ def _class_of_polygons(
     if strange:
         more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
         raise DataError(
-            f"{data.labels} has {', '.join(map(repr, strange[:5]))}{more} in the column {data.attribute!r}, which no class "
-            f"has. Map it with [data].values, or mark it ignored with ignore = [{strange[0]!r}]."
+            f"{data.labels} has {', '.join(map(repr, strange[:5]))}{more} in the column {data.attribute!r}, which no "
+            f"class has. Map it with [data].values, or mark it ignored with ignore = [{strange[0]!r}]."
         )
     return np.array([index[str(value)] for value in polygons.values], np.int16)
 

@@ -77,7 +77,7 @@ def read_polygons(path: str | Path, *, attribute: str | None = None) -> Polygons
             "in a GIS, points and lines can be buffered and collections exploded."
         )
     invalid = filled & ~shapely.is_valid(geometries)
-    geometries[invalid] = [_areas(shapely, geometry) for geometry in shapely.make_valid(geometries[invalid])]
+    geometries[invalid] = [areal_parts(geometry) for geometry in shapely.make_valid(geometries[invalid])]
     kept = ~(shapely.is_missing(geometries) | shapely.is_empty(geometries))
     if not kept.any():
         raise DataError(f"{path} holds no polygon. Name the file that holds them in [data].labels.")
@@ -111,14 +111,12 @@ class PolygonLabels:
         # are drawn, so that a pixel has the same class whichever window asks.
         shapely = optional_module("shapely")
         bottom, right = window.top + window.height, window.left + window.width
-        top, left = window.top // BLOCK * BLOCK, window.left // BLOCK * BLOCK
-        near = self.tree.query(shapely.box(left - BLOCK, top - BLOCK, right + BLOCK, bottom + BLOCK))
+        tops = range(window.top // BLOCK * BLOCK, bottom, BLOCK)
+        lefts = range(window.left // BLOCK * BLOCK, right, BLOCK)
+        near = self.tree.query(shapely.box(lefts[0], tops[0], lefts[-1] + BLOCK, tops[-1] + BLOCK))
         lists = dict(zip(near.tolist(), _as_lists(self.shapes[near]), strict=True))
-        blocks = [
-            [self._block(row, column, lists) for column in range(left, right, BLOCK)]
-            for row in range(top, bottom, BLOCK)
-        ]
-        return np.block(blocks)[window.top - top : bottom - top, window.left - left : right - left].copy()
+        drawn = np.block([[self._block(top, left, lists) for left in lefts] for top in tops])
+        return drawn[window.top - tops[0] : bottom - tops[0], window.left - lefts[0] : right - lefts[0]].copy()
 
     def _block(self, top: int, left: int, lists: dict[int, dict[str, Any]]) -> Int16[np.ndarray, "b b"]:
         shapely = optional_module("shapely")
@@ -154,7 +152,7 @@ def labels_for_scene(
     reach = 0.0
     if boundary is not None and info.crs is not None:
         middle = np.array([[info.width / 2, info.height / 2]])
-        reach = 2 * boundary_width * float(np.abs(np.linalg.inv(_pixels_to_metres(info, middle))).max())
+        reach = 2 * boundary_width * float(np.abs(np.linalg.inv(pixels_to_metres(info, middle))).max())
     near, shapes = _in_pixels(polygons, info, reach)
     values = [int(class_of[i]) for i in near]
     if boundary is not None:
@@ -168,7 +166,7 @@ def _bands(inside: Shaped[np.ndarray, " n"], info: RasterInfo, width: float) -> 
     shapely = optional_module("shapely")
     # A large scene in degrees has narrower pixels at one end, so each polygon is measured where it lies.
     places = shapely.get_coordinates(shapely.centroid(inside)).clip(0, (info.width, info.height))
-    to_metres = _pixels_to_metres(info, places)
+    to_metres = pixels_to_metres(info, places)
     outlines = _mapped(shapely, shapely.boundary(inside), to_metres)
     return _mapped(shapely, shapely.buffer(outlines, width / 2, quad_segs=4), np.linalg.inv(to_metres))
 
@@ -191,14 +189,14 @@ def _in_pixels(polygons: Polygons, info: RasterInfo, reach: float) -> tuple[Int[
     crs = info.crs
 
     def to_pixels(xy: np.ndarray) -> np.ndarray:
-        return placed(~info.transform, _transformed(polygons.crs, crs, xy))
+        return placed(~info.transform, transformed(polygons.crs, crs, xy))
 
     # Only what lies around the scene is transformed: a file may cover a country, and far away coordinates may have no
     # place in the scene's system at all. Points inside count too, since a pole has no outline.
     columns = np.linspace(-reach, info.width + reach, 21)
     rows = np.linspace(-reach, info.height + reach, 21)
     grid = np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2)
-    ground = _transformed(crs, polygons.crs, placed(info.transform, grid))
+    ground = transformed(crs, polygons.crs, placed(info.transform, grid))
     ground = ground[np.isfinite(ground).all(axis=1)]
     if len(ground) == 0:
         return np.array([], np.int64), np.array([], object)
@@ -219,13 +217,14 @@ def placed(transform: Affine, xy: Float64[np.ndarray, "n 2"]) -> Float64[np.ndar
     return xy @ matrix[:, :2].T + matrix[:, 2]
 
 
-def _transformed(source: CRS, target: CRS, xy: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, "n 2"]:
+def transformed(source: CRS, target: CRS, xy: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, "n 2"]:
+    """Return points in another coordinate system; infinite where they have no place there."""
     if source == target or len(xy) == 0:
         return xy
     return np.stack(transform_points(source, target, xy[:, 0], xy[:, 1])[:2], axis=1)
 
 
-def _pixels_to_metres(info: RasterInfo, places: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, "n 2 2"]:
+def pixels_to_metres(info: RasterInfo, places: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, "n 2 2"]:
     """Return matrices from pixel steps to metres on the ground, at some places (column, row) of a scene.
 
     Measured on the ellipsoid: degrees, feet and the stretched metres of Web Mercator all come out as metres.
@@ -233,7 +232,7 @@ def _pixels_to_metres(info: RasterInfo, places: Float64[np.ndarray, "n 2"]) -> F
     geod = optional_module("pyproj").Geod(ellps="WGS84")
     assert info.crs is not None
     corners = np.concatenate([places + offset for offset in ((0, 0), (1, 0), (0, 1))])
-    degrees = _transformed(info.crs, CRS.from_epsg(4326), placed(info.transform, corners))
+    degrees = transformed(info.crs, CRS.from_epsg(4326), placed(info.transform, corners))
     longitudes, latitudes = degrees.T.reshape(2, 3, -1)
     matrices = np.empty((len(places), 2, 2))
     for step in (0, 1):
@@ -257,7 +256,9 @@ def _polygon_layer(path: Path) -> str:
     return usable[0]
 
 
-def _areas(shapely: ModuleType, geometry: Any) -> Any:
+def areal_parts(geometry: Any) -> Any:
+    """Return a mended geometry without its points and lines; None where nothing is left."""
+    shapely = optional_module("shapely")
     parts = [part for part in shapely.get_parts(geometry) if part.geom_type in ("Polygon", "MultiPolygon")]
     return shapely.union_all(parts) if parts else None
 

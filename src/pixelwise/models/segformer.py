@@ -199,13 +199,9 @@ class AllMLPDecoder(nn.Module):
 
     def forward(self, features: list[Float[Tensor, "B _ _ _"]]) -> Decoded:
         """Return logits at the stride of the finest map."""
-        size = features[0].shape[-2:]
-        parts = [
-            part if part.shape[-2:] == size else upsample(part, size)
-            for part in (self._fused_part(i, feature) for i, feature in enumerate(features))
-        ]
-        fused = F.relu(self.norm(_sum(parts)))
-        return Decoded(self.classifier(self.dropout(fused)))
+        total = _sum_at_finest([self._fused_part(i, feature) for i, feature in enumerate(features)])
+        fused = F.relu(self.norm(total), inplace=True)
+        return Decoded(_pointwise(self.dropout(fused), self.classifier))
 
     def fused(self) -> nn.Module:
         """Return the same function with the batch norm folded, for inference."""
@@ -233,30 +229,37 @@ class FusedAllMLPDecoder(nn.Module):
         super().__init__()
         scale, shift = _scale_and_shift(decoder.norm)
         self.projections = nn.ModuleList()
-        self.matrices = nn.ModuleList()
+        matrices = []
         for projection, fuse in zip(decoder.projections, decoder.fuse_slices(), strict=True):
             fuse = scale[:, None] * fuse
             if isinstance(projection, nn.Linear):
                 shift = shift + fuse @ projection.bias
                 self.projections.append(nn.Identity())
-                self.matrices.append(_linear(fuse @ projection.weight, None))
+                matrices.append(fuse @ projection.weight)
             else:
-                convolution, norm, relu = projection  # pyright: ignore
-                inner_scale, inner_shift = _scale_and_shift(norm)
-                weight = inner_scale[:, None] * convolution.weight.flatten(1)
-                self.projections.append(nn.Sequential(_linear(weight, inner_shift), relu))
-                self.matrices.append(_linear(fuse, None))
-        self.shift = nn.Parameter(shift)
+                self.projections.append(_folded_projection(projection))
+                matrices.append(fuse)
+        # Upsampling keeps a constant, so the shift is added where the map is smallest.
+        self.matrices = nn.ModuleList([*(_linear(m, None) for m in matrices[:-1]), _linear(matrices[-1], shift)])
         self.classifier = decoder.classifier
 
     def forward(self, features: list[Float[Tensor, "B _ _ _"]]) -> Decoded:
         """Return logits at the stride of the finest map."""
-        size = features[0].shape[-2:]
-        total = self.shift[:, None, None]
-        for feature, projection, matrix in zip(features, self.projections, self.matrices, strict=True):
-            part = matrix(projection(feature.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
-            total = total + (part if part.shape[-2:] == size else upsample(part, size))
-        return Decoded(self.classifier(F.relu(total)))
+        parts = [
+            matrix(projection(feature.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+            for feature, projection, matrix in zip(features, self.projections, self.matrices, strict=True)
+        ]
+        return Decoded(_pointwise(_sum_at_finest(parts).relu_(), self.classifier))
+
+    def train(self, mode: bool = True) -> "FusedAllMLPDecoder":
+        """Refuse training: the batch norm is gone.
+
+        Raises:
+            RuntimeError: training is asked for.
+        """
+        if mode:
+            raise RuntimeError("A fused network is for inference alone. Train the network that it was made from.")
+        return super().train(mode)
 
 
 def _projection(inputs: int, channels: int, release: str) -> nn.Module:
@@ -265,11 +268,29 @@ def _projection(inputs: int, channels: int, release: str) -> nn.Module:
     return nn.Linear(inputs, channels)
 
 
-def _sum(parts: list[Tensor]) -> Tensor:
-    total = parts[0]
-    for part in parts[1:]:
-        total = total + part
+def _folded_projection(projection: nn.Module) -> nn.Module:
+    """mmsegmentation's convolution, batch norm and ReLU, as a linear map and a ReLU over channels-last maps."""
+    assert isinstance(projection, nn.Sequential)
+    convolution, norm = projection[0], projection[1]
+    assert isinstance(convolution, nn.Conv2d)
+    assert isinstance(norm, nn.BatchNorm2d)
+    scale, shift = _scale_and_shift(norm)
+    return nn.Sequential(_linear(scale[:, None] * convolution.weight.flatten(1), shift), nn.ReLU())
+
+
+def _sum_at_finest(parts: list[Tensor]) -> Tensor:
+    """Upsample maps to the size of the first and add them, into one piece of memory: they are the largest here."""
+    size = parts[0].shape[-2:]
+    total = upsample(parts[-1], size)
+    for part in parts[-2::-1]:
+        total = total.add_(part if part.shape[-2:] == size else upsample(part, size))
     return total
+
+
+def _pointwise(image: Tensor, convolution: nn.Conv2d) -> Tensor:
+    """Apply a 1x1 convolution to a channels-last map as the matrix product that it is."""
+    product = F.linear(image.permute(0, 2, 3, 1), convolution.weight.flatten(1), convolution.bias)
+    return product.permute(0, 3, 1, 2)
 
 
 def _scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -306,24 +327,31 @@ def segformer(
     Raises:
         ConfigError: an option that cannot be.
     """
+    if variant not in VARIANTS:
+        raise ConfigError(f"SegFormer has the variants {', '.join(VARIANTS)}, not {variant!r}. Choose one of them.")
     for name, chance in (("drop_path", drop_path), ("dropout", dropout)):
-        if not 0 <= chance < 1:
-            raise ConfigError(f"{architecture.name}: {name} is a chance from 0 to below 1, not {chance}.")
-    if release not in NORM_EPSILONS:
-        raise ConfigError(f"{architecture.name}: release is one of {', '.join(NORM_EPSILONS)}, not {release!r}.")
+        if not isinstance(chance, int | float) or not 0 <= chance < 1:
+            raise ConfigError(f"{architecture.name}: {name} is a chance from 0 to below 1, not {chance!r}.")
+    _require_known(release)
     shape = VARIANTS[variant]
     encoder = MixTransformer(shape, architecture.bands, drop_path)
     decoder = AllMLPDecoder(shape.channels, shape.decoder_channels, architecture.classes, dropout, release)
     encoder.apply(_initialise)
     decoder.apply(_initialise)
     nn.init.normal_(decoder.classifier.weight, std=0.01)
-    model = Segmenter(encoder, decoder, architecture)
+    # The release is recorded even if it is the default: weights saved from here must find the same epsilons again.
+    model = Segmenter(encoder, decoder, replace(architecture, options={**architecture.options, "release": release}))
     set_norm_epsilons(model, release)
     return model
 
 
 def adopt_release(model: Segmenter, release: str) -> None:
-    """Change a SegFormer in place to the norms and decoder of a release; the decoder's projections start fresh."""
+    """Change a SegFormer in place to the norms and decoder of a release; the decoder's projections start fresh.
+
+    Raises:
+        ConfigError: an unknown release.
+    """
+    _require_known(release)
     decoder = model.decoder
     assert isinstance(decoder, AllMLPDecoder)
     if (release == "mmsegmentation") != isinstance(decoder.projections[0], nn.Sequential):
@@ -331,9 +359,14 @@ def adopt_release(model: Segmenter, release: str) -> None:
         assert isinstance(model.encoder, MixTransformer)
         decoder.projections = nn.ModuleList(_projection(c, channels, release) for c in model.encoder.channels)
         decoder.projections.apply(_initialise)
-        decoder.projections.to(decoder.norm.weight.device).train(decoder.training)
+        decoder.projections.to(decoder.norm.weight).train(decoder.training)
     set_norm_epsilons(model, release)
     model.architecture = replace(model.architecture, options={**model.architecture.options, "release": release})
+
+
+def _require_known(release: str) -> None:
+    if release not in tuple(NORM_EPSILONS):
+        raise ConfigError(f"SegFormer's release is one of {', '.join(NORM_EPSILONS)}, not {release!r}.")
 
 
 def set_norm_epsilons(model: Segmenter, release: str) -> None:

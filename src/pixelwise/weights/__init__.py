@@ -5,13 +5,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors.torch import save_file
 from torch import Tensor
 
 from pixelwise.errors import WeightsError
+from pixelwise.files import replacing
 from pixelwise.models import Segmenter
-from pixelwise.models.segformer import MixTransformer, adopt_release
+from pixelwise.models.segformer import VARIANTS, MixTransformer, adopt_release
 from pixelwise.weights import segformer_mmsegmentation, segformer_paper, segformer_transformers
-from pixelwise.weights.files import own_release, plain_state, read_state
+from pixelwise.weights.files import RELEASE_KEY, own_release, plain_state, read_state
 
 LAYOUTS = (segformer_paper, segformer_transformers, segformer_mmsegmentation)
 OWN_LAYOUT = "pixelwise"
@@ -53,9 +55,16 @@ def load_weights(model: Segmenter, source: str | Path | Mapping[str, Tensor], *,
     if layout is not None:
         _require_segformer(model, layout.LAYOUT)
         release, name = layout.RELEASE, layout.LAYOUT
-        converted, unused = layout.convert(state)
+        try:
+            converted, unused = layout.convert(state)
+        except (RuntimeError, IndexError, TypeError):
+            raise WeightsError(
+                f"{where} has the names of {name}, but tensors of shapes that it cannot have. Fetch it again."
+            ) from None
     elif any(key.startswith(("encoder.", "decoder.")) for key in state):
         release, name, unused = None if isinstance(source, Mapping) else own_release(source), OWN_LAYOUT, ()
+        if release is None and "decoder.projections.0.0.weight" in state:
+            release = segformer_mmsegmentation.RELEASE  # the only one with a convolution and a norm there
         converted = {key: (key, tensor) for key, tensor in state.items()}
     else:
         raise WeightsError(
@@ -75,10 +84,12 @@ def load_weights(model: Segmenter, source: str | Path | Mapping[str, Tensor], *,
     encoder_only = not any(key.startswith("decoder.") for key in converted)
     if not partial:
         if wrong:
-            raise WeightsError(_wrong_shape(wrong[0], converted[wrong[0]], ours[wrong[0]], len(wrong), model, where))
+            wrong.sort(key=lambda key: not key.startswith("encoder.embeddings."))
+            raise WeightsError(_wrong_shape(wrong, converted, ours[wrong[0]], model, where))
         lacking = [key for key in missing if not (encoder_only and key.startswith("decoder."))]
         if lacking or unexpected:
-            raise WeightsError(_incomplete(lacking, unexpected, name, model, where))
+            found = _variant(converted)
+            raise WeightsError(_incomplete(lacking, unexpected, name, found, model, where))
     if not fitting:
         raise WeightsError(f"No tensor of {where} ({name}) fits {model.architecture.name}.")
     if release is not None and isinstance(model.encoder, MixTransformer):
@@ -89,33 +100,63 @@ def load_weights(model: Segmenter, source: str | Path | Mapping[str, Tensor], *,
     )
 
 
+def save_weights(model: Segmenter, path: str | Path) -> None:
+    """Write the weights of a network to a ``.safetensors`` file; an older file stays until the new one is whole.
+
+    The file's header keeps the release whose norms the network has, and `load_weights` reads it.
+    """
+    release = model.architecture.options.get("release")
+    header = {"format": "pt"} if release is None else {"format": "pt", RELEASE_KEY: str(release)}
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with replacing(path) as temporary:
+        save_file(state, temporary, metadata=header)
+
+
 def _require_segformer(model: Segmenter, layout: str) -> None:
     if not isinstance(model.encoder, MixTransformer):
         raise WeightsError(f"The weights are of {layout}, but the network is {model.architecture.name}.")
 
 
-def _wrong_shape(ours: str, given: tuple[str, Tensor], wanted: Tensor, count: int, model: Segmenter, where: str) -> str:
-    name, tensor = given
-    others = f" ({count - 1} others differ too)" if count > 1 else ""
+def _wrong_shape(
+    wrong: list[str], converted: dict[str, tuple[str, Tensor]], wanted: Tensor, model: Segmenter, where: str
+) -> str:
+    ours, (name, tensor) = wrong[0], converted[wrong[0]]
+    others = f" ({len(wrong) - 1} others differ too)" if len(wrong) > 1 else ""
     if ours.startswith("decoder.classifier."):
         mend = f"create the model with classes={len(tensor)}, or load with partial=True to start the classifier fresh"
     elif ours.startswith("encoder.embeddings.0.projection.") and tensor.ndim == 4 and len(tensor) == len(wanted):
         mend = f"create the model with bands={tensor.shape[1]}, or load with partial=True to start that layer fresh"
+    elif found := _variant(converted):
+        mend = f"these are weights of another variant, {found}; create that one"
     else:
-        mend = "these are weights of another variant; create that one"
+        mend = "these are weights of another variant or network; create that one"
     return (
         f"{where}: {name} has the shape {list(tensor.shape)}, but {model.architecture.name} "
         f"has {list(wanted.shape)} there{others}. Mend: {mend}."
     )
 
 
-def _incomplete(missing: list[str], unexpected: list[str], layout: str, model: Segmenter, where: str) -> str:
+def _incomplete(
+    missing: list[str], unexpected: list[str], layout: str, found: str | None, model: Segmenter, where: str
+) -> str:
     parts = [
         f"{kind} {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
         for kind, names in (("missing", missing), ("unexpected", unexpected))
         if names
     ]
+    mend = f"They look like {found}: create that" if found != model.architecture.name and found else "Fetch them whole"
     return (
         f"{where} ({layout}) does not fit {model.architecture.name}: {'; '.join(parts)}. "
-        "Create the variant that the weights are of, or load what fits with partial=True."
+        f"{mend}, or load what fits with partial=True."
     )
+
+
+def _variant(converted: dict[str, tuple[str, Tensor]]) -> str | None:
+    """Return the name of the SegFormer that has these channels and depths."""
+    for name, variant in VARIANTS.items():
+        embeddings = [converted.get(f"encoder.embeddings.{i}.projection.weight") for i in range(4)]
+        channels = tuple(len(pair[1]) if pair is not None and pair[1].ndim else 0 for pair in embeddings)
+        depths = tuple(sum(f"encoder.stages.{i}.{j}.norm1.weight" in converted for j in range(99)) for i in range(4))
+        if (channels, depths) == (variant.channels, variant.depths):
+            return f"segformer-{name}"
+    return None

@@ -2,12 +2,13 @@
 
 import json
 import pickle
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -15,6 +16,10 @@ from pixelwise.errors import WeightsError
 
 CONTAINERS = ("state_dict", "model_state_dict", "model")
 """Keys under which training scripts keep the weights beside their own state."""
+PREFIXES = ("module.", "_orig_mod.", "model.")
+"""What wrappers (data parallel, torch.compile, Lightning) put before every name."""
+RELEASE_KEY = "pixelwise.release"
+"""Of the header of our .safetensors files."""
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -40,10 +45,15 @@ def read_state(source: str | Path) -> dict[str, Tensor]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).split("GLOBAL ")[-1].split(" was not")[0].splitlines()[0][:120]
+        # torch names what it refused to run; noise has no such name.
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if refused:
+            raise WeightsError(
+                f"{path} holds more than tensors ({refused[1]}), and reading that could run foreign code. "
+                "Save its state_dict alone, best as .safetensors."
+            ) from None
         raise WeightsError(
-            f"{path} holds more than tensors ({reason}), and reading that could run foreign code. "
-            "Save its state_dict alone, best as .safetensors."
+            f"{path} is damaged, or no file that torch.save wrote. Fetch it again, or save it anew as .safetensors."
         ) from None
     except Exception as error:
         raise WeightsError(
@@ -53,7 +63,7 @@ def read_state(source: str | Path) -> dict[str, Tensor]:
 
 
 def plain_state(loaded: object, where: str) -> dict[str, Tensor]:
-    """Unwrap a checkpoint to its tensors: ``{"state_dict": ...}`` and the like, and the prefix ``module.``.
+    """Unwrap a checkpoint to its tensors: ``{"state_dict": ...}`` and the like, and what wrappers put before names.
 
     Raises:
         WeightsError: no tensors in it.
@@ -66,8 +76,9 @@ def plain_state(loaded: object, where: str) -> dict[str, Tensor]:
     state = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
     if not state:
         raise WeightsError(f"{where} holds no tensors. Save model.state_dict().")
-    while all(name.startswith("module.") for name in state):
-        state = {name.removeprefix("module."): value for name, value in state.items()}
+    for prefix in (*PREFIXES, *PREFIXES):  # twice: wrappers nest in any order
+        if all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state
 
 
@@ -77,8 +88,11 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
             return read_state(folder / name)
         index = folder / f"{name}.index.json"
         if index.exists():
-            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-            return {key: value for shard in shards for key, value in read_state(folder / shard).items()}
+            try:
+                shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            except (ValueError, KeyError, TypeError, AttributeError):
+                raise WeightsError(f"{index} is damaged: it has no weight_map. Fetch the folder again.") from None
+            return {key: value for shard in sorted(shards) for key, value in read_state(folder / shard).items()}
     if (folder / "model" / FOLDER_FILES[0]).exists():
         return read_state(folder / "model" / FOLDER_FILES[0])
     raise WeightsError(
@@ -87,9 +101,20 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
 
 
 def own_release(source: str | Path) -> str | None:
-    """Return the release that a model folder of ours records, or None."""
-    folder = Path(source) if Path(source).is_dir() else Path(source).parent
+    """Return the release that a file or folder of ours records, or None."""
+    path = Path(source)
+    if path.suffix == ".safetensors":
+        with safe_open(path, framework="pt") as opened:
+            recorded = (opened.metadata() or {}).get(RELEASE_KEY)
+        if recorded:
+            return recorded
+    folder = path if path.is_dir() else path.parent
     for card in (folder / "model.toml", folder / "model" / "model.toml"):
         if card.exists():
-            return tomllib.loads(card.read_text(encoding="utf-8"))["architecture"]["options"].get("release")
+            try:
+                return tomllib.loads(card.read_text(encoding="utf-8"))["architecture"].get("options", {}).get("release")
+            except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, AttributeError):
+                raise WeightsError(
+                    f"{card} is damaged: it names no architecture. Restore it, or train again."
+                ) from None
     return None

@@ -1,0 +1,194 @@
+import numpy as np
+import pyogrio
+import pyproj
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+from hypothesis import given
+from hypothesis import strategies as st
+from rasterio.crs import CRS
+from rasterio.features import rasterize
+
+from pixelwise.errors import ConfigError, DataError
+from pixelwise.geo.label_map import CONFIDENCE_NODATA, LabelMapWriter
+from pixelwise.geo.raster import RasterInfo
+from pixelwise.jobs.polygonize import polygonize
+from pixelwise.labels import make_classes
+
+CLASSES = make_classes(["water", "forest", "road"])
+UTM, HERE = CRS.from_epsg(32633), Affine(2, 0, 500_000, 0, -2, 5_000_000)
+
+
+def write(folder, labels, valid=None, confidence=None, crs=UTM, transform=HERE):
+    """Write a label map as prediction does."""
+    height, width = labels.shape
+    info = RasterInfo(folder / "scene.tif", height, width, 3, None, "uint8", None, crs, transform, False)
+    valid = np.ones(labels.shape, bool) if valid is None else valid
+    sure = confidence is not None
+    with LabelMapWriter(folder / "map.tif", info, CLASSES, tags={}, confidence=sure) as writer:
+        writer.write(0, labels.astype(np.uint8), confidence, valid)
+    return folder / "map.tif"
+
+
+def parcels(path):
+    meta, _, wkb, columns = pyogrio.raw.read(path)
+    return (
+        shapely.from_wkb(wkb),
+        dict(zip(meta["fields"].tolist(), columns, strict=True)),
+        CRS.from_user_input(meta["crs"]),
+    )
+
+
+@st.composite
+def maps(draw):
+    shape = draw(st.integers(1, 12)), draw(st.integers(1, 12))
+    rng = np.random.default_rng(draw(st.integers(0, 10**6)))
+    return rng.integers(0, 3, shape), rng.random(shape) < draw(st.sampled_from([0.6, 1.0])), rng.random(shape)
+
+
+@given(maps())
+def test_parcels_give_the_map_back_and_their_areas_are_those_of_their_pixels(tmp_path_factory, case):
+    folder = tmp_path_factory.mktemp("map")
+    labels, valid, _ = case
+    valid[0, 0] = True
+    summary = polygonize(write(folder, labels, valid), folder / "p.gpkg")
+    shapes, columns, crs = parcels(folder / "p.gpkg")
+    burnt = rasterize(
+        zip(shapes, columns["class_id"].tolist(), strict=True), out_shape=labels.shape, transform=HERE, fill=255
+    )
+    np.testing.assert_array_equal(burnt, np.where(valid, labels, 255))
+    assert crs == UTM
+    assert shapely.is_valid(shapes).all()
+    assert summary.parcels == len(shapes)
+    for i, name in enumerate(CLASSES.names):
+        pixels = ((labels == i) & valid).sum()
+        assert columns["area_m2"][columns["class"] == name].sum() == pytest.approx(pixels * 4)
+        assert summary.areas[name] == pytest.approx(pixels * 4)
+    np.testing.assert_allclose(columns["perim_m"], shapely.length(shapes))
+
+
+def pieces(labels):
+    """Number the pixels that join by edges, one flood at a time."""
+    number = np.full(labels.shape, -1)
+    for start in np.ndindex(labels.shape):
+        if number[start] >= 0:
+            continue
+        waiting, own = [start], number.max() + 1
+        while waiting:
+            r, c = waiting.pop()
+            if not (0 <= r < labels.shape[0] and 0 <= c < labels.shape[1]):
+                continue
+            if number[r, c] < 0 and labels[r, c] == labels[start]:
+                number[r, c] = own
+                waiting += [(r + 1, c), (r - 1, c), (r, c + 1), (r, c - 1)]
+    return number
+
+
+@given(maps())
+def test_each_parcel_is_one_flood_of_its_class_and_has_the_mean_confidence_of_its_pixels(tmp_path_factory, case):
+    folder = tmp_path_factory.mktemp("map")
+    labels, _, confidence = case
+    polygonize(write(folder, labels, confidence=confidence.astype(np.float32)), folder / "p.gpkg")
+    shapes, columns, _ = parcels(folder / "p.gpkg")
+    number = pieces(labels)
+    expected = sorted((float((number == i).sum() * 4), confidence[number == i].mean()) for i in range(number.max() + 1))
+    found = sorted(zip(columns["area_m2"].tolist(), columns["confidence"].tolist(), strict=True))
+    assert len(shapes) == len(expected)
+    # One step of the confidence on disk is 1/254.
+    assert [area for area, _ in found] == pytest.approx([area for area, _ in expected])
+    assert sorted(c for _, c in found) == pytest.approx(sorted(c for _, c in expected), abs=0.5 / 254 + 1e-6)
+
+
+def test_a_hole_is_kept(tmp_path):
+    labels = np.zeros((9, 9), int)
+    labels[3:6, 3:6] = 1
+    polygonize(write(tmp_path, labels), tmp_path / "p.gpkg", classes=["water"])
+    shapes, columns, _ = parcels(tmp_path / "p.gpkg")
+    assert len(shapes) == 1
+    assert len(shapes[0].interiors) == 1
+    assert columns["area_m2"].tolist() == [(81 - 9) * 4]
+    assert columns["perim_m"].tolist() == [(36 + 12) * 2]
+
+
+def test_pixels_that_touch_at_a_corner_are_two_parcels(tmp_path):
+    summary = polygonize(write(tmp_path, np.eye(2, dtype=int)), tmp_path / "p.gpkg", classes=["forest"])
+    assert summary.parcels == 2
+
+
+def test_areas_in_degrees_are_geodesic(tmp_path):
+    place = Affine(0.001, 0, 15, 0, -0.001, 60)
+    polygonize(write(tmp_path, np.zeros((40, 30)), crs=CRS.from_epsg(4326), transform=place), tmp_path / "p.gpkg")
+    _, columns, _ = parcels(tmp_path / "p.gpkg")
+    area, perimeter = pyproj.Geod(ellps="WGS84").polygon_area_perimeter([15, 15, 15.03, 15.03], [60, 59.96, 59.96, 60])
+    assert columns["area_m2"][0] == pytest.approx(area, rel=1e-9)
+    assert columns["perim_m"][0] == pytest.approx(perimeter, rel=1e-9)
+
+
+def test_areas_in_feet_are_given_in_square_metres(tmp_path):
+    polygonize(write(tmp_path, np.zeros((10, 10)), crs=CRS.from_epsg(2263)), tmp_path / "p.gpkg")
+    foot = 1200 / 3937
+    assert parcels(tmp_path / "p.gpkg")[1]["area_m2"][0] == pytest.approx(100 * 4 * foot**2)
+
+
+def test_a_geojson_is_in_degrees_and_its_areas_are_those_of_the_map(tmp_path):
+    polygonize(write(tmp_path, np.zeros((10, 10))), tmp_path / "p.geojson")
+    shapes, columns, crs = parcels(tmp_path / "p.geojson")
+    expected = pyproj.Transformer.from_crs(32633, 4326, always_xy=True).transform_bounds(
+        500_000, 4_999_980, 500_020, 5_000_000
+    )
+    assert crs == CRS.from_epsg(4326)
+    assert shapes[0].bounds == pytest.approx(expected, abs=1e-6)
+    assert columns["area_m2"][0] == 400
+
+
+@pytest.mark.parametrize("suffix", ["gpkg", "geojson", "fgb", "shp"])
+def test_every_format_holds_every_parcel(tmp_path, suffix):
+    labels = np.random.default_rng(0).integers(0, 3, (8, 8))
+    summary = polygonize(write(tmp_path, labels), tmp_path / f"p.{suffix}")
+    shapes, columns, _ = parcels(tmp_path / f"p.{suffix}")
+    assert len(shapes) == summary.parcels == pieces(labels).max() + 1
+    assert set(columns["class"]) == set(CLASSES.names)
+
+
+def test_parcels_below_the_smallest_area_are_left_out_and_counted(tmp_path):
+    labels = np.zeros((9, 9), int)
+    labels[1, 1] = labels[4:6, 4] = 1
+    summary = polygonize(write(tmp_path, labels), tmp_path / "p.gpkg", minimum_area=8)
+    assert (summary.parcels, summary.removed) == (2, 1)
+    assert summary.areas["forest"] == 8
+
+
+def test_nodata_in_the_confidence_is_not_in_any_mean(tmp_path):
+    labels, valid = np.zeros((4, 4), int), np.ones((4, 4), bool)
+    valid[:2] = False
+    polygonize(write(tmp_path, labels, valid, np.full((4, 4), 0.5, np.float32)), tmp_path / "p.gpkg")
+    with rasterio.open(tmp_path / "map.confidence.tif") as sure:
+        assert (sure.read(1)[:2] == CONFIDENCE_NODATA).all()
+    assert parcels(tmp_path / "p.gpkg")[1]["confidence"].tolist() == [pytest.approx(127 / 254)]
+
+
+def test_a_map_without_data_gives_an_empty_file(tmp_path):
+    path = write(tmp_path, np.zeros((4, 4), int), np.zeros((4, 4), bool))
+    assert polygonize(path, tmp_path / "p.gpkg").parcels == 0
+    assert len(parcels(tmp_path / "p.gpkg")[0]) == 0
+
+
+def test_an_unknown_suffix_or_class_is_an_error_that_lists_the_known_ones(tmp_path):
+    path = write(tmp_path, np.zeros((4, 4), int))
+    with pytest.raises(ConfigError, match=r"\.gpkg, \.geojson"):
+        polygonize(path, tmp_path / "p.kml")
+    with pytest.raises(ConfigError, match="no class 'lake'; it has water, forest, road"):
+        polygonize(path, tmp_path / "p.gpkg", classes=["lake"])
+    assert not (tmp_path / "p.gpkg").exists()
+
+
+def test_a_map_without_a_place_and_a_picture_are_errors(tmp_path):
+    with pytest.raises(DataError, match="coordinate system"):
+        polygonize(write(tmp_path, np.zeros((4, 4), int), crs=None), tmp_path / "p.gpkg")
+    with rasterio.open(
+        tmp_path / "rgb.tif", "w", driver="GTiff", height=4, width=4, count=3, dtype="uint8", crs=UTM, transform=HERE
+    ) as out:
+        out.write(np.zeros((3, 4, 4), np.uint8))
+    with pytest.raises(DataError, match="no label map"):
+        polygonize(tmp_path / "rgb.tif", tmp_path / "p.gpkg")

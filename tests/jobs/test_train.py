@@ -1,0 +1,167 @@
+import numpy as np
+import pytest
+import rasterio
+import torch
+from affine import Affine
+
+from pixelwise.config import Config
+from pixelwise.errors import ConfigError, PixelwiseError
+from pixelwise.jobs import train as job
+from pixelwise.jobs.model_folder import load_model
+from pixelwise.jobs.run_folder import Run, open_finished_run
+from pixelwise.jobs.train import Progress, train
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """Four images of noise, of which bright pixels are one class and dark ones the other."""
+    folder = tmp_path_factory.mktemp("scenes")
+    rng = np.random.default_rng(0)
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir()
+    for i in range(4):
+        mask = np.kron(rng.integers(0, 2, (4, 4)), np.ones((16, 16), int))
+        image = (mask * 100 + rng.integers(0, 100, (3, 64, 64))).astype(np.uint8)
+        for kind, bands in (("images", image), ("masks", mask[None].astype(np.uint8))):
+            shape = {"count": len(bands), "height": 64, "width": 64, "dtype": "uint8"}
+            place = Affine.translation(1, 1)
+            with rasterio.open(folder / kind / f"{i}.tif", "w", driver="GTiff", transform=place, **shape) as out:
+                out.write(bands)
+    return folder
+
+
+def config(scenes, run, **settings):
+    settings = {"steps": 6, "batch": 2, "crop": 64, "evaluate_every": 2, "workers": 0, "device": "cpu"} | settings
+    data = {"images": scenes / "images", "labels": scenes / "masks", "classes": ["dark", "bright"], "validation": 0.25}
+    return Config.model_validate(
+        {
+            "data": data,
+            "train": {"dice": 0.5, "average": 0.9} | settings,
+            "predict": {"tile": 64, "overlap": 0},
+            "run": {"folder": run},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(scenes, tmp_path_factory):
+    return train(config(scenes, tmp_path_factory.mktemp("runs") / "whole"))
+
+
+def weights(run):
+    return (run.folder / "model" / "model.safetensors").read_bytes()
+
+
+def last(run):
+    return run.load_last()
+
+
+def without_time(rows):
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+class StoppedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 5])
+def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(scenes, tmp_path, undisturbed, step):
+    def stop(progress):
+        if isinstance(progress, Progress) and progress.step == step:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        train(config(scenes, tmp_path / "run"), report=stop)
+    run = train(config(scenes, tmp_path / "run"), resume=True)
+    assert weights(run) == weights(undisturbed)
+    for key in ("model", "average"):
+        for name, tensor in last(run)[key].items():
+            assert torch.equal(tensor, last(undisturbed)[key][name]), name
+    assert without_time(run.log) == without_time(undisturbed.log)
+
+
+def test_another_number_of_workers_gives_the_same_bits(scenes, tmp_path, undisturbed):
+    run = train(config(scenes, tmp_path / "run", workers=3))
+    assert weights(run) == weights(undisturbed)
+    assert without_time(run.log) == without_time(undisturbed.log)
+
+
+def test_another_seed_gives_other_weights(scenes, tmp_path, undisturbed):
+    assert weights(train(config(scenes, tmp_path / "run", seed=1))) != weights(undisturbed)
+
+
+def test_the_log_has_a_row_per_step_and_scores_at_the_evaluations(undisturbed):
+    rows = undisturbed.log
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in rows if "mIoU" in row] == [2, 4, 6]
+    assert all(np.isfinite(row["loss"]) for row in rows)
+    assert rows[-1]["learning_rate"] < rows[0]["learning_rate"]
+
+
+def test_the_card_keeps_the_statistics_of_the_training_pixels(scenes, undisturbed):
+    _, card, _ = load_model(undisturbed.folder)
+    _, kept = open_finished_run(undisturbed.folder)
+    _, training, validation = job.open_parts(kept)
+    assert (len(training), len(validation)) == (3, 1)
+    pixels = []
+    for scene in training:
+        with rasterio.open(scene.info.path) as source:
+            pixels.append(source.read().reshape(3, -1).astype(np.float64))
+    pixels = np.concatenate(pixels, axis=1)
+    np.testing.assert_allclose(card.mean, pixels.mean(axis=1))
+    np.testing.assert_allclose(card.std, pixels.std(axis=1))
+    assert card.classes.names == ("dark", "bright")
+    assert (card.bands, card.dtype, card.tile, card.overlap) == ((1, 2, 3), "uint8", 64, 0)
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(scenes, undisturbed):
+    before = weights(undisturbed)
+    with pytest.raises(ConfigError, match="holds a run already.*--resume"):  # noqa: RUF043
+        train(config(scenes, undisturbed.folder))
+    assert weights(undisturbed) == before
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(scenes, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="not empty and holds no run"):
+        train(config(scenes, tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_resuming_with_other_settings_names_what_changed(scenes, undisturbed):
+    with pytest.raises(ConfigError, match=r"other settings \(\[train\]\.batch\)"):
+        train(config(scenes, undisturbed.folder, batch=3), resume=True)
+
+
+def test_resuming_a_finished_run_changes_nothing(scenes, undisturbed):
+    before = weights(undisturbed)
+    run = train(config(scenes, undisturbed.folder), resume=True)
+    assert weights(run) == before
+    assert len(run.log) == 6
+
+
+def test_a_last_row_of_the_log_that_a_kill_cut_short_is_left_out(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"ste')
+    run = Run(tmp_path)
+    assert run.log == [{"step": 1}, {"step": 2}]
+    run.rewind_log(1)
+    assert (tmp_path / "log.jsonl").read_text() == '{"step": 1}\n'
+
+
+def test_class_weights_of_another_length_are_an_error(scenes, tmp_path):
+    with pytest.raises(ConfigError, match="3 numbers for 2 classes"):
+        train(config(scenes, tmp_path / "run", class_weights=[1.0, 2.0, 3.0]))
+
+
+def test_a_device_that_is_not_there_is_an_error(scenes, tmp_path):
+    with pytest.raises(ConfigError, match="device"):
+        train(config(scenes, tmp_path / "run", device="cuda:77"))
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_says_what_to_do(scenes, tmp_path, monkeypatch):
+    def broken(logits, mask, **options):
+        return logits.sum() * float("nan")
+
+    monkeypatch.setattr(job, "segmentation_loss", broken)
+    with pytest.raises(PixelwiseError, match=r"loss is nan at step 0.*learning_rate"):
+        train(config(scenes, tmp_path / "run"))
