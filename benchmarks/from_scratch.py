@@ -77,6 +77,7 @@ def score(result: Evaluation) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, help="of ours; none: as in examples/fields.toml")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "from_scratch.json")
     arguments = parser.parse_args()
     base = load_config(EXAMPLES / "fields.toml")
@@ -85,21 +86,22 @@ def main() -> None:
     rows = []
     for seed in range(arguments.seeds):
         with tempfile.TemporaryDirectory() as folder:
-            settings = base.train.model_copy(update={"seed": seed})
+            steps = arguments.steps or base.train.steps
+            settings = base.train.model_copy(update={"seed": seed, "steps": steps, "evaluate_every": None})
             config = base.model_copy(update={"train": settings, "run": RunConfig(folder=Path(folder) / "run")})
             started = time.monotonic()
             run = train(config)
             seconds = time.monotonic() - started
             _, card, _ = load_model(run.folder)
             ours = score(evaluate(run.folder, test))
-            peer, steps = train_peer(config, card, seconds, seed)
+            peer, peer_steps = train_peer(config, card, seconds, seed)
             peer.architecture = replace(card.architecture, name="transformers")
             theirs = score(evaluate_scenes(peer, test_scenes, card, config.predict))
         row = {
             "seed": seed,
             "seconds": seconds,
-            "pixelwise": {"steps": config.train.steps, **ours},
-            "transformers": {"steps": steps, **theirs},
+            "pixelwise": {"steps": steps, **ours},
+            "transformers": {"steps": peer_steps, **theirs},
         }
         rows.append(row)
         print(json.dumps(row), flush=True)

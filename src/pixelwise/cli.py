@@ -159,7 +159,8 @@ def train(config: Path | None, resume: bool, folder: Path | None, print_config: 
         return
     if config is None:
         raise click.UsageError("Name a configuration, or ask for one with --print-config.")
-    with _interruptible(f"`pixelwise train {config} --resume` goes on from the last saved step."):
+    again = f"{config} --run {folder}" if folder else config
+    with _interruptible(f"`pixelwise train {again} --resume` goes on from the last saved step."):
         from pixelwise.config import RunConfig, load_config
         from pixelwise.jobs.train import train
         from pixelwise.progress import shown_training
@@ -246,7 +247,8 @@ def predict(
       pixelwise predict runs/street photos results
     """
     with _interruptible("What was not finished has not been written."):
-        from pixelwise.jobs.predict import load, predict_folder
+        from pixelwise.jobs.predict import load
+        from pixelwise.jobs.prediction_folder import predict_folder
         from pixelwise.progress import shown_share
 
         predictor = load(model, device=device)

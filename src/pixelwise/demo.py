@@ -66,7 +66,7 @@ def demo(
         train(config, resume=True, report=training)
 
     say("3. Scores on the test scenes")
-    scores = evaluate(output, test).scores
+    scores = evaluate(output, examples / "fields_test.toml").scores
     say(f"   mIoU {scores.miou or 0:.3f}, {scores.pixel_accuracy or 0:.1%} of the pixels right")
     for each in scores.classes:
         say(f"   {each.name:12} IoU {'absent' if each.iou is None else f'{each.iou:.3f}'}")

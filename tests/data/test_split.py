@@ -43,7 +43,7 @@ def scene(name, top, left, height, width, crs=UTM, pixel=1.0):
 @st.composite
 def lists_of_scenes(draw):
     """Draw overlapping scenes on one pixel grid of one coordinate system."""
-    number = st.integers(0, 150)
+    number = st.integers(-80, 80)
     return [
         scene(f"scene {i}", draw(number), draw(number), draw(st.integers(1, 90)), draw(st.integers(1, 90)))
         for i in range(draw(st.integers(2, 6)))

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixelwise.data.stats import balanced_weights, merge_statistics, no_statistics, normalize, statistics_of
+from pixelwise.data.stats import balanced_weights, merge_statistics, no_statistics, statistics_of
+from pixelwise.geo.raster import normalize
 
 
 @st.composite

@@ -155,3 +155,54 @@ def test_other_bands_are_stretched_over_their_valid_pixels():
     shown = to_picture(values, valid)
     assert (shown.min(), shown.max()) == (0, 255)
     assert abs(int(shown[10, 0, 0]) - 127) < 4
+
+
+def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path):
+    resource = pytest.importorskip("resource")
+    labels, confidence, valid = random_map(600, 700)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill():
+        with LabelMapWriter(tmp_path / "m.tif", header(600, 700), CLASSES, tags={}, confidence=True) as writer:
+            writer.write(0, labels, confidence, valid)
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(ConfigError, match="disk full"):
+            fill()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_map_takes_what_belonged_to_the_older_one_away(tmp_path):
+    labels, confidence, valid = random_map(20, 30)
+    for sure in (True, False):
+        with LabelMapWriter(tmp_path / "m.tif", header(20, 30), CLASSES, tags={}, confidence=sure) as writer:
+            writer.write(0, labels, confidence if sure else None, valid)
+        left = sorted(each.name for each in tmp_path.iterdir())
+        assert left == (["m.confidence.tif", "m.tif"] if sure else ["m.tif"])
+        (tmp_path / "m.tif.ovr").write_bytes(b"overviews")
+
+
+def test_a_map_of_256_classes_has_all_their_colours(tmp_path):
+    classes = make_classes([f"class {i}" for i in range(256)])
+    with LabelMapWriter(tmp_path / "m.tif", header(1, 2), classes, tags={}) as writer:
+        writer.write(0, np.array([[0, 255]], np.uint8), None, np.ones((1, 2), bool))
+    with rasterio.open(tmp_path / "m.tif") as made:
+        colours = made.colormap(1)
+    assert tuple(colours[i][:3] for i in range(256)) == classes.palette
+
+
+def test_the_nodata_of_256_classes_is_kept_in_a_png_of_16_bits(tmp_path):
+    classes = make_classes([f"class {i}" for i in range(256)])
+    write_palette_png(tmp_path / "x.png", np.array([[255, 65535]], np.uint16), classes)
+    assert np.asarray(Image.open(tmp_path / "x.png")).tolist() == [[255, 65535]]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [np.nan, np.inf, 7.0])
+def test_a_picture_of_nothing_or_of_one_value_can_be_shown(value):
+    shown = to_picture(np.full((1, 3, 4), value, np.float32), np.zeros((3, 4), bool))
+    assert shown.shape == (3, 4, 3)
+    assert len(np.unique(shown)) == 1

@@ -1,4 +1,6 @@
 import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 
-from pixelwise.errors import DataError
+from pixelwise.errors import DataError, MissingExtraError
 from pixelwise.geo.raster import RasterInfo, Window
 from pixelwise.geo.vector import Polygons, count_touching, labels_for_scene, read_polygons
 
@@ -156,7 +158,7 @@ def write(path, geometries, columns=None, crs="EPSG:32633", kind="Polygon"):
 @pytest.mark.parametrize("name", ["p.gpkg", "p.shp", "p.geojson", "p.fgb"])
 def test_all_formats_give_the_same_labels_and_values(tmp_path, name):
     info = scene()
-    boxes = [shapely.box(x, 10 + x / 2, x + 15, 50) for x in (5, 30, 55)]
+    boxes = [shapely.box(x, 10 + x // 5, x + 15, 50) for x in (5, 30, 55)]
     found = read_polygons(
         write(tmp_path / name, [on_ground(box, info) for box in boxes], {"kind": ["a", "b", "c"]}), attribute="kind"
     )
@@ -206,3 +208,116 @@ def test_a_file_without_polygons_or_that_is_none_or_missing_is_named(tmp_path):
     for name in ("empty.geojson", "text.geojson", "none.gpkg"):
         with pytest.raises(DataError, match=name):
             read_polygons(tmp_path / name)
+
+
+@given(st.integers(0, 10**6))
+def test_a_window_of_a_large_scene_is_the_same_also_where_outlines_meet_the_centres_of_pixels(seed):
+    rng = np.random.default_rng(seed)
+    info = scene(1500, 1500)
+    # Corners at whole pixels, so that slanting edges pass exactly through many centres.
+    triangles = [shapely.Polygon(rng.integers(0, 1500, (3, 2))) for _ in range(6)]
+    found = [on_ground(triangle, info) for triangle in triangles if triangle.area > 1]
+    labels = draw(polygons(found), info, list(range(1, len(found) + 1)))
+    expected = whole(labels, info)
+    for top, left in rng.integers(0, 1400, (4, 2)).tolist():
+        np.testing.assert_array_equal(labels.read(Window(top, left, 100, 100)), expected[top:, left:][:100, :100])
+
+
+def test_threads_read_the_same_labels():
+    info = scene(600, 600)
+    found = [on_ground(shapely.Point(x, x).buffer(60), info) for x in range(0, 600, 30)]
+    labels = draw(polygons(found), info, boundary=2, boundary_width=5.0)
+    windows = [Window(top, left, 150, 150) for top in range(0, 450, 50) for left in range(0, 450, 50)]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(labels.read, windows))
+    for window, read in zip(windows, together, strict=True):
+        np.testing.assert_array_equal(read, labels.read(window))
+
+
+def test_a_wide_band_reaches_into_the_scene_from_a_polygon_far_outside():
+    fine = scene(60, 80, transform=Affine(0.1, 0, 500_000, 0, -0.1, 4_983_000))
+    outside = on_ground(shapely.box(-600, -100, -400, 200), fine)
+    drawn = whole(draw(polygons([outside]), fine, boundary=2, boundary_width=88.0), fine)
+    # 40 metres away, and half of 88 metres wide: 4 metres are left, which are 40 pixels.
+    assert (drawn[:, :39] == 2).all()
+    assert (drawn[:, 41:] == 0).all()
+
+
+def test_a_polygon_of_half_the_earth_ends_where_its_meridian_crosses_the_scene():
+    info = scene()
+    half = shapely.box(-180, -90, 15.0005, 90)
+    drawn = whole(draw(polygons([half], CRS.from_epsg(4326)), info), info)
+    x, _ = pyproj.Transformer.from_crs(4326, 32633, always_xy=True).transform(15.0005, 45.0)
+    assert 10 < x - 500_000 < 70
+    for row in drawn:
+        assert (row == 1).sum() == pytest.approx(x - 500_000, abs=1)
+        assert row.tolist() == sorted(row.tolist(), reverse=True)
+
+
+def test_a_band_is_as_wide_in_the_north_of_a_tall_scene_in_degrees_as_in_its_south():
+    degrees = CRS.from_epsg(4326)
+    info = scene(1200, 400, degrees, Affine(0.05, 0, 0, 0, -0.05, 70))
+    found = [on_ground(shapely.box(200, top, 600, top + 100), info) for top in (50, 1050)]
+    drawn = whole(draw(polygons(found, degrees), info, boundary=2, boundary_width=100_000.0), info)
+    geod = pyproj.Geod(ellps="WGS84")
+    for row in (100, 1100):
+        latitude = 70 - 0.05 * (row + 0.5)
+        pixel = geod.inv(10, latitude, 10.05, latitude)[2]
+        assert (drawn[row] == 2).sum() == pytest.approx(100_000 / pixel, abs=1)
+
+
+def test_scenes_that_are_south_up_or_rotated_have_their_labels_in_place():
+    box = shapely.box(10, 20, 30, 50)
+    expected = np.zeros((60, 80), np.int16)
+    expected[20:50, 10:30] = 1
+    for transform in (
+        Affine(1, 0, 500_000, 0, 1, 4_983_000),
+        Affine.translation(500_000, 4_983_000) @ Affine.rotation(30),
+    ):
+        info = scene(transform=transform)
+        np.testing.assert_array_equal(whole(draw(polygons([on_ground(box, info)]), info), info), expected)
+
+
+def test_whole_numbers_stay_whole_in_a_column_with_gaps(tmp_path):
+    square = {"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 0]]]}
+    features = [{"type": "Feature", "properties": {"code": code}, "geometry": square} for code in (7, None, 9)]
+    (tmp_path / "p.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    found = read_polygons(tmp_path / "p.geojson", attribute="code")
+    assert [repr(value) for value in found.values or ()] == ["7", "None", "9"]
+    assert found.crs == CRS.from_epsg(4326)
+
+
+def test_two_layers_of_polygons_are_an_error_that_lists_them_and_a_layer_of_points_is_none(tmp_path):
+    path = tmp_path / "p.gpkg"
+    for layer, shape in (("posts", shapely.Point(0, 0)), ("fields", shapely.box(0, 0, 1, 1))):
+        wkb = shapely.to_wkb(np.array([shape], object))
+        pyogrio.raw.write(path, wkb, [], [], layer=layer, geometry_type=shape.geom_type, crs="EPSG:32633")
+    assert len(read_polygons(path).geometries) == 1
+    pyogrio.raw.write(path, wkb, [], [], layer="woods", geometry_type="Polygon", crs="EPSG:32633")
+    with pytest.raises(DataError, match=r"2 layers of polygons.*fields of Polygon, woods of Polygon"):
+        read_polygons(path)
+
+
+@pytest.mark.filterwarnings("ignore:'crs' was not provided")
+def test_a_geopackage_of_an_undefined_system_is_an_error(tmp_path):
+    with pytest.raises(DataError, match=r"p\.gpkg does not say its coordinate system"):
+        read_polygons(write(tmp_path / "p.gpkg", [shapely.box(0, 0, 1, 1)], crs=None))
+
+
+def test_a_truncated_geopackage_is_named(tmp_path):
+    path = write(tmp_path / "p.gpkg", [shapely.box(i, 0, i + 1, 1) for i in range(2000)])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(DataError, match=r"p\.gpkg cannot be read"):
+        read_polygons(path)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_a_polygon_with_a_corner_that_is_no_number_is_dropped(tmp_path):
+    broken = shapely.Polygon([(0, 0), (np.nan, 1), (1, 1)])
+    assert read_polygons(write(tmp_path / "p.gpkg", [broken, shapely.box(0, 0, 1, 1)])).dropped == 1
+
+
+def test_without_the_extra_the_message_says_how_to_install_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyogrio", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'pixelwise\[geo\]'"):
+        read_polygons(tmp_path / "p.gpkg")

@@ -1,12 +1,20 @@
-"""A network of one convolution, for tests of what happens around a network."""
+"""A network of one convolution and images of noise, for tests of what happens around a network."""
 
+from pathlib import Path
+
+import numpy as np
+import rasterio
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
 from pixelwise.jobs.model_folder import ModelCard
+from pixelwise.jobs.predict import Predictor
 from pixelwise.labels import make_classes
 from pixelwise.models import Architecture, Decoded, Segmenter
+
+NORTH_UP = rasterio.Affine(2, 0, 500_000, 0, -2, 4_600_000)
 
 
 class Encoder(nn.Module):
@@ -51,3 +59,31 @@ def card_of(
         overlap=overlap,
         **more,
     )
+
+
+def predictor_of(*, bands: int = 3, classes: int = 3, seed: int = 0, **card: object) -> Predictor:
+    network = small_network(bands=bands, classes=classes, seed=seed)
+    return Predictor(network, card_of(network, **card), "0123abcd")
+
+
+def noise(bands: int, height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(1, 256, (bands, height, width), np.uint8)
+
+
+def write_scene(path: Path, values: np.ndarray, *, transform=NORTH_UP, crs=32616, **options) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    bands, height, width = values.shape
+    options = {"driver": "GTiff", "dtype": values.dtype, "crs": crs, "transform": transform, **options}
+    with rasterio.open(path, "w", height=height, width=width, count=bands, **options) as file:
+        file.write(values)
+    return path
+
+
+def write_photo(path: Path, values: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.moveaxis(values, 0, -1)).save(path)
+    return path
+
+
+def runs(predictor: Predictor) -> int:
+    return len(predictor.model.encoder.seen)

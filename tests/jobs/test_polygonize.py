@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pyogrio
 import pyproj
@@ -126,9 +128,19 @@ def test_areas_in_degrees_are_geodesic(tmp_path):
 
 
 def test_areas_in_feet_are_given_in_square_metres(tmp_path):
-    polygonize(write(tmp_path, np.zeros((10, 10)), crs=CRS.from_epsg(2263)), tmp_path / "p.gpkg")
+    # In the middle of New York; the unit of its state plane is the US survey foot.
+    place = Affine(2, 0, 984_000, 0, -2, 200_000)
+    polygonize(write(tmp_path, np.zeros((10, 10)), crs=CRS.from_epsg(2263), transform=place), tmp_path / "p.gpkg")
     foot = 1200 / 3937
-    assert parcels(tmp_path / "p.gpkg")[1]["area_m2"][0] == pytest.approx(100 * 4 * foot**2)
+    assert parcels(tmp_path / "p.gpkg")[1]["area_m2"][0] == pytest.approx(100 * 4 * foot**2, rel=1e-6)
+
+
+def test_areas_in_web_mercator_are_those_on_the_ground(tmp_path):
+    x, y = pyproj.Transformer.from_crs(4326, 3857, always_xy=True).transform(15.0, 60.0)
+    place = Affine(2, 0, x, 0, -2, y)
+    polygonize(write(tmp_path, np.zeros((10, 10)), crs=CRS.from_epsg(3857), transform=place), tmp_path / "p.gpkg")
+    # Web Mercator stretches lengths at 60 degrees by 2; the ellipsoid takes some thousandths off.
+    assert parcels(tmp_path / "p.gpkg")[1]["area_m2"][0] == pytest.approx(400 / 4, rel=0.01)
 
 
 def test_a_geojson_is_in_degrees_and_its_areas_are_those_of_the_map(tmp_path):
@@ -192,3 +204,80 @@ def test_a_map_without_a_place_and_a_picture_are_errors(tmp_path):
         out.write(np.zeros((3, 4, 4), np.uint8))
     with pytest.raises(DataError, match="no label map"):
         polygonize(tmp_path / "rgb.tif", tmp_path / "p.gpkg")
+
+
+@given(maps(), st.sampled_from([HERE, HERE @ Affine.rotation(30), Affine(2, 0, 500_000, 0, 2, 5_000_000)]))
+def test_parcels_are_valid_and_never_overlap_north_up_south_up_or_rotated(tmp_path_factory, case, transform):
+    folder = tmp_path_factory.mktemp("map")
+    labels, valid, _ = case
+    polygonize(write(folder, labels, valid, transform=transform), folder / "p.gpkg")
+    shapes, columns, _ = parcels(folder / "p.gpkg")
+    assert shapely.is_valid(shapes).all()
+    assert columns["area_m2"].sum() == pytest.approx(valid.sum() * 4, rel=1e-6)
+    assert shapely.union_all(shapes).area == pytest.approx(valid.sum() * 4, rel=1e-6)
+
+
+def test_a_geojson_follows_its_standard_and_neighbours_still_meet(tmp_path):
+    # 40 km wide: its straight edges are metres away from straight ones in degrees.
+    labels = np.zeros((20, 400), int)
+    labels[10:] = 1
+    labels[9, 200] = labels[10, 100] = 2
+    place = Affine(100, 0, 500_000, 0, -100, 7_000_000)
+    polygonize(write(tmp_path, labels, transform=place), tmp_path / "p.geojson")
+    content = json.loads((tmp_path / "p.geojson").read_text())
+    assert "crs" not in content
+    shapes = parcels(tmp_path / "p.geojson")[0]
+    assert shapely.is_valid(shapes).all()
+    assert all(shape.exterior.is_ccw for shape in shapes)
+    geod = pyproj.Geod(ellps="WGS84")
+    gaps = [ring for part in shapely.get_parts(shapely.union_all(shapes)) for ring in part.interiors]
+    overlaps = shapely.intersection(shapes[0], shapes[1:])
+    between = [shapely.Polygon(gap) for gap in gaps] + overlaps.tolist()
+    # A thousandth of the pixels along the border, at most.
+    assert sum(abs(geod.geometry_area_perimeter(each)[0]) for each in between) < 400 * 100**2 / 1000
+
+
+def test_any_raster_of_whole_numbers_is_a_map_whose_classes_are_called_by_their_numbers(tmp_path):
+    labels = np.array([[10, 10, 70], [10, 30, 70]], np.int16)
+    with rasterio.open(
+        tmp_path / "m.tif", "w", driver="GTiff", height=2, width=3, count=1, dtype="int16", crs=UTM, transform=HERE
+    ) as out:
+        out.write(labels, 1)
+    summary = polygonize(tmp_path / "m.tif", tmp_path / "p.gpkg")
+    assert summary.areas == {"class 10": 12, "class 30": 4, "class 70": 8}
+    assert polygonize(tmp_path / "m.tif", tmp_path / "p.gpkg", classes=["class 70"]).parcels == 1
+    assert parcels(tmp_path / "p.gpkg")[1]["class_id"].tolist() == [70]
+
+
+def test_a_number_that_the_tags_do_not_name_is_kept(tmp_path):
+    path = write(tmp_path, np.full((3, 3), 7))
+    assert polygonize(path, tmp_path / "p.gpkg").areas == {"water": 0, "forest": 0, "road": 0, "class 7": 36}
+
+
+def test_a_damaged_tag_is_an_error(tmp_path):
+    path = write(tmp_path, np.zeros((3, 3), int))
+    with rasterio.open(path, "r+") as out:
+        out.update_tags(PIXELWISE_CLASSES="water, forest")
+    with pytest.raises(DataError, match="PIXELWISE_CLASSES"):
+        polygonize(path, tmp_path / "p.gpkg")
+
+
+@pytest.mark.parametrize("suffix", ["gpkg", "geojson", "fgb", "shp"])
+def test_an_older_output_is_replaced_as_a_whole_and_an_empty_one_can_be_written(tmp_path, suffix):
+    path = write(tmp_path, np.random.default_rng(0).integers(0, 3, (8, 8)))
+    polygonize(path, tmp_path / f"p.{suffix}")
+    names = sorted(each.name for each in tmp_path.iterdir())
+    (tmp_path / "p.qix").write_bytes(b"an older index")
+    for smallest, count in ((5.0, None), (1e9, 0)):
+        made = polygonize(path, tmp_path / f"p.{suffix}", minimum_area=smallest)
+        shapes = parcels(tmp_path / f"p.{suffix}")[0]
+        assert (0 if shapes is None else len(shapes)) == made.parcels
+        assert count is None or made.parcels == count
+    left = sorted(each.name for each in tmp_path.iterdir() if suffix == "shp" or each.suffix != ".qix")
+    assert left == names
+
+
+def test_a_folder_in_place_of_the_output_is_an_error(tmp_path):
+    (tmp_path / "p.gpkg").mkdir()
+    with pytest.raises(ConfigError, match="is a folder"):
+        polygonize(write(tmp_path, np.zeros((3, 3), int)), tmp_path / "p.gpkg")

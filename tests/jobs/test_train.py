@@ -52,10 +52,6 @@ def weights(run):
     return (run.folder / "model" / "model.safetensors").read_bytes()
 
 
-def last(run):
-    return run.load_last()
-
-
 def without_time(rows):
     return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
 
@@ -74,9 +70,10 @@ def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(scenes, tmp_pa
         train(config(scenes, tmp_path / "run"), report=stop)
     run = train(config(scenes, tmp_path / "run"), resume=True)
     assert weights(run) == weights(undisturbed)
+    found, expected = run.load_last(), undisturbed.load_last()
     for key in ("model", "average"):
-        for name, tensor in last(run)[key].items():
-            assert torch.equal(tensor, last(undisturbed)[key][name]), name
+        for name, tensor in found[key].items():
+            assert torch.equal(tensor, expected[key][name]), name
     assert without_time(run.log) == without_time(undisturbed.log)
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float32, Int16
 
 from pixelwise.config import AugmentConfig
 from pixelwise.data.scenes import Crop
-from pixelwise.data.stats import normalize
+from pixelwise.geo.raster import normalize
 from pixelwise.labels import IGNORE
 
 

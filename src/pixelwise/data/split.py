@@ -88,7 +88,7 @@ def overlapping_groups(scenes: Sequence[RasterInfo]) -> list[list[int]]:
 def _box(scene: RasterInfo, in_degrees: bool) -> tuple[float, float, float, float] | None:
     if scene.crs is None:
         return None
-    corners = [scene.transform * corner for corner in _corners(scene)]
+    corners = [scene.transform @ corner for corner in _corners(scene)]
     xs, ys = [x for x, _ in corners], [y for _, y in corners]
     box = (min(xs), min(ys), max(xs), max(ys))
     return transform_bounds(scene.crs, "EPSG:4326", *box) if in_degrees else box
@@ -153,11 +153,13 @@ def _split_by_block(scenes: Sequence[Scene], data: DataConfig, rng: np.random.Ge
     for scene, grid in zip(scenes, grids, strict=True):
         for top in range(0, scene.info.height, 1024):
             strip = Window(top, 0, min(1024, scene.info.height - top), scene.info.width)
-            rows, columns = np.broadcast_arrays(*grid.indices(strip))
-            pairs, counts = np.unique(np.stack([rows.ravel(), columns.ravel()]), axis=1, return_counts=True)
-            for (row, column), count in zip(pairs.T, counts, strict=True):
-                block = (grid.name, int(row), int(column))
-                blocks[block] = blocks.get(block, 0) + int(count)
+            rows, columns = grid.indices(strip)
+            # As one number each: pairs are sorted fifty times slower.
+            keys, counts = np.unique(rows * (1 << 32) + columns, return_counts=True)
+            for key, count in zip(keys.tolist(), counts.tolist(), strict=True):
+                row = (key + (1 << 31)) >> 32
+                block = (grid.name, row, key - (row << 32))
+                blocks[block] = blocks.get(block, 0) + count
     if len(blocks) < 2:
         raise ConfigError(f"A block of {data.block} pixels covers all of {data.images}. Make [data].block smaller.")
     order = sorted(blocks)

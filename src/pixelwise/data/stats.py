@@ -1,10 +1,9 @@
-"""Statistics of bands, streamed; and the normalisation made of them."""
+"""Statistics of bands and classes, streamed."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64, Shaped
+from jaxtyping import Bool, Float64, Int64, Shaped
 
 
 @dataclass(frozen=True)
@@ -47,21 +46,6 @@ def merge_statistics(a: BandStatistics, b: BandStatistics) -> BandStatistics:
         a.mean + apart * (b.count / count),
         a.deviations + b.deviations + apart**2 * (a.count * b.count / count),
     )
-
-
-def normalize(
-    values: Shaped[np.ndarray, "C h w"],
-    valid: Bool[np.ndarray, "h w"],
-    mean: Sequence[float],
-    std: Sequence[float],
-) -> Float32[np.ndarray, "C h w"]:
-    """Bring raw values to mean 0 and standard deviation 1 per band; pixels without data become 0, the mean."""
-    offset = np.asarray(mean, np.float32)[:, None, None]
-    scale = (1 / np.asarray(std, np.float64)).astype(np.float32)[:, None, None]
-    out = (values.astype(np.float32) - offset) * scale
-    if not valid.all():
-        out[:, ~valid] = 0
-    return out
 
 
 def balanced_weights(pixels: Int64[np.ndarray, " K"]) -> Float64[np.ndarray, " K"]:

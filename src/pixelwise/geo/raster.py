@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import rasterio
 from affine import Affine
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Float32, Shaped
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -199,6 +199,21 @@ class RasterReader:
         if not hasattr(self._handles, "source"):
             self._handles.source = _open(self.info.path)
         return self._handles.source
+
+
+def normalize(
+    values: Shaped[np.ndarray, "C h w"],
+    valid: Bool[np.ndarray, "h w"],
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Float32[np.ndarray, "C h w"]:
+    """Bring raw values to mean 0 and standard deviation 1 per band; pixels without data become 0, the mean."""
+    offset = np.asarray(mean, np.float32)[:, None, None]
+    scale = (1 / np.asarray(std, np.float64)).astype(np.float32)[:, None, None]
+    out = (values.astype(np.float32) - offset) * scale
+    if not valid.all():
+        out[:, ~valid] = 0
+    return out
 
 
 def _open(path: Path) -> rasterio.DatasetReader:

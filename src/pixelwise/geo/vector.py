@@ -34,7 +34,7 @@ class Polygons:
     mended: int
     """How many were invalid as drawn."""
     dropped: int
-    """How many were empty, or had no area left when mended."""
+    """How many were empty or not finite, or had no area left when mended."""
 
 
 def read_polygons(path: str | Path, *, attribute: str | None = None) -> Polygons:
@@ -59,16 +59,19 @@ def read_polygons(path: str | Path, *, attribute: str | None = None) -> Polygons
         if attribute and attribute not in list(meta["fields"]):
             listed = ", ".join(pyogrio.read_info(path, layer=layer)["fields"]) or "none"
             raise DataError(f"{path} has no column {attribute!r}. Its columns: {listed}. Mend [data].attribute.")
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+        geometries = np.array([], object) if wkb is None else shapely.from_wkb(wkb)
+    except (RuntimeError, shapely.errors.GEOSException) as error:  # all that pyogrio raises is a RuntimeError
+        reason = str(error).splitlines()[0].split(";")[0].rstrip(".")
         raise DataError(f"{path} cannot be read as polygons: {reason}. It is corrupt, or not a vector file.") from None
-    crs = meta["crs"] or ""
-    # What GeoPackage has in place of no coordinate system.
-    if not crs or "undefined" in crs.lower():
+    # GeoPackage names an undefined system where there is none.
+    if not meta["crs"] or "undefined" in meta["crs"].lower():
         raise DataError(
             f"{path} does not say its coordinate system. Assign one in a GIS (for a Shapefile, the .prj file)."
         )
-    geometries = np.array([], object) if wkb is None else shapely.from_wkb(wkb)
+    crs = CRS.from_user_input(meta["crs"])
+    check_on_earth(crs, path)
+    xy, of = shapely.get_coordinates(geometries, return_index=True)
+    geometries[of[~np.isfinite(xy).all(axis=1)]] = None
     filled = ~(shapely.is_missing(geometries) | shapely.is_empty(geometries))
     areal = np.isin(shapely.get_type_id(geometries), (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON))
     if (filled & ~areal).any():
@@ -82,7 +85,7 @@ def read_polygons(path: str | Path, *, attribute: str | None = None) -> Polygons
     if not kept.any():
         raise DataError(f"{path} holds no polygon. Name the file that holds them in [data].labels.")
     values = tuple(_plain(value) for value in columns[0][kept].tolist()) if attribute else None
-    return Polygons(path, geometries[kept], values, CRS.from_user_input(crs), int(invalid.sum()), int((~kept).sum()))
+    return Polygons(path, geometries[kept], values, crs, int(invalid.sum()), int((~kept).sum()))
 
 
 def count_touching(polygons: Polygons, info: RasterInfo) -> int:
@@ -185,14 +188,14 @@ def _in_pixels(polygons: Polygons, info: RasterInfo, reach: float) -> tuple[Int[
             f"{info.path} has no coordinate system, so the polygons of {polygons.path} cannot be laid on it. "
             "Georeference the scene, or give masks instead of polygons."
         )
-    shapely = optional_module("shapely")
-    crs = info.crs
+    check_on_earth(info.crs, info.path)
+    shapely, crs = optional_module("shapely"), info.crs
 
     def to_pixels(xy: np.ndarray) -> np.ndarray:
         return placed(~info.transform, transformed(polygons.crs, crs, xy))
 
-    # Only what lies around the scene is transformed: a file may cover a country, and far away coordinates may have no
-    # place in the scene's system at all. Points inside count too, since a pole has no outline.
+    # Only what lies around the scene is transformed: a file may cover a country, and coordinates far away may have no
+    # place in the scene's system at all. Points inside the scene count too, since a pole is on no outline.
     columns = np.linspace(-reach, info.width + reach, 21)
     rows = np.linspace(-reach, info.height + reach, 21)
     grid = np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2)
@@ -200,13 +203,17 @@ def _in_pixels(polygons: Polygons, info: RasterInfo, reach: float) -> tuple[Int[
     ground = ground[np.isfinite(ground).all(axis=1)]
     if len(ground) == 0:
         return np.array([], np.int64), np.array([], object)
-    west, south, east, north = *ground.min(axis=0), *ground.max(axis=0)
-    more = 0.1 * max(east - west, north - south)
-    around = shapely.box(west - more, south - more, east + more, north + more)
+    low, high = ground.min(axis=0), ground.max(axis=0)
+    size = float((high - low).max())
+    around = shapely.box(*low - 0.1 * size, *high + 0.1 * size)
     near = np.flatnonzero(shapely.intersects(polygons.geometries, around))
-    inside = shapely.transform(polygons.geometries[near], to_pixels)
-    lost = ~np.isfinite(shapely.bounds(inside)).all(axis=1)
-    inside[lost] = shapely.transform(shapely.intersection(polygons.geometries[near][lost], around), to_pixels)
+    inside = polygons.geometries[near]
+    beyond = ~shapely.contains(around, inside)
+    inside[beyond] = [areal_parts(part) for part in shapely.intersection(inside[beyond], around)]
+    if polygons.crs != crs:
+        # A long straight edge is not straight in another system.
+        inside = shapely.segmentize(inside, size / 16)
+    inside = shapely.transform(inside, to_pixels)
     touching = shapely.intersects(inside, shapely.box(-reach, -reach, info.width + reach, info.height + reach))
     return near[touching], inside[touching]
 
@@ -224,13 +231,26 @@ def transformed(source: CRS, target: CRS, xy: Float64[np.ndarray, "n 2"]) -> Flo
     return np.stack(transform_points(source, target, xy[:, 0], xy[:, 1])[:2], axis=1)
 
 
+def check_on_earth(crs: CRS, path: Path) -> None:
+    """See that coordinates have a place on the ground.
+
+    Raises:
+        DataError: they are local, such as those of a drawing.
+    """
+    if not (crs.is_geographic or crs.is_projected):
+        raise DataError(
+            f"{path} has a local coordinate system, whose place on the ground is unknown. Georeference it in a GIS."
+        )
+
+
 def pixels_to_metres(info: RasterInfo, places: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, "n 2 2"]:
     """Return matrices from pixel steps to metres on the ground, at some places (column, row) of a scene.
 
     Measured on the ellipsoid: degrees, feet and the stretched metres of Web Mercator all come out as metres.
     """
-    geod = optional_module("pyproj").Geod(ellps="WGS84")
     assert info.crs is not None
+    check_on_earth(info.crs, info.path)
+    geod = optional_module("pyproj").Geod(ellps="WGS84")
     corners = np.concatenate([places + offset for offset in ((0, 0), (1, 0), (0, 1))])
     degrees = transformed(info.crs, CRS.from_epsg(4326), placed(info.transform, corners))
     longitudes, latitudes = degrees.T.reshape(2, 3, -1)
@@ -277,6 +297,8 @@ def _as_lists(geometries: Shaped[np.ndarray, " n"]) -> list[dict[str, Any]]:
 
 def _plain(value: Any) -> Any:
     # Whole numbers come as floats where the column has gaps, or where a Shapefile counts them as real.
+    if isinstance(value, float) and np.isnan(value):
+        return None
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

@@ -1,24 +1,30 @@
 """From a label map to land parcels."""
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Integer
+from jaxtyping import Integer
 from rasterio.crs import CRS
 from rasterio.features import rasterize, shapes
-from rasterio.warp import transform as transform_points
 
 from pixelwise.errors import ConfigError, DataError
-from pixelwise.files import replacing
+from pixelwise.files import ensure_folder, replacing
 from pixelwise.geo.label_map import CLASSES_TAG, CONFIDENCE_NODATA, confidence_path
 from pixelwise.geo.raster import RasterInfo, RasterReader, Window, describe, read_tags
-from pixelwise.geo.vector import optional_module
+from pixelwise.geo.vector import areal_parts, check_on_earth, optional_module, pixels_to_metres, placed, transformed
 
 DRIVERS = {".gpkg": "GPKG", ".geojson": "GeoJSON", ".json": "GeoJSON", ".fgb": "FlatGeobuf", ".shp": "ESRI Shapefile"}
+DEGREES = CRS.from_epsg(4326)
+TRUE_TO_GROUND = 0.01
+"""A map is measured on its plane while its pixels are within this share of their area on the ground."""
+EDGE_PIXELS = 16
+"""Longest edge, in pixels, that is moved to another coordinate system by its ends alone."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +64,13 @@ def polygonize(
     """Turn a label map into parcels: one polygon for each connected piece of a class, holes kept.
 
     Pixels belong together where they share an edge. Areas are geodesic where the map's coordinate system is in
-    degrees. A GeoJSON is in degrees, as RFC 7946 has it; the other formats keep the map's coordinate system.
+    degrees, or is in metres that are not those on the ground (Web Mercator). A GeoJSON is in degrees, as RFC 7946 has
+    it; the other formats keep the map's coordinate system.
 
     Args:
-        label_map: a map that pixelwise wrote, or any georeferenced raster of one band of whole numbers.
-        output: .gpkg, .geojson, .fgb or .shp.
+        label_map: a map that pixelwise wrote, or any georeferenced raster of one band of whole numbers. Nodata and
+            negative numbers give no parcel.
+        output: .gpkg, .geojson, .fgb or .shp; an older file of that name is replaced.
         minimum_area: in square metres; smaller parcels are left out.
         classes: names of the classes to keep; None: all.
 
@@ -74,18 +82,22 @@ def polygonize(
     output, label_map = Path(output), Path(label_map)
     if output.suffix.lower() not in DRIVERS:
         raise ConfigError(f"{output}: parcels are written as {', '.join(DRIVERS)}. Let the name end in one of them.")
+    if output.is_dir():
+        raise ConfigError(f"{output} is a folder, and no file can take its name. Choose another output.")
+    ensure_folder(output.parent)
     info = describe(label_map)
-    names = _class_names(label_map)
     labels = _read_labels(info)
-    names = names or [f"class {i}" for i in range(int(labels.max(initial=0)) + 1)]
-    unknown = [name for name in classes or [] if name not in names]
+    names = _class_names(label_map, labels)
+    unknown = [name for name in classes or [] if name not in names.values()]
     if unknown:
-        raise ConfigError(f"{label_map} has no class {unknown[0]!r}; it has {', '.join(names)}.")
-    wanted = {i for i, name in enumerate(names) if classes is None or name in classes}
+        raise ConfigError(f"{label_map} has no class {unknown[0]!r}; it has {', '.join(names.values())}.")
+    wanted = {i: name for i, name in names.items() if classes is None or name in classes}
     found = [parcel for parcel in find_parcels(info, labels, _read_confidence(info)) if parcel.class_index in wanted]
     kept = [parcel for parcel in found if parcel.area >= minimum_area]
-    _write(kept, names, info, output)
-    areas = {name: sum(p.area for p in kept if p.class_index == i) for i, name in enumerate(names) if i in wanted}
+    _write(kept, wanted, info, output)
+    areas = dict.fromkeys(wanted.values(), 0.0)
+    for parcel in kept:
+        areas[wanted[parcel.class_index]] += parcel.area
     return ParcelSummary(output, len(kept), len(found) - len(kept), areas)
 
 
@@ -109,25 +121,37 @@ def find_parcels(
         number = np.ravel(rasterize(burnt, out_shape=labels.shape, dtype="int32"))
         sums = np.bincount(number, confidence.ravel(), len(pieces) + 1)[1:]
         means = (sums / np.bincount(number, minlength=len(pieces) + 1)[1:] / 254).tolist()
-    to_ground = np.array(info.transform[:6]).reshape(2, 3)
-    for (geometry, value), mean in zip(pieces, means, strict=True):
-        placed = shapely.transform(geometry, lambda xy: xy @ to_ground[:, :2].T + to_ground[:, 2])
-        area, perimeter = _measure(placed, info.crs)
-        yield Parcel(placed, value, area, perimeter, mean)
+    geometries = shapely.transform([geometry for geometry, _ in pieces], lambda xy: placed(info.transform, xy))
+    areas, perimeters = _measure(geometries, info)
+    for i, (_, value) in enumerate(pieces):
+        yield Parcel(geometries[i], value, float(areas[i]), float(perimeters[i]), means[i])
 
 
-def _measure(geometry: Any, crs: CRS | None) -> tuple[float, float]:
-    """Return square metres and metres: on the ellipsoid for degrees, on the plane otherwise."""
+def _measure(geometries: np.ndarray, info: RasterInfo) -> tuple[np.ndarray, np.ndarray]:
+    """Return square metres and metres: on the plane where it is true to the ground, else on the ellipsoid."""
+    shapely, crs = optional_module("shapely"), info.crs
     assert crs is not None
-    if crs.is_geographic:
-        area, perimeter = optional_module("pyproj").Geod(ellps="WGS84").geometry_area_perimeter(geometry)
-        return abs(area), perimeter
-    metres = float(crs.linear_units_factor[1])
-    return geometry.area * metres**2, geometry.length * metres
+    if crs.is_projected:
+        metres = float(crs.linear_units_factor[1])
+        middle = np.array([[info.width / 2, info.height / 2]])
+        ground = abs(np.linalg.det(pixels_to_metres(info, middle))[0])
+        if abs(abs(info.transform.determinant) * metres**2 / ground - 1) < TRUE_TO_GROUND:
+            return shapely.area(geometries) * metres**2, shapely.length(geometries) * metres
+    geod = optional_module("pyproj").Geod(ellps="WGS84")
+    degrees = shapely.transform(geometries, lambda xy: transformed(crs, DEGREES, xy))
+    measured = np.array([geod.geometry_area_perimeter(geometry) for geometry in degrees])
+    return np.abs(measured[:, 0]), measured[:, 1]
 
 
-def _class_names(label_map: Path) -> list[str]:
-    return json.loads(read_tags(label_map).get(CLASSES_TAG, "[]"))
+def _class_names(label_map: Path, labels: Integer[np.ndarray, "H W"]) -> dict[int, str]:
+    """Return the names in the map's tags, and one like 'class 3' for any other number in it."""
+    tag = read_tags(label_map).get(CLASSES_TAG, "[]")
+    try:
+        names = dict(enumerate(map(str, json.loads(tag))))
+    except (json.JSONDecodeError, TypeError):
+        raise DataError(f"{label_map} has the tag {CLASSES_TAG} = {tag!r}, which is no list of names.") from None
+    present = np.unique(labels[labels >= 0]).tolist()
+    return dict(sorted(({i: f"class {i}" for i in present} | names).items()))
 
 
 def _read_labels(info: RasterInfo) -> Integer[np.ndarray, "H W"]:
@@ -135,12 +159,15 @@ def _read_labels(info: RasterInfo) -> Integer[np.ndarray, "H W"]:
         raise DataError(
             f"{info.path} has no coordinate system, so its parcels have no place or area. Map a georeferenced scene."
         )
+    check_on_earth(info.crs, info.path)
     if info.count != 1 or np.dtype(info.dtype).kind not in "ui":
         raise DataError(
             f"{info.path} is no label map: it has {info.count} bands of {info.dtype}, not one of whole numbers. "
             "Name a map that `pixelwise predict` wrote."
         )
     values, valid = RasterReader(info.path).read(Window(0, 0, info.height, info.width))
+    if values.max(initial=0, where=valid) > np.iinfo(np.int32).max:
+        raise DataError(f"{info.path} holds numbers above {np.iinfo(np.int32).max}, which are too large for labels.")
     # shapes() knows few types; int32 holds every label.
     return np.where(valid, values[0].astype(np.int32), np.int32(-1))
 
@@ -156,15 +183,14 @@ def _read_confidence(info: RasterInfo) -> Integer[np.ndarray, "H W"] | None:
     return np.where(values[0] == CONFIDENCE_NODATA, 0, values[0])
 
 
-def _write(parcels: Sequence[Parcel], names: Sequence[str], info: RasterInfo, output: Path) -> None:
-    pyogrio, shapely = optional_module("pyogrio"), optional_module("shapely")
+def _write(parcels: Sequence[Parcel], names: dict[int, str], info: RasterInfo, output: Path) -> None:
     driver = DRIVERS[output.suffix.lower()]
     geometries = np.array([parcel.geometry for parcel in parcels], object)
     crs = info.crs
     assert crs is not None
     if driver == "GeoJSON":
-        geometries = shapely.transform(geometries, lambda xy: _to_degrees(xy, crs)) if len(parcels) else geometries
-        crs = CRS.from_epsg(4326)
+        geometries, crs = _in_degrees(geometries, info), DEGREES
+    # Names of at most ten letters, which is all that a Shapefile keeps.
     columns = {
         "class": np.array([names[parcel.class_index] for parcel in parcels], object),
         "class_id": np.array([parcel.class_index for parcel in parcels], np.int32),
@@ -172,28 +198,47 @@ def _write(parcels: Sequence[Parcel], names: Sequence[str], info: RasterInfo, ou
         "perim_m": np.array([parcel.perimeter for parcel in parcels], np.float64),
         "confidence": np.array([np.nan if p.confidence is None else p.confidence for p in parcels], np.float64),
     }
-    # A Shapefile is several files that only GDAL can name, and it has no atomic form: it is written in place.
-    if driver == "ESRI Shapefile":
-        _write_file(pyogrio, shapely, output, geometries, columns, crs, driver)
+    if driver != "ESRI Shapefile":
+        with replacing(output) as temporary:
+            _write_file(temporary, output, geometries, columns, crs)
         return
-    with replacing(output) as temporary:
-        _write_file(pyogrio, shapely, temporary, geometries, columns, crs, driver, layer=output.stem)
+    # A Shapefile is several files, whose names belong together.
+    with TemporaryDirectory(prefix=".", dir=output.parent) as folder:
+        _write_file(Path(folder) / output.name, output, geometries, columns, crs)
+        for index in (".qix", ".sbn", ".sbx"):
+            output.with_suffix(index).unlink(missing_ok=True)
+        for part in Path(folder).iterdir():
+            os.replace(part, output.with_name(part.name))
 
 
-def _write_file(
-    pyogrio, shapely, path: Path, geometries, columns, crs: CRS, driver: str, layer: str | None = None
-) -> None:
-    pyogrio.raw.write(
-        path,
-        shapely.to_wkb(geometries) if len(geometries) else np.array([], object),
-        list(columns.values()),
-        list(columns),
-        geometry_type="Polygon",
-        crs=crs.to_wkt(),
-        driver=driver,
-        layer=layer,
-    )
+def _write_file(path: Path, output: Path, geometries: np.ndarray, columns: dict[str, np.ndarray], crs: CRS) -> None:
+    pyogrio, shapely = optional_module("pyogrio"), optional_module("shapely")
+    driver = DRIVERS[output.suffix.lower()]
+    precise = {"RFC7946": "YES", "COORDINATE_PRECISION": "10"} if driver == "GeoJSON" else None
+    try:
+        pyogrio.raw.write(
+            path,
+            shapely.to_wkb(geometries) if len(geometries) else geometries,
+            list(columns.values()),
+            list(columns),
+            geometry_type="Unknown" if driver == "GeoJSON" else "Polygon",
+            crs=crs.to_wkt(),
+            driver=driver,
+            layer=output.stem,
+            layer_options=precise,
+        )
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError) as error:
+        raise ConfigError(f"{output} cannot be written: {error}. Make room, or choose another output.") from None
 
 
-def _to_degrees(xy: Float64[np.ndarray, "n 2"], crs: CRS) -> Float64[np.ndarray, "n 2"]:
-    return np.stack(transform_points(crs, CRS.from_epsg(4326), xy[:, 0], xy[:, 1]), axis=1)
+def _in_degrees(geometries: np.ndarray, info: RasterInfo) -> np.ndarray:
+    """Return valid geometries in degrees. Long edges are bent with the ground, so that neighbours still meet."""
+    shapely, crs = optional_module("shapely"), info.crs
+    assert crs is not None
+    if len(geometries) == 0:
+        return geometries
+    dense = shapely.segmentize(geometries, EDGE_PIXELS * abs(info.transform.determinant) ** 0.5)
+    moved = shapely.transform(dense, lambda xy: transformed(crs, DEGREES, xy))
+    invalid = ~shapely.is_valid(moved)
+    moved[invalid] = [areal_parts(geometry) for geometry in shapely.make_valid(moved[invalid])]
+    return moved

@@ -9,83 +9,20 @@ from pathlib import Path
 import numpy as np
 import rasterio
 import torch
-from affine import Affine
-from jaxtyping import Bool, Float32, Integer, Shaped, UInt8
+from jaxtyping import Bool, Shaped
 from PIL import Image
 
 from pixelwise import __version__
-from pixelwise.data.folder import find_images
 from pixelwise.errors import ConfigError, DataError
-from pixelwise.files import ensure_folder, replacing
-from pixelwise.geo.label_map import LabelMapWriter, label_nodata, overlay, to_picture, write_palette_png
-from pixelwise.geo.raster import RasterInfo, RasterReader, Window, describe, holds_data
+from pixelwise.geo.label_map import LabelMapWriter, label_nodata, to_picture
+from pixelwise.geo.raster import RasterReader, Window, describe, holds_data
 from pixelwise.jobs.model_folder import ModelCard, load_model
+from pixelwise.jobs.segmentation import Segmentation, info_of_array
 from pixelwise.jobs.tiling import predict_strips
 from pixelwise.labels import Classes
 from pixelwise.models import Segmenter, fuse
 
 Picture = str | Path | Image.Image | np.ndarray
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """The classes of an image's pixels."""
-
-    labels: Integer[np.ndarray, "H W"]
-    """uint8, or uint16 from 257 classes on. Where ``valid`` is False the value is that of nodata, not a class."""
-    confidence: Float32[np.ndarray, "H W"]
-    """Softmax probability of the label, 0 to 1; 0 where there is no data."""
-    valid: Bool[np.ndarray, "H W"]
-    classes: Classes
-    picture: UInt8[np.ndarray, "H W 3"]
-    """The image as it is shown."""
-    info: RasterInfo | None
-    """The file's header, where there is a file."""
-    tags: dict[str, str]
-
-    def save(self, path: str | Path) -> None:
-        """Write the labels: a palette PNG or, for .tif, a GeoTIFF with the image's coordinate system.
-
-        Raises:
-            ConfigError: another suffix, the image itself, or a folder that cannot be written.
-        """
-        path = self._kept(path)
-        if path.suffix.lower() == ".png":
-            write_palette_png(path, self.labels, self.classes)
-            return
-        if path.suffix.lower() not in (".tif", ".tiff"):
-            raise ConfigError(f"{path}: labels are saved as .png or .tif, since other formats change their values.")
-        info = self.info or _info_of_array(self.labels[None], Path("image"))
-        with LabelMapWriter(path, info, self.classes, tags=self.tags) as writer:
-            writer.write(0, self.labels, self.confidence, self.valid)
-
-    def overlay(self, opacity: float = 0.5) -> Image.Image:
-        """Return the image under the colours of its classes.
-
-        Raises:
-            ConfigError: an opacity that is not from 0 to 1.
-        """
-        if not 0 <= opacity <= 1:
-            raise ConfigError(f"An overlay's opacity goes from 0 (the image) to 1 (the classes); {opacity} is beyond.")
-        labels = np.where(self.valid, self.labels.astype(np.int32), -1)
-        return Image.fromarray(overlay(self.picture, labels, self.classes, opacity=opacity))
-
-    def save_overlay(self, path: str | Path, opacity: float = 0.5) -> None:
-        """Write `overlay` as a picture, its format by the suffix.
-
-        Raises:
-            ConfigError: a suffix of no known format, the image itself, or a folder that cannot be written.
-        """
-        path = self._kept(path)
-        if path.suffix.lower() not in Image.registered_extensions():
-            raise ConfigError(f"{path}: no picture format has this suffix. Let the name end in .png or .jpg.")
-        with replacing(path) as temporary:
-            self.overlay(opacity).save(temporary)
-
-    def _kept(self, path: str | Path) -> Path:
-        if self.info is not None and Path(path).resolve() == self.info.path.resolve():
-            raise ConfigError(f"{path} is the image itself. Choose another output, so that the image is kept.")
-        return Path(path)
 
 
 @dataclass(frozen=True)
@@ -234,18 +171,13 @@ class ArrayReader:
     def __init__(self, values: Shaped[np.ndarray, "C H W"], valid: Bool[np.ndarray, "H W"]) -> None:
         self.values = values
         self.valid = valid
-        self.info = _info_of_array(values, Path("image"))
+        self.info = info_of_array(values, Path("image"))
 
     def read(self, window: Window) -> tuple[Shaped[np.ndarray, "C h w"], Bool[np.ndarray, "h w"]]:
         """Return a window's values, and which pixels hold data."""
         rows = slice(window.top, window.top + window.height)
         columns = slice(window.left, window.left + window.width)
         return self.values[:, rows, columns], self.valid[rows, columns]
-
-
-def _info_of_array(values: Shaped[np.ndarray, "C H W"], path: Path) -> RasterInfo:
-    bands, height, width = values.shape
-    return RasterInfo(path, height, width, bands, None, str(values.dtype), None, None, Affine.identity(), False)
 
 
 def _open(image: Picture, card: ModelCard) -> RasterReader | ArrayReader:
@@ -337,79 +269,3 @@ def load(folder: str | Path, *, device: str = "auto") -> Predictor:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise ConfigError(f"The device {where!r} cannot be used: {reason}. Use 'auto' or 'cpu'.") from None
-
-
-def predict_folder(
-    predictor: Predictor,
-    images: str | Path,
-    output: str | Path,
-    *,
-    tile: int | None = None,
-    overlap: int | None = None,
-    confidence: bool = False,
-    flips: bool = False,
-    scales: Sequence[float] = (1.0,),
-    report: Callable[[str], None] | None = None,
-) -> list[Path]:
-    """Predict one image or all in a folder: a GeoTIFF for each scene, a palette PNG and an overlay for each photo.
-
-    Files keep their places in subfolders. One that cannot be read does not stop the others.
-
-    Args:
-        images: a folder, or one file.
-        output: a folder; what it holds is not taken for images.
-        confidence: write the confidence of scenes too.
-        report: called with a sentence after each file.
-
-    Returns:
-        the files written.
-
-    Raises:
-        ConfigError: an output that is the folder of images, or two images with the same output.
-        DataError: at the end, naming the files that failed.
-    """
-    images, output = Path(images), ensure_folder(output)
-    written, failed = [], []
-    for path, target in _targets(images, output):
-        try:
-            if describe(path).crs is not None:
-                target = target.with_name(f"{target.name}.tif")
-                predictor.map_scene(
-                    path, target, tile=tile, overlap=overlap, confidence=confidence, flips=flips, scales=scales
-                )
-                written.append(target)
-            else:
-                result = predictor.segment(path, tile=tile, overlap=overlap, flips=flips, scales=scales)
-                labels, picture = target.with_name(f"{target.name}.png"), target.with_name(f"{target.name}.overlay.jpg")
-                result.save(labels)
-                result.save_overlay(picture)
-                written += [labels, picture]
-        except DataError as error:
-            failed.append((path, str(error)))
-            continue
-        if report:
-            report(f"{path} -> {written[-1]}")
-    if failed:
-        reasons = " ".join(reason for _, reason in failed[:5])
-        others = "".join(f" {path}" for path, _ in failed[5:])
-        raise DataError(
-            f"{len(failed)} of the images in {images} failed; the others are in {output}. {reasons}"
-            + (f" Also:{others}" if others else "")
-        )
-    return written
-
-
-def _targets(images: Path, output: Path) -> list[tuple[Path, Path]]:
-    """Pair each image with its output, which lacks the suffix yet."""
-    base = images if images.is_dir() else images.parent
-    if output.resolve() == base.resolve():
-        raise ConfigError(f"{output} is the folder of the images themselves. Choose another, so that they are kept.")
-    taken: dict[Path, Path] = {}
-    for path in find_images(images):
-        if output.resolve() in path.resolve().parents:
-            continue
-        target = output / path.relative_to(base).with_suffix("")
-        if target in taken:
-            raise ConfigError(f"{path} and {taken[target]} would be written to the same files. Rename one of them.")
-        taken[target] = path
-    return [(path, target) for target, path in taken.items()]

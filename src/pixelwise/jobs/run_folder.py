@@ -71,7 +71,8 @@ def open_run(config: Config, *, resume: bool) -> Run:
     Raises:
         ConfigError: the folder holds another run and ``resume`` is not set, or a run of other settings.
     """
-    assert config.run.folder is not None
+    if config.run.folder is None:
+        raise ConfigError("A configuration that was not read from a file needs [run].folder. Name the run's folder.")
     folder = config.run.folder
     kept = folder / "config.toml"
     if not kept.exists():

@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float32, Integer
 from torch import Tensor
 
-from pixelwise.data.stats import normalize
-from pixelwise.geo.raster import Readable, Window, clip_window
+from pixelwise.geo.raster import Readable, Window, clip_window, normalize
 from pixelwise.geo.tiles import GRID, blend_weight, tile_windows
 from pixelwise.jobs.model_folder import ModelCard
 from pixelwise.models import Segmenter

@@ -71,7 +71,8 @@ def train(
     say(f"Reading {len(training)} training and {len(validation)} validation scenes.")
     found = survey(training, classes)
     require_usable(found, classes, "training")
-    require_usable(survey(validation, classes), classes, "validation")
+    if validation:
+        require_usable(survey(validation, classes), classes, "validation")
 
     torch.manual_seed(settings.seed)
     device = _device(settings.device)
@@ -135,7 +136,7 @@ def train(
                 "seconds": time.monotonic() - started,
             }
             if (step + 1) % evaluate_every == 0 or step + 1 == settings.steps:
-                judged = average.average if settings.average > 0 else model
+                judged = average.average if settings.average > 0 else model.eval()
                 if validation:
                     scores = evaluate_scenes(judged, validation, card, config.predict).scores
                     score = scores.miou if scores.miou is not None else 0.0

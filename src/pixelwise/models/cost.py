@@ -1,13 +1,15 @@
 """What one image costs: parameters, operations, memory and traffic."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from pixelwise.models.segmenter import Decoded, Segmenter
+from pixelwise.models.segmenter import Segmenter
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,11 @@ class Cost:
     flops: int
     """Floating-point operations of matrix products, convolutions and attention; one multiply-add counts as two."""
     activation_bytes: int
-    """Sum of the outputs of all innermost modules: what training without checkpointing keeps, roughly."""
+    """Sum of all tensors that functions of torch newly make, attention being one function; views and changes in place
+    make none. It is about what training without checkpointing keeps, and an upper bound of what inference holds."""
     traffic_bytes: int
-    """Sum of inputs, outputs and parameters of all innermost modules: what is moved if nothing stays in cache."""
+    """Sum of the inputs, parameters and outputs of all functions that make or change a tensor: what is moved if
+    nothing stays in cache."""
 
 
 def cost(model: Segmenter, *, size: tuple[int, int] = (512, 512)) -> Cost:
@@ -33,32 +37,58 @@ def cost(model: Segmenter, *, size: tuple[int, int] = (512, 512)) -> Cost:
     Args:
         size: height and width of the image.
     """
-    activations = traffic = 0
-
-    def count(module: nn.Module, inputs: tuple, output: object) -> None:
-        nonlocal activations, traffic
-        activations += _bytes(output)
-        traffic += _bytes(output) + _bytes(inputs) + sum(_bytes(parameter) for parameter in module.parameters())
-
-    hooks = [m.register_forward_hook(count) for m in model.modules() if not any(True for _ in m.children())]
     training = model.training
     parameter = next(model.parameters())
     image = torch.zeros(1, model.architecture.bands, *size, device=parameter.device, dtype=parameter.dtype)
     try:
         # The counter knows the plain form of attention on every device, the fused ones only on some.
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        with (
+            torch.no_grad(),
+            sdpa_kernel(SDPBackend.MATH),
+            FlopCounterMode(display=False) as operations,
+            _Memory() as memory,
+        ):
             model.eval().decode(image)
     finally:
         model.train(training)
-        for hook in hooks:
-            hook.remove()
     parameters = sum(p.numel() for p in model.parameters())
-    return Cost(parameters, int(counter.get_total_flops()), activations, traffic)
+    return Cost(parameters, int(operations.get_total_flops()), memory.made, memory.moved)
 
 
-def _bytes(value: object) -> int:
-    if isinstance(value, Tensor):
-        return value.numel() * value.element_size()
-    if isinstance(value, Decoded):
-        return _bytes(value.logits) + sum(map(_bytes, value.aux.values()))
-    return sum(map(_bytes, value)) if isinstance(value, tuple | list) else 0
+class _Memory(TorchFunctionMode):
+    """Counts the bytes that functions make and move; what a function calls inside itself is not counted again."""
+
+    made = 0
+    moved = 0
+
+    def __torch_function__(
+        self, func: Callable, types: Iterable[type], args: tuple = (), kwargs: dict | None = None
+    ) -> object:
+        inputs = _tensors([*args, *(kwargs or {}).values()])
+        versions = [tensor._version for tensor in inputs]
+        output = func(*args, **(kwargs or {}))
+        roots = [_root(tensor) for tensor in inputs]
+        new = [tensor for tensor in _tensors([output]) if not any(_root(tensor) is root for root in roots)]
+        changed = [tensor for tensor, version in zip(inputs, versions, strict=True) if tensor._version != version]
+        self.made += _bytes(new)
+        if new or changed:
+            self.moved += _bytes([*inputs, *new, *changed])
+        return output
+
+
+def _root(tensor: Tensor) -> Tensor:
+    return tensor if tensor._base is None else tensor._base
+
+
+def _tensors(values: Iterable[object]) -> list[Tensor]:
+    found = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found.extend(_tensors(value))
+    return found
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -12,7 +12,7 @@ from pixelwise.config import Config
 from pixelwise.errors import ConfigError, PixelwiseError
 from pixelwise.geo.label_map import colourise, to_picture
 from pixelwise.geo.raster import RasterReader, Window, describe, read_tags
-from pixelwise.geo.vector import read_polygons
+from pixelwise.geo.vector import placed, read_polygons
 from pixelwise.jobs.evaluate import Picture, load_pictures
 from pixelwise.jobs.run_folder import open_finished_run
 from pixelwise.labels import Classes
@@ -109,8 +109,7 @@ def _parcel_map(label_map: Path, parcels: Path, classes: Classes) -> ParcelMap |
         rings = []
         for part in getattr(geometry, "geoms", [geometry]):
             for ring in (part.exterior, *part.interiors):
-                columns, rows = inverse * np.asarray(ring.coords)[:, :2].T
-                rings.append(np.stack([columns, rows], axis=1) / step)
+                rings.append(placed(inverse, np.asarray(ring.coords)[:, :2]) / step)
         outlines.append((str(name), rings))
         by_class.setdefault(str(name), []).append(float(str(area)))
     return ParcelMap(scene.name or label_map.name, picture, outlines, {k: v for k, v in by_class.items() if v})

@@ -1,0 +1,86 @@
+"""Prediction of all images in a folder; one that fails does not stop the others."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pixelwise.data.folder import find_images
+from pixelwise.errors import ConfigError, DataError
+from pixelwise.files import ensure_folder
+from pixelwise.geo.raster import describe
+from pixelwise.jobs.predict import Predictor
+
+
+def predict_folder(
+    predictor: Predictor,
+    images: str | Path,
+    output: str | Path,
+    *,
+    tile: int | None = None,
+    overlap: int | None = None,
+    confidence: bool = False,
+    flips: bool = False,
+    scales: Sequence[float] = (1.0,),
+    report: Callable[[str], None] | None = None,
+) -> list[Path]:
+    """Predict one image or all in a folder: a GeoTIFF for each scene, a palette PNG and an overlay for each photo.
+
+    Files keep their places in subfolders. One that cannot be read does not stop the others.
+
+    Args:
+        images: a folder, or one file.
+        output: a folder; what it holds is not taken for images.
+        confidence: write the confidence of scenes too.
+        report: called with a sentence after each file.
+
+    Returns:
+        the files written.
+
+    Raises:
+        ConfigError: an output that is the folder of images, or two images with the same output.
+        DataError: at the end, naming the files that failed.
+    """
+    images, output = Path(images), ensure_folder(output)
+    written, failed = [], []
+    for path, target in _targets(images, output):
+        try:
+            if describe(path).crs is not None:
+                target = target.with_name(f"{target.name}.tif")
+                predictor.map_scene(
+                    path, target, tile=tile, overlap=overlap, confidence=confidence, flips=flips, scales=scales
+                )
+                written.append(target)
+            else:
+                result = predictor.segment(path, tile=tile, overlap=overlap, flips=flips, scales=scales)
+                labels, picture = target.with_name(f"{target.name}.png"), target.with_name(f"{target.name}.overlay.jpg")
+                result.save(labels)
+                result.save_overlay(picture)
+                written += [labels, picture]
+        except DataError as error:
+            failed.append((path, str(error)))
+            continue
+        if report:
+            report(f"{path} -> {written[-1]}")
+    if failed:
+        reasons = " ".join(reason for _, reason in failed[:5])
+        others = "".join(f" {path}" for path, _ in failed[5:])
+        raise DataError(
+            f"{len(failed)} of the images in {images} failed; the others are in {output}. {reasons}"
+            + (f" Also:{others}" if others else "")
+        )
+    return written
+
+
+def _targets(images: Path, output: Path) -> list[tuple[Path, Path]]:
+    """Pair each image with its output, which lacks the suffix yet."""
+    base = images if images.is_dir() else images.parent
+    if output.resolve() == base.resolve():
+        raise ConfigError(f"{output} is the folder of the images themselves. Choose another, so that they are kept.")
+    taken: dict[Path, Path] = {}
+    for path in find_images(images):
+        if output.resolve() in path.resolve().parents:
+            continue
+        target = output / path.relative_to(base).with_suffix("")
+        if target in taken:
+            raise ConfigError(f"{path} and {taken[target]} would be written to the same files. Rename one of them.")
+        taken[target] = path
+    return [(path, target) for target, path in taken.items()]

@@ -1,0 +1,77 @@
+"""A fused network gives the answers of the one that it was made from."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pixelwise as pw
+
+RELEASES = ["paper", "transformers", "mmsegmentation"]
+
+
+def trained(release):
+    """A network whose every weight and running statistic is away from its fresh value."""
+    torch.manual_seed(0)
+    model = pw.create("segformer-b0", classes=6, release=release).eval()
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            if name.endswith("running_var"):
+                value.uniform_(0.3, 3)
+            elif value.is_floating_point():
+                value.add_(torch.randn_like(value) * 0.05)
+    return model
+
+
+PAIRS = {release: (model, pw.fuse(model)) for release in RELEASES for model in [trained(release)]}
+
+
+@pytest.mark.parametrize("release", RELEASES)
+@settings(max_examples=6)
+@given(batch=st.integers(1, 2), height=st.integers(32, 130), width=st.integers(32, 130))
+def test_any_image_gets_the_same_logits(release, batch, height, width):
+    plain, fused = PAIRS[release]
+    image = torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(height * width))
+    with torch.no_grad():
+        expected, got = plain.decode(image).logits, fused.decode(image).logits
+    assert (got - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_answers_repeat_to_the_bit_and_leave_the_image_alone(release):
+    _, fused = PAIRS[release]
+    image = torch.randn(1, 3, 64, 64)
+    kept = image.clone()
+    assert torch.equal(fused(image), fused(image))
+    assert torch.equal(image, kept)
+
+
+def test_fusing_changes_nothing_in_the_network_itself():
+    model = trained("paper").train()
+    before = copy.deepcopy(model.state_dict())
+    fused = pw.fuse(model)
+    fused(torch.randn(1, 3, 32, 32))
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_fusing_twice_is_fusing_once():
+    _, fused = PAIRS["paper"]
+    image = torch.randn(1, 3, 64, 64)
+    assert torch.equal(pw.fuse(fused)(image), fused(image))
+
+
+def test_a_network_fused_in_training_mode_answers_as_in_evaluation():
+    plain, _ = PAIRS["paper"]
+    image = torch.randn(1, 3, 64, 64)
+    fused = pw.fuse(copy.deepcopy(plain).train())
+    with torch.no_grad():
+        assert (fused(image) - plain(image)).abs().max() <= 1e-5 * plain(image).abs().max()
+
+
+def test_training_a_fused_network_is_refused_with_what_to_train_instead():
+    _, fused = PAIRS["paper"]
+    with pytest.raises(RuntimeError, match="Train the network that it was made from"):
+        copy.deepcopy(fused).train()
