@@ -171,6 +171,21 @@ def train(config: Path | None, resume: bool, folder: Path | None, print_config: 
         with shown_training() as report:
             run = train(loaded, resume=resume, report=report)
         click.echo(f"The run is in {run.folder}, its best model in {run.folder / 'model'}.")
+        if loaded.data.validation or loaded.data.validation_images:
+            _evaluate_and_report(run.folder)
+
+
+def _evaluate_and_report(folder: Path) -> None:
+    from pixelwise.errors import MissingExtraError
+    from pixelwise.jobs.evaluate import evaluate
+    from pixelwise.report import write_report
+
+    _show_scores(evaluate(folder).scores)
+    try:
+        click.echo(f"{write_report(folder)} shows curves, scores and the worst tiles.")
+    except MissingExtraError as problem:
+        # The run is complete without its page.
+        click.echo(str(problem))
 
 
 @commands.command()
