@@ -157,16 +157,21 @@ def test_other_bands_are_stretched_over_their_valid_pixels():
     assert abs(int(shown[10, 0, 0]) - 127) < 4
 
 
-def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path):
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.9, 0.999])
+def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path, share):
     resource = pytest.importorskip("resource")
     labels, confidence, valid = random_map(600, 700)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    path = tmp_path / "m.tif"
 
     def fill():
-        with LabelMapWriter(tmp_path / "m.tif", header(600, 700), CLASSES, tags={}, confidence=True) as writer:
+        with LabelMapWriter(path, header(600, 700), CLASSES, tags={}) as writer:
             writer.write(0, labels, confidence, valid)
 
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    fill()
+    room = int(path.stat().st_size * share)
+    path.unlink()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
     try:
         with pytest.raises(ConfigError, match="disk full"):
             fill()

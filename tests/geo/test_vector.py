@@ -1,6 +1,8 @@
 import json
+import sqlite3
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -214,13 +216,14 @@ def test_a_file_without_polygons_or_that_is_none_or_missing_is_named(tmp_path):
 def test_a_window_of_a_large_scene_is_the_same_also_where_outlines_meet_the_centres_of_pixels(seed):
     rng = np.random.default_rng(seed)
     info = scene(1500, 1500)
-    # Corners at whole pixels, so that slanting edges pass exactly through many centres.
-    triangles = [shapely.Polygon(rng.integers(0, 1500, (3, 2))) for _ in range(6)]
+    # Corners at whole pixels and a third, so that slanting edges pass through many centres, but for rounding.
+    triangles = [shapely.Polygon(rng.integers(0, 1500, (3, 2)) + 1 / 3) for _ in range(12)]
     found = [on_ground(triangle, info) for triangle in triangles if triangle.area > 1]
     labels = draw(polygons(found), info, list(range(1, len(found) + 1)))
     expected = whole(labels, info)
     for top, left in rng.integers(0, 1400, (4, 2)).tolist():
-        np.testing.assert_array_equal(labels.read(Window(top, left, 100, 100)), expected[top:, left:][:100, :100])
+        rest = Window(top, left, 1500 - top, 1500 - left)
+        np.testing.assert_array_equal(labels.read(rest), expected[top:, left:])
 
 
 def test_threads_read_the_same_labels():
@@ -252,6 +255,17 @@ def test_a_polygon_of_half_the_earth_ends_where_its_meridian_crosses_the_scene()
     for row in drawn:
         assert (row == 1).sum() == pytest.approx(x - 500_000, abs=1)
         assert row.tolist() == sorted(row.tolist(), reverse=True)
+
+
+def test_a_long_edge_along_a_parallel_is_bent_as_the_parallel_is():
+    info = scene(60, 80, transform=Affine(5000, 0, 300_000, 0, -5000, 5_130_000))
+    south = shapely.box(5, 40, 25, 45)
+    drawn = whole(draw(polygons([south], CRS.from_epsg(4326)), info), info)
+    to_degrees = pyproj.Transformer.from_crs(32633, 4326, always_xy=True)
+    columns, rows = np.meshgrid(np.arange(80) + 0.5, np.arange(60) + 0.5)
+    _, latitude = to_degrees.transform(300_000 + 5000 * columns, 5_130_000 - 5000 * rows)
+    sure = abs(latitude - 45) > 0.005
+    np.testing.assert_array_equal(drawn[sure], (latitude < 45)[sure])
 
 
 def test_a_band_is_as_wide_in_the_north_of_a_tall_scene_in_degrees_as_in_its_south():
@@ -298,10 +312,16 @@ def test_two_layers_of_polygons_are_an_error_that_lists_them_and_a_layer_of_poin
         read_polygons(path)
 
 
-@pytest.mark.filterwarnings("ignore:'crs' was not provided")
-def test_a_geopackage_of_an_undefined_system_is_an_error(tmp_path):
+@pytest.mark.parametrize("undefined", [0, -1])
+def test_a_geopackage_of_an_undefined_system_is_an_error(tmp_path, undefined):
+    path = write(tmp_path / "p.gpkg", [shapely.box(0, 0, 1, 1)])
+    with closing(sqlite3.connect(path)) as tables:
+        tables.create_function("ST_IsEmpty", 1, lambda _: 0)
+        tables.execute(f"UPDATE gpkg_contents SET srs_id = {undefined}")
+        tables.execute(f"UPDATE gpkg_geometry_columns SET srs_id = {undefined}")
+        tables.commit()
     with pytest.raises(DataError, match=r"p\.gpkg does not say its coordinate system"):
-        read_polygons(write(tmp_path / "p.gpkg", [shapely.box(0, 0, 1, 1)], crs=None))
+        read_polygons(path)
 
 
 def test_a_truncated_geopackage_is_named(tmp_path):
