@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn
 
+from pixelwise import metrics
 from pixelwise.labels import IGNORE
 from pixelwise.metrics import confusion_matrix, scores
 
@@ -24,6 +25,7 @@ def names(classes):
     return [f"class {i}" for i in range(classes)]
 
 
+@pytest.mark.filterwarnings("ignore:A single label was found")
 @given(maps())
 def test_the_matrix_is_scikit_learns_over_the_pixels_that_are_not_ignored(case):
     truth, prediction, classes = case
@@ -96,6 +98,46 @@ def test_renumbering_the_classes_renumbers_the_scores_and_leaves_the_means(case,
         )
     for name in ("miou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou", "kappa"):
         assert getattr(after, name) == pytest.approx(getattr(before, name), abs=1e-12)
+
+
+@given(maps(), st.integers(1, 7))
+def test_the_size_of_the_chunks_does_not_matter(case, chunk):
+    truth, prediction, classes = case
+    whole = confusion_matrix(truth, prediction, classes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "CHUNK", chunk)
+        np.testing.assert_array_equal(confusion_matrix(truth, prediction, classes), whole)
+
+
+@given(maps(ignored=False))
+def test_a_perfect_prediction_scores_1_in_every_class_that_there_is(case):
+    truth, _, classes = case
+    found = scores(confusion_matrix(truth, truth, classes), names(classes))
+    for each in found.classes:
+        assert each.absent or (each.iou, each.precision, each.recall, each.f1) == (1, 1, 1, 1)
+    means = (found.miou, found.pixel_accuracy, found.mean_accuracy, found.frequency_weighted_iou)
+    assert means == pytest.approx((1, 1, 1, 1))
+    assert found.kappa == (pytest.approx(1) if len(set(truth)) > 1 else None)
+
+
+def test_maps_of_any_shape_and_type_of_integer_are_counted():
+    truth, prediction = np.array([[0, 1], [IGNORE, 1]], np.int16), np.array([[0, 1], [1, 0]], np.uint8)
+    assert confusion_matrix(truth, prediction, 2).tolist() == [[1, 0], [1, 1]]
+    assert confusion_matrix(truth.T, prediction.T, 2).tolist() == [[1, 0], [1, 1]]
+
+
+def test_the_dict_names_the_classes_that_each_mean_is_not_over():
+    found = scores(confusion_matrix(np.array([0, 0]), np.array([0, 1]), 3), ["a", "b", "c"])
+    assert found.to_dict()["left_out"] == {"mIoU": ["c"], "mean_accuracy": ["b", "c"]}
+
+
+def test_table_rows_hold_name_iou_precision_recall_f1_and_pixels():
+    found = scores(confusion_matrix(np.array([0, 0]), np.array([0, 1]), 3), ["a", "b", "c"])
+    assert found.rows() == [
+        ("a", 0.5, 1.0, 0.5, pytest.approx(2 / 3), 2),
+        ("b", 0.0, 0.0, None, 0.0, 0),
+        ("c", None, None, None, None, 0),
+    ]
 
 
 def test_an_absent_class_has_no_score_and_no_part_in_the_mean():

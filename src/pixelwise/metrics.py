@@ -8,6 +8,9 @@ from jaxtyping import Int64, Integer
 
 from pixelwise.labels import IGNORE
 
+CHUNK = 1 << 18
+"""Pixels that are counted at a time: their copies in int64 stay within a core's cache."""
+
 
 def confusion_matrix(
     truth: Integer[np.ndarray, "*s"], prediction: Integer[np.ndarray, "*s"], classes: int
@@ -19,12 +22,23 @@ def confusion_matrix(
     Raises:
         ValueError: a value that is no class.
     """
+    assert truth.shape == prediction.shape, f"truth is {truth.shape}, prediction is {prediction.shape}"
+    matrix = np.zeros((classes, classes), np.int64)
+    flat_truth, flat_prediction = truth.reshape(-1), prediction.reshape(-1)
+    for start in range(0, truth.size, CHUNK):
+        part = slice(start, start + CHUNK)
+        matrix += _count(flat_truth[part], flat_prediction[part], classes)
+    return matrix
+
+
+def _count(truth: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
     counted = truth != IGNORE
     row, column = truth[counted].astype(np.int64), prediction[counted].astype(np.int64)
     for name, values in (("truth", row), ("prediction", column)):
         if values.size and (values.min() < 0 or values.max() >= classes):
             raise ValueError(
-                f"The {name} holds values from {values.min()} to {values.max()}, but there are {classes} classes."
+                f"The {name} holds values from {values.min()} to {values.max()}, but there are {classes} classes. "
+                f"Map other values to a class{f' or to {IGNORE} (ignored)' if name == 'truth' else ''}."
             )
     return np.bincount(row * classes + column, minlength=classes**2).reshape(classes, classes)
 
@@ -41,6 +55,7 @@ class ClassScores:
     recall: float | None
     """None where the truth has no pixel of this class."""
     f1: float | None
+    """Harmonic mean of precision and recall, 2 TP / (truth + predicted); None only where the class is absent."""
     pixels: int
     """Pixels of this class in the truth."""
 
@@ -61,8 +76,9 @@ class Scores:
     mean_accuracy: float | None
     """Mean recall over the classes that the truth has."""
     frequency_weighted_iou: float | None
+    """Mean IoU weighted by the classes' shares of the truth."""
     kappa: float | None
-    """Cohen's kappa: agreement beyond that of chance."""
+    """Cohen's kappa: agreement beyond that of chance; None too where chance agrees everywhere, in one class."""
     pixels: int
 
     @property
@@ -71,7 +87,11 @@ class Scores:
         return tuple(each.name for each in self.classes)
 
     def to_dict(self) -> dict:
-        """Return what JSON can hold; None is null, ``absent`` lists the classes that no mean is over."""
+        """Return what JSON can hold; None is null.
+
+        ``absent`` lists the classes that neither truth nor prediction has, ``left_out`` those that each mean is not
+        over.
+        """
         return {
             "mIoU": self.miou,
             "pixel_accuracy": self.pixel_accuracy,
@@ -80,6 +100,10 @@ class Scores:
             "kappa": self.kappa,
             "pixels": self.pixels,
             "absent": [each.name for each in self.classes if each.absent],
+            "left_out": {
+                "mIoU": [each.name for each in self.classes if each.iou is None],
+                "mean_accuracy": [each.name for each in self.classes if each.recall is None],
+            },
             "classes": {
                 each.name: {
                     "IoU": each.iou,
@@ -92,9 +116,14 @@ class Scores:
             },
         }
 
+    def rows(self) -> list[tuple[str, float | None, float | None, float | None, float | None, int]]:
+        """Return one table row for each class: name, IoU, precision, recall, F1, pixels in the truth."""
+        return [(each.name, each.iou, each.precision, each.recall, each.f1, each.pixels) for each in self.classes]
+
 
 def scores(matrix: Int64[np.ndarray, "K K"], names: Sequence[str]) -> Scores:
     """Compute all scores of a confusion matrix whose rows are the truth."""
+    assert len(names) == len(matrix), f"{len(names)} names for {len(matrix)} classes"
     right = np.diagonal(matrix).astype(np.float64)
     true, predicted = matrix.sum(axis=1), matrix.sum(axis=0)
     union = true + predicted - right
