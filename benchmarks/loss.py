@@ -68,7 +68,12 @@ def peak(name: str, case: tuple[int, int, int], dice: float, threads: int) -> fl
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / unit
 
 
-def measure(case: tuple[int, int, int], dice: float, steps: int, threads: int) -> dict:
+def peaks_of(case: tuple[int, int, int], dice: float, threads: int) -> dict[str, float]:
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        return {name: pool.apply(peak, (name, case, dice, threads)) for name in LOSSES}
+
+
+def measure(case: tuple[int, int, int], dice: float, steps: int, peaks: dict[str, float]) -> dict:
     logits, mask = make_case(*case)
     times: dict[str, list[float]] = {name: [] for name in LOSSES}
     values, gradients = {}, {}
@@ -81,8 +86,6 @@ def measure(case: tuple[int, int, int], dice: float, steps: int, threads: int) -
         value = loss(logits, mask, dice=dice)
         values[name], gradients[name] = value.item(), torch.autograd.grad(value, logits)[0]
     medians = {name: statistics.median(each) for name, each in times.items()}
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        peaks = {name: pool.apply(peak, (name, case, dice, threads)) for name in LOSSES}
     off = (gradients["pixelwise"] - gradients["plain"]).abs().max() / gradients["plain"].abs().max()
     return {
         "batch": case[0],
@@ -107,15 +110,17 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     print(f"{'case':32}{'ms':>8}{'plain':>8}{'ratio':>8}{'MiB':>8}{'plain':>8}{'ratio':>8}")
     rows = []
-    for case in CASES:
-        for dice in (0.0, 1.0):
-            row = measure(case, dice, arguments.steps, arguments.threads)
-            rows.append(row)
-            title = f"{case[0]} x {case[1]} x {case[2]}²{' with Dice' if dice else ''}"
-            seconds, peaks = row["seconds"], row["peak_mib"]
-            line = f"{title:32}{seconds['pixelwise'] * 1e3:8.1f}{seconds['plain'] * 1e3:8.1f}{row['time_ratio']:8.2f}"
-            share = f"{row['peak_ratio']:8.2f}" if row["peak_ratio"] is not None else f"{'':8}"
-            print(f"{line}{peaks['pixelwise']:8.0f}{peaks['plain']:8.0f}{share}", flush=True)
+    cases = [(case, dice) for case in CASES for dice in (0.0, 1.0)]
+    # All before the first timing: on Linux a child begins with its parent's peak, which must still be small.
+    memory = [peaks_of(case, dice, arguments.threads) for case, dice in cases]
+    for (case, dice), peaks in zip(cases, memory, strict=True):
+        row = measure(case, dice, arguments.steps, peaks)
+        rows.append(row)
+        title = f"{case[0]} x {case[1]} x {case[2]}²{' with Dice' if dice else ''}"
+        seconds = row["seconds"]
+        line = f"{title:32}{seconds['pixelwise'] * 1e3:8.1f}{seconds['plain'] * 1e3:8.1f}{row['time_ratio']:8.2f}"
+        share = f"{row['peak_ratio']:8.2f}" if row["peak_ratio"] is not None else f"{'':8}"
+        print(f"{line}{peaks['pixelwise']:8.0f}{peaks['plain']:8.0f}{share}", flush=True)
     about = {
         "machine": platform.platform(),
         "threads": torch.get_num_threads(),

@@ -1,18 +1,24 @@
-"""Pictures and curves as text that a page can hold."""
+"""Curves, pictures and outlines as text that a page can hold."""
 
 import base64
 import io
-from collections.abc import Sequence
-from typing import Any
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float64, Integer, UInt8
 from PIL import Image
 
-from pixelwise.errors import MissingExtraError
 from pixelwise.labels import IGNORE
 
-GREY, BLUE, RED = "#7d8590", "#2f6fdb", "#d1495b"
+HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 230, 46, 12, 12, 34
+"""Height of a chart, and the room around its axes, in units of its own."""
+POINTS = 600
+"""Points of a curve that are drawn at most."""
+
+Points = Sequence[tuple[int, float]]
+"""(step, value), in the order of the steps; all values are finite."""
 
 
 def data_uri(picture: UInt8[np.ndarray, "H W 3"], *, lossless: bool = False) -> str:
@@ -34,8 +40,14 @@ def mistakes(
 
 
 def path_of(rings: Sequence[Float64[np.ndarray, "n 2"]]) -> str:
-    """Return polygon rings as the ``d`` of an SVG path."""
-    return " ".join("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in ring[:-1]) + "Z" for ring in rings)
+    """Return polygon rings as the ``d`` of an SVG path; what is closer than a tenth of a pixel becomes one point."""
+    drawn = []
+    for ring in rings:
+        points = [f"{x:.1f} {y:.1f}" for x, y in ring[:-1]]
+        kept = [point for i, point in enumerate(points) if i == 0 or point != points[i - 1]]
+        if len(kept) > 2:
+            drawn.append("M" + "L".join(kept) + "Z")
+    return " ".join(drawn)
 
 
 def smoothed(values: Sequence[float], window: int) -> list[float]:
@@ -46,60 +58,96 @@ def smoothed(values: Sequence[float], window: int) -> list[float]:
     return ((sums[high] - sums[low]) / (high - low)).tolist()
 
 
-def curves(
-    loss: Sequence[tuple[int, float]], score: Sequence[tuple[int, float]], rate: Sequence[tuple[int, float]]
-) -> str:
-    """Draw loss, mIoU and learning rate over the steps, as SVG.
+def thinned(points: Points) -> Points:
+    """Return at most `POINTS` points, among them the lowest and the highest of every stretch."""
+    if len(points) <= POINTS:
+        return points
+    edges = np.linspace(0, len(points), POINTS // 2 + 1).astype(int)
+    kept: set[int] = set()
+    for low, high in pairwise(edges.tolist()):
+        values = [value for _, value in points[low:high]]
+        kept |= {low + int(np.argmin(values)), low + int(np.argmax(values))}
+    return [points[i] for i in sorted(kept)]
 
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise MissingExtraError(
-            "The report needs matplotlib. Install it with: pip install 'pixelwise[report]'"
-        ) from None
-    look: Any = {
-        "svg.fonttype": "none",
-        "font.family": "sans-serif",
-        "font.size": 10,
-        "axes.edgecolor": GREY,
-        "axes.labelcolor": GREY,
-        "text.color": GREY,
-        "xtick.color": GREY,
-        "ytick.color": GREY,
-    }
-    with rc_context(look):
-        figure = Figure(figsize=(10.4, 2.9), layout="constrained")
-        left, middle, right = figure.subplots(1, 3, width_ratios=[5, 5, 3])
-        for axes, title in ((left, "Loss"), (middle, "mIoU on validation"), (right, "Learning rate")):
-            axes.set_title(title, loc="left", fontsize=11, color=GREY)
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.grid(axis="y", color=GREY, alpha=0.2, linewidth=0.6)
-            axes.locator_params(nbins=5)
-            axes.patch.set_alpha(0)
-        if loss:
-            steps, values = zip(*loss, strict=True)
-            left.plot(steps, values, color=BLUE, alpha=0.25, linewidth=0.6)
-            left.plot(steps, smoothed(values, max(3, len(values) // 25)), color=BLUE, linewidth=1.8)
-            left.set_ylim(0, float(np.percentile(values, 99.5)) * 1.08)
-        if score:
-            steps, values = zip(*score, strict=True)
-            middle.plot(steps, values, color=BLUE, marker="o", markersize=3.5, linewidth=1.6)
-            best = int(np.argmax(values))
-            middle.plot(steps[best], values[best], marker="o", markersize=8, color=RED, linestyle="none")
-            where = (steps[best], values[best])
-            middle.annotate(
-                f"best {values[best]:.3f}", where, (0, -16), textcoords="offset points", ha="center", color=RED
-            )
-            middle.set_ylim(0, max(0.05, max(values)) * 1.15)
-        if rate:
-            right.plot(*zip(*rate, strict=True), color=GREY, linewidth=1.4)
-            right.set_ylim(bottom=0)
-            right.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
-        stream = io.StringIO()
-        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = stream.getvalue()
-    return text[text.index("<svg") :]
+
+def ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """Return round numbers from ``low`` to ``high``: multiples of 1, 2 or 5 times a power of ten."""
+    span = high - low
+    if span <= 0:
+        return [low]
+    power = 10.0 ** math.floor(math.log10(span / most))
+    step = next(power * factor for factor in (1, 2, 5, 10, 20) if span / (power * factor) <= most)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [i * step for i in range(first, last + 1)]
+
+
+def loss_chart(loss: Points) -> str:
+    """Draw the loss of each step, faint, and its running mean. The axis begins at 0; rare spikes are cut off."""
+    values = [value for _, value in loss]
+    mean = smoothed(values, max(3, len(values) // 25))
+    top = max(float(np.percentile(values, 99)), *mean) * 1.08
+    line = list(zip([step for step, _ in loss], mean, strict=True))
+    place, axes = _axes(400, loss[-1][0], min(0.0, *values), top)
+    drawn = _line(place, thinned(loss), "raw") + _line(place, thinned(line), "line")
+    return _svg(400, f"Loss over {loss[-1][0]:,} steps, from {mean[0]:.3g} to {mean[-1]:.3g}", axes + drawn)
+
+
+def score_chart(score: Points, last_step: int) -> str:
+    """Draw the mIoU of each evaluation, from 0, with the best marked."""
+    best, value = max(score, key=lambda point: point[1])
+    place, axes = _axes(400, last_step, 0.0, min(1.0, max(0.1, value * 1.2)))
+    dots = "".join('<circle class="dot" cx="{:.1f}" cy="{:.1f}" r="2.6"/>'.format(*place(*point)) for point in score)
+    x, y = place(best, value)
+    anchor = "end" if x > 320 else "start" if x < 90 else "middle"
+    mark = (
+        f'<circle class="best" cx="{x:.1f}" cy="{y:.1f}" r="5"/>'
+        f'<text class="best" x="{x:.1f}" y="{y + 22:.1f}" text-anchor="{anchor}">best {value:.3f}</text>'
+    )
+    # Thinning keeps the best, which is the highest of its stretch.
+    drawn = _line(place, thinned(score), "line") + (dots if len(score) <= 60 else "") + mark
+    return _svg(400, f"mIoU at {len(score)} evaluations; the best is {value:.3f} at step {best:,}", axes + drawn)
+
+
+def rate_chart(rate: Points) -> str:
+    """Draw the learning rate, from 0."""
+    highest = max(value for _, value in rate)
+    place, axes = _axes(270, rate[-1][0], 0.0, highest * 1.08)
+    return _svg(270, f"Learning rate, at most {highest:.3g}", axes + _line(place, thinned(rate), "line quiet"))
+
+
+def _axes(width: int, last_step: int, low: float, high: float) -> tuple[Callable[[float, float], tuple], str]:
+    """Return a function from (step, value) to a place in the drawing, and the axes as SVG."""
+    if high - low < max(1e-12, abs(low) * 1e-9):
+        high = low + max(1.0, abs(low))
+    last_step = max(1, last_step)
+    inner_width, inner_height = width - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+
+    def place(step: float, value: float) -> tuple[float, float]:
+        value = min(max(value, low), high)
+        return LEFT + step / last_step * inner_width, TOP + (high - value) / (high - low) * inner_height
+
+    parts = []
+    for value in ticks(low, high):
+        y = place(0, value)[1]
+        parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{width - RIGHT}"/>')
+        parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{_short(value)}</text>')
+    for step in ticks(0, last_step, 3 if width < 300 else 5):
+        x = place(step, low)[0]
+        anchor = "end" if x > width - 24 else "middle"
+        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 14}" text-anchor="{anchor}">{_short(step)}</text>')
+    return place, "".join(parts)
+
+
+def _short(value: float) -> str:
+    if abs(value) >= 10_000:
+        return f"{value / 1000:g}k"
+    return f"{value:.0e}".replace("e-0", "e-") if 0 < abs(value) < 0.01 else f"{value:.4g}"
+
+
+def _line(place: Callable[[float, float], tuple], points: Points, kind: str) -> str:
+    places = [place(step, value) for step, value in points]
+    return f'<path class="{kind}" d="M' + "L".join(f"{x:.1f} {y:.1f}" for x, y in places) + '"/>'
+
+
+def _svg(width: int, label: str, inside: str) -> str:
+    return f'<svg viewBox="0 0 {width} {HEIGHT}" role="img" aria-label="{label}">{inside}</svg>'

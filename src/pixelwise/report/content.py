@@ -1,17 +1,21 @@
 """What the page shows, gathered from a run's folder alone: neither the model nor the data is opened."""
 
+import hashlib
 import json
+import math
+import struct
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float64, Int64, UInt8
+import tomli_w
+from jaxtyping import Bool, Float64, Int64, Shaped, UInt8
 
 from pixelwise.config import Config
 from pixelwise.errors import ConfigError, PixelwiseError
 from pixelwise.geo.label_map import colourise, to_picture
-from pixelwise.geo.raster import RasterReader, Window, describe, read_tags
+from pixelwise.geo.raster import IMAGE_SUFFIXES, RasterReader, Window, describe, read_tags
 from pixelwise.geo.vector import placed, read_polygons
 from pixelwise.jobs.evaluate import Picture, load_pictures
 from pixelwise.jobs.run_folder import open_finished_run
@@ -19,6 +23,23 @@ from pixelwise.labels import Classes
 
 LONGEST = 1024
 """Side of the parcel map's picture, in pixels."""
+LARGEST = 1e30
+"""Numbers of the log beyond this, and those that are not finite, are in no curve."""
+ROWS = 512
+"""Rows of a scene that are read at once for its picture."""
+
+
+@dataclass(frozen=True)
+class DrawnParcel:
+    """A parcel, with its outline in pixels of a picture."""
+
+    class_name: str
+    rings: list[Float64[np.ndarray, "n 2"]]
+    """(column, row) of the outer ring and of the holes."""
+    area: float
+    """In square metres."""
+    confidence: float | None
+    """Mean over its pixels, 0 to 1; None where the map kept none."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +48,7 @@ class ParcelMap:
 
     name: str
     picture: UInt8[np.ndarray, "H W 3"]
-    outlines: list[tuple[str, list[Float64[np.ndarray, "n 2"]]]]
-    """Class, and the rings of the polygon in pixels of the picture (column, row)."""
-    areas: dict[str, list[float]]
-    """Class -> square metres of each parcel."""
+    parcels: list[DrawnParcel]
 
 
 @dataclass(frozen=True)
@@ -44,12 +62,16 @@ class Content:
     log: list[dict]
     evaluation: str
     """Name of the evaluation that is shown."""
+    apart: bool
+    """No scene of the evaluation has the name of a training image."""
     scores: dict
     """As `metrics.Scores.to_dict` gives them."""
     matrix: Int64[np.ndarray, "K K"]
     scenes: list[Picture]
     worst: list[Picture]
     parcels: ParcelMap | None
+    weights: dict[str, str]
+    """Size and hash of the weights, in words."""
 
 
 def gather(folder: str | Path) -> Content:
@@ -64,9 +86,8 @@ def gather(folder: str | Path) -> Content:
     metrics = run.metrics
     if not metrics:
         raise ConfigError(f"{folder} has no scores to report yet. Run `pixelwise evaluate {folder}` first.")
-    name = list(metrics)[-1] if list(metrics) != ["validation"] else "validation"
     others = [key for key in metrics if key != "validation"]
-    name = others[-1] if others else name
+    name = others[-1] if others else "validation"
     card = tomllib.loads((run.folder / "model" / "model.toml").read_text(encoding="utf-8"))
     classes = Classes(tuple(card["classes"]["names"]), tuple((r, g, b) for r, g, b in card["classes"]["palette"]))
     kept = run.folder / "evaluations" / f"{name}.npz"
@@ -78,12 +99,35 @@ def gather(folder: str | Path) -> Content:
         card=card,
         log=run.log,
         evaluation=name,
+        apart=_apart(config, metrics[name].get("scenes", {})),
         scores=metrics[name],
         matrix=np.array(metrics[name]["confusion"], np.int64),
         scenes=scenes,
         worst=worst,
         parcels=_parcel_map(run.folder / "map.tif", run.folder / "parcels.gpkg", classes),
+        weights=_about_weights(run.folder / "model" / "model.safetensors"),
     )
+
+
+def _apart(config: Config, scenes: dict) -> bool:
+    folder = config.data.images
+    if not scenes or not folder.is_dir():
+        return False
+    learned = {path.stem for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
+    return bool(learned) and not learned & set(scenes)
+
+
+def _about_weights(path: Path) -> dict[str, str]:
+    if not path.exists():
+        return {}
+    with path.open("rb") as file:
+        header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    # Running means and counters of batch norm are kept beside the weights, and are none.
+    kept = ("running_mean", "running_var", "num_batches_tracked", "__metadata__")
+    count = sum(math.prod(entry["shape"]) for name, entry in header.items() if not name.endswith(kept))
+    return {"Parameters": f"{count:,}", "Weights": f"{path.parent.name}/{path.name}, SHA-256 {digest}"}
 
 
 def _parcel_map(label_map: Path, parcels: Path, classes: Classes) -> ParcelMap | None:
@@ -91,52 +135,95 @@ def _parcel_map(label_map: Path, parcels: Path, classes: Classes) -> ParcelMap |
         return None
     info = describe(label_map)
     step = -(-max(info.height, info.width) // LONGEST)
-    scene = Path(read_tags(label_map).get("PIXELWISE_SCENE", ""))
-    if scene.is_file():
-        values, valid = RasterReader(scene).read(Window(0, 0, info.height, info.width))
-        picture = to_picture(values, valid)[::step, ::step]
-    else:
-        values, _ = RasterReader(label_map).read(Window(0, 0, info.height, info.width))
-        picture = colourise(values[0], classes)[::step, ::step]
     try:
-        drawn, areas = read_polygons(parcels, attribute="class"), read_polygons(parcels, attribute="area_m2")
+        drawn = [read_polygons(parcels, attribute=column) for column in ("class", "area_m2", "confidence")]
     except PixelwiseError:
-        # A map without any parcel is no mistake of the report's.
+        # A map without any parcel is no mistake of the report's, nor are other people's polygons.
         return None
+    scene = Path(read_tags(label_map).get("PIXELWISE_SCENE", ""))
+    picture = _picture_of(scene, (info.height, info.width), step)
+    if picture is None:
+        picture = colourise(_thinned(RasterReader(label_map), step)[0][0], classes)
     inverse = ~info.transform
-    outlines, by_class = [], {name: [] for name in classes.names}
-    for geometry, name, area in zip(drawn.geometries, drawn.values or (), areas.values or (), strict=True):
+    found = []
+    for geometry, *values in zip(drawn[0].geometries, *(each.values or () for each in drawn), strict=True):
         rings = []
         for part in getattr(geometry, "geoms", [geometry]):
             for ring in (part.exterior, *part.interiors):
                 rings.append(placed(inverse, np.asarray(ring.coords)[:, :2]) / step)
-        outlines.append((str(name), rings))
-        by_class.setdefault(str(name), []).append(float(str(area)))
-    return ParcelMap(scene.name or label_map.name, picture, outlines, {k: v for k, v in by_class.items() if v})
+        name, area, confidence = values
+        found.append(
+            DrawnParcel(str(name), rings, float(str(area)), None if confidence is None else float(str(confidence)))
+        )
+    return ParcelMap(scene.name or label_map.name, picture, found)
+
+
+def _picture_of(scene: Path, size: tuple[int, int], step: int) -> UInt8[np.ndarray, "H W 3"] | None:
+    """Return None where the scene is gone, or is no longer the one that was mapped."""
+    if not scene.is_file():
+        return None
+    try:
+        reader = RasterReader(scene)
+        if (reader.info.height, reader.info.width) != size:
+            return None
+        return to_picture(*_thinned(reader, step))
+    except PixelwiseError:
+        return None
+
+
+def _thinned(reader: RasterReader, step: int) -> tuple[Shaped[np.ndarray, "C h w"], Bool[np.ndarray, "h w"]]:
+    """Return every ``step``-th pixel, read strip by strip, so that a large scene is never held whole."""
+    height, width = reader.info.height, reader.info.width
+    parts = []
+    for top in range(0, height, ROWS):
+        values, valid = reader.read(Window(top, 0, min(ROWS, height - top), width))
+        first = -top % step
+        parts.append((values[:, first::step, ::step].copy(), valid[first::step, ::step].copy()))
+    reader.close()
+    values, valid = (np.concatenate(part, axis=-2) for part in zip(*parts, strict=True))
+    return values, valid
 
 
 def load_log_rows(content: Content, key: str) -> list[tuple[int, float]]:
-    """Return (step, value) of the rows of the log that have a number under a key."""
-    rows = [(row["step"], row.get(key)) for row in content.log]
-    return [(step, float(value)) for step, value in rows if isinstance(value, int | float) and np.isfinite(value)]
+    """Return (step, value) of the rows of the log that have a number under a key; `LARGEST` is the limit."""
+    rows = [(row.get("step"), row.get(key)) for row in content.log]
+    return [
+        (step, float(value))
+        for step, value in rows
+        if isinstance(step, int) and isinstance(value, int | float) and abs(value) <= LARGEST
+    ]
 
 
 def summary(content: Content) -> dict[str, str]:
-    """Return what was trained on what, in short phrases."""
+    """Return what was trained on what, in short phrases; what is not known is empty."""
     data, train = content.config.data, content.config.train
-    seconds = content.log[-1]["seconds"] if content.log else 0.0
-    minutes = f"{seconds / 60:.1f} min" if seconds >= 90 else f"{seconds:.0f} s"
+    provenance = content.card.get("provenance", {})
+    steps = [step for step, _ in load_log_rows(content, "step")]
+    spent = [seconds for _, seconds in load_log_rows(content, "seconds")]
+    done = max(steps, default=train.steps)
+    planned = f" of the {train.steps:,} planned" if done < train.steps else ""
     return {
         "Network": content.card["architecture"]["name"],
-        "Trained on": f"{data.images.name}, with {data.labels.name}",
-        "Steps": f"{train.steps:,} of {train.batch} crops of {train.crop} px, in {minutes}",
+        "Parameters": content.weights.get("Parameters", ""),
+        "Images": str(data.images),
+        "Labels": str(data.labels),
         "Bands": f"{', '.join(map(str, content.card['bands']))} ({content.card['dtype']})",
+        "Training": f"{done:,} steps{planned}, {train.batch} crops of {train.crop} × {train.crop} pixels each",
+        "Time": _duration(spent[-1]) if spent else "",
         "Seed": str(train.seed),
-        "pixelwise": content.card.get("provenance", {}).get("pixelwise", ""),
-        "Date": content.card.get("provenance", {}).get("date", ""),
+        "Date": provenance.get("date", ""),
+        "pixelwise": provenance.get("pixelwise", ""),
+        "Weights": content.weights.get("Weights", ""),
     }
 
 
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def config_text(content: Content) -> str:
-    """Return the configuration of the run as JSON, for the footer."""
-    return json.dumps(content.config.model_dump(mode="json", exclude_none=True), indent=1)
+    """Return the configuration of the run as TOML, for the foot of the page."""
+    return tomli_w.dumps(content.config.model_dump(mode="json", exclude_none=True))

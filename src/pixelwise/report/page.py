@@ -10,12 +10,17 @@ from pixelwise.files import replacing
 from pixelwise.geo.label_map import colourise, to_picture
 from pixelwise.jobs.evaluate import Picture
 from pixelwise.labels import IGNORE, Classes
-from pixelwise.report.charts import curves, data_uri, mistakes, path_of
-from pixelwise.report.content import Content, config_text, gather, load_log_rows, summary
+from pixelwise.report.charts import data_uri, loss_chart, mistakes, path_of, rate_chart, score_chart
+from pixelwise.report.content import Content, ParcelMap, config_text, gather, load_log_rows, summary
 
 SCENES_SHOWN = 12
-WIDEST_MATRIX = 30
+WIDEST_MATRIX = 40
 """With more classes than these the confusion matrix becomes a list of the most frequent mistakes."""
+WIDEST_COUNTS = 8
+"""With more classes than these the matrix shows shares alone, and the mistakes are listed too."""
+MISTAKES_SHOWN = 15
+NEIGHBOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
+"""Colours that the colour-blind tell apart too (Okabe and Ito, 2008)."""
 
 
 def write_report(folder: str | Path) -> Path:
@@ -37,7 +42,11 @@ def write_report(folder: str | Path) -> Path:
 
 
 def render(content: Content) -> str:
-    """Return the page as HTML that needs nothing from outside."""
+    """Return the page as HTML that needs nothing from outside.
+
+    Raises:
+        MissingExtraError: the extra ``report`` is not installed.
+    """
     try:
         from jinja2 import Environment
     except ModuleNotFoundError:
@@ -45,38 +54,53 @@ def render(content: Content) -> str:
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         files("pixelwise.report").joinpath("template.html.j2").read_text(encoding="utf-8")
     )
-    classes = content.classes
+    classes, count = content.classes, len(content.classes)
     colours = {
         name: "#{:02x}{:02x}{:02x}".format(*colour) for name, colour in zip(classes.names, classes.palette, strict=True)
     }
     return template.render(
-        title=content.folder.name,
+        title=content.folder.resolve().name,
         content=content,
+        names=classes.names,
+        scenes_scored=len(content.scores.get("scenes", {})) or len(content.scenes),
         summary=summary(content),
         colours=colours,
-        curves=curves(*(load_log_rows(content, key) for key in ("loss", "mIoU", "learning_rate")))
-        if content.log
-        else "",
-        matrix=_matrix(content) if len(classes) <= WIDEST_MATRIX else None,
-        confusions=_confusions(content),
+        charts=_charts(content),
+        strange_losses=len(content.log) - len(load_log_rows(content, "loss")),
+        matrix=_matrix(content) if count <= WIDEST_MATRIX else None,
+        with_counts=count <= WIDEST_COUNTS,
+        confusions=_confusions(content) if count > WIDEST_COUNTS else None,
         scenes=[_pictures(picture, classes) for picture in content.scenes[:SCENES_SHOWN]],
         worst=[_pictures(picture, classes) for picture in content.worst],
-        parcels=_parcels(content),
+        parcels=None if content.parcels is None else _parcels(content.parcels, colours),
         config=config_text(content),
     )
 
 
-def _matrix(content: Content) -> list[list[tuple[int, float]]]:
-    """Return rows of (pixels, share of the true class)."""
-    totals = np.maximum(1, content.matrix.sum(axis=1, keepdims=True))
-    shares = content.matrix / totals
-    return [list(zip(r.tolist(), s.tolist(), strict=True)) for r, s in zip(content.matrix, shares, strict=True)]
+def _charts(content: Content) -> list[tuple[str, str]]:
+    """Return the titles and drawings of the curves that the log has values for."""
+    loss, score, rate = (load_log_rows(content, key) for key in ("loss", "mIoU", "learning_rate"))
+    last_step = max((step for step, _ in load_log_rows(content, "step")), default=0)
+    charts = []
+    if loss:
+        charts.append(("Loss", loss_chart(loss)))
+    if score:
+        charts.append(("mIoU on the validation part", score_chart(score, last_step)))
+    if rate:
+        charts.append(("Learning rate", rate_chart(rate)))
+    return charts
 
 
-def _confusions(content: Content, most: int = 8) -> list[tuple[str, str, int, float]]:
+def _matrix(content: Content) -> list[list[tuple[int, float | None]]]:
+    """Return rows of (pixels, share of the true class); None where the truth has no such class."""
+    rows = [(row, sum(row)) for row in content.matrix.tolist()]
+    return [[(count, count / total if total else None) for count in row] for row, total in rows]
+
+
+def _confusions(content: Content) -> list[tuple[str, str, int, float]]:
     """Return the most frequent mistakes: truth, prediction, pixels, share of the true class."""
     wrong = content.matrix - np.diag(np.diagonal(content.matrix))
-    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
+    order = np.argsort(-wrong, axis=None, kind="stable")[:MISTAKES_SHOWN]
     found = [np.unravel_index(i, wrong.shape) for i in order]
     names = content.classes.names
     totals = content.matrix.sum(axis=1)
@@ -85,29 +109,49 @@ def _confusions(content: Content, most: int = 8) -> list[tuple[str, str, int, fl
 
 def _pictures(picture: Picture, classes: Classes) -> dict:
     image = to_picture(picture.image)
-    shown = np.where(picture.truth == IGNORE, IGNORE, picture.prediction.astype(np.int32))
+    counted = picture.truth != IGNORE
+    shown = np.where(counted, picture.prediction.astype(np.int32), IGNORE)
+    wrong = int(((picture.truth != picture.prediction) & counted).sum())
     return {
         "name": picture.name,
         "miou": picture.miou,
+        "wrong": wrong / max(1, int(counted.sum())),
         "image": data_uri(image),
         "truth": data_uri(colourise(picture.truth, classes), lossless=True),
         "prediction": data_uri(colourise(shown, classes), lossless=True),
         "mistakes": data_uri(mistakes(image, picture.truth, picture.prediction)),
+        "width": image.shape[1],
+        "height": image.shape[0],
+        "unlabelled": not counted.all(),
     }
 
 
-def _parcels(content: Content) -> dict | None:
-    parcels = content.parcels
-    if parcels is None:
-        return None
-    height, width = parcels.picture.shape[:2]
+def _parcels(content: ParcelMap, colours: dict[str, str]) -> dict:
+    height, width = content.picture.shape[:2]
+    names = [name for name in colours if any(parcel.class_name == name for parcel in content.parcels)]
+    names += sorted({parcel.class_name for parcel in content.parcels} - set(names))
+    # Of a single class, the colours are free to tell neighbours apart.
+    one_class = len(names) == 1
+    paths = []
+    for i, parcel in enumerate(content.parcels):
+        colour = NEIGHBOURS[i % len(NEIGHBOURS)] if one_class else colours.get(parcel.class_name, "#888888")
+        paths.append((parcel, path_of(parcel.rings), colour))
     return {
-        "name": parcels.name,
+        "name": content.name,
         "width": width,
         "height": height,
-        "image": data_uri(parcels.picture),
-        "paths": [(name, path_of(rings)) for name, rings in parcels.outlines],
-        "rows": [
-            (name, len(areas), sum(areas) / 1e4, float(np.median(areas)) / 1e4) for name, areas in parcels.areas.items()
-        ],
+        "image": data_uri(content.picture),
+        "paths": paths,
+        "one_class": one_class,
+        "rows": [_parcel_row(name, content) for name in names],
     }
+
+
+def _parcel_row(name: str, content: ParcelMap) -> tuple[str, int, float, float, float | None]:
+    """Return class, number, hectares, median hectares and mean confidence, which counts each hectare alike."""
+    parcels = [parcel for parcel in content.parcels if parcel.class_name == name]
+    areas = [parcel.area for parcel in parcels]
+    sure = [(parcel.confidence, parcel.area) for parcel in parcels if parcel.confidence is not None and parcel.area > 0]
+    weight = sum(area for _, area in sure)
+    confidence = sum(value * area for value, area in sure) / weight if weight else None
+    return name, len(parcels), sum(areas) / 1e4, float(np.median(areas)) / 1e4, confidence
