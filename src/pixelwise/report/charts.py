@@ -12,7 +12,7 @@ from PIL import Image
 
 from pixelwise.labels import IGNORE
 
-HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 230, 46, 12, 12, 34
+HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 236, 46, 24, 12, 34
 """Height of a chart, and the room around its axes, in units of its own."""
 POINTS = 600
 """Points of a curve that are drawn at most."""
@@ -85,7 +85,7 @@ def loss_chart(loss: Points) -> str:
     """Draw the loss of each step, faint, and its running mean. The axis begins at 0; rare spikes are cut off."""
     values = [value for _, value in loss]
     mean = smoothed(values, max(3, len(values) // 25))
-    top = max(float(np.percentile(values, 99)), *mean) * 1.08
+    top = max(float(np.percentile(values, 99 if len(values) > 100 else 100)), *mean) * 1.08
     line = list(zip([step for step, _ in loss], mean, strict=True))
     place, axes = _axes(400, loss[-1][0], min(0.0, *values), top)
     drawn = _line(place, thinned(loss), "raw") + _line(place, thinned(line), "line")
@@ -101,7 +101,7 @@ def score_chart(score: Points, last_step: int) -> str:
     anchor = "end" if x > 320 else "start" if x < 90 else "middle"
     mark = (
         f'<circle class="best" cx="{x:.1f}" cy="{y:.1f}" r="5"/>'
-        f'<text class="best" x="{x:.1f}" y="{y + 22:.1f}" text-anchor="{anchor}">best {value:.3f}</text>'
+        f'<text class="best" x="{x:.1f}" y="{y - 10:.1f}" text-anchor="{anchor}">best {value:.3f}</text>'
     )
     # Thinning keeps the best, which is the highest of its stretch.
     drawn = _line(place, thinned(score), "line") + (dots if len(score) <= 60 else "") + mark
