@@ -95,6 +95,15 @@ def test_a_scale_that_is_no_whole_number_is_as_exact_as_any(size):
     assert (gradient - slope).abs().max() <= 5e-6 * slope.abs().max()
 
 
+def test_sums_over_hundreds_of_thousands_of_pixels_keep_their_digits():
+    generator = torch.Generator().manual_seed(2)
+    logits = torch.randn(1, 2, 64, 64, generator=generator)
+    mask = torch.randint(IGNORE, 2, (1, 640, 640), generator=generator)
+    options = {"dice": 1.0}
+    loss = segmentation_loss(logits, mask, **options)
+    assert loss.item() == pytest.approx(formula(logits.double(), mask, **options).item(), rel=5e-7)
+
+
 @given(cases(), st.data())
 def test_logits_that_only_ignored_pixels_see_change_neither_loss_nor_gradient(case, data):
     logits, _, options = case

@@ -207,7 +207,10 @@ def _dice(logits: Tensor, mask: Tensor, dice: float, counts: Tensor) -> tuple[Te
         probability.exp_()
         probability *= (strip.label > 0) / probability.sum(dim=1, keepdim=True)
         predicted += probability.sum(dim=(0, 2))
-        intersection.index_add_(0, strip.target.flatten(), probability.gather(1, strip.target).flatten())
+        # First within each row: one sum in float32 over all pixels would lose digits.
+        by_row = probability.new_zeros(probability.shape[:2])
+        by_row.scatter_add_(1, strip.target[:, 0], probability.gather(1, strip.target)[:, 0])
+        intersection += by_row.sum(dim=0)
     present = (counts > 0).to(counts.dtype)
     share = dice * present / present.sum().clamp(min=1)
     above, below = 2 * intersection + DICE_SMOOTH, predicted + counts + DICE_SMOOTH
