@@ -68,6 +68,7 @@ def test_a_truncated_tiff_is_named_before_training(tmp_path_factory, share):
     path = project / "images/1.tif"
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
+    # The system may notice the cut when it opens the file or when it reads it; both come before training.
     with pytest.raises(DataError, match=r"1\.tif"):  # noqa: PT012
         classes, scenes = open_scenes(config(project))
         require_usable(survey(scenes, classes), classes, "training")

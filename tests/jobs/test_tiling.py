@@ -26,9 +26,9 @@ def whole(strips):
     """Join strips, after seeing that they come from top to bottom without gaps."""
     strips = list(strips)
     assert [strip.top for strip in strips] == [0, *np.cumsum([len(strip.labels) for strip in strips])[:-1]]
-    join = lambda parts: np.concatenate(list(parts))  # noqa: E731
-    confidence = join(strip.confidence for strip in strips) if strips[0].confidence is not None else None
-    return join(strip.labels for strip in strips), confidence, join(strip.valid for strip in strips)
+    labels, valid = (np.concatenate(part) for part in zip(*((s.labels, s.valid) for s in strips), strict=True))
+    sure = [strip.confidence for strip in strips if strip.confidence is not None]
+    return labels, np.concatenate(sure) if sure else None, valid
 
 
 def blended_in_one_piece(network, reader, card, *, tile, overlap):

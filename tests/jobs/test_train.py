@@ -113,7 +113,7 @@ def test_the_card_keeps_the_statistics_of_the_training_pixels(scenes, undisturbe
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(scenes, undisturbed):
     before = weights(undisturbed)
-    with pytest.raises(ConfigError, match="holds a run already.*--resume"):  # noqa: RUF043
+    with pytest.raises(ConfigError, match=r"holds a run already.*--resume"):
         train(config(scenes, undisturbed.folder))
     assert weights(undisturbed) == before
 
