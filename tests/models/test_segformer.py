@@ -1,8 +1,8 @@
 """SegFormer against the recorded outputs of its reference implementations, and against transformers."""
 
-import sys
 from pathlib import Path
 
+import golden
 import numpy as np
 import pytest
 import torch
@@ -12,8 +12,6 @@ from transformers import SegformerConfig, SegformerForSemanticSegmentation
 import pixelwise as pw
 
 GOLDENS = Path(__file__).parent.parent / "goldens"
-sys.path.insert(0, str(GOLDENS))
-import golden  # noqa: E402  the recorder's own reader, kept beside its files
 
 NAMES = sorted(path.stem for path in GOLDENS.glob("segformer_*.npz"))
 TOLERANCE = 5e-6
@@ -145,19 +143,19 @@ def test_a_branch_is_dropped_for_whole_images_and_kept_in_evaluation():
     torch.manual_seed(0)
     model = pw.create("segformer-b0", classes=5, drop_path=0.5)
     block = model.encoder.stages[3][-1]
-    assert block.drop_path == 0.5
+    assert block.drop_path.chance == 0.5
     ones = torch.ones(400, 1, 1, 256)
-    dropped = block.train()._dropped(ones)
+    dropped = block.train().drop_path(ones)
     per_image = dropped.flatten(1)
     assert set(per_image.unique().tolist()) == {0.0, 2.0}
     assert (per_image == per_image[:, :1]).all()
     assert 0.4 < (per_image[:, 0] == 0).float().mean() < 0.6
-    assert torch.equal(block.eval()._dropped(ones), ones)
+    assert torch.equal(block.eval().drop_path(ones), ones)
 
 
 def test_drop_path_grows_linearly_from_nought():
     model = pw.create("segformer-b1", classes=5, drop_path=0.1)
-    chances = [block.drop_path for stage in model.encoder.stages for block in stage]
+    chances = [block.drop_path.chance for stage in model.encoder.stages for block in stage]
     assert np.allclose(chances, np.linspace(0, 0.1, 8))
 
 

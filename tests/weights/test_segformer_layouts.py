@@ -2,9 +2,9 @@
 
 import argparse
 import pickle
-import sys
 from pathlib import Path
 
+import golden
 import pytest
 import tomli_w
 import torch
@@ -13,8 +13,6 @@ import pixelwise as pw
 from pixelwise.weights import save_weights
 
 GOLDENS = Path(__file__).parent.parent / "goldens"
-sys.path.insert(0, str(GOLDENS))
-import golden  # noqa: E402  the recorder's own reader, kept beside its files
 
 
 def recorded(name):

@@ -18,7 +18,7 @@ from pixelwise.geo.raster import Readable, Window, clip_window, normalize
 from pixelwise.geo.tiles import GRID, blend_weight, tile_windows
 from pixelwise.jobs.model_folder import ModelCard
 from pixelwise.models import Segmenter
-from pixelwise.models.upsampling import argmax_upsampled, decide, strips, upsample, upsample_rows
+from pixelwise.models.upsampling import argmax_upsampled, decide, recentred, strips, upsample, upsample_rows
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,8 @@ def predict_strips(
         logits = None
         if valid.any():
             logits = averaged_logits(model, image, stride=stride, flips=flips, scales=scales)
+            if model.align_corners and stride > 1:
+                logits = recentred(logits, image.shape[1:])
         done += 1
         if advance:
             advance(done / (len(grid) * len(grid[0])))
@@ -107,8 +109,12 @@ def _whole(
 ) -> Strip:
     height, width = reader.info.height, reader.info.width
     image, valid = _read(reader, Window(0, 0, max(GRID, height), max(GRID, width)), card)
+    rows, columns = model.padded_size(image.shape[1:])
+    image = np.pad(image, ((0, 0), (0, rows - image.shape[1]), (0, columns - image.shape[2])))
     logits = averaged_logits(model, image, stride=stride, flips=flips, scales=scales).cpu()
-    labels, probability = argmax_upsampled(logits, image.shape[1:], confidence=confidence)
+    labels, probability = argmax_upsampled(
+        logits, (rows, columns), confidence=confidence, align_corners=model.align_corners
+    )
     sure = None if probability is None else probability[0, :height, :width].numpy()
     return Strip(0, labels[0, :height, :width].numpy(), sure, valid)
 
@@ -141,11 +147,12 @@ def averaged_logits(
 ) -> Float[Tensor, "1 K h w"]:
     """Return logits at the network's stride, averaged over mirrored and zoomed copies of a normalised image.
 
-    Zoomed copies have sides that are multiples of 32; their logits are resized to the grid of the unzoomed image.
+    The network must not have to pad the image (see `Segmenter.padded_size`). Zoomed copies have sides that are multiples
+    of 32; their logits are resized to the grid of the unzoomed image.
     """
     device = next(model.parameters()).device
     batch = torch.from_numpy(image)[None].to(device)
-    coarse = [-(-side // stride) for side in image.shape[1:]]
+    coarse = (-(-image.shape[1] // stride), -(-image.shape[2] // stride))
     copies = []
     for scale in scales:
         sides = [max(GRID, round(side * scale / GRID) * GRID) for side in image.shape[1:]]
@@ -153,7 +160,7 @@ def averaged_logits(
         logits = model.decode(zoomed).logits.float()
         if flips:
             logits = (logits + model.decode(zoomed.flip(-1)).logits.float().flip(-1)) / 2
-        copies.append(logits if scale == 1 else upsample(logits, (coarse[0], coarse[1])))
+        copies.append(logits if scale == 1 else upsample(logits, coarse, align_corners=model.align_corners))
     return copies[0] if len(copies) == 1 else torch.stack(copies).mean(dim=0)
 
 

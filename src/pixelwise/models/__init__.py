@@ -1,19 +1,51 @@
-"""Networks, one file per paper. `MODELS` is the whole list: name to the function that builds it."""
+"""Networks, one file per paper.
+
+Every network is an encoder and a decoder. `ENCODERS` and `DECODERS` say who builds them, `MODELS` which two make a
+network, and any other two that fit can be joined too. The three tables are the whole list.
+"""
 
 import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
+from torch import nn
+
 from pixelwise.errors import ConfigError
+from pixelwise.models import resnet, segformer
 from pixelwise.models.fusion import fuse
-from pixelwise.models.segformer import VARIANTS, segformer
 from pixelwise.models.segmenter import Architecture, Decoded, Segmenter
 
-__all__ = ["MODELS", "Architecture", "Decoded", "Segmenter", "create", "fuse", "list_models"]
+__all__ = ["DECODERS", "ENCODERS", "MODELS", "Architecture", "Decoded", "Segmenter", "create", "fuse", "list_models"]
 
-MODELS: dict[str, Callable[..., Segmenter]] = {
-    f"segformer-{variant}": partial(segformer, variant) for variant in VARIANTS
+
+@dataclass(frozen=True)
+class Design:
+    """The encoder and decoder of a network, and its options where they differ from those two's defaults."""
+
+    encoder: str
+    decoder: str
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+ENCODERS: dict[str, Callable[..., nn.Module]] = {
+    # (bands, *, options) -> encoder
+    **{f"mit-{variant}": partial(segformer.mix_transformer, variant) for variant in segformer.VARIANTS},
+    **{f"resnet{variant}": partial(resnet.resnet, variant) for variant in resnet.VARIANTS},
+}
+
+DECODERS: dict[str, Callable[..., nn.Module]] = {
+    # (channels and strides of the encoder's maps, classes, *, options) -> decoder
+    "all-mlp": segformer.all_mlp,
+}
+
+MODELS: dict[str, Design] = {
+    **{f"segformer-{variant}": Design(f"mit-{variant}", "all-mlp") for variant in ("b0", "b1")},
+    **{
+        f"segformer-{variant}": Design(f"mit-{variant}", "all-mlp", {"decoder_channels": 768})
+        for variant in ("b2", "b3", "b4", "b5")
+    },
 }
 
 
@@ -29,21 +61,47 @@ def create(name: str, *, classes: int, bands: int = 3, **options: object) -> Seg
         name: one of `list_models`.
         classes: number of classes, at least 1.
         bands: number of input bands, at least 1.
-        options: the paper's own, listed in the docstring of the function that builds the network.
+        options: ``encoder`` and ``decoder`` (names in `ENCODERS` and `DECODERS`) in place of the network's own; and the
+            options of the functions that build these two, listed in their docstrings. ``architecture.options`` of the
+            network has all of them, with the values that they took.
 
     Raises:
-        ConfigError: an unknown name or option, or a value that the network cannot have.
+        ConfigError: an unknown name or option, a value that the network cannot have, or an encoder that does not fit
+            the decoder.
     """
-    if name not in MODELS:
-        near = difflib.get_close_matches(str(name), MODELS, n=1, cutoff=0.4)
-        hint = f"Did you mean {near[0]!r}? " if near else ""
-        raise ConfigError(f"No network is called {name!r}. {hint}`pixelwise models` lists all names.")
+    design = MODELS[_known(name, MODELS, "network")]
     if classes < 1 or bands < 1:
         raise ConfigError(f"{name} needs at least one class and one band, not classes={classes}, bands={bands}.")
-    build = MODELS[name]
-    allowed = [key for key in inspect.signature(build).parameters if key not in ("architecture",)]
-    for key in options:
-        if key not in allowed:
-            listed = ", ".join(allowed) or "none"
+    encoder_name = _known(options.get("encoder", design.encoder), ENCODERS, "encoder")
+    decoder_name = _known(options.get("decoder", design.decoder), DECODERS, "decoder")
+    defaults = [_defaults(ENCODERS[encoder_name]), _defaults(DECODERS[decoder_name])]
+    given = {key: value for key, value in options.items() if key not in ("encoder", "decoder")}
+    for key in given:
+        if not any(key in known for known in defaults):
+            listed = ", ".join(dict.fromkeys(["encoder", "decoder", *defaults[0], *defaults[1]]))
             raise ConfigError(f"{name} has no option {key!r}. Its options: {listed}.")
-    return build(Architecture(name, classes, bands, dict(options)), **options)
+    chosen = {**design.options, **given}
+    own = [{key: chosen.get(key, default) for key, default in known.items()} for known in defaults]
+    encoder = ENCODERS[encoder_name](bands, **own[0])
+    decoder = DECODERS[decoder_name](encoder.channels, encoder.strides, classes, **own[1])
+    # Defaults are recorded too: what is saved now must be built the same when they have changed.
+    kept = {"encoder": encoder_name, "decoder": decoder_name, **own[0], **own[1]}
+    return Segmenter(
+        encoder,
+        decoder,
+        Architecture(name, classes, bands, {key: value for key, value in kept.items() if value is not None}),
+    )
+
+
+def _known(name: object, table: Mapping[str, object], kind: str) -> str:
+    if name in table:
+        return str(name)
+    near = difflib.get_close_matches(str(name), table, n=1, cutoff=0.4)
+    hint = f"Did you mean {near[0]!r}? " if near else ""
+    raise ConfigError(f"No {kind} is called {name!r}. {hint}`pixelwise models` lists all names.")
+
+
+def _defaults(build: Callable[..., nn.Module]) -> dict[str, object]:
+    """Return the options of a builder and their defaults."""
+    parameters = inspect.signature(build).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}

@@ -5,16 +5,16 @@ Xie et al., SegFormer: Simple and Efficient Design for Semantic Segmentation wit
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.segmenter import Architecture, Decoded, Segmenter
+from pixelwise.models.layers import DropPath, drop_path_chances, linear_of, pointwise, scale_and_shift
+from pixelwise.models.segmenter import Decoded
 from pixelwise.models.upsampling import upsample
 
 
@@ -24,19 +24,18 @@ class Variant:
 
     channels: tuple[int, int, int, int]
     depths: tuple[int, int, int, int]
-    decoder_channels: int
     heads: tuple[int, int, int, int] = (1, 2, 5, 8)
     reductions: tuple[int, int, int, int] = (8, 4, 2, 1)
     expansion: int = 4
 
 
 VARIANTS = {
-    "b0": Variant((32, 64, 160, 256), (2, 2, 2, 2), 256),
-    "b1": Variant((64, 128, 320, 512), (2, 2, 2, 2), 256),
-    "b2": Variant((64, 128, 320, 512), (3, 4, 6, 3), 768),
-    "b3": Variant((64, 128, 320, 512), (3, 4, 18, 3), 768),
-    "b4": Variant((64, 128, 320, 512), (3, 8, 27, 3), 768),
-    "b5": Variant((64, 128, 320, 512), (3, 6, 40, 3), 768),
+    "b0": Variant((32, 64, 160, 256), (2, 2, 2, 2)),
+    "b1": Variant((64, 128, 320, 512), (2, 2, 2, 2)),
+    "b2": Variant((64, 128, 320, 512), (3, 4, 6, 3)),
+    "b3": Variant((64, 128, 320, 512), (3, 4, 18, 3)),
+    "b4": Variant((64, 128, 320, 512), (3, 8, 27, 3)),
+    "b5": Variant((64, 128, 320, 512), (3, 6, 40, 3)),
 }
 
 NORM_EPSILONS: dict[str, tuple[float, float]] = {
@@ -50,10 +49,10 @@ NORM_EPSILONS: dict[str, tuple[float, float]] = {
 class OverlapPatchEmbedding(nn.Module):
     """Merges overlapping patches into tokens (section 3.1): a strided convolution, then a layer norm."""
 
-    def __init__(self, bands: int, channels: int, *, patch: int, stride: int) -> None:
+    def __init__(self, bands: int, channels: int, *, patch: int, stride: int, epsilon: float) -> None:
         super().__init__()
         self.projection = nn.Conv2d(bands, channels, patch, stride, padding=patch // 2)
-        self.norm = nn.LayerNorm(channels)
+        self.norm = nn.LayerNorm(channels, eps=epsilon)
 
     def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B h w D"]:
         """Return a map of tokens, channels last."""
@@ -67,7 +66,7 @@ class EfficientSelfAttention(nn.Module):
     R is (8, 4, 2, 1) over the four stages.
     """
 
-    def __init__(self, channels: int, heads: int, reduction: int) -> None:
+    def __init__(self, channels: int, heads: int, reduction: int, epsilon: float) -> None:
         super().__init__()
         self.heads = heads
         self.reduction = reduction
@@ -76,7 +75,7 @@ class EfficientSelfAttention(nn.Module):
         self.out = nn.Linear(channels, channels)
         if reduction > 1:
             self.reduce = nn.Conv2d(channels, channels, reduction, reduction)
-            self.norm = nn.LayerNorm(channels)
+            self.norm = nn.LayerNorm(channels, eps=epsilon)
 
     def forward(self, tokens: Float[Tensor, "B h w D"]) -> Float[Tensor, "B h w D"]:
         """Let every token attend to the reduced map of all tokens."""
@@ -117,25 +116,27 @@ class MixFFN(nn.Module):
 class Block(nn.Module):
     """Attention and Mix-FFN, each after a norm and around it a shortcut (figure 2)."""
 
-    def __init__(self, channels: int, heads: int, reduction: int, expansion: int, drop_path: float) -> None:
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        reduction: int,
+        *,
+        expansion: int,
+        drop_path: float,
+        epsilons: tuple[float, float],
+    ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(channels)
-        self.attention = EfficientSelfAttention(channels, heads, reduction)
-        self.norm2 = nn.LayerNorm(channels)
+        self.norm1 = nn.LayerNorm(channels, eps=epsilons[0])
+        self.attention = EfficientSelfAttention(channels, heads, reduction, epsilons[1])
+        self.norm2 = nn.LayerNorm(channels, eps=epsilons[0])
         self.feed_forward = MixFFN(channels, expansion)
-        self.drop_path = drop_path
+        self.drop_path = DropPath(drop_path)
 
     def forward(self, tokens: Float[Tensor, "B h w D"]) -> Float[Tensor, "B h w D"]:
         """Return tokens of the same shape."""
-        tokens = tokens + self._dropped(self.attention(self.norm1(tokens)))
-        return tokens + self._dropped(self.feed_forward(self.norm2(tokens)))
-
-    def _dropped(self, branch: Float[Tensor, "B h w D"]) -> Float[Tensor, "B h w D"]:
-        """Leave the branch out for a random share of the images (stochastic depth, Huang et al. 2016)."""
-        if not self.training or self.drop_path == 0:
-            return branch
-        kept = torch.rand(len(branch), 1, 1, 1, device=branch.device) >= self.drop_path
-        return branch * (kept.to(branch.dtype) / (1 - self.drop_path))
+        tokens = tokens + self.drop_path(self.attention(self.norm1(tokens)))
+        return tokens + self.drop_path(self.feed_forward(self.norm2(tokens)))
 
 
 class MixTransformer(nn.Module):
@@ -143,29 +144,30 @@ class MixTransformer(nn.Module):
 
     strides = (4, 8, 16, 32)
 
-    def __init__(self, variant: Variant, bands: int, drop_path: float) -> None:
+    def __init__(self, variant: Variant, bands: int, drop_path: float, epsilons: tuple[float, float]) -> None:
         super().__init__()
         self.channels = variant.channels
-        # The chance to drop a branch grows linearly from the first block to the last.
-        count = sum(variant.depths)
-        chances = iter([drop_path * i / (count - 1) for i in range(count)])
+        chances = iter(drop_path_chances(drop_path, sum(variant.depths)))
         inputs = (bands, *variant.channels[:3])
-        self.embeddings = nn.ModuleList(
-            OverlapPatchEmbedding(inputs[i], variant.channels[i], patch=7 if i == 0 else 3, stride=4 if i == 0 else 2)
-            for i in range(4)
-        )
-        self.stages = nn.ModuleList(
-            nn.Sequential(
-                *(
-                    Block(
-                        variant.channels[i], variant.heads[i], variant.reductions[i], variant.expansion, next(chances)
-                    )
-                    for _ in range(variant.depths[i])
-                )
+        self.embeddings, self.stages, self.norms = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        for i, channels in enumerate(variant.channels):
+            patch, stride = (7, 4) if i == 0 else (3, 2)
+            self.embeddings.append(
+                OverlapPatchEmbedding(inputs[i], channels, patch=patch, stride=stride, epsilon=epsilons[1])
             )
-            for i in range(4)
-        )
-        self.norms = nn.ModuleList(nn.LayerNorm(channels) for channels in variant.channels)
+            blocks = [
+                Block(
+                    channels,
+                    variant.heads[i],
+                    variant.reductions[i],
+                    expansion=variant.expansion,
+                    drop_path=next(chances),
+                    epsilons=epsilons,
+                )
+                for _ in range(variant.depths[i])
+            ]
+            self.stages.append(nn.Sequential(*blocks))
+            self.norms.append(nn.LayerNorm(channels, eps=epsilons[0]))
 
     def forward(self, image: Float[Tensor, "B C H W"]) -> list[Float[Tensor, "B _ _ _"]]:
         """Return the four feature maps [B,D,H/s,W/s], finest first; sizes round up, memory is channels-last."""
@@ -199,9 +201,11 @@ class AllMLPDecoder(nn.Module):
 
     def forward(self, features: list[Float[Tensor, "B _ _ _"]]) -> Decoded:
         """Return logits at the stride of the finest map."""
+        features = features[-len(self.projections) :]
         total = _sum_at_finest([self._fused_part(i, feature) for i, feature in enumerate(features)])
         fused = F.relu(self.norm(total), inplace=True)
-        return Decoded(_pointwise(self.dropout(fused), self.classifier))
+        fused = self.dropout(fused)
+        return Decoded(pointwise(fused, self.classifier), features=fused)
 
     def fused(self) -> nn.Module:
         """Return the same function with the batch norm folded, for inference."""
@@ -227,7 +231,7 @@ class FusedAllMLPDecoder(nn.Module):
 
     def __init__(self, decoder: AllMLPDecoder) -> None:
         super().__init__()
-        scale, shift = _scale_and_shift(decoder.norm)
+        scale, shift = scale_and_shift(decoder.norm)
         self.projections = nn.ModuleList()
         matrices = []
         for projection, fuse in zip(decoder.projections, decoder.fuse_slices(), strict=True):
@@ -240,16 +244,19 @@ class FusedAllMLPDecoder(nn.Module):
                 self.projections.append(_folded_projection(projection))
                 matrices.append(fuse)
         # Upsampling keeps a constant, so the shift is added where the map is smallest.
-        self.matrices = nn.ModuleList([*(_linear(m, None) for m in matrices[:-1]), _linear(matrices[-1], shift)])
+        self.matrices = nn.ModuleList([*(linear_of(m, None) for m in matrices[:-1]), linear_of(matrices[-1], shift)])
         self.classifier = decoder.classifier
 
     def forward(self, features: list[Float[Tensor, "B _ _ _"]]) -> Decoded:
         """Return logits at the stride of the finest map."""
         parts = [
             matrix(projection(feature.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
-            for feature, projection, matrix in zip(features, self.projections, self.matrices, strict=True)
+            for feature, projection, matrix in zip(
+                features[-len(self.matrices) :], self.projections, self.matrices, strict=True
+            )
         ]
-        return Decoded(_pointwise(_sum_at_finest(parts).relu_(), self.classifier))
+        fused = _sum_at_finest(parts).relu_()
+        return Decoded(pointwise(fused, self.classifier), features=fused)
 
     def train(self, mode: bool = True) -> "FusedAllMLPDecoder":
         """Refuse training: the batch norm is gone.
@@ -274,8 +281,8 @@ def _folded_projection(projection: nn.Module) -> nn.Module:
     convolution, norm = projection[0], projection[1]
     assert isinstance(convolution, nn.Conv2d)
     assert isinstance(norm, nn.BatchNorm2d)
-    scale, shift = _scale_and_shift(norm)
-    return nn.Sequential(_linear(scale[:, None] * convolution.weight.flatten(1), shift), nn.ReLU())
+    scale, shift = scale_and_shift(norm)
+    return nn.Sequential(linear_of(scale[:, None] * convolution.weight.flatten(1), shift), nn.ReLU())
 
 
 def _sum_at_finest(parts: list[Tensor]) -> Tensor:
@@ -287,100 +294,62 @@ def _sum_at_finest(parts: list[Tensor]) -> Tensor:
     return total
 
 
-def _pointwise(image: Tensor, convolution: nn.Conv2d) -> Tensor:
-    """Apply a 1x1 convolution to a channels-last map as the matrix product that it is."""
-    product = F.linear(image.permute(0, 2, 3, 1), convolution.weight.flatten(1), convolution.bias)
-    return product.permute(0, 3, 1, 2)
-
-
-def _scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    return scale, norm.bias - norm.running_mean * scale
-
-
-def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
-    linear.weight = nn.Parameter(weight.contiguous())
-    if bias is not None:
-        linear.bias = nn.Parameter(bias)
-    return linear
-
-
-def segformer(
-    variant: str,
-    architecture: Architecture,
-    *,
-    drop_path: float = 0.1,
-    dropout: float = 0.1,
-    release: str = "paper",
-) -> Segmenter:
-    """Build SegFormer with fresh weights.
+def mix_transformer(variant: str, bands: int, *, drop_path: float = 0.1, release: str = "paper") -> MixTransformer:
+    """Build the encoder MiT with fresh weights.
 
     Args:
         variant: b0 to b5 (table 6).
+        bands: of the image.
         drop_path: chance of the last block to be left out in training, 0 to below 1; earlier blocks' grow up to it.
-        dropout: chance of a channel before the classifier to be left out in training, 0 to below 1.
-        release: whose norms and decoder; `load_weights` sets it to that of the weights.
+        release: whose norm epsilons, a name in `NORM_EPSILONS`; `load_weights` sets it to that of the weights.
 
     Raises:
         ConfigError: an option that cannot be.
     """
-    if variant not in VARIANTS:
-        raise ConfigError(f"SegFormer has the variants {', '.join(VARIANTS)}, not {variant!r}. Choose one of them.")
-    for name, chance in (("drop_path", drop_path), ("dropout", dropout)):
-        if not isinstance(chance, int | float) or not 0 <= chance < 1:
-            raise ConfigError(f"{architecture.name}: {name} is a chance from 0 to below 1, not {chance!r}.")
+    _require_chance("drop_path", drop_path)
     _require_known(release)
-    shape = VARIANTS[variant]
-    encoder = MixTransformer(shape, architecture.bands, drop_path)
-    decoder = AllMLPDecoder(shape.channels, shape.decoder_channels, architecture.classes, dropout, release)
+    encoder = MixTransformer(VARIANTS[variant], bands, drop_path, NORM_EPSILONS[release])
     encoder.apply(_initialise)
-    decoder.apply(_initialise)
-    nn.init.normal_(decoder.classifier.weight, std=0.01)
-    # The release is recorded even if it is the default: weights saved from here must find the same epsilons again.
-    model = Segmenter(encoder, decoder, replace(architecture, options={**architecture.options, "release": release}))
-    set_norm_epsilons(model, release)
-    return model
+    return encoder
 
 
-def adopt_release(model: Segmenter, release: str) -> None:
-    """Change a SegFormer in place to the norms and decoder of a release; the decoder's projections start fresh.
+def all_mlp(
+    channels: Sequence[int],
+    strides: Sequence[int],
+    classes: int,
+    *,
+    decoder_channels: int = 256,
+    dropout: float = 0.1,
+    release: str = "paper",
+) -> AllMLPDecoder:
+    """Build the all-MLP decoder with fresh weights, for the maps of an encoder from stride 4 on.
+
+    Args:
+        channels, strides: of the encoder's maps.
+        decoder_channels: of the projections; 256 for B0 and B1, 768 for the larger ones (table 6).
+        dropout: chance of a channel before the classifier to be left out in training, 0 to below 1.
+        release: whose projections, a name in `NORM_EPSILONS`; `load_weights` sets it to that of the weights.
 
     Raises:
-        ConfigError: an unknown release.
+        ConfigError: an option that cannot be.
     """
+    _require_chance("dropout", dropout)
     _require_known(release)
-    decoder = model.decoder
-    assert isinstance(decoder, AllMLPDecoder)
-    if (release == "mmsegmentation") != isinstance(decoder.projections[0], nn.Sequential):
-        channels = decoder.norm.num_features
-        assert isinstance(model.encoder, MixTransformer)
-        decoder.projections = nn.ModuleList(_projection(c, channels, release) for c in model.encoder.channels)
-        decoder.projections.apply(_initialise)
-        decoder.projections.to(decoder.norm.weight).train(decoder.training)
-    set_norm_epsilons(model, release)
-    model.architecture = replace(model.architecture, options={**model.architecture.options, "release": release})
+    inputs = [width for width, stride in zip(channels, strides, strict=True) if stride >= 4]
+    decoder = AllMLPDecoder(inputs, decoder_channels, classes, dropout, release)
+    decoder.apply(_initialise)
+    nn.init.normal_(decoder.classifier.weight, std=0.01)
+    return decoder
+
+
+def _require_chance(name: str, chance: object) -> None:
+    if not isinstance(chance, int | float) or not 0 <= chance < 1:
+        raise ConfigError(f"SegFormer's {name} is a chance from 0 to below 1, not {chance!r}.")
 
 
 def _require_known(release: str) -> None:
     if release not in tuple(NORM_EPSILONS):
         raise ConfigError(f"SegFormer's release is one of {', '.join(NORM_EPSILONS)}, not {release!r}.")
-
-
-def set_norm_epsilons(model: Segmenter, release: str) -> None:
-    """Set the epsilon of every layer norm as a release has it."""
-    block, reduction = NORM_EPSILONS[release]
-    for module, norm in _layer_norms(model):
-        norm.eps = reduction if isinstance(module, OverlapPatchEmbedding | EfficientSelfAttention) else block
-
-
-def _layer_norms(model: nn.Module) -> Iterator[tuple[nn.Module, nn.LayerNorm]]:
-    for module in model.modules():
-        for child in module.children():
-            if isinstance(child, nn.LayerNorm):
-                yield module, child
 
 
 def _initialise(module: nn.Module) -> None:

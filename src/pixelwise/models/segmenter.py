@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
@@ -18,6 +19,10 @@ class Decoded:
 
     logits: Float[Tensor, "B K h w"]
     aux: dict[str, Tensor] = field(default_factory=dict)
+    """Outputs of heads that only training needs. [B,K,h,w] are logits at any stride, [B,2] says if an image holds any
+    class but the first."""
+    features: Float[Tensor, "B D h w"] | None = None
+    """What the classifier saw, for those who set something beside it."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,11 @@ class Segmenter(nn.Module):
     """Any encoder joined to any decoder that fits.
 
     The encoder maps [B,C,H,W] to a list of feature maps, finest first, and has ``channels`` and ``strides``. The
-    decoder maps that list to `Decoded`. Images are float and normalised as the network was trained.
+    decoder maps that list to `Decoded`. Images are float and normalised as the network was trained. Both may have
+
+    * ``multiple``: sides of the image must be multiples of it, so `decode` pads with zeros, right and below;
+    * ``align_corners`` (the decoder): how its logits are upsampled to full size;
+    * ``aux_weights`` (the decoder): name of an auxiliary output -> its weight in the loss, as the paper has it.
     """
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module, architecture: Architecture) -> None:
@@ -42,9 +51,17 @@ class Segmenter(nn.Module):
         self.encoder = encoder
         self.decoder = decoder
         self.architecture = architecture
+        self.multiple = max(getattr(encoder, "multiple", 1), getattr(decoder, "multiple", 1))
+        self.align_corners: bool = getattr(decoder, "align_corners", False)
+        self.aux_weights: dict[str, float] = getattr(decoder, "aux_weights", {})
+
+    def padded_size(self, size: tuple[int, int] | torch.Size) -> tuple[int, int]:
+        """Return the height and width that the logits of an image of ``size`` stand for."""
+        height, width = size
+        return -(-height // self.multiple) * self.multiple, -(-width // self.multiple) * self.multiple
 
     def decode(self, image: Float[Tensor, "B C H W"]) -> Decoded:
-        """Return logits at the network's own stride, and auxiliary outputs by name.
+        """Return logits at the network's own stride, and auxiliary outputs by name; they cover `padded_size`.
 
         Raises:
             DataError: another number of bands than the network's, or a side below 32 pixels.
@@ -60,13 +77,21 @@ class Segmenter(nn.Module):
                 f"The image is {width}x{height} pixels; {self.architecture.name} needs at least "
                 f"{MINIMUM_SIZE}x{MINIMUM_SIZE}. Pad or enlarge it."
             )
+        rows, columns = self.padded_size((height, width))
+        if (rows, columns) != (height, width):
+            image = F.pad(image, (0, columns - width, 0, rows - height))
         return self.decoder(self.encoder(image))
 
     def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H W"]:
-        """Return logits at the size of the image (bilinear, corners not aligned, as the papers evaluate)."""
-        return upsample(self.decode(image).logits, image.shape[-2:])
+        """Return logits at the size of the image (bilinear, as the network's authors evaluate)."""
+        height, width = image.shape[-2:]
+        full = upsample(self.decode(image).logits, self.padded_size((height, width)), align_corners=self.align_corners)
+        return full[..., :height, :width]
 
     @torch.no_grad()
     def label_map(self, image: Float[Tensor, "B C H W"]) -> Integer[Tensor, "B H W"]:
         """Return the class of every pixel, uint8 (uint16 from 257 classes on); full-size logits are never built."""
-        return argmax_upsampled(self.decode(image).logits, image.shape[-2:])[0]
+        height, width = image.shape[-2:]
+        size = self.padded_size((height, width))
+        labels, _ = argmax_upsampled(self.decode(image).logits, size, align_corners=self.align_corners)
+        return labels[:, :height, :width]

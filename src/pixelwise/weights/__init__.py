@@ -1,6 +1,5 @@
 """Weights of any known layout, into our networks; one file per layout."""
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,14 +7,15 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pixelwise.errors import WeightsError
+from pixelwise.errors import ConfigError, WeightsError
 from pixelwise.files import replacing
-from pixelwise.models import Segmenter
-from pixelwise.models.segformer import VARIANTS, MixTransformer, adopt_release
-from pixelwise.weights import segformer_mmsegmentation, segformer_paper, segformer_transformers
+from pixelwise.models import Segmenter, create
+from pixelwise.models.segformer import VARIANTS
+from pixelwise.weights import resnet, segformer
 from pixelwise.weights.files import RELEASE_KEY, own_release, plain_state, read_state
+from pixelwise.weights.layout import Converted
 
-LAYOUTS = (segformer_paper, segformer_transformers, segformer_mmsegmentation)
+LAYOUTS = (*segformer.LAYOUTS, *resnet.LAYOUTS)
 OWN_LAYOUT = "pixelwise"
 
 
@@ -37,8 +37,9 @@ class Report:
 def load_weights(model: Segmenter, source: str | Path | Mapping[str, Tensor], *, partial: bool = False) -> Report:
     """Fill a network with weights; the layout is recognised by its names.
 
-    Known layouts: ours, the paper's own release, transformers (4.x and 5.x), mmsegmentation 1.x. The network takes
-    over the norm epsilons and the decoder of the layout's release. A checkpoint of an encoder alone fills the encoder;
+    Known layouts: ours, and those in `LAYOUTS`. The network takes over what the layout's release does otherwise (norm
+    epsilons, stems, how corners are aligned ...); its parts are then new objects, so an optimiser is made afterwards.
+    A checkpoint of an encoder alone fills the encoder;
     the decoder stays fresh, and its names are in ``missing``.
 
     Args:
@@ -53,8 +54,7 @@ def load_weights(model: Segmenter, source: str | Path | Mapping[str, Tensor], *,
     state = plain_state(source, where) if isinstance(source, Mapping) else read_state(source)
     layout = next((known for known in LAYOUTS if known.recognises(set(state))), None)
     if layout is not None:
-        _require_segformer(model, layout.LAYOUT)
-        release, name = layout.RELEASE, layout.LAYOUT
+        name, options = layout.name, layout.options(state)
         try:
             converted, unused = layout.convert(state)
         except (RuntimeError, IndexError, TypeError):
@@ -62,19 +62,18 @@ def load_weights(model: Segmenter, source: str | Path | Mapping[str, Tensor], *,
                 f"{where} has the names of {name}, but tensors of shapes that it cannot have. Fetch it again."
             ) from None
     elif any(key.startswith(("encoder.", "decoder.")) for key in state):
-        release, name, unused = None if isinstance(source, Mapping) else own_release(source), OWN_LAYOUT, ()
+        release = None if isinstance(source, Mapping) else own_release(source)
         if release is None and "decoder.projections.0.0.weight" in state:
-            release = segformer_mmsegmentation.RELEASE  # the only one with a convolution and a norm there
+            release = "mmsegmentation"  # the only one with a convolution and a norm there
+        name, options, unused = OWN_LAYOUT, {} if release is None else {"release": release}, ()
         converted = {key: (key, tensor) for key, tensor in state.items()}
     else:
         raise WeightsError(
             f"{where} has names of no known layout, such as {', '.join(sorted(state)[:3])}. Known are: {OWN_LAYOUT}, "
-            + ", ".join(known.LAYOUT for known in LAYOUTS)
+            + ", ".join(known.name for known in LAYOUTS)
             + "."
         )
-    target = copy.deepcopy(model)
-    if release is not None and isinstance(target.encoder, MixTransformer):
-        adopt_release(target, release)
+    target = _adapted(model, options, name)
     ours = target.state_dict()
     wrong = [key for key, (_, tensor) in converted.items() if key in ours and ours[key].shape != tensor.shape]
     fitting = {key: tensor for key, (_, tensor) in converted.items() if key in ours and key not in wrong}
@@ -92,8 +91,8 @@ def load_weights(model: Segmenter, source: str | Path | Mapping[str, Tensor], *,
             raise WeightsError(_incomplete(lacking, unexpected, name, found, model, where))
     if not fitting:
         raise WeightsError(f"No tensor of {where} ({name}) fits {model.architecture.name}.")
-    if release is not None and isinstance(model.encoder, MixTransformer):
-        adopt_release(model, release)
+    if target is not model:
+        _take_over(model, target)
     model.load_state_dict(fitting, strict=False)
     return Report(
         tuple(fitting), tuple(missing), tuple(unexpected), unused, f"{name} (encoder only)" if encoder_only else name
@@ -112,14 +111,31 @@ def save_weights(model: Segmenter, path: str | Path) -> None:
         save_file(state, temporary, metadata=header)
 
 
-def _require_segformer(model: Segmenter, layout: str) -> None:
-    if not isinstance(model.encoder, MixTransformer):
-        raise WeightsError(f"The weights are of {layout}, but the network is {model.architecture.name}.")
+def _adapted(model: Segmenter, options: Mapping[str, object], layout: str) -> Segmenter:
+    """Return the network that has these options too, with fresh weights; itself if it has them."""
+    own = model.architecture
+    if all(own.options.get(key) == value for key, value in options.items()):
+        return model
+    try:
+        return create(own.name, classes=own.classes, bands=own.bands, **{**own.options, **options})
+    except ConfigError:
+        raise WeightsError(
+            f"The weights are of {layout}, but the network is {own.name}. Create the network that they are of."
+        ) from None
 
 
-def _wrong_shape(
-    wrong: list[str], converted: dict[str, tuple[str, Tensor]], wanted: Tensor, model: Segmenter, where: str
-) -> str:
+def _take_over(model: Segmenter, target: Segmenter) -> None:
+    """Give a network the parts of another, where it is and as it trains; what fits there keeps its values."""
+    like = next(model.parameters())
+    wanted = target.state_dict()
+    kept = {k: v for k, v in model.state_dict().items() if k in wanted and wanted[k].shape == v.shape}
+    target.load_state_dict(kept, strict=False)
+    target.to(like).train(model.training)
+    model.encoder, model.decoder, model.architecture = target.encoder, target.decoder, target.architecture
+    model.multiple, model.align_corners, model.aux_weights = target.multiple, target.align_corners, target.aux_weights
+
+
+def _wrong_shape(wrong: list[str], converted: Converted, wanted: Tensor, model: Segmenter, where: str) -> str:
     ours, (name, tensor) = wrong[0], converted[wrong[0]]
     others = f" ({len(wrong) - 1} others differ too)" if len(wrong) > 1 else ""
     if ours.startswith("decoder.classifier."):
@@ -151,7 +167,7 @@ def _incomplete(
     )
 
 
-def _variant(converted: dict[str, tuple[str, Tensor]]) -> str | None:
+def _variant(converted: Converted) -> str | None:
     """Return the name of the SegFormer that has these channels and depths."""
     for name, variant in VARIANTS.items():
         embeddings = [converted.get(f"encoder.embeddings.{i}.projection.weight") for i in range(4)]

@@ -1,0 +1,134 @@
+"""Bricks that several papers share."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pixelwise.errors import DataError
+
+
+class ConvNorm(nn.Module):
+    """A convolution, a batch norm and, unless it is left out, a rectifier: the brick of most convolutional networks.
+
+    Padding keeps the size at stride 1. With ``norm=False`` the batch norm is left out.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int = 3,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = False,
+        norm: bool = True,
+        activation: type[nn.Module] | None = nn.ReLU,
+        epsilon: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        padding = dilation * (kernel - 1) // 2
+        self.convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias)
+        self.norm = nn.BatchNorm2d(outputs, eps=epsilon) if norm else nn.Identity()
+        self.activation = nn.Identity() if activation is None else activation()
+
+    def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
+        """Return [B,D,H/stride,W/stride], sizes rounded up.
+
+        Raises:
+            DataError: in training, a single value per channel, which has no variance to normalise by.
+        """
+        image = self.convolution(image)
+        if self.training and image.shape[0] * image.shape[2] * image.shape[3] == 1 and self.norm.training:
+            raise DataError(
+                "A batch of one image leaves a single value per channel to a batch norm of this network, which pools "
+                "whole images, so there is no variance to divide by. Raise [train].batch to at least 2."
+            )
+        return self.activation(self.norm(image))
+
+    def fused(self) -> nn.Module:
+        """Return the same function with the batch norm folded into the convolution, for inference."""
+        if isinstance(self.norm, nn.Identity):
+            return nn.Sequential(self.convolution, self.activation)
+        return nn.Sequential(folded(self.convolution, self.norm), self.activation)
+
+
+class DropPath(nn.Module):
+    """Leaves a branch out for a random share of the images (stochastic depth, Huang et al. 2016, arXiv 1603.09382)."""
+
+    def __init__(self, chance: float) -> None:
+        super().__init__()
+        self.chance = chance
+
+    def forward(self, branch: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
+        """Return the branch, or 0 for the images that leave it out; what is kept grows, so that the mean stays."""
+        if not self.training or self.chance == 0:
+            return branch
+        kept = torch.rand(len(branch), *[1] * (branch.ndim - 1), device=branch.device) >= self.chance
+        return branch * (kept.to(branch.dtype) / (1 - self.chance))
+
+
+def drop_path_chances(largest: float, blocks: int) -> list[float]:
+    """Return the chance of each block to be left out: it grows linearly from 0 in the first to ``largest``."""
+    return [largest * i / max(1, blocks - 1) for i in range(blocks)]
+
+
+def resize(
+    image: Float[Tensor, "B C h w"], size: tuple[int, int] | torch.Size, *, align_corners: bool = False
+) -> Float[Tensor, "B C H W"]:
+    """Resize to ``size`` (height, width), bilinear; what has that size already is returned as it is."""
+    if tuple(image.shape[-2:]) == tuple(size):
+        return image
+    return F.interpolate(image, size=tuple(size), mode="bilinear", align_corners=align_corners)
+
+
+def pointwise(image: Float[Tensor, "B C H W"], convolution: nn.Conv2d) -> Float[Tensor, "B D H W"]:
+    """Apply a 1x1 convolution to a channels-last map as the matrix product that it is."""
+    product = F.linear(image.permute(0, 2, 3, 1), convolution.weight.flatten(1), convolution.bias)
+    return product.permute(0, 3, 1, 2)
+
+
+def scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
+    """Return what a batch norm multiplies with and adds, in evaluation."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    return scale, norm.bias - norm.running_mean * scale
+
+
+def folded(convolution: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:
+    """Return one convolution that equals a convolution and the batch norm after it, in evaluation."""
+    assert isinstance(norm, nn.BatchNorm2d)
+    scale, shift = scale_and_shift(norm)
+    merged = nn.Conv2d(
+        convolution.in_channels,
+        convolution.out_channels,
+        (convolution.kernel_size[0], convolution.kernel_size[1]),
+        (convolution.stride[0], convolution.stride[1]),
+        (int(convolution.padding[0]), int(convolution.padding[1])),
+        (convolution.dilation[0], convolution.dilation[1]),
+        convolution.groups,
+        device="meta",
+    )
+    merged.weight = nn.Parameter(convolution.weight * scale[:, None, None, None])
+    merged.bias = nn.Parameter(shift if convolution.bias is None else shift + convolution.bias * scale)
+    return merged
+
+
+def linear_of(weight: Float[Tensor, "D C"], bias: Float[Tensor, " D"] | None) -> nn.Linear:
+    """Return a linear layer that holds these tensors."""
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    linear.weight = nn.Parameter(weight.contiguous())
+    if bias is not None:
+        linear.bias = nn.Parameter(bias)
+    return linear
+
+
+def initialise_convolutions(module: nn.Module) -> None:
+    """Give one convolution the first weights of He et al. 2015 (arXiv 1502.01852, eq. 10, by outputs); for `apply`."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,45 @@
+"""How far a network is from what its reference recorded."""
+
+from collections.abc import Callable
+
+import golden
+import torch
+from torch import Tensor
+
+import pixelwise as pw
+
+
+def worst_errors(
+    name: str,
+    create: Callable[[], pw.Segmenter],
+    outputs: Callable[[pw.Segmenter, Tensor, str], dict[str, Tensor]],
+    *,
+    rules: tuple[str, ...] | None = None,
+    fused: bool = False,
+    mended: Callable[[dict[str, Tensor], str], dict[str, Tensor]] | None = None,
+) -> dict[str, float]:
+    """Load each rule's weights, run all inputs, and return max |difference| / max |reference| per recorded output.
+
+    Args:
+        create: makes the network, whose options `load_weights` then sets as the layout says.
+        outputs: network, image and name of the run -> outputs under their recorded names; others may be among them.
+        rules: those to look at; None: all.
+        fused: look at the fused network.
+        mended: changes the weights for a run, where the reference's run did.
+    """
+    spec = golden.load(name)
+    errors, last, got = {}, None, {}
+    for recorded in spec["outputs"]:
+        rule, run, tag, output = recorded.split("/")
+        if rules is not None and rule not in rules:
+            continue
+        if (rule, run, tag) != last:  # outputs of one run stand together
+            state = {k: torch.from_numpy(v) for k, v in golden.weights(spec, rule).items()}
+            model = create().eval()
+            pw.load_weights(model, state if mended is None else mended(state, run))
+            model = pw.fuse(model) if fused else model
+            with torch.no_grad():
+                got = outputs(model, torch.from_numpy(golden.inputs(spec, tag)), run)
+            last = (rule, run, tag)
+        errors[recorded] = golden.compare(spec, recorded, got[output].numpy())
+    return errors
