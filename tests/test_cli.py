@@ -95,7 +95,7 @@ def assert_user_error(result: tuple[int, str, str], *parts: str) -> None:
 
 
 def test_the_commands_of_the_readme_exist():
-    assert set(NAMES) == {"demo", "check", "train", "evaluate", "predict", "polygonize", "models", "report"}
+    assert set(NAMES) == {"analyze", "demo", "check", "train", "evaluate", "predict", "polygonize", "models", "report"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -145,14 +145,23 @@ def test_models_lists_every_name_with_the_parameters_of_the_network(pixelwise):
 
     model = create("segformer-b0", classes=19)
     assert rows[0]["parameters"] == sum(p.numel() for p in model.parameters())
-    assert all(a["flops"] < b["flops"] for a, b in pairwise(rows))
+    assert all(row["arxiv"] and row["weights"] and row["flops"] > 0 for row in rows)
+
+
+def test_models_can_be_filtered_and_sorted(pixelwise):
+    status, out, _ = pixelwise("models", "--match", "segformer", "--max-parameters", "50", "--sort", "flops", "--json")
+    assert status == 0
+    rows = json.loads(out)
+    assert {row["name"] for row in rows} == {f"segformer-b{i}" for i in range(4)}
+    assert all(a["flops"] <= b["flops"] for a, b in pairwise(rows))
+    assert pixelwise("models", "--match", "nonsense")[0] == 2
 
 
 def test_models_as_a_table_shows_millions_of_parameters(pixelwise, monkeypatch):
     monkeypatch.setattr("pixelwise.models.list_models", lambda: ["segformer-b0"])
     status, table, _ = pixelwise("models")
     assert status == 0
-    assert re.search(r"segformer-b0 +3\.7 M +[0-9.]+$", table, re.MULTILINE)
+    assert re.search(r"segformer-b0 +2105\.15203 +2021 +3\.7 M +[0-9.]+ +37\.4$", table, re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", ["check", "train"])

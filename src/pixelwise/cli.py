@@ -13,6 +13,7 @@ import click
 
 from pixelwise import __version__
 from pixelwise.errors import PixelwiseError
+from pixelwise.network_commands import analyze, models
 
 if TYPE_CHECKING:
     from pixelwise.metrics import Scores
@@ -342,31 +343,5 @@ def report(run: Path) -> None:
     click.echo(f"{write_report(run)} is written.")
 
 
-@commands.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def models(as_json: bool) -> None:
-    """List the networks, with their size and cost.
-
-    The names are those that [model].name takes.
-
-    \b
-    Example:
-      pixelwise models --json
-    """
-    import torch
-
-    from pixelwise.models import create, list_models
-    from pixelwise.models.cost import cost
-
-    rows = []
-    for name in list_models():
-        with torch.device("meta"):
-            found = cost(create(name, classes=19), size=(512, 512))
-        rows.append({"name": name, "parameters": found.parameters, "flops": found.flops})
-    if as_json:
-        click.echo(json.dumps(rows, indent=2))
-        return
-    click.echo(f"{'name':18}{'parameters':>12}{'GFLOP, 512x512':>17}")
-    for row in rows:
-        click.echo(f"{row['name']:18}{row['parameters'] / 1e6:>10.1f} M{row['flops'] / 1e9:>17.1f}")
-    click.echo("With 19 classes and 3 bands; a multiplication with its addition counts as two.")
+commands.add_command(models)
+commands.add_command(analyze)

@@ -85,6 +85,12 @@ class TrainConfig(_Table):
         gt=0,
         description="the decoder's rate as a multiple; none: 10 from given weights, 1 from scratch",
     )
+    first_layer_rate: float = Field(
+        default=1.0, gt=0, le=1, description="rate of the encoder's first layer over its last's; geometric between"
+    )
+    freeze_encoder: bool = Field(
+        default=False, description="leave the encoder as it is, its norms' statistics too; only the decoder learns"
+    )
     weight_decay: float = Field(default=0.01, ge=0, description="of weights; norms and biases have none")
     warmup: int | None = Field(
         default=None, ge=0, description="steps of linear warm-up; none: a tenth of steps, at most 1500"

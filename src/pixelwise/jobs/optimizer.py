@@ -8,24 +8,62 @@ from torch import Tensor, nn
 from pixelwise.models import Segmenter
 
 
-def parameter_groups(model: Segmenter, *, rate: float, decoder_rate: float, weight_decay: float) -> list[dict]:
-    """Sort parameters into four groups: encoder and decoder, each with and without weight decay.
+def parameter_groups(
+    model: Segmenter, *, rate: float, decoder_rate: float, weight_decay: float, first_layer_rate: float = 1.0
+) -> list[dict]:
+    """Sort parameters into groups of one rate and one weight decay.
 
     As in SegFormer's training: norms and biases are not decayed, the decoder learns ``decoder_rate`` times faster.
+    What takes no gradient is left out.
 
     Args:
-        rate: learning rate of the encoder.
+        rate: learning rate of the encoder's last layer.
+        first_layer_rate: rate of the encoder's first layer over that of its last; those between rise geometrically.
     """
-    groups = []
-    for module, factor in ((model.encoder, 1.0), (model.decoder, decoder_rate)):
-        decayed, plain = [], []
-        for parameter in module.parameters():
+    factors = layer_factors(model, first_layer_rate) if first_layer_rate != 1 else {}
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for module, shared in ((model.encoder, 1.0), (model.decoder, decoder_rate)):
+        for name, parameter in module.named_parameters():
             if parameter.requires_grad:
+                factor = factors.get(name, 1.0) if module is model.encoder else shared
                 # Weights of linear maps and convolutions are the parameters with two or more dimensions.
-                (decayed if parameter.ndim > 1 else plain).append(parameter)
-        groups.append({"params": decayed, "lr": rate * factor, "weight_decay": weight_decay})
-        groups.append({"params": plain, "lr": rate * factor, "weight_decay": 0.0})
-    return [{**group, "base_rate": group["lr"]} for group in groups if group["params"]]
+                decay = weight_decay if parameter.ndim > 1 else 0.0
+                groups.setdefault((rate * factor, decay), []).append(parameter)
+    return [
+        {"params": parameters, "lr": lr, "base_rate": lr, "weight_decay": decay}
+        for (lr, decay), parameters in groups.items()
+    ]
+
+
+def layer_factors(model: Segmenter, first: float) -> dict[str, float]:
+    """Return what each encoder parameter's rate is multiplied with: ``first`` at the image, 1 at the end.
+
+    A layer is a module that holds parameters, and layers stand in the order in which an image comes to them.
+    """
+    order: list[str] = []
+    owners = {name.rpartition(".")[0] for name, _ in model.encoder.named_parameters()}
+    hooks = [
+        module.register_forward_pre_hook(lambda module, inputs, name=name: order.append(name))
+        for name, module in model.encoder.named_modules()
+        if name in owners
+    ]
+    parameter, training = next(model.parameters()), model.training
+    try:
+        with torch.no_grad():
+            size = max(64, model.multiple)
+            model.eval().decode(parameter.new_zeros(1, model.architecture.bands, size, size))
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+    rank = {name: i for i, name in reversed(list(enumerate(dict.fromkeys(order))))}
+    last = max(1, len(rank) - 1)
+    # A parameter that is read without calling its module goes with the nearest module around or before it.
+    factors, depth = {}, 0
+    for name, _ in model.encoder.named_parameters():
+        depth = rank.get(name.rpartition(".")[0], depth)
+        factors[name] = first ** (1 - depth / last)
+    return factors
 
 
 def rate_factor(step: int, *, steps: int, warmup: int, power: float) -> float:

@@ -73,7 +73,7 @@ def predict_strips(
 
     def logits_of(window: Window) -> Float[Tensor, "1 K h w"] | None:
         nonlocal done
-        image, valid = _read(reader, window, card)
+        image, valid = read_normalized(reader, window, card)
         if window.left == 0:
             validity.append((window.top, np.zeros((len(valid), width), bool)))
         validity[-1][1][:, window.left : window.left + window.width] = valid
@@ -108,7 +108,7 @@ def _whole(
     confidence: bool,
 ) -> Strip:
     height, width = reader.info.height, reader.info.width
-    image, valid = _read(reader, Window(0, 0, max(GRID, height), max(GRID, width)), card)
+    image, valid = read_normalized(reader, Window(0, 0, max(GRID, height), max(GRID, width)), card)
     rows, columns = model.padded_size(image.shape[1:])
     image = np.pad(image, ((0, 0), (0, rows - image.shape[1]), (0, columns - image.shape[2])))
     logits = averaged_logits(model, image, stride=stride, flips=flips, scales=scales).cpu()
@@ -119,7 +119,7 @@ def _whole(
     return Strip(0, labels[0, :height, :width].numpy(), sure, valid)
 
 
-def _read(
+def read_normalized(
     reader: Readable, window: Window, card: ModelCard
 ) -> tuple[Float32[np.ndarray, "C H W"], Bool[np.ndarray, "h w"]]:
     """Return a normalised window, mirrored where it reaches beyond the raster, and the validity of the part inside."""
@@ -147,8 +147,8 @@ def averaged_logits(
 ) -> Float[Tensor, "1 K h w"]:
     """Return logits at the network's stride, averaged over mirrored and zoomed copies of a normalised image.
 
-    The network must not have to pad the image (see `Segmenter.padded_size`). Zoomed copies have sides that are multiples
-    of 32; their logits are resized to the grid of the unzoomed image.
+    The network must not have to pad the image (see `Segmenter.padded_size`). Zoomed copies have sides that are
+    multiples of 32; their logits are resized to the grid of the unzoomed image.
     """
     device = next(model.parameters()).device
     batch = torch.from_numpy(image)[None].to(device)

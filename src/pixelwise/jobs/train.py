@@ -81,12 +81,21 @@ def train(
     if config.model.weights is not None:
         loaded = load_weights(model, config.model.weights, partial=True)
         say(f"Weights: {loaded.layout}, {len(loaded.matched)} tensors; {len(loaded.missing)} start fresh.")
+        if loaded.widened:
+            say(f"{loaded.widened} is widened to {len(bands)} bands; those of the weights come first.")
+    model.encoder.requires_grad_(not settings.freeze_encoder)
     card = _card(config, classes, training[0], found, model)
     run.begin(config)
     model.to(device)
     average = MovingAverage(model, copy.deepcopy(model), settings.average)
     rate, decoder_rate = _rates(config)
-    groups = parameter_groups(model, rate=rate, decoder_rate=decoder_rate, weight_decay=settings.weight_decay)
+    groups = parameter_groups(
+        model,
+        rate=rate,
+        decoder_rate=decoder_rate,
+        weight_decay=settings.weight_decay,
+        first_layer_rate=settings.first_layer_rate,
+    )
     optimizer = torch.optim.AdamW(groups, fused=True)
     class_weights = _class_weights(config, classes, found, device)
     warmup = settings.warmup if settings.warmup is not None else min(1500, settings.steps // 10)
@@ -111,6 +120,7 @@ def train(
             batches(sampler, batch=settings.batch, first=first, last=settings.steps, workers=workers), start=first
         ):
             model.train()
+            model.encoder.train(not settings.freeze_encoder)
             # Dropout and drop-path are a function of the step, so a resumed run draws what an undisturbed one does.
             torch.manual_seed(settings.seed * 1_000_003 + step)
             factor = rate_factor(step, steps=settings.steps, warmup=warmup, power=settings.power)

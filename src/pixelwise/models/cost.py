@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -37,6 +37,57 @@ def cost(model: Segmenter, *, size: tuple[int, int] = (512, 512)) -> Cost:
     Args:
         size: height and width of the image.
     """
+    measured = _measured(model, size, lambda counters: None)
+    parameters = sum(p.numel() for p in model.parameters())
+    return Cost(parameters, *measured)
+
+
+def layer_costs(model: Segmenter, *, size: tuple[int, int] = (512, 512)) -> dict[str, Cost]:
+    """Return the cost of each module by its name, in the order of their first use; each counts what it does itself.
+
+    A module's own parameters and operations count, not those of the modules inside it, so the rows add up to `cost`.
+    Modules without any cost are left out.
+    """
+    rows: dict[str, list[int]] = {}
+    stack, seen, handles = [""], [0, 0, 0], []
+
+    def attribute(counters: Callable[[], list[int]]) -> None:
+        now = counters()
+        row = rows.setdefault(stack[-1], [0, 0, 0])
+        for i in range(3):
+            row[i] += now[i] - seen[i]
+            seen[i] = now[i]
+
+    def watch(counters: Callable[[], list[int]]) -> None:
+        for name, module in model.named_modules():
+
+            def enter(module: nn.Module, inputs: object, name: str = name) -> None:
+                attribute(counters)
+                stack.append(name)
+
+            def leave(module: nn.Module, inputs: object, output: object) -> None:
+                attribute(counters)
+                stack.pop()
+
+            handles.append(module.register_forward_pre_hook(enter))
+            handles.append(module.register_forward_hook(leave))
+
+    try:
+        _measured(model, size, watch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    own = {name: sum(p.numel() for p in module.parameters(recurse=False)) for name, module in model.named_modules()}
+    for name, count in own.items():
+        if count:
+            rows.setdefault(name, [0, 0, 0])
+    return {name or "(network)": Cost(own[name], *row) for name, row in rows.items() if own[name] or any(row)}
+
+
+def _measured(
+    model: Segmenter, size: tuple[int, int], watch: Callable[[Callable[[], list[int]]], None]
+) -> tuple[int, int, int]:
+    """Decode one image and return FLOPs, bytes made and bytes moved; ``watch`` gets a reader of these first."""
     training = model.training
     parameter = next(model.parameters())
     image = torch.zeros(1, model.architecture.bands, *size, device=parameter.device, dtype=parameter.dtype)
@@ -48,11 +99,11 @@ def cost(model: Segmenter, *, size: tuple[int, int] = (512, 512)) -> Cost:
             FlopCounterMode(display=False) as operations,
             _Memory() as memory,
         ):
+            watch(lambda: [int(operations.get_total_flops()), memory.made, memory.moved])
             model.eval().decode(image)
     finally:
         model.train(training)
-    parameters = sum(p.numel() for p in model.parameters())
-    return Cost(parameters, int(operations.get_total_flops()), memory.made, memory.moved)
+    return int(operations.get_total_flops()), memory.made, memory.moved
 
 
 class _Memory(TorchFunctionMode):

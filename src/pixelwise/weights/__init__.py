@@ -32,6 +32,8 @@ class Report:
     unused: tuple[str, ...]
     """Names that the layout carries but its network never uses; they are left out."""
     layout: str
+    widened: str = ""
+    """Our name of the first convolution, where it was fitted to another number of bands."""
 
 
 def load_weights(model: Segmenter, source: str | Path | Mapping[str, Tensor], *, partial: bool = False) -> Report:
@@ -44,7 +46,10 @@ def load_weights(model: Segmenter, source: str | Path | Mapping[str, Tensor], *,
 
     Args:
         source: a file, a folder, or a state dict.
-        partial: load what fits, and report the rest instead of refusing it.
+        partial: load what fits, and report the rest instead of refusing it. If only the number of bands differs, the
+            first convolution is fitted: the bands of the weights come first and new ones start at 0, so that the
+            answer is at first that of the old bands; of fewer bands the first are kept, and a single one takes the sum
+            over all, so that a grey image is answered as its copies were.
 
     Raises:
         WeightsError: an unreadable file, an unknown layout or, unless ``partial``, a name that is missing, unexpected
@@ -75,6 +80,7 @@ def load_weights(model: Segmenter, source: str | Path | Mapping[str, Tensor], *,
         )
     target = _adapted(model, options, name)
     ours = target.state_dict()
+    widened = _fit_bands(converted, ours, target.architecture.bands) if partial else ""
     wrong = [key for key, (_, tensor) in converted.items() if key in ours and ours[key].shape != tensor.shape]
     fitting = {key: tensor for key, (_, tensor) in converted.items() if key in ours and key not in wrong}
     unexpected = [theirs for key, (theirs, _) in converted.items() if key not in fitting]
@@ -94,9 +100,8 @@ def load_weights(model: Segmenter, source: str | Path | Mapping[str, Tensor], *,
     if target is not model:
         _take_over(model, target)
     model.load_state_dict(fitting, strict=False)
-    return Report(
-        tuple(fitting), tuple(missing), tuple(unexpected), unused, f"{name} (encoder only)" if encoder_only else name
-    )
+    layout_name = f"{name} (encoder only)" if encoder_only else name
+    return Report(tuple(fitting), tuple(missing), tuple(unexpected), unused, layout_name, widened)
 
 
 def save_weights(model: Segmenter, path: str | Path) -> None:
@@ -122,6 +127,21 @@ def _adapted(model: Segmenter, options: Mapping[str, object], layout: str) -> Se
         raise WeightsError(
             f"The weights are of {layout}, but the network is {own.name}. Create the network that they are of."
         ) from None
+
+
+def _fit_bands(converted: Converted, ours: dict[str, Tensor], bands: int) -> str:
+    """Fit the first convolution to other bands; return its name, or nothing if its bands are those of the weights."""
+    for name, (theirs, tensor) in converted.items():
+        if not name.startswith("encoder.") or name not in ours or tensor.ndim != 4 or ours[name].ndim != 4:
+            continue
+        wanted = ours[name].shape
+        if wanted[1] == bands != tensor.shape[1] and wanted[:1] + wanted[2:] == tensor[:, 0].shape:
+            fitted = tensor.new_zeros(wanted)
+            shared = min(bands, tensor.shape[1])
+            fitted[:, :shared] = tensor.sum(dim=1, keepdim=True) if bands == 1 else tensor[:, :shared]
+            converted[name] = (theirs, fitted)
+            return name
+    return ""
 
 
 def _take_over(model: Segmenter, target: Segmenter) -> None:

@@ -1,0 +1,80 @@
+"""The commands that look at networks: which there are, and what they see."""
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option("--match", default="", help="Only names that hold this text.")
+@click.option("--max-parameters", type=float, metavar="M", help="Only networks of at most so many million parameters.")
+@click.option("--max-gflop", type=float, metavar="G", help="Only networks of at most so many GFLOP.")
+@click.option(
+    "--sort",
+    "order",
+    type=click.Choice(["name", "year", "parameters", "flops", "seconds", "score"]),
+    help="Order of the rows; as grouped by family if not given.",
+)
+@click.option("--time", "timed", is_flag=True, help="Measure a label map of each network here (seconds per network).")
+@click.option("--size", default=512, show_default=True, help="Side of the image in pixels.")
+@click.option("--classes", default=19, show_default=True, help="Number of classes.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def models(
+    match: str,
+    max_parameters: float | None,
+    max_gflop: float | None,
+    order: str | None,
+    timed: bool,
+    size: int,
+    classes: int,
+    as_json: bool,
+) -> None:
+    """List the networks: origin, size, cost and published scores.
+
+    The names are those that [model].name takes. Parameters and FLOPs are computed, with all that training needs; a
+    multiplication with its addition counts as two. Scores are mIoU in percent on ADE20K and Cityscapes (validation).
+
+    \b
+    Example:
+      pixelwise models --match unet --sort flops
+    """
+    from pixelwise.jobs.catalog import catalog, sort_rows, table_text
+    from pixelwise.models import list_models
+
+    if order == "seconds" and not timed:
+        raise click.UsageError("--sort seconds needs --time.")
+    names = [name for name in list_models() if match in name]
+    if not names:
+        raise click.UsageError(f"No network's name holds {match!r}. `pixelwise models` lists all.")
+    rows = catalog(names, size=size, classes=classes, timed=timed)
+    rows = [row for row in rows if max_parameters is None or row.parameters <= max_parameters * 1e6]
+    rows = [row for row in rows if max_gflop is None or row.flops <= max_gflop * 1e9]
+    rows = sort_rows(rows, order) if order else rows
+    if as_json:
+        click.echo(json.dumps([row.to_dict() for row in rows], indent=2))
+        return
+    click.echo(table_text(rows))
+    click.echo(f"{size}x{size} pixels, 3 bands, {classes} classes. Licences of weights and sources of scores: --json.")
+
+
+@click.command()
+@click.argument("networks", nargs=-1, required=True, metavar="NETWORK...")
+@click.option("--output", type=click.Path(path_type=Path), default=Path("analysis"), show_default=True, help="Folder.")
+@click.option("--images", default=20, show_default=True, help="How many images to average over.")
+@click.option("--size", default=512, show_default=True, help="Side of the images in pixels, a multiple of 32.")
+def analyze(networks: tuple[str, ...], output: Path, images: int, size: int) -> None:
+    """Draw what each stage sees, and count what each layer costs.
+
+    A NETWORK is a run, which looks at its own scenes, or a name, which looks at noise with fresh weights. The picture
+    has a row per network and a column per stage: the gradient of the stage's centre by the image (logarithmic), and
+    the side of the square that holds 95 % of it.
+
+    \b
+    Example:
+      pixelwise analyze runs/fields runs/fields-deeplab --output analysis
+    """
+    from pixelwise.jobs.analyze import analyze
+
+    analyze(networks, output, images=images, size=size, report=click.echo)
+    click.echo(f"{output / 'fields.png'} and {output / 'analysis.json'} are written.")

@@ -1,0 +1,56 @@
+"""Rates of layers, and what is left out."""
+
+import pytest
+import torch
+
+import pixelwise as pw
+from pixelwise.jobs.optimizer import layer_factors, parameter_groups
+
+
+def groups_of(model, **options):
+    return parameter_groups(model, **{"rate": 1e-3, "decoder_rate": 10.0, "weight_decay": 0.01, **options})
+
+
+def test_every_parameter_is_in_one_group_and_only_matrices_decay():
+    model = pw.create("segformer-b0", classes=3)
+    groups = groups_of(model)
+    placed = [id(p) for group in groups for p in group["params"]]
+    assert sorted(placed) == sorted(id(p) for p in model.parameters())
+    assert all((group["weight_decay"] > 0) == (p.ndim > 1) for group in groups for p in group["params"])
+    assert {group["lr"] for group in groups} == {1e-3, 1e-2}
+
+
+def test_a_frozen_encoder_is_left_to_itself():
+    model = pw.create("segformer-b0", classes=3)
+    model.encoder.requires_grad_(False)
+    placed = {id(p) for group in groups_of(model) for p in group["params"]}
+    assert placed == {id(p) for p in model.decoder.parameters()}
+
+
+@pytest.mark.parametrize("name", ["segformer-b0"])
+def test_rates_rise_along_the_way_of_an_image(name):
+    options = {"encoder": "vit-tiny", "image_size": 64} if name == "segmenter-linear" else {}
+    model = pw.create(name, classes=3, **options)
+    factors = layer_factors(model, 0.1)
+    assert set(factors) == {key for key, _ in model.encoder.named_parameters()}
+    assert min(factors.values()) == pytest.approx(0.1)
+    assert max(factors.values()) == pytest.approx(1.0)
+
+
+def test_a_block_of_a_later_stage_learns_faster():
+    factors = layer_factors(pw.create("segformer-b0", classes=3), 0.01)
+    ways = [factors[f"stages.{i}.1.feed_forward.project.weight"] for i in range(4)]
+    assert ways == sorted(ways)
+    assert ways[0] < ways[3]
+    assert factors["embeddings.1.projection.weight"] > factors["stages.0.1.feed_forward.project.weight"]
+
+
+def test_the_groups_follow_the_factors():
+    torch.manual_seed(0)
+    model = pw.create("segformer-b0", classes=3)
+    factors = layer_factors(model, 0.1)
+    named = {id(p): name for name, p in model.encoder.named_parameters()}
+    for group in groups_of(model, first_layer_rate=0.1):
+        for parameter in group["params"]:
+            factor = factors[named[id(parameter)]] if id(parameter) in named else 10.0
+            assert group["lr"] == pytest.approx(1e-3 * factor)

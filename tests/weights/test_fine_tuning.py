@@ -1,0 +1,46 @@
+"""From other weights to one's own data: other classes, other bands."""
+
+import pytest
+import torch
+
+import pixelwise as pw
+
+
+def encoder_answers(model, image):
+    with torch.no_grad():
+        return model.eval().encoder(image)
+
+
+@pytest.mark.parametrize("name", ["segformer-b0"])
+@pytest.mark.parametrize("bands", [4, 13])
+def test_new_bands_change_nothing_at_first(name, bands):
+    torch.manual_seed(0)
+    old, new = pw.create(name, classes=3), pw.create(name, classes=3, bands=bands)
+    report = pw.load_weights(new, old.state_dict(), partial=True)
+    image = torch.randn(1, bands, 64, 64)
+    assert report.widened.startswith("encoder.")
+    assert not report.missing
+    with torch.no_grad():
+        assert torch.allclose(new.eval()(image), old.eval()(image[:, :3]), atol=1e-5)
+
+
+def test_a_single_band_is_answered_as_its_three_copies_were():
+    torch.manual_seed(0)
+    old, new = pw.create("segformer-b0", classes=3), pw.create("segformer-b0", classes=3, bands=1)
+    pw.load_weights(new, old.state_dict(), partial=True)
+    grey = torch.randn(1, 1, 64, 64)
+    for mine, theirs in zip(encoder_answers(new, grey), encoder_answers(old, grey.expand(-1, 3, -1, -1)), strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-4)
+
+
+def test_other_classes_start_the_classifier_fresh_and_keep_the_rest():
+    old, new = pw.create("segformer-b0", classes=3), pw.create("segformer-b0", classes=7)
+    report = pw.load_weights(new, old.state_dict(), partial=True)
+    assert set(report.missing) == {"decoder.classifier.weight", "decoder.classifier.bias"}
+    assert report.widened == ""
+
+
+def test_other_bands_are_refused_unless_a_part_is_asked_for():
+    old, new = pw.create("segformer-b0", classes=3), pw.create("segformer-b0", classes=3, bands=4)
+    with pytest.raises(pw.WeightsError, match="partial=True"):
+        pw.load_weights(new, old.state_dict())
