@@ -7,6 +7,7 @@ classes x tile/s x width/s numbers.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from pixelwise.geo.raster import Readable, Window, clip_window, normalize
 from pixelwise.geo.tiles import GRID, blend_weight, tile_windows
 from pixelwise.jobs.model_folder import ModelCard
 from pixelwise.models import Segmenter
-from pixelwise.models.upsampling import argmax_upsampled, decide, recentred, strips, upsample, upsample_rows
+from pixelwise.models.upsampling import argmax_upsampled, decide_cells, recentred, strips, upsample
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,7 @@ def predict_strips(
         return logits
 
     rows = blended_rows(logits_of, grid, overlap=overlap, stride=stride, classes=len(card.classes))
-    coarse = (grid[-1][0].top + grid[-1][0].height) // stride
-    for top, labels, probability in upsampled_strips(rows, coarse, stride, confidence=confidence):
+    for top, labels, probability in upsampled_strips(rows, stride, confidence=confidence):
         # The last tiles reach beyond the raster; so do their strips.
         count = min(height - top, len(labels))
         if count > 0:
@@ -206,26 +206,27 @@ def blended_rows(
 
 
 def upsampled_strips(
-    blended: Iterator[Float[Tensor, "1 K n w"]], coarse: int, stride: int, *, confidence: bool
+    blended: Iterator[Float[Tensor, "1 K n w"]], stride: int, *, confidence: bool
 ) -> Iterator[tuple[int, Integer[Tensor, "n W"], Float[Tensor, "n W"] | None]]:
     """Upsample rows of logits as they come, and decide: yield first row, labels and confidence of each strip.
 
-    A full-size row lies between two coarse ones, so the last coarse row of each piece waits for the next piece.
+    A row of cells needs the rows above and below it, so the last two rows of each piece wait for the next piece.
 
     Args:
-        coarse: how many coarse rows there will be.
         confidence: give it; else None comes in its place.
     """
-    first, top = 0, 0
+    top = 0
     held: Tensor | None = None
-    for rows in blended:
-        held = rows if held is None else torch.cat([held, rows], dim=2)
-        known = first + held.shape[2]
-        end = coarse * stride if known == coarse else known * stride - (stride + 1) // 2
-        size = (coarse * stride, held.shape[3] * stride)
-        for a, b in strips(held.shape, (end - top, size[1])):
-            piece = upsample_rows(held, size, top + a, top + b, first=first, coarse=coarse)
-            labels, probability = decide(piece, confidence=confidence)
-            yield top + a, labels[0], None if probability is None else probability[0]
-        top = end
-        first, held = known - 1, held[:, :, -1:]
+    # At the rim the outermost row stands for the one beyond.
+    for rows in chain(blended, [None]):
+        if held is None:
+            assert rows is not None, "a raster has at least one row of tiles"
+            held = torch.cat([rows[:, :, :1], rows], dim=2)
+        else:
+            held = torch.cat([held, held[:, :, -1:] if rows is None else rows], dim=2)
+        cells = F.pad(held, (1, 1, 0, 0), mode="replicate")
+        for first, last in strips(held.shape, (held.shape[2] - 2, held.shape[3])):
+            labels, probability = decide_cells(cells[:, :, first : last + 2], stride, confidence=confidence)
+            yield top, labels[0], None if probability is None else probability[0]
+            top += labels.shape[1]
+        held = held[:, :, -2:]

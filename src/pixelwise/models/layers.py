@@ -90,6 +90,15 @@ def pointwise(image: Float[Tensor, "B C H W"], convolution: nn.Conv2d) -> Float[
     return product.permute(0, 3, 1, 2)
 
 
+def planes(image: Float[Tensor, "B C H W"], convolution: nn.Conv2d) -> Float[Tensor, "B D H W"]:
+    """Apply a 1x1 convolution to a channels-last map; the result is a plane per channel, as the argmax reads it."""
+    columns = image.permute(0, 2, 3, 1).flatten(1, 2).transpose(1, 2)
+    weight = convolution.weight.flatten(1).expand(len(image), -1, -1)
+    if convolution.bias is None:
+        return torch.bmm(weight, columns).unflatten(2, image.shape[-2:])
+    return torch.baddbmm(convolution.bias[:, None], weight, columns).unflatten(2, image.shape[-2:])
+
+
 def scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
     """Return what a batch norm multiplies with and adds, in evaluation."""
     assert norm.running_mean is not None

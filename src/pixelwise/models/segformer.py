@@ -8,14 +8,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import DropPath, drop_path_chances, linear_of, pointwise, scale_and_shift
+from pixelwise.models.layers import DropPath, drop_path_chances, linear_of, planes, pointwise, scale_and_shift
 from pixelwise.models.segmenter import Decoded
-from pixelwise.models.upsampling import upsample
+from pixelwise.models.upsampling import add_upsampled, upsample
 
 
 @dataclass(frozen=True)
@@ -256,7 +257,7 @@ class FusedAllMLPDecoder(nn.Module):
             )
         ]
         fused = _sum_at_finest(parts).relu_()
-        return Decoded(pointwise(fused, self.classifier), features=fused)
+        return Decoded(planes(fused, self.classifier), features=fused)
 
     def train(self, mode: bool = True) -> "FusedAllMLPDecoder":
         """Refuse training: the batch norm is gone.
@@ -288,6 +289,10 @@ def _folded_projection(projection: nn.Module) -> nn.Module:
 def _sum_at_finest(parts: list[Tensor]) -> Tensor:
     """Upsample maps to the size of the first and add them, into one piece of memory: they are the largest here."""
     size = parts[0].shape[-2:]
+    if not torch.is_grad_enabled():
+        for part in parts[1:]:
+            add_upsampled(parts[0], part)
+        return parts[0]
     total = upsample(parts[-1], size)
     for part in parts[-2::-1]:
         total = total.add_(part if part.shape[-2:] == size else upsample(part, size))
