@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 import pixelwise as pw
+from pixelwise.models import Segmenter
 
 
 def worst_errors(
     name: str,
-    create: Callable[[], pw.Segmenter],
-    outputs: Callable[[pw.Segmenter, Tensor, str], dict[str, Tensor]],
+    create: Callable[[], Segmenter],
+    outputs: Callable[[Segmenter, Tensor, str], dict[str, Tensor]],
     *,
     rules: tuple[str, ...] | None = None,
     fused: bool = False,

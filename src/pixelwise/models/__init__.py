@@ -13,7 +13,7 @@ from functools import partial
 from torch import nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models import resnet, segformer
+from pixelwise.models import resnet, segformer, segnext
 from pixelwise.models.fusion import fuse
 from pixelwise.models.segmenter import Architecture, Decoded, Segmenter
 
@@ -32,12 +32,14 @@ class Design:
 ENCODERS: dict[str, Callable[..., nn.Module]] = {
     # (bands, *, options) -> encoder
     **{f"mit-{variant}": partial(segformer.mix_transformer, variant) for variant in segformer.VARIANTS},
+    **{f"mscan-{variant}": partial(segnext.mscan, variant) for variant in segnext.VARIANTS},
     **{f"resnet{variant}": partial(resnet.resnet, variant) for variant in resnet.VARIANTS},
 }
 
 DECODERS: dict[str, Callable[..., nn.Module]] = {
     # (channels and strides of the encoder's maps, classes, *, options) -> decoder
     "all-mlp": segformer.all_mlp,
+    "ham": segnext.ham,
 }
 
 MODELS: dict[str, Design] = {
@@ -46,6 +48,10 @@ MODELS: dict[str, Design] = {
         f"segformer-{variant}": Design(f"mit-{variant}", "all-mlp", {"decoder_channels": 768})
         for variant in ("b2", "b3", "b4", "b5")
     },
+    "segnext-t": Design("mscan-t", "ham"),
+    "segnext-s": Design("mscan-s", "ham"),
+    "segnext-b": Design("mscan-b", "ham", {"decoder_channels": 512, "rank": 64}),
+    "segnext-l": Design("mscan-l", "ham", {"decoder_channels": 1024, "rank": 64}),
 }
 
 
