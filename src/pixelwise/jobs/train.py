@@ -22,6 +22,7 @@ from pixelwise.data.split import split_scenes
 from pixelwise.data.stats import balanced_weights
 from pixelwise.errors import ConfigError, PixelwiseError
 from pixelwise.jobs.evaluate import evaluate_scenes
+from pixelwise.jobs.memory import keep_freed_memory
 from pixelwise.jobs.model_folder import ModelCard, save_model
 from pixelwise.jobs.optimizer import MovingAverage, parameter_groups, rate_factor
 from pixelwise.jobs.run_folder import Run, events_writer, open_run
@@ -74,6 +75,7 @@ def train(
     if validation:
         require_usable(survey(validation, classes), classes, "validation")
 
+    keep_freed_memory()
     torch.manual_seed(settings.seed)
     device = _device(settings.device)
     bands = training[0].reader.bands

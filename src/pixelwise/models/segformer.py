@@ -205,12 +205,21 @@ class AllMLPDecoder(nn.Module):
         features = features[-len(self.projections) :]
         total = _sum_at_finest([self._fused_part(i, feature) for i, feature in enumerate(features)])
         fused = F.relu(self.norm(total), inplace=True)
-        fused = self.dropout(fused)
-        return Decoded(pointwise(fused, self.classifier), features=fused)
+        return Decoded(self._classified(fused), features=fused)
 
     def fused(self) -> nn.Module:
         """Return the same function with the batch norm folded, for inference."""
         return FusedAllMLPDecoder(self)
+
+    def _classified(self, fused: Float[Tensor, "B D h w"]) -> Float[Tensor, "B K h w"]:
+        if not self.training or self.dropout.p == 0:
+            return pointwise(fused, self.classifier)
+        # A channel that is dropped from an image is a column that is dropped from that image's matrix.
+        kept = self.dropout(fused.new_ones(fused.shape[0], fused.shape[1], 1, 1)).flatten(1)
+        weight = self.classifier.weight.flatten(1) * kept[:, None]
+        columns = fused.permute(0, 2, 3, 1).flatten(1, 2).transpose(1, 2)
+        assert self.classifier.bias is not None
+        return torch.baddbmm(self.classifier.bias[:, None], weight, columns).unflatten(2, fused.shape[-2:])
 
     def fuse_slices(self) -> list[Float[Tensor, "D D"]]:
         """Return the part of the fusing matrix that belongs to each feature map, finest first.
