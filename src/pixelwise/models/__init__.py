@@ -13,7 +13,7 @@ from functools import partial
 from torch import nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models import resnet, segformer, segnext
+from pixelwise.models import hrnet, resnet, segformer, segnext
 from pixelwise.models.fusion import fuse
 from pixelwise.models.segmenter import Architecture, Decoded, Segmenter
 
@@ -31,6 +31,7 @@ class Design:
 
 ENCODERS: dict[str, Callable[..., nn.Module]] = {
     # (bands, *, options) -> encoder
+    **{f"hrnet-w{width}": partial(hrnet.hrnet, width) for width in hrnet.WIDTHS},
     **{f"mit-{variant}": partial(segformer.mix_transformer, variant) for variant in segformer.VARIANTS},
     **{f"mscan-{variant}": partial(segnext.mscan, variant) for variant in segnext.VARIANTS},
     **{f"resnet{variant}": partial(resnet.resnet, variant) for variant in resnet.VARIANTS},
@@ -40,6 +41,9 @@ DECODERS: dict[str, Callable[..., nn.Module]] = {
     # (channels and strides of the encoder's maps, classes, *, options) -> decoder
     "all-mlp": segformer.all_mlp,
     "ham": segnext.ham,
+    "hrnet-v1": hrnet.hrnet_v1,
+    "hrnet-v2": hrnet.hrnet_v2,
+    "hrnet-v2p": hrnet.hrnet_v2p,
 }
 
 MODELS: dict[str, Design] = {
@@ -47,6 +51,15 @@ MODELS: dict[str, Design] = {
     **{
         f"segformer-{variant}": Design(f"mit-{variant}", "all-mlp", {"decoder_channels": 768})
         for variant in ("b2", "b3", "b4", "b5")
+    },
+    **{f"hrnet-w{width}": Design(f"hrnet-w{width}", "hrnet-v2") for width in ("18", "32", "40", "48")},
+    **{
+        f"hrnetv1-w{width}": Design(f"hrnet-w{width}", "hrnet-v1", {"fuse_upsampling": "nearest", "finest_only": True})
+        for width in ("18", "32", "40", "48")
+    },
+    **{
+        f"hrnetv2p-w{width}": Design(f"hrnet-w{width}", "hrnet-v2p", {"fuse_upsampling": "nearest"})
+        for width in ("18", "32", "40", "48")
     },
     "segnext-t": Design("mscan-t", "ham"),
     "segnext-s": Design("mscan-s", "ham"),
