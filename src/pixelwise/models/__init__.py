@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
+import torch
 from torch import nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models import hrnet, resnet, segformer, segnext
+from pixelwise.models import hmsa, hrnet, ocr, resnet, segformer, segnext
 from pixelwise.models.fusion import fuse
-from pixelwise.models.segmenter import Architecture, Decoded, Segmenter
+from pixelwise.models.segmenter import MINIMUM_SIZE, Architecture, Decoded, Segmenter
 
 __all__ = ["DECODERS", "ENCODERS", "MODELS", "Architecture", "Decoded", "Segmenter", "create", "fuse", "list_models"]
 
@@ -44,6 +45,7 @@ DECODERS: dict[str, Callable[..., nn.Module]] = {
     "hrnet-v1": hrnet.hrnet_v1,
     "hrnet-v2": hrnet.hrnet_v2,
     "hrnet-v2p": hrnet.hrnet_v2p,
+    "ocr": ocr.ocr,
 }
 
 MODELS: dict[str, Design] = {
@@ -53,6 +55,10 @@ MODELS: dict[str, Design] = {
         for variant in ("b2", "b3", "b4", "b5")
     },
     **{f"hrnet-w{width}": Design(f"hrnet-w{width}", "hrnet-v2") for width in ("18", "32", "40", "48")},
+    **{
+        f"hrnet-w{width}-ocr": Design(f"hrnet-w{width}", "ocr", {"align_corners": True})
+        for width in ("18", "32", "40", "48")
+    },
     **{
         f"hrnetv1-w{width}": Design(f"hrnet-w{width}", "hrnet-v1", {"fuse_upsampling": "nearest", "finest_only": True})
         for width in ("18", "32", "40", "48")
@@ -70,7 +76,7 @@ MODELS: dict[str, Design] = {
 
 def list_models() -> list[str]:
     """Return every name that `create` takes."""
-    return list(MODELS)
+    return [*MODELS, "hmsa"]
 
 
 def create(name: str, *, classes: int, bands: int = 3, **options: object) -> Segmenter:
@@ -84,10 +90,14 @@ def create(name: str, *, classes: int, bands: int = 3, **options: object) -> Seg
             options of the functions that build these two, listed in their docstrings. ``architecture.options`` of the
             network has all of them, with the values that they took.
 
+    ``hmsa`` has the option ``network``, a name of `list_models`, and takes all options of that network beside its own.
+
     Raises:
         ConfigError: an unknown name or option, a value that the network cannot have, or an encoder that does not fit
             the decoder.
     """
+    if name == "hmsa":
+        return _create_hierarchical(classes, bands, options)
     design = MODELS[_known(name, MODELS, "network")]
     if classes < 1 or bands < 1:
         raise ConfigError(f"{name} needs at least one class and one band, not classes={classes}, bands={bands}.")
@@ -110,6 +120,27 @@ def create(name: str, *, classes: int, bands: int = 3, **options: object) -> Seg
         decoder,
         Architecture(name, classes, bands, {key: value for key, value in kept.items() if value is not None}),
     )
+
+
+def _create_hierarchical(classes: int, bands: int, options: dict[str, object]) -> Segmenter:
+    own = {key: options[key] for key in ("scales", "training_scales") if key in options}
+    rest = {key: value for key, value in options.items() if key not in (*own, "network")}
+    name = _known(options.get("network", "hrnet-w48-ocr"), MODELS, "network")
+    network = create(name, classes=classes, bands=bands, **rest)
+    # What the classifier sees has as many channels as an empty image shows, at no cost.
+    with torch.device("meta"):
+        probe = create(name, classes=classes, bands=bands, **rest).eval()
+        seen = probe.decode(torch.zeros(1, bands, 2 * MINIMUM_SIZE, 2 * MINIMUM_SIZE)).features
+    if seen is None:
+        raise ConfigError(
+            f"hmsa needs a network that shows what its classifier sees, and {name} does not. Take another."
+        )
+    kept = {"network": name, **_defaults(hmsa.hierarchical), **own, **network.architecture.options}
+    del kept["features"]
+    architecture = Architecture(
+        "hmsa", classes, bands, {k: list(v) if isinstance(v, tuple) else v for k, v in kept.items()}
+    )
+    return hmsa.hierarchical(network, architecture, features=seen.shape[1], **own)
 
 
 def _known(name: object, table: Mapping[str, object], kind: str) -> str:

@@ -16,6 +16,9 @@ def fuse(model: Segmenter) -> Segmenter:
     that stands for one with a folded norm refuses ``train()``.
     """
     model = copy.deepcopy(model).eval()
+    for module in model.modules():
+        if hasattr(module, "with_aux"):
+            module.with_aux = False
     _replace_children(model)
     return model.requires_grad_(False).eval()
 

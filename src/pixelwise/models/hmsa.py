@@ -1,0 +1,129 @@
+"""Hierarchical multi-scale attention: a network looks at an image in several sizes, and learns which to trust where.
+
+Tao, Sapra, Catanzaro: Hierarchical Multi-Scale Attention for Semantic Segmentation, 2020 (arXiv 2005.10821). Sections and
+equations below are of that paper.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pixelwise.errors import ConfigError, DataError
+from pixelwise.models.layers import ConvNorm, initialise_convolutions, resize
+from pixelwise.models.segmenter import MINIMUM_SIZE, Architecture, Decoded, Segmenter
+
+
+class ScalePyramid(nn.Module):
+    """The network's encoder on several sizes of the image."""
+
+    def __init__(
+        self, network: nn.Module, multiple: int, scales: Sequence[float], training_scales: Sequence[float]
+    ) -> None:
+        super().__init__()
+        self.network, self.pads_to = network, multiple
+        self.scales, self.training_scales = tuple(scales), tuple(training_scales)
+        self.channels, self.strides = network.channels, network.strides
+
+    def forward(self, image: Float[Tensor, "B C H W"]) -> list[Float[Tensor, "B _ _ _"]]:
+        """Return the image and, for each scale from the largest down, the image at that scale and the encoder's maps.
+
+        Raises:
+            DataError: a side that is below 32 pixels at some scale.
+        """
+        maps = [image]
+        for scale in sorted(self.training_scales if self.training else self.scales, reverse=True):
+            size = (math.floor(image.shape[-2] * scale), math.floor(image.shape[-1] * scale))
+            if min(size) < MINIMUM_SIZE:
+                raise DataError(
+                    f"At scale {scale} the image has {size[1]}x{size[0]} pixels; {MINIMUM_SIZE}x{MINIMUM_SIZE} at least "
+                    "are needed. Take a larger image, or leave that scale out of scales."
+                )
+            scaled = resize(image, size)
+            below, right = (-side % self.pads_to for side in size)
+            maps += [scaled, *self.network(F.pad(scaled, (0, right, 0, below)))]
+        return maps
+
+
+class HierarchicalDecoder(nn.Module):
+    """The network's decoder on each size, and the mixture of its answers (section 3.1, eq. 1).
+
+    From the largest size down, what a size says is weighed by its own attention against all that was said before.
+    Logits and attention are first upsampled to the size of their image, as in the authors' release.
+    """
+
+    def __init__(self, network: nn.Module, multiple: int, maps: int, features: int) -> None:
+        super().__init__()
+        self.network, self.pads_to, self.maps = network, multiple, maps
+        self.upsampling_aligned: bool = getattr(network, "align_corners", False)
+        self.aux_weights: dict[str, float] = dict(getattr(network, "aux_weights", {}))
+        self.attention = nn.Sequential(
+            ConvNorm(features, 256, 3), ConvNorm(256, 256, 3), nn.Conv2d(256, 1, 1, bias=False), nn.Sigmoid()
+        )
+
+    def forward(self, features: list[Float[Tensor, "B _ _ _"]]) -> Decoded:
+        """Return logits at the size of the image, and auxiliary logits that are mixed alike."""
+        image, *features = features
+        mixed: dict[str, Tensor] = {}
+        for i in range(0, len(features), self.maps + 1):
+            scaled, *maps = features[i : i + self.maps + 1]
+            answers, attention = self.at_one_scale(maps, (scaled.shape[-2], scaled.shape[-1]))
+            if not mixed:
+                mixed = answers
+            elif scaled.shape[-2] >= image.shape[-2]:
+                for name, answer in answers.items():
+                    before = resize(mixed[name], answer.shape[-2:])
+                    mixed[name] = attention * answer + (1 - attention) * before
+            else:
+                size = mixed["logits"].shape[-2:]
+                trust = resize(attention, size)
+                for name, answer in answers.items():
+                    mixed[name] = resize(attention * answer, size) + (1 - trust) * mixed[name]
+        full = {name: resize(one, image.shape[-2:]) for name, one in mixed.items()}
+        return Decoded(full.pop("logits"), full)
+
+    def at_one_scale(
+        self, maps: list[Float[Tensor, "B _ _ _"]], size: tuple[int, int]
+    ) -> tuple[dict[str, Float[Tensor, "B K H W"]], Float[Tensor, "B 1 H W"]]:
+        """Return logits and auxiliary logits by name, and the attention, for an image of ``size`` and at its size."""
+        decoded = self.network(maps)
+        assert decoded.features is not None
+        padded = (size[0] + -size[0] % self.pads_to, size[1] + -size[1] % self.pads_to)
+        parts = {"logits": decoded.logits, "attention": self.attention(decoded.features)}
+        parts |= {name: aux for name, aux in decoded.aux.items() if name in self.aux_weights}
+        for name, part in parts.items():
+            parts[name] = resize(part, padded, align_corners=self.upsampling_aligned)[..., : size[0], : size[1]]
+        attention = parts.pop("attention")
+        return parts, attention
+
+
+def hierarchical(
+    network: Segmenter,
+    architecture: Architecture,
+    *,
+    features: int,
+    scales: Sequence[float] = (0.5, 1.0, 2.0),
+    training_scales: Sequence[float] = (0.5, 1.0),
+) -> Segmenter:
+    """Put hierarchical attention around a network.
+
+    Args:
+        network: any; its encoder and decoder are taken over.
+        architecture: of the result.
+        features: channels of the map that the network's classifier sees.
+        scales: sizes of the image to look at in evaluation, as multiples; they may be changed later as
+            ``model.encoder.scales``.
+        training_scales: those in training (section 3.1: 0.5 and 1).
+
+    Raises:
+        ConfigError: no scale, or one that is not positive.
+    """
+    for name, values in (("scales", scales), ("training_scales", training_scales)):
+        if not values or not all(isinstance(value, int | float) and value > 0 for value in values):
+            raise ConfigError(f"hmsa's {name} are positive numbers, such as [0.5, 1.0], not {list(values)!r}.")
+    encoder = ScalePyramid(network.encoder, network.multiple, scales, training_scales)
+    decoder = HierarchicalDecoder(network.decoder, network.multiple, len(network.encoder.channels), features)
+    decoder.attention.apply(initialise_convolutions)
+    return Segmenter(encoder, decoder, architecture)

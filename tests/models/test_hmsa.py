@@ -1,0 +1,75 @@
+"""Hierarchical attention, against the recorded outputs of its reference implementation."""
+
+import golden
+import pytest
+import torch
+
+import pixelwise as pw
+
+SCALES = {"nscale_0.5_1_2": (0.5, 1.0, 2.0), "nscale_0.25_0.5_1_1.5_2": (0.25, 0.5, 1.0, 1.5, 2.0)}
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    spec = golden.load("hmsa_hrnetw48_ocr")
+    model = pw.create("hmsa", classes=19).eval()
+    pw.load_weights(model, {key: torch.from_numpy(value) for key, value in golden.weights(spec, "w3").items()})
+    return spec, model
+
+
+def test_it_has_the_recorded_parameters(recorded):
+    spec, model = recorded
+    assert sum(p.numel() for p in model.parameters()) == spec["params"]
+
+
+@torch.no_grad()
+def test_one_scale_gives_the_recorded_answers_and_attention(recorded):
+    spec, model = recorded
+    image = torch.from_numpy(golden.inputs(spec, "sq"))
+    found, attention = model.decoder.at_one_scale(model.encoder.network(image), (128, 128))
+    found = {"cls_out": found["logits"], "aux_out": found["regions"], "logit_attn": attention}
+    for name, output in found.items():
+        assert golden.compare(spec, f"w3/fwd1x/sq/{name}", output.numpy()) <= 5e-6
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("tag", ["sq", "ns"])
+def test_the_two_scales_of_training_are_mixed_as_recorded(recorded, tag):
+    spec, model = recorded
+    model.encoder.scales = model.encoder.training_scales
+    decoded = model.decode(torch.from_numpy(golden.inputs(spec, tag)))
+    assert golden.compare(spec, f"w3/two_scale/{tag}/pred", decoded.logits.numpy()) <= 5e-6
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("run", SCALES)
+def test_any_list_of_scales_is_mixed_as_recorded(recorded, run):
+    spec, model = recorded
+    model.encoder.scales = SCALES[run]
+    decoded = model.decode(torch.from_numpy(golden.inputs(spec, "sq")))
+    assert golden.compare(spec, f"w3/{run}/sq/pred", decoded.logits.numpy()) <= 5e-6
+    assert (
+        golden.compare(spec, f"w3/{run}/sq/pred", pw.fuse(model)(torch.from_numpy(golden.inputs(spec, "sq"))).numpy())
+        <= 1e-5
+    )
+
+
+@pytest.mark.parametrize("network", ["segformer-b0", "segnext-t"])
+def test_it_stands_around_any_network(network):
+    model = pw.create("hmsa", classes=3, network=network)
+    logits = model.train()(torch.randn(2, 3, 77, 99))
+    assert logits.shape == (2, 3, 77, 99)
+    logits.square().mean().backward()
+    assert all(p.grad is not None for p in model.decoder.attention.parameters())
+    again = pw.create("hmsa", classes=3, **model.architecture.options)
+    assert again.state_dict().keys() == model.state_dict().keys()
+
+
+def test_a_scale_that_is_too_small_for_the_image_is_named():
+    with pytest.raises(pw.DataError, match="scale 0.5"):
+        pw.create("hmsa", classes=3, network="segformer-b0").eval()(torch.randn(1, 3, 40, 40))
+
+
+def test_scales_that_cannot_be_are_refused():
+    with pytest.raises(pw.ConfigError, match="positive"):
+        pw.create("hmsa", classes=3, network="segformer-b0", scales=[0.5, -1])
