@@ -66,7 +66,7 @@ def test_it_stands_around_any_network(network):
 
 
 def test_a_scale_that_is_too_small_for_the_image_is_named():
-    with pytest.raises(pw.DataError, match="scale 0.5"):
+    with pytest.raises(pw.DataError, match=r"scale 0\.5"):
         pw.create("hmsa", classes=3, network="segformer-b0").eval()(torch.randn(1, 3, 40, 40))
 
 

@@ -9,12 +9,25 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models import hmsa, hrnet, ocr, resnet, segformer, segnext
+from pixelwise.models import (
+    deeplab,
+    efficientnet,
+    hardnet,
+    hmsa,
+    hrnet,
+    linknet,
+    ocr,
+    pspnet,
+    resnet,
+    segformer,
+    segnext,
+)
 from pixelwise.models.fusion import fuse
 from pixelwise.models.segmenter import MINIMUM_SIZE, Architecture, Decoded, Segmenter
 
@@ -32,6 +45,8 @@ class Design:
 
 ENCODERS: dict[str, Callable[..., nn.Module]] = {
     # (bands, *, options) -> encoder
+    "efficientnet-lite0": efficientnet.efficientnet_lite0,
+    **{variant: partial(hardnet.hardnet, variant) for variant in hardnet.VARIANTS},
     **{f"hrnet-w{width}": partial(hrnet.hrnet, width) for width in hrnet.WIDTHS},
     **{f"mit-{variant}": partial(segformer.mix_transformer, variant) for variant in segformer.VARIANTS},
     **{f"mscan-{variant}": partial(segnext.mscan, variant) for variant in segnext.VARIANTS},
@@ -41,14 +56,21 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
 DECODERS: dict[str, Callable[..., nn.Module]] = {
     # (channels and strides of the encoder's maps, classes, *, options) -> decoder
     "all-mlp": segformer.all_mlp,
+    "aspp": deeplab.aspp,
+    "cascade": deeplab.cascade,
+    "deeplabv3plus": deeplab.deeplabv3plus,
     "ham": segnext.ham,
+    "hardnet": hardnet.fc_hardnet,
     "hrnet-v1": hrnet.hrnet_v1,
     "hrnet-v2": hrnet.hrnet_v2,
     "hrnet-v2p": hrnet.hrnet_v2p,
+    "linknet": linknet.linknet,
     "ocr": ocr.ocr,
+    "psp": pspnet.psp,
 }
 
 MODELS: dict[str, Design] = {
+    "fchardnet-70": Design("fchardnet-70", "hardnet"),
     **{f"segformer-{variant}": Design(f"mit-{variant}", "all-mlp") for variant in ("b0", "b1")},
     **{
         f"segformer-{variant}": Design(f"mit-{variant}", "all-mlp", {"decoder_channels": 768})
@@ -67,6 +89,11 @@ MODELS: dict[str, Design] = {
         f"hrnetv2p-w{width}": Design(f"hrnet-w{width}", "hrnet-v2p", {"fuse_upsampling": "nearest"})
         for width in ("18", "32", "40", "48")
     },
+    "pspnet": Design("resnet50", "psp", {"output_stride": 8, "stem": "deep-64", "dilation": "whole"}),
+    "deeplabv3": Design("resnet50", "aspp", {"output_stride": 16}),
+    "deeplabv3-cascade": Design("resnet50", "cascade", {"output_stride": 16, "multi_grid": [1, 2, 1]}),
+    "deeplabv3plus": Design("resnet50", "deeplabv3plus", {"output_stride": 16}),
+    "linknet": Design("resnet18", "linknet"),
     "segnext-t": Design("mscan-t", "ham"),
     "segnext-s": Design("mscan-s", "ham"),
     "segnext-b": Design("mscan-b", "ham", {"decoder_channels": 512, "rank": 64}),
@@ -122,7 +149,7 @@ def create(name: str, *, classes: int, bands: int = 3, **options: object) -> Seg
     )
 
 
-def _create_hierarchical(classes: int, bands: int, options: dict[str, object]) -> Segmenter:
+def _create_hierarchical(classes: int, bands: int, options: dict[str, Any]) -> Segmenter:
     own = {key: options[key] for key in ("scales", "training_scales") if key in options}
     rest = {key: value for key, value in options.items() if key not in (*own, "network")}
     name = _known(options.get("network", "hrnet-w48-ocr"), MODELS, "network")
@@ -130,17 +157,18 @@ def _create_hierarchical(classes: int, bands: int, options: dict[str, object]) -
     # What the classifier sees has as many channels as an empty image shows, at no cost.
     with torch.device("meta"):
         probe = create(name, classes=classes, bands=bands, **rest).eval()
-        seen = probe.decode(torch.zeros(1, bands, 2 * MINIMUM_SIZE, 2 * MINIMUM_SIZE)).features
+        maps = probe.encoder(torch.zeros(1, bands, 2 * MINIMUM_SIZE, 2 * MINIMUM_SIZE))
+        seen = probe.decoder(maps).features
     if seen is None:
         raise ConfigError(
             f"hmsa needs a network that shows what its classifier sees, and {name} does not. Take another."
         )
     kept = {"network": name, **_defaults(hmsa.hierarchical), **own, **network.architecture.options}
-    del kept["features"]
+    del kept["features"], kept["maps"]
     architecture = Architecture(
         "hmsa", classes, bands, {k: list(v) if isinstance(v, tuple) else v for k, v in kept.items()}
     )
-    return hmsa.hierarchical(network, architecture, features=seen.shape[1], **own)
+    return hmsa.hierarchical(network, architecture, maps=len(maps), features=seen.shape[1], **own)
 
 
 def _known(name: object, table: Mapping[str, object], kind: str) -> str:

@@ -18,7 +18,7 @@ def fuse(model: Segmenter) -> Segmenter:
     model = copy.deepcopy(model).eval()
     for module in model.modules():
         if hasattr(module, "with_aux"):
-            module.with_aux = False
+            setattr(module, "with_aux", False)  # noqa: B010  type checkers see a module's attributes as tensors
     _replace_children(model)
     return model.requires_grad_(False).eval()
 

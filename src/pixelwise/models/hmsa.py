@@ -1,7 +1,7 @@
-"""Hierarchical multi-scale attention: a network looks at an image in several sizes, and learns which to trust where.
+"""Hierarchical multi-scale attention: a network looks at an image in several sizes, and learns which to trust.
 
-Tao, Sapra, Catanzaro: Hierarchical Multi-Scale Attention for Semantic Segmentation, 2020 (arXiv 2005.10821). Sections and
-equations below are of that paper.
+Tao, Sapra, Catanzaro: Hierarchical Multi-Scale Attention for Semantic Segmentation, 2020 (arXiv 2005.10821). Sections
+and equations below are of that paper.
 """
 
 import math
@@ -38,8 +38,8 @@ class ScalePyramid(nn.Module):
             size = (math.floor(image.shape[-2] * scale), math.floor(image.shape[-1] * scale))
             if min(size) < MINIMUM_SIZE:
                 raise DataError(
-                    f"At scale {scale} the image has {size[1]}x{size[0]} pixels; {MINIMUM_SIZE}x{MINIMUM_SIZE} at least "
-                    "are needed. Take a larger image, or leave that scale out of scales."
+                    f"At scale {scale} the image has {size[1]}x{size[0]} pixels, below {MINIMUM_SIZE}x{MINIMUM_SIZE}. "
+                    "Take a larger image, or leave that scale out of scales."
                 )
             scaled = resize(image, size)
             below, right = (-side % self.pads_to for side in size)
@@ -103,6 +103,7 @@ def hierarchical(
     network: Segmenter,
     architecture: Architecture,
     *,
+    maps: int,
     features: int,
     scales: Sequence[float] = (0.5, 1.0, 2.0),
     training_scales: Sequence[float] = (0.5, 1.0),
@@ -112,6 +113,7 @@ def hierarchical(
     Args:
         network: any; its encoder and decoder are taken over.
         architecture: of the result.
+        maps: how many its encoder returns.
         features: channels of the map that the network's classifier sees.
         scales: sizes of the image to look at in evaluation, as multiples; they may be changed later as
             ``model.encoder.scales``.
@@ -124,6 +126,6 @@ def hierarchical(
         if not values or not all(isinstance(value, int | float) and value > 0 for value in values):
             raise ConfigError(f"hmsa's {name} are positive numbers, such as [0.5, 1.0], not {list(values)!r}.")
     encoder = ScalePyramid(network.encoder, network.multiple, scales, training_scales)
-    decoder = HierarchicalDecoder(network.decoder, network.multiple, len(network.encoder.channels), features)
+    decoder = HierarchicalDecoder(network.decoder, network.multiple, maps, features)
     decoder.attention.apply(initialise_convolutions)
     return Segmenter(encoder, decoder, architecture)

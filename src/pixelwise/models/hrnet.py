@@ -218,7 +218,9 @@ def hrnet_v2(
         mix_bias: the first 1x1 convolution has a bias (the authors' release) or none (mmsegmentation).
     """
     inputs = [width for width, stride in zip(channels, strides, strict=True) if stride >= 4]
-    return _initialised(JoinedHead(inputs, classes, align_corners, mix_bias))
+    head = JoinedHead(inputs, classes, align_corners, mix_bias)
+    _initialise(head)
+    return head
 
 
 def hrnet_v1(channels: Sequence[int], strides: Sequence[int], classes: int) -> FinestHead:
@@ -228,7 +230,9 @@ def hrnet_v1(channels: Sequence[int], strides: Sequence[int], classes: int) -> F
         channels, strides: of the encoder's maps.
     """
     index = next(i for i, stride in enumerate(strides) if stride >= 4)
-    return _initialised(FinestHead(index, channels[index], classes))
+    head = FinestHead(index, channels[index], classes)
+    _initialise(head)
+    return head
 
 
 def hrnet_v2p(
@@ -249,10 +253,11 @@ def hrnet_v2p(
             f"HRNetV2p needs levels and decoder_channels of at least 1, not {levels}, {decoder_channels}."
         )
     inputs = [width for width, stride in zip(channels, strides, strict=True) if stride >= 4]
-    return _initialised(PyramidHead(inputs, decoder_channels, levels, classes))
+    head = PyramidHead(inputs, decoder_channels, levels, classes)
+    _initialise(head)
+    return head
 
 
-def _initialised(head: nn.Module) -> nn.Module:
+def _initialise(head: JoinedHead | FinestHead | PyramidHead) -> None:
     head.apply(initialise_convolutions)
     nn.init.normal_(head.classifier.weight, std=0.01)
-    return head

@@ -1,5 +1,7 @@
 """Bricks that several papers share."""
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -55,6 +57,20 @@ class ConvNorm(nn.Module):
         return nn.Sequential(folded(self.convolution, self.norm), self.activation)
 
 
+class AuxiliaryHead(nn.Module):
+    """A 3x3 convolution and a classifier on an inner map, for training alone (PSPNet, section 3.3)."""
+
+    def __init__(self, inputs: int, channels: int, classes: int, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.mix = ConvNorm(inputs, channels, 3)
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifier = nn.Conv2d(channels, classes, 1)
+
+    def forward(self, image: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K h w"]:
+        """Return logits at the map's own stride."""
+        return self.classifier(self.dropout(self.mix(image)))
+
+
 class DropPath(nn.Module):
     """Leaves a branch out for a random share of the images (stochastic depth, Huang et al. 2016, arXiv 1603.09382)."""
 
@@ -107,21 +123,15 @@ def scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Float[Tensor, " C"], Float[Te
     return scale, norm.bias - norm.running_mean * scale
 
 
-def folded(convolution: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:
-    """Return one convolution that equals a convolution and the batch norm after it, in evaluation."""
+def folded(convolution: nn.Module, norm: nn.Module) -> nn.Module:
+    """Return one convolution, plain or transposed, that equals it and the batch norm after it, in evaluation."""
+    assert isinstance(convolution, nn.Conv2d | nn.ConvTranspose2d)
     assert isinstance(norm, nn.BatchNorm2d)
     scale, shift = scale_and_shift(norm)
-    merged = nn.Conv2d(
-        convolution.in_channels,
-        convolution.out_channels,
-        (convolution.kernel_size[0], convolution.kernel_size[1]),
-        (convolution.stride[0], convolution.stride[1]),
-        (int(convolution.padding[0]), int(convolution.padding[1])),
-        (convolution.dilation[0], convolution.dilation[1]),
-        convolution.groups,
-        device="meta",
-    )
-    merged.weight = nn.Parameter(convolution.weight * scale[:, None, None, None])
+    merged = copy.deepcopy(convolution)
+    # Outputs are the first axis of a convolution's weight, and the second of a transposed one's (without groups).
+    by_output = scale[:, None, None, None] if isinstance(convolution, nn.Conv2d) else scale[:, None, None]
+    merged.weight = nn.Parameter(convolution.weight * by_output)
     merged.bias = nn.Parameter(shift if convolution.bias is None else shift + convolution.bias * scale)
     return merged
 

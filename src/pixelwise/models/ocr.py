@@ -1,7 +1,7 @@
 """Object-contextual representations: each pixel asks the regions of all classes what they look like here.
 
-Yuan, Chen, Wang: Object-Contextual Representations for Semantic Segmentation, ECCV 2020 (arXiv 1909.11065). Sections and
-equations below are of that paper.
+Yuan, Chen, Wang: Object-Contextual Representations for Semantic Segmentation, ECCV 2020 (arXiv 1909.11065). Sections
+and equations below are of that paper.
 """
 
 from collections.abc import Sequence

@@ -21,7 +21,7 @@ class Decoded:
     aux: dict[str, Tensor] = field(default_factory=dict)
     """Outputs of heads that only training needs. [B,K,h,w] are logits at any stride, [B,2] says if an image holds any
     class but the first."""
-    features: Float[Tensor, "B D h w"] | None = None
+    features: Float[Tensor, "B D _ _"] | None = None
     """What the classifier saw, for those who set something beside it."""
 
 

@@ -11,11 +11,23 @@ from pixelwise.errors import ConfigError, WeightsError
 from pixelwise.files import replacing
 from pixelwise.models import Segmenter, create
 from pixelwise.models.segformer import VARIANTS
-from pixelwise.weights import hrnet, ocr, resnet, segformer, segnext
+from pixelwise.weights import deeplab, efficientnet, hardnet, hrnet, linknet, ocr, pspnet, resnet, segformer, segnext
 from pixelwise.weights.files import RELEASE_KEY, own_release, plain_state, read_state
 from pixelwise.weights.layout import Converted
 
-LAYOUTS = (*hrnet.LAYOUTS, *ocr.LAYOUTS, *segformer.LAYOUTS, *segnext.LAYOUTS, *resnet.LAYOUTS)
+LAYOUTS = (
+    *efficientnet.LAYOUTS,
+    *hardnet.LAYOUTS,
+    *linknet.LAYOUTS,
+    *deeplab.LAYOUTS,
+    *hrnet.LAYOUTS,
+    *linknet.LAYOUTS,
+    *ocr.LAYOUTS,
+    *pspnet.LAYOUTS,
+    *resnet.LAYOUTS,
+    *segformer.LAYOUTS,
+    *segnext.LAYOUTS,
+)
 OWN_LAYOUT = "pixelwise"
 
 

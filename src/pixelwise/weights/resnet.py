@@ -13,6 +13,15 @@ def resnet_rules(prefix: str) -> tuple[tuple[str, str], ...]:
     return (*rules, *stage_rules(prefix))
 
 
+def deep_stem_rules(prefix: str) -> tuple[tuple[str, str], ...]:
+    """Return the rules of a stem of three convolutions, which releases keep as a sequence with its rectifiers."""
+    rules = []
+    for i in range(3):
+        rules.append((rf"{prefix}{3 * i}\.", f"encoder.stem.{i}.convolution."))
+        rules.append((rf"{prefix}{3 * i + 1}\.", f"encoder.stem.{i}.norm."))
+    return tuple(rules)
+
+
 def stage_rules(prefix: str) -> tuple[tuple[str, str], ...]:
     """Return the rules of the four stages, which the releases name alike."""
     rules = []
@@ -34,6 +43,7 @@ LAYOUTS = (
     Layout(
         "ResNet, torchvision",
         signature=(r"conv1\.weight$", r"bn1\.", r"layer1\.0\.conv1\.", r"layer4\.0\.downsample\."),
+        absent=(r"layer5\.", r"classifier\."),
         rules=resnet_rules(""),
         unused=(r"fc\.",),
         options=_options,

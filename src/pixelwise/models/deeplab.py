@@ -1,0 +1,217 @@
+"""DeepLabV3, by parallel or by cascaded dilation, and DeepLabV3+, which looks once more at fine detail.
+
+Chen, Papandreou, Schroff, Adam: Rethinking Atrous Convolution for Semantic Image Segmentation, 2017 (arXiv 1706.05587),
+"V3" below; Chen, Zhu, Papandreou, Schroff, Adam: Encoder-Decoder with Atrous Separable Convolution for Semantic Image
+Segmentation, ECCV 2018 (arXiv 1802.02611), "V3+" below.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pixelwise.errors import ConfigError
+from pixelwise.models.layers import AuxiliaryHead, ConvNorm, initialise_convolutions, resize
+from pixelwise.models.pspnet import auxiliary_channels
+from pixelwise.models.resnet import Bottleneck
+from pixelwise.models.segmenter import Decoded
+
+RELEASES = ("paper", "mmsegmentation")
+"""Of ASPP. paper (also torchvision): the pooled branch last, a 1x1 convolution over all, then a 3x3. mmsegmentation:
+the pooled branch first, and one 3x3 over all."""
+
+
+def atrous_rates(output_stride: int) -> tuple[int, int, int]:
+    """Return the dilations of ASPP (V3, section 3.3): 6, 12, 18 at output stride 16, twice that at 8, half at 32."""
+    return (6 * 16 // output_stride, 12 * 16 // output_stride, 18 * 16 // output_stride)
+
+
+class ASPP(nn.Module):
+    """Atrous spatial pyramid pooling (V3, section 3.3, figure 5): 1x1, three dilated 3x3, and the mean of the image."""
+
+    def __init__(
+        self, inputs: int, channels: int, rates: Sequence[int], *, kernel: int, pool_first: bool, dropout: float
+    ) -> None:
+        super().__init__()
+        self.pool_first = pool_first
+        self.pooled = ConvNorm(inputs, channels, 1)
+        self.branches = nn.ModuleList(
+            [ConvNorm(inputs, channels, 1), *(ConvNorm(inputs, channels, 3, dilation=rate) for rate in rates)]
+        )
+        self.project = ConvNorm((len(rates) + 2) * channels, channels, kernel)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, image: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D h w"]:
+        """Return a map of the same size."""
+        mean = self.pooled(image.mean(dim=(2, 3), keepdim=True)).expand(-1, -1, *image.shape[-2:])
+        parts = [branch(image) for branch in self.branches]
+        parts = [mean, *parts] if self.pool_first else [*parts, mean]
+        return self.dropout(self.project(torch.cat(parts, dim=1)))
+
+
+class ASPPDecoder(nn.Module):
+    """DeepLabV3: ASPP on the last map, and a classifier."""
+
+    def __init__(self, aspp: ASPP, mix: nn.Module, channels: int, classes: int, before: int | None) -> None:
+        super().__init__()
+        self.aspp, self.mix = aspp, mix
+        self.classifier = nn.Conv2d(channels, classes, 1)
+        self.auxiliary = None if before is None else AuxiliaryHead(before, 256, classes)
+        self.aux_weights = {} if before is None else {"auxiliary": 0.4}
+        self.with_aux = before is not None
+
+    def forward(self, features: list[Float[Tensor, "B _ _ _"]]) -> Decoded:
+        """Return logits at the stride of the last map."""
+        mixed = self.mix(self.aspp(features[-1]))
+        aux = {}
+        if self.auxiliary is not None and self.with_aux:
+            aux["auxiliary"] = self.auxiliary(features[-2])
+        return Decoded(self.classifier(mixed), aux, mixed)
+
+
+class CascadeDecoder(nn.Module):
+    """DeepLabV3 going deeper (V3, section 3.2, figure 3b): blocks 5 to 7, copies of block 4 with growing dilation."""
+
+    def __init__(self, inputs: int, rate: int, multi_grid: Sequence[int], classes: int) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(
+            *(
+                nn.Sequential(
+                    *(
+                        Bottleneck(inputs, inputs, stride=1, dilation=rate * 2**i * grid, project=False)
+                        for grid in multi_grid
+                    )
+                )
+                for i in range(1, 4)
+            )
+        )
+        self.classifier = nn.Conv2d(inputs, classes, 1)
+
+    def forward(self, features: list[Float[Tensor, "B _ _ _"]]) -> Decoded:
+        """Return logits at the stride of the last map."""
+        mixed = self.blocks(features[-1])
+        return Decoded(self.classifier(mixed), features=mixed)
+
+
+class PlusDecoder(nn.Module):
+    """DeepLabV3+ (V3+, section 3.1, figure 2): ASPP, upsampled onto a fine map of few channels, and refined."""
+
+    def __init__(self, aspp: ASPP, index: int, low: int, channels: int, classes: int, refinements: int) -> None:
+        super().__init__()
+        self.aspp, self.index = aspp, index
+        self.project = ConvNorm(low, 48, 1)
+        self.refine = nn.Sequential(
+            *(ConvNorm(channels + 48 if i == 0 else channels, channels, 3) for i in range(refinements))
+        )
+        self.classifier = nn.Conv2d(channels, classes, 1)
+
+    def forward(self, features: list[Float[Tensor, "B _ _ _"]]) -> Decoded:
+        """Return logits at the stride of the fine map."""
+        low = self.project(features[self.index])
+        high = resize(self.aspp(features[-1]), low.shape[-2:])
+        refined = self.refine(torch.cat([low, high], dim=1))
+        return Decoded(self.classifier(refined), features=refined)
+
+
+def aspp(
+    channels: Sequence[int],
+    strides: Sequence[int],
+    classes: int,
+    *,
+    decoder_channels: int = 256,
+    dropout: float = 0.5,
+    release: str = "paper",
+    auxiliary: bool = False,
+) -> ASPPDecoder:
+    """Build the decoder of DeepLabV3 with fresh weights, for the last map of an encoder.
+
+    Args:
+        channels, strides: of the encoder's maps; the dilations follow the last stride (`atrous_rates`).
+        decoder_channels: of each branch.
+        dropout: after the branches are joined, 0 to below 1.
+        release: how they are joined, a name in `RELEASES`.
+        auxiliary: a second head on the last map but one, with weight 0.4 in the loss.
+
+    Raises:
+        ConfigError: an option that cannot be, or an encoder of one map with ``auxiliary``.
+    """
+    _require(decoder_channels, dropout)
+    if release not in RELEASES:
+        raise ConfigError(f"DeepLabV3's release is one of {', '.join(RELEASES)}, not {release!r}.")
+    paper = release == "paper"
+    pyramid = ASPP(
+        channels[-1],
+        decoder_channels,
+        atrous_rates(strides[-1]),
+        kernel=1 if paper else 3,
+        pool_first=not paper,
+        dropout=dropout,
+    )
+    mix = ConvNorm(decoder_channels, decoder_channels, 3) if paper else nn.Identity()
+    decoder = ASPPDecoder(pyramid, mix, decoder_channels, classes, auxiliary_channels(channels, auxiliary))
+    decoder.apply(initialise_convolutions)
+    return decoder
+
+
+def cascade(
+    channels: Sequence[int], strides: Sequence[int], classes: int, *, multi_grid: Sequence[int] = (1, 2, 1)
+) -> CascadeDecoder:
+    """Build the cascaded decoder of DeepLabV3 with fresh weights, for the last map of an encoder.
+
+    Args:
+        channels, strides: of the encoder's maps; the dilations follow the last stride (2, 4, 8, 16 in blocks 4 to 7 at
+            output stride 16).
+        multi_grid: factors of the dilations of each block's units (V3, section 3.2.1), as in ResNet's last stage.
+
+    Raises:
+        ConfigError: an option that cannot be, or a map whose channels are no multiple of 4.
+    """
+    if not multi_grid or any(not isinstance(rate, int) or rate < 1 for rate in multi_grid):
+        raise ConfigError(f"DeepLabV3's multi_grid holds whole numbers from 1 on, not {list(multi_grid)!r}.")
+    if channels[-1] % 4:
+        raise ConfigError(
+            f"The cascade's bottlenecks divide channels by 4, and the encoder's last map has {channels[-1]} of them. "
+            "Take another encoder, such as resnet50."
+        )
+    decoder = CascadeDecoder(channels[-1], max(1, 32 // strides[-1]), multi_grid, classes)
+    decoder.apply(initialise_convolutions)
+    return decoder
+
+
+def deeplabv3plus(
+    channels: Sequence[int],
+    strides: Sequence[int],
+    classes: int,
+    *,
+    decoder_channels: int = 256,
+    dropout: float = 0.1,
+    refinements: int = 2,
+) -> PlusDecoder:
+    """Build the decoder of DeepLabV3+ with fresh weights, for an encoder's last map and its finest from stride 4.
+
+    Args:
+        channels, strides: of the encoder's maps; the dilations follow the last stride (`atrous_rates`).
+        decoder_channels: of each branch and after it.
+        dropout: after the branches are joined, 0 to below 1.
+        refinements: 3x3 convolutions on the joined maps: 2 in the paper (table 2), 1 in VainF's release.
+
+    Raises:
+        ConfigError: an option that cannot be.
+    """
+    _require(decoder_channels, dropout)
+    if refinements < 1:
+        raise ConfigError(f"DeepLabV3+ has at least one refinement, not {refinements}.")
+    index = next((i for i, stride in enumerate(strides) if stride >= 4), 0)
+    rates = atrous_rates(strides[-1])
+    pyramid = ASPP(channels[-1], decoder_channels, rates, kernel=1, pool_first=False, dropout=dropout)
+    decoder = PlusDecoder(pyramid, index, channels[index], decoder_channels, classes, refinements)
+    decoder.apply(initialise_convolutions)
+    return decoder
+
+
+def _require(decoder_channels: int, dropout: float) -> None:
+    if decoder_channels < 1 or not 0 <= dropout < 1:
+        raise ConfigError(
+            f"DeepLab's decoder_channels is at least 1 and its dropout below 1, not {decoder_channels} and {dropout}."
+        )
