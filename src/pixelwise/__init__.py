@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pixelwise.jobs.train import train
     from pixelwise.models import create, fuse, list_models
     from pixelwise.models.cost import cost
+    from pixelwise.models.unetpp import prune
     from pixelwise.weights import load_weights
 
 __version__ = "0.1.0"
@@ -35,6 +36,7 @@ __all__ = [
     "load_config",
     "load_weights",
     "polygonize",
+    "prune",
     "train",
 ]
 
@@ -54,6 +56,7 @@ _HOMES = {
     "load_config": "pixelwise.config",
     "load_weights": "pixelwise.weights",
     "polygonize": "pixelwise.jobs.polygonize",
+    "prune": "pixelwise.models.unetpp",
     "train": "pixelwise.jobs.train",
 }
 

@@ -17,6 +17,7 @@ from torch import nn
 from pixelwise.errors import ConfigError
 from pixelwise.models import (
     deeplab,
+    depict,
     efficientnet,
     hardnet,
     hmsa,
@@ -26,7 +27,13 @@ from pixelwise.models import (
     pspnet,
     resnet,
     segformer,
+    segmenter_vit,
     segnext,
+    setr,
+    unet,
+    unet3p,
+    unetpp,
+    vit,
 )
 from pixelwise.models.fusion import fuse
 from pixelwise.models.segmenter import MINIMUM_SIZE, Architecture, Decoded, Segmenter
@@ -51,6 +58,8 @@ ENCODERS: dict[str, Callable[..., nn.Module]] = {
     **{f"mit-{variant}": partial(segformer.mix_transformer, variant) for variant in segformer.VARIANTS},
     **{f"mscan-{variant}": partial(segnext.mscan, variant) for variant in segnext.VARIANTS},
     **{f"resnet{variant}": partial(resnet.resnet, variant) for variant in resnet.VARIANTS},
+    "unet": unet.unet_encoder,
+    **{f"vit-{variant}": partial(vit.vit, variant) for variant in vit.VARIANTS},
 }
 
 DECODERS: dict[str, Callable[..., nn.Module]] = {
@@ -59,6 +68,8 @@ DECODERS: dict[str, Callable[..., nn.Module]] = {
     "aspp": deeplab.aspp,
     "cascade": deeplab.cascade,
     "deeplabv3plus": deeplab.deeplabv3plus,
+    "depict-ca": depict.depict_ca,
+    "depict-sa": depict.depict_sa,
     "ham": segnext.ham,
     "hardnet": hardnet.fc_hardnet,
     "hrnet-v1": hrnet.hrnet_v1,
@@ -67,6 +78,14 @@ DECODERS: dict[str, Callable[..., nn.Module]] = {
     "linknet": linknet.linknet,
     "ocr": ocr.ocr,
     "psp": pspnet.psp,
+    "segmenter-linear": segmenter_vit.linear,
+    "segmenter-mask": segmenter_vit.mask_transformer,
+    "setr-mla": setr.setr_mla,
+    "setr-naive": setr.setr_naive,
+    "setr-pup": setr.setr_pup,
+    "unet": unet.unet,
+    "unet3p": unet3p.unet3p,
+    "unetpp": unetpp.unetpp,
 }
 
 MODELS: dict[str, Design] = {
@@ -94,6 +113,16 @@ MODELS: dict[str, Design] = {
     "deeplabv3-cascade": Design("resnet50", "cascade", {"output_stride": 16, "multi_grid": [1, 2, 1]}),
     "deeplabv3plus": Design("resnet50", "deeplabv3plus", {"output_stride": 16}),
     "linknet": Design("resnet18", "linknet"),
+    "unet": Design("unet", "unet"),
+    "unetpp": Design("unet", "unetpp", {"release": "nested"}),
+    "unet3p": Design("unet", "unet3p", {"release": "unet3p"}),
+    "setr-naive": Design("vit-large", "setr-naive", {"final_norm": False}),
+    "setr-pup": Design("vit-large", "setr-pup", {"final_norm": False}),
+    "setr-mla": Design("vit-large", "setr-mla", {"final_norm": False, "taps": "even", "class_token": "dropped"}),
+    "segmenter-linear": Design("vit-large", "segmenter-linear", {"epsilon": 1e-5}),
+    "segmenter-mask": Design("vit-large", "segmenter-mask", {"epsilon": 1e-5}),
+    "depict-sa": Design("vit-large", "depict-sa", {"epsilon": 1e-5}),
+    "depict-ca": Design("vit-large", "depict-ca", {"epsilon": 1e-5}),
     "segnext-t": Design("mscan-t", "ham"),
     "segnext-s": Design("mscan-s", "ham"),
     "segnext-b": Design("mscan-b", "ham", {"decoder_channels": 512, "rank": 64}),

@@ -34,9 +34,9 @@ class LayerTraffic:
 
 
 def convolutional_traffic(model: Segmenter, size: tuple[int, int] = (512, 512)) -> list[LayerTraffic]:
-    """Count what each convolution of `Segmenter.decode` computes and moves for one image, in the order of computation.
+    """Count what each convolution of `Segmenter.decode` computes and moves for one image, in order of computation.
 
-    Plain, strided, grouped and transposed convolutions count, and linear layers, which are 1x1 convolutions over tokens.
+    Plain, strided, grouped and transposed convolutions count, and linear layers, 1x1 convolutions over tokens.
     Attention does not. Nothing is computed if the model is on the meta device.
 
     Args:

@@ -35,8 +35,8 @@ class StridedConvNorm(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, kernel: int, *, groups: int = 1) -> None:
         super().__init__()
-        self.kernel = kernel
-        self.convolution = nn.Conv2d(inputs, outputs, kernel, 2, groups=groups, bias=False)
+        self.inputs, self.outputs, self.kernel, self.groups = inputs, outputs, kernel, groups
+        self.convolution: nn.Module = nn.Conv2d(inputs, outputs, kernel, 2, groups=groups, bias=False)
         self.norm: nn.Module = nn.BatchNorm2d(outputs, eps=EPSILON)
 
     def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
@@ -48,11 +48,10 @@ class StridedConvNorm(nn.Module):
 
     def fused(self) -> nn.Module:
         """Return the same function with the batch norm folded into the convolution, for inference."""
-        convolution = self.convolution
-        same = StridedConvNorm(
-            convolution.in_channels, convolution.out_channels, self.kernel, groups=convolution.groups
-        )
-        same.convolution, same.norm = folded(convolution, self.norm), nn.Identity()
+        if isinstance(self.norm, nn.Identity):
+            return self
+        same = StridedConvNorm(self.inputs, self.outputs, self.kernel, groups=self.groups)
+        same.convolution, same.norm = folded(self.convolution, self.norm), nn.Identity()
         return same
 
 

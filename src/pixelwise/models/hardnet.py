@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import ConvNorm, folded, initialise_convolutions, resize
+from pixelwise.models.layers import ConvNorm, initialise_convolutions, resize, scale_and_shift
 from pixelwise.models.segmenter import Decoded
 
 
@@ -251,14 +251,15 @@ class FusedJoin(nn.Module):
 
     def __init__(self, join: Join) -> None:
         super().__init__()
-        mix = folded(join.mix.convolution, join.mix.norm)
+        assert isinstance(join.mix.norm, nn.BatchNorm2d)
+        scale, shift = scale_and_shift(join.mix.norm)
+        weight = join.mix.convolution.weight * scale[:, None, None, None]
         self.align_corners = join.align_corners
-        outputs, inputs = mix.weight.shape[:2]
-        self.coarse = nn.Conv2d(join.coarse, outputs, 1, bias=False, device="meta")
-        self.skip = nn.Conv2d(inputs - join.coarse, outputs, 1, device="meta")
-        self.coarse.weight = nn.Parameter(mix.weight[:, : join.coarse].contiguous())
-        self.skip.weight = nn.Parameter(mix.weight[:, join.coarse :].contiguous())
-        self.skip.bias = mix.bias
+        self.coarse = nn.Conv2d(join.coarse, len(weight), 1, bias=False, device="meta")
+        self.skip = nn.Conv2d(weight.shape[1] - join.coarse, len(weight), 1, device="meta")
+        self.coarse.weight = nn.Parameter(weight[:, : join.coarse].contiguous())
+        self.skip.weight = nn.Parameter(weight[:, join.coarse :].contiguous())
+        self.skip.bias = nn.Parameter(shift)
 
     def forward(self, coarse: Float[Tensor, "B C h w"], skip: Float[Tensor, "B S H W"]) -> Float[Tensor, "B D H W"]:
         """Return a map of the skip's size."""

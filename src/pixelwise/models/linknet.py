@@ -5,14 +5,13 @@ Chaurasia & Culurciello, LinkNet: Exploiting Encoder Representations for Efficie
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import ConvNorm, initialise_convolutions, resize, scale_and_shift
+from pixelwise.models.layers import ConvNorm, folded, initialise_convolutions, resize
 from pixelwise.models.segmenter import Decoded
 
 RELEASES = {"pytorch": (1e-5, 1e-5, False), "lua": (1e-3, 1e-3, True)}
@@ -28,9 +27,9 @@ class Deconvolution(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, *, stride: int, bias: bool, epsilon: float) -> None:
         super().__init__()
-        self.stride = stride
-        self.convolution = nn.ConvTranspose2d(inputs, outputs, 3, stride, padding=1, bias=bias)
-        self.norm = nn.BatchNorm2d(outputs, eps=epsilon)
+        self.inputs, self.outputs, self.stride = inputs, outputs, stride
+        self.convolution: nn.Module = nn.ConvTranspose2d(inputs, outputs, 3, stride, padding=1, bias=bias)
+        self.norm: nn.Module = nn.BatchNorm2d(outputs, eps=epsilon)
 
     def forward(self, image: Float[Tensor, "B C h w"], size: tuple[int, int]) -> Float[Tensor, "B D H W"]:
         """Return a map of about ``size``: exactly that, if ``stride`` times the map is that or one more."""
@@ -46,24 +45,11 @@ class Deconvolution(nn.Module):
 
     def fused(self) -> nn.Module:
         """Return the same function with the batch norm folded into the convolution, for inference."""
-        return FusedDeconvolution(self)
-
-
-class FusedDeconvolution(nn.Module):
-    """A `Deconvolution` for inference."""
-
-    def __init__(self, plain: Deconvolution) -> None:
-        super().__init__()
-        scale, shift = scale_and_shift(plain.norm)
-        old = plain.convolution
-        self.plain = Deconvolution(old.in_channels, old.out_channels, stride=plain.stride, bias=True, epsilon=0)
-        self.plain.convolution.weight = nn.Parameter(old.weight * scale[:, None, None])
-        self.plain.convolution.bias = nn.Parameter(shift if old.bias is None else shift + old.bias * scale)
-        self.plain.norm = nn.Identity()
-
-    def forward(self, image: Float[Tensor, "B C h w"], size: tuple[int, int]) -> Float[Tensor, "B D H W"]:
-        """Return a map of about ``size``."""
-        return self.plain(image, size)
+        if isinstance(self.norm, nn.Identity):
+            return self
+        same = Deconvolution(self.inputs, self.outputs, stride=self.stride, bias=True, epsilon=1)
+        same.convolution, same.norm = folded(self.convolution, self.norm), nn.Identity()
+        return same
 
 
 class DecoderBlock(nn.Module):
@@ -84,8 +70,8 @@ class DecoderBlock(nn.Module):
 class LinkNetDecoder(nn.Module):
     """The decoder (figure 1), for maps of strides 4, 8, 16 ... and, where the encoder has one, of 2.
 
-    The last sum takes the map of stride 2 pooled as ResNet pools its stem; without such a map it is left out. The logits
-    are of full size.
+    The last sum takes the map of stride 2, pooled as ResNet pools its stem; without such a map it is left out. The
+    logits are of full size.
     """
 
     multiple = 4

@@ -11,14 +11,29 @@ from pixelwise.errors import ConfigError, WeightsError
 from pixelwise.files import replacing
 from pixelwise.models import Segmenter, create
 from pixelwise.models.segformer import VARIANTS
-from pixelwise.weights import deeplab, efficientnet, hardnet, hrnet, linknet, ocr, pspnet, resnet, segformer, segnext
+from pixelwise.weights import (
+    deeplab,
+    depict,
+    efficientnet,
+    hardnet,
+    hrnet,
+    linknet,
+    ocr,
+    pspnet,
+    resnet,
+    segformer,
+    segmenter_vit,
+    segnext,
+    setr,
+    unet,
+    vit,
+)
 from pixelwise.weights.files import RELEASE_KEY, own_release, plain_state, read_state
 from pixelwise.weights.layout import Converted
 
 LAYOUTS = (
     *efficientnet.LAYOUTS,
     *hardnet.LAYOUTS,
-    *linknet.LAYOUTS,
     *deeplab.LAYOUTS,
     *hrnet.LAYOUTS,
     *linknet.LAYOUTS,
@@ -27,6 +42,11 @@ LAYOUTS = (
     *resnet.LAYOUTS,
     *segformer.LAYOUTS,
     *segnext.LAYOUTS,
+    *setr.LAYOUTS,
+    *segmenter_vit.LAYOUTS,
+    *depict.LAYOUTS,
+    *unet.LAYOUTS,
+    *vit.LAYOUTS,
 )
 OWN_LAYOUT = "pixelwise"
 

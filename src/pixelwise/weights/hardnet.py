@@ -1,8 +1,15 @@
 """HarDNet's names in its authors' releases: FC-HarDNet, and the encoders trained on ImageNet."""
 
 import re
+from collections.abc import Mapping
+
+from torch import Tensor
 
 from pixelwise.weights.layout import Converted, Layout
+
+
+def _fc_options(state: Mapping[str, Tensor]) -> dict[str, object]:
+    return {"align_corners": True}
 
 
 def _named_parts(converted: Converted) -> Converted:
@@ -57,6 +64,7 @@ LAYOUTS = (
             (r"conv1x1_up\.(\d+)\.", "decoder.joins.{0}.mix."),
             (r"finalConv\.", "decoder.classifier."),
         ),
+        options=_fc_options,
         rearrange=_named_parts,
     ),
     Layout(

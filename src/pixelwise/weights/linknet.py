@@ -1,4 +1,4 @@
-"""LinkNet's names in its authors' PyTorch release."""
+"""LinkNet's names in its authors' PyTorch release, which has the network twice: with torchvision's blocks and its own."""
 
 from collections.abc import Mapping
 
@@ -13,8 +13,8 @@ def _options(state: Mapping[str, Tensor]) -> dict[str, object]:
 
 def _rules() -> tuple[tuple[str, str], ...]:
     rules = [
-        (r"in_block\.0\.", "encoder.stem.0.convolution."),
-        (r"in_block\.1\.", "encoder.stem.0.norm."),
+        (r"(?:in_block\.0|conv1)\.", "encoder.stem.0.convolution."),
+        (r"(?:in_block\.1|bn1)\.", "encoder.stem.0.norm."),
         (r"tp_conv1\.0\.", "decoder.deconvolution.convolution."),
         (r"tp_conv1\.1\.", "decoder.deconvolution.norm."),
         (r"conv2\.0\.", "decoder.convolution.convolution."),
@@ -22,12 +22,13 @@ def _rules() -> tuple[tuple[str, str], ...]:
         (r"tp_conv2\.", "decoder.classifier."),
     ]
     for i in range(4):
-        block, ours = rf"encoder{i + 1}\.(\d+)", f"encoder.stages.{i}.{{0}}"
-        for j in range(3):
-            rules.append((rf"{block}\.conv{j + 1}\.", f"{ours}.layers.{j}.convolution."))
-            rules.append((rf"{block}\.bn{j + 1}\.", f"{ours}.layers.{j}.norm."))
-        rules.append((rf"{block}\.downsample\.0\.", f"{ours}.shortcut.convolution."))
-        rules.append((rf"{block}\.downsample\.1\.", f"{ours}.shortcut.norm."))
+        for j in range(2):
+            block, ours = rf"encoder{i + 1}\.(?:{j}|block{j + 1})", f"encoder.stages.{i}.{j}"
+            for k in range(2):
+                rules.append((rf"{block}\.conv{k + 1}\.", f"{ours}.layers.{k}.convolution."))
+                rules.append((rf"{block}\.bn{k + 1}\.", f"{ours}.layers.{k}.norm."))
+            rules.append((rf"{block}\.downsample\.0\.", f"{ours}.shortcut.convolution."))
+            rules.append((rf"{block}\.downsample\.1\.", f"{ours}.shortcut.norm."))
         # Theirs are numbered from the finest, ours from the coarsest.
         for theirs, part in (("conv1", "reduce"), ("tp_conv", "deconvolution"), ("conv2", "expand")):
             rules.append((rf"decoder{i + 1}\.{theirs}\.0\.", f"decoder.blocks.{3 - i}.{part}.convolution."))
@@ -38,7 +39,7 @@ def _rules() -> tuple[tuple[str, str], ...]:
 LAYOUTS = (
     Layout(
         "LinkNet, authors' PyTorch release",
-        signature=(r"in_block\.0\.", r"encoder1\.0\.conv1\.", r"decoder1\.tp_conv\.0\.", r"tp_conv2\."),
+        signature=(r"(?:in_block\.0|conv1)\.", r"encoder1\.0\.conv1\.", r"decoder1\.tp_conv\.0\.", r"tp_conv2\."),
         rules=_rules(),
         options=_options,
     ),

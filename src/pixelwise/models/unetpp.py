@@ -1,0 +1,115 @@
+"""UNet++: the skips of U-Net filled with nodes, so that networks of every depth live in one.
+
+Zhou, Siddiquee, Tajbakhsh, Liang: UNet++: A Nested U-Net Architecture for Medical Image Segmentation, DLMIA 2018 (arXiv
+1807.10165). Sections and equations below are of that paper.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pixelwise.errors import ConfigError
+from pixelwise.models.layers import initialise_convolutions
+from pixelwise.models.segmenter import Decoded, Segmenter
+from pixelwise.models.unet import DoubleConvolution, Release, Upsampling, chosen_release, require_doubling
+
+
+class NestedDecoder(nn.Module):
+    """Nodes x(i,j): level i, and j steps from the encoder; each joins all before it and one from below (eq. 1)."""
+
+    def __init__(
+        self, channels: Sequence[int], classes: int, release: Release, heads: Sequence[int], level: int
+    ) -> None:
+        super().__init__()
+        self.level, self.skip_first = level, release.skip_first
+        self.with_aux = len(heads) > 1
+        self.aux_weights = {f"level {j}": 1.0 for j in heads if j != level}
+        self.nodes, self.upsamplings = nn.ModuleDict(), nn.ModuleDict()
+        for j in range(1, level + 1):
+            for i in range(level + 1 - j):
+                upsampling = Upsampling(channels[i + 1], channels[i], release.upsampling)
+                joined = j * channels[i] + upsampling.outputs
+                self.upsamplings[f"{i}_{j}"] = upsampling
+                self.nodes[f"{i}_{j}"] = DoubleConvolution(joined, channels[i], channels[i], release)
+        self.heads = nn.ModuleDict({str(j): nn.Conv2d(channels[0], classes, 1) for j in heads})
+
+    def forward(self, features: list[Float[Tensor, "B _ _ _"]]) -> Decoded:
+        """Return the logits of the deepest head, and those of the others, at the stride of the finest map."""
+        rows = [[feature] for feature in features[: self.level + 1]]
+        for j in range(1, self.level + 1):
+            for i in range(self.level + 1 - j):
+                large = self.upsamplings[f"{i}_{j}"](rows[i + 1][j - 1], rows[i][0].shape)
+                parts = [*rows[i], large] if self.skip_first else [large, *rows[i]]
+                rows[i].append(self.nodes[f"{i}_{j}"](torch.cat(parts, dim=1)))
+        last = rows[0][self.level]
+        aux = {}
+        if self.with_aux:
+            aux = {f"level {j}": head(rows[0][int(j)]) for j, head in self.heads.items() if int(j) != self.level}
+        return Decoded(self.heads[str(self.level)](last), aux, last)
+
+
+def unetpp(
+    channels: Sequence[int],
+    strides: Sequence[int],
+    classes: int,
+    *,
+    release: str = "nested",
+    batch_norm: bool | None = None,
+    upsampling: str | None = None,
+    deep_supervision: bool = True,
+    level: int = 4,
+) -> NestedDecoder:
+    """Build the decoder of UNet++ with fresh weights, for an encoder whose strides double from map to map.
+
+    Args:
+        channels, strides: of the encoder's maps.
+        release, batch_norm, upsampling: as for `pixelwise.models.unet.unet_encoder`.
+        deep_supervision: a head after each depth (section 3.2), the shallower ones with weight 1 in the loss; without
+            it the network cannot be pruned.
+        level: number of the deepest level that is used; no more than the encoder has. Lower in a pruned network.
+
+    Raises:
+        ConfigError: an option that cannot be, or other strides.
+    """
+    about = chosen_release(release, batch_norm, upsampling)
+    require_doubling("UNet++", strides)
+    if level < 1:
+        raise ConfigError(f"UNet++'s level is at least 1, not {level}.")
+    level = min(level, len(channels) - 1)
+    heads = range(1, level + 1) if deep_supervision else (level,)
+    decoder = NestedDecoder(channels, classes, about, tuple(heads), level)
+    decoder.apply(initialise_convolutions)
+    return decoder
+
+
+def prune(model: Segmenter, level: int) -> Segmenter:
+    """Return the smaller UNet++ that ends at a level: its logits are those of that head of the whole network.
+
+    Nodes below and behind the head are gone (section 3.3), and with the plain encoder its deeper levels too, so
+    `pixelwise.cost` is lower. The copy has weights of its own and is in the same mode.
+
+    Args:
+        model: a UNet++ with deep supervision.
+        level: 1 to the model's own.
+
+    Raises:
+        ConfigError: another network, one without deep supervision, or a level that it has not.
+    """
+    from pixelwise.models import create
+
+    decoder, about = model.decoder, model.architecture
+    if not isinstance(decoder, NestedDecoder):
+        raise ConfigError(f"Only a UNet++ can be pruned, and the network is {about.name}. Create one with 'unetpp'.")
+    if str(level) not in decoder.heads:
+        levels = ", ".join(decoder.heads)
+        raise ConfigError(
+            f"This UNet++ has heads at the levels {levels}, and none at {level!r}. Choose one of them; a network "
+            "without deep_supervision has a single head and cannot be pruned."
+        )
+    options = {**about.options, "level": level, "deep_supervision": False}
+    smaller = create(about.name, classes=about.classes, bands=about.bands, **options)
+    own = smaller.state_dict()
+    smaller.load_state_dict({name: value for name, value in model.state_dict().items() if name in own})
+    return smaller.to(next(model.parameters())).train(model.training)
