@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pixelwise.models import create, fuse, list_models
     from pixelwise.models.cost import cost
     from pixelwise.models.unetpp import prune
-    from pixelwise.weights import load_weights
+    from pixelwise.weights import load_weights, save_weights
 
 __version__ = "0.1.0"
 
@@ -37,6 +37,7 @@ __all__ = [
     "load_weights",
     "polygonize",
     "prune",
+    "save_weights",
     "train",
 ]
 
@@ -57,6 +58,7 @@ _HOMES = {
     "load_weights": "pixelwise.weights",
     "polygonize": "pixelwise.jobs.polygonize",
     "prune": "pixelwise.models.unetpp",
+    "save_weights": "pixelwise.weights",
     "train": "pixelwise.jobs.train",
 }
 

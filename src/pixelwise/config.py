@@ -71,6 +71,18 @@ class ModelConfig(_Table):
     )
 
 
+LOSSES = (
+    *("cross_entropy", "focal", "ohem", "bootstrapped", "binary_cross_entropy", "dice", "soft_iou", "lovasz"),
+    *("ms_ssim", "rmi", "boundary"),
+)
+"""The keys of [train] that are weights of losses in the sum."""
+LOSS_SETTINGS = (
+    *("label_smoothing", "focal_gamma", "ohem_threshold", "ohem_keep", "bootstrapped_threshold", "bootstrapped_keep"),
+    *("foreground_only", "ms_ssim_product", "rmi_radius", "boundary_tolerance"),
+)
+"""The keys of [train] that say what the losses are."""
+
+
 class TrainConfig(_Table):
     """The loop."""
 
@@ -101,12 +113,42 @@ class TrainConfig(_Table):
         default=0.999, ge=0, lt=1, description="decay of the exponential moving average of the weights; 0: none"
     )
     cross_entropy: float = Field(default=1.0, ge=0, description="weight of the cross-entropy in the loss")
+    focal: float = Field(default=0.0, ge=0, description="weight of the focal loss in the loss")
+    ohem: float = Field(default=0.0, ge=0, description="weight of the cross-entropy of hard pixels (OHEM) in the loss")
+    bootstrapped: float = Field(
+        default=0.0, ge=0, description="weight of the cross-entropy of each image's worst pixels in the loss"
+    )
+    binary_cross_entropy: float = Field(
+        default=0.0, ge=0, description="weight of the cross-entropy with a sigmoid per class in the loss; goes with rmi"
+    )
     dice: float = Field(default=0.0, ge=0, description="weight of the Dice loss in the loss")
+    soft_iou: float = Field(default=0.0, ge=0, description="weight of the soft IoU loss in the loss")
+    lovasz: float = Field(default=0.0, ge=0, description="weight of the Lovász-softmax loss in the loss")
+    ms_ssim: float = Field(default=0.0, ge=0, description="weight of the multi-scale structural similarity in the loss")
+    rmi: float = Field(default=0.0, ge=0, description="weight of the region mutual information in the loss")
+    boundary: float = Field(default=0.0, ge=0, description="weight of the boundary F1 loss in the loss")
     class_weights: list[float] | Literal["none", "balanced"] = Field(
         default="none",
-        description="in the cross-entropy: a number per class, or 'balanced' (by the root of the frequency)",
+        description="in cross-entropy, focal, ohem and bootstrapped: a number per class, or 'balanced' (by the root of "
+        "the frequency)",
     )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="in the cross-entropy")
+    focal_gamma: float = Field(default=2.0, ge=0, description="power that turns easy pixels down; 0: cross-entropy")
+    ohem_threshold: float = Field(
+        default=0.9, ge=0, le=1, description="pixels whose class has a probability below it are hard"
+    )
+    ohem_keep: int = Field(default=131072, ge=1, description="pixels of a batch that count as hard at least")
+    bootstrapped_threshold: float = Field(default=0.3, ge=0, description="pixels with a cross-entropy above it count")
+    bootstrapped_keep: int = Field(default=4096, ge=1, description="pixels of an image that count at least")
+    foreground_only: bool = Field(default=False, description="leave the first class out of dice, soft_iou and ms_ssim")
+    ms_ssim_product: Literal["paper", "unet3p"] = Field(
+        default="paper", description="of the five levels: the paper's, or that of UNet 3+'s release"
+    )
+    rmi_radius: int = Field(default=3, ge=1, le=9, description="side of the neighbourhood, in pixels pooled by 4")
+    boundary_tolerance: int = Field(default=5, ge=1, description="side of the window within which boundaries meet, odd")
+    aux_loss: Literal["same", "cross_entropy", "binary_cross_entropy"] = Field(
+        default="same", description="of auxiliary outputs: the same sum as above, or one loss alone"
+    )
     evaluate_every: int | None = Field(
         default=None, ge=1, description="steps between evaluations; none: a tenth of steps"
     )
@@ -119,8 +161,10 @@ class TrainConfig(_Table):
 
     @model_validator(mode="after")
     def _some_loss(self) -> "TrainConfig":
-        if self.cross_entropy == 0 and self.dice == 0:
-            raise ValueError("cross_entropy and dice are both 0, so there is nothing to learn from")
+        if not any(getattr(self, name) for name in LOSSES):
+            raise ValueError("all losses have weight 0, so there is nothing to learn from; set cross_entropy = 1.0")
+        if self.boundary_tolerance % 2 == 0:
+            raise ValueError(f"boundary_tolerance is {self.boundary_tolerance}, but must be odd")
         return self
 
 

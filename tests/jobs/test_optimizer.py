@@ -27,7 +27,10 @@ def test_a_frozen_encoder_is_left_to_itself():
     assert placed == {id(p) for p in model.decoder.parameters()}
 
 
-@pytest.mark.parametrize("name", ["segformer-b0"])
+@pytest.mark.parametrize(
+    "name",
+    ["segformer-b0", "pspnet", "unet", "hrnet-w18", "segnext-t", "fchardnet-70", "segmenter-linear"],
+)
 def test_rates_rise_along_the_way_of_an_image(name):
     options = {"encoder": "vit-tiny", "image_size": 64} if name == "segmenter-linear" else {}
     model = pw.create(name, classes=3, **options)

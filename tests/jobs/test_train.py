@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import rasterio
 import torch
 from affine import Affine
+from small_network import small_network
 
 from pixelwise.config import Config
 from pixelwise.errors import ConfigError, PixelwiseError
@@ -10,6 +13,8 @@ from pixelwise.jobs import train as job
 from pixelwise.jobs.model_folder import load_model
 from pixelwise.jobs.run_folder import Run, open_finished_run
 from pixelwise.jobs.train import Progress, train
+from pixelwise.labels import IGNORE
+from pixelwise.losses import segmentation_loss
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +153,23 @@ def test_a_last_row_of_the_log_that_a_kill_cut_short_is_left_out(tmp_path):
 def test_class_weights_of_another_length_are_an_error(scenes, tmp_path):
     with pytest.raises(ConfigError, match="3 numbers for 2 classes"):
         train(config(scenes, tmp_path / "run", class_weights=[1.0, 2.0, 3.0]))
+
+
+def test_auxiliary_outputs_and_padding_enter_the_loss_as_the_network_says(scenes, tmp_path):
+    settings = config(scenes, tmp_path / "run", rmi=0.5, aux_loss="binary_cross_entropy")
+    network = small_network(classes=2, stride=8).requires_grad_(True)
+    network.multiple, network.align_corners, network.aux_weights = 24, True, {"early": 0.4}
+    decode = network.decoder.forward
+    network.decoder.forward = lambda maps: replace(decode(maps), aux={"early": maps[0].flip(1), "unused": maps[0]})
+    image, mask = torch.randn(2, 3, 64, 64), torch.randint(IGNORE, 2, (2, 64, 64))
+    loss = job._loss(network, image, mask, settings, None)
+    logits = network.decode(image).logits
+    assert logits.shape[-2:] == (9, 9), "72 pixels"
+    padded = torch.full((2, 72, 72), IGNORE)
+    padded[:, :64, :64] = mask
+    main = segmentation_loss(logits, padded, align_corners=True, dice=0.5, rmi=0.5)
+    aux = segmentation_loss(logits.flip(1), padded, align_corners=True, cross_entropy=0.0, binary_cross_entropy=1.0)
+    torch.testing.assert_close(loss, main + 0.4 * aux)
 
 
 def test_a_device_that_is_not_there_is_an_error(scenes, tmp_path):

@@ -30,10 +30,10 @@ def outputs(model, image, run):
 
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_every_recorded_output_of_the_references_is_met(name, fused):
+def test_every_recorded_output_of_the_references_is_met(name, fused, record_property):
     network, classes, options = NETWORKS[name]
     errors = worst_errors(name, lambda: pw.create(network, classes=classes, **options), outputs, fused=fused)
-    print(name, fused, f"{max(errors.values()):.1e}")
+    record_property(f"{name} {'fused' if fused else 'plain'}", max(errors.values()))
     assert max(errors.values()) <= 5e-6
 
 

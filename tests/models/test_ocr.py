@@ -22,16 +22,16 @@ def outputs(model, image, run):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_recorded_output_of_the_references_is_met(name):
+def test_every_recorded_output_of_the_references_is_met(name, record_property):
     # Rule w1 makes the attention between pixels and objects a matter of rounding; the recorded noise says so.
     rules = None if name.endswith("_eps") else ("w3",)
     errors = worst_errors(name, lambda: pw.create("hrnet-w18-ocr", classes=19), outputs, rules=rules)
-    print(name, False, f"{max(errors.values()):.1e}")
+    record_property(f"{name} plain", max(errors.values()))
     assert max(errors.values()) <= 5e-6
 
 
 @pytest.mark.parametrize("name", ["hrnetocr_w18", "hrnetocr_w18_mmseg122"])
-def test_the_fused_network_meets_the_recorded_logits(name):
+def test_the_fused_network_meets_the_recorded_logits(name, record_property):
     spec = golden.load(name)
     model = pw.create("hrnet-w18-ocr", classes=19).eval()
     pw.load_weights(model, {key: torch.from_numpy(value) for key, value in golden.weights(spec, "w3").items()})
@@ -40,5 +40,5 @@ def test_the_fused_network_meets_the_recorded_logits(name):
     assert decoded.aux == {}
     output = next(name for name in spec["outputs"] if name.startswith("w3/eval/sq/logits"))
     error = golden.compare(spec, output, decoded.logits.detach().numpy())
-    print(name, True, f"{error:.1e}")
+    record_property(f"{name} fused", error)
     assert error <= 5e-6

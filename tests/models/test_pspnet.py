@@ -28,15 +28,15 @@ def outputs(model, image, run):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_every_recorded_output_of_the_references_is_met(name):
+def test_every_recorded_output_of_the_references_is_met(name, record_property):
     network, classes = NETWORKS[name]
     errors = worst_errors(name, lambda: pw.create(network, classes=classes), outputs)
-    print(name, False, f"{max(errors.values()):.1e}")
+    record_property(f"{name} plain", max(errors.values()))
     assert max(errors.values()) <= 5e-6
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if not name.endswith("_eps")])
-def test_the_fused_network_meets_the_recorded_logits_with_the_recorded_parameters(name):
+def test_the_fused_network_meets_the_recorded_logits_with_the_recorded_parameters(name, record_property):
     network, classes = NETWORKS[name]
     spec = golden.load(name)
     model = pw.create(network, classes=classes).eval()
@@ -45,5 +45,5 @@ def test_the_fused_network_meets_the_recorded_logits_with_the_recorded_parameter
     found = outputs(pw.fuse(model), torch.from_numpy(golden.inputs(spec, "ns")), "eval")
     logits = next(key for key in spec["outputs"] if key.startswith("w1/eval/ns/logits") or key == "w1/eval/ns/out")
     error = golden.compare(spec, logits, found[logits.rpartition("/")[2]].detach().numpy())
-    print(name, True, f"{error:.1e}")
+    record_property(f"{name} fused", error)
     assert error <= 5e-6

@@ -32,9 +32,9 @@ def outputs(model, image, run):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("fused", [False, True])
-def test_every_recorded_output_of_the_references_is_met(name, fused):
+def test_every_recorded_output_of_the_references_is_met(name, fused, record_property):
     errors = worst_errors(name, lambda: pw.create("segnext-t", classes=150), outputs, fused=fused)
-    print(name, fused, f"{max(errors.values()):.1e}")
+    record_property(f"{name} {'fused' if fused else 'plain'}", max(errors.values()))
     assert max(errors.values()) <= 5e-6
 
 

@@ -53,15 +53,15 @@ def mended(state, run):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_every_recorded_output_of_the_references_is_met(name):
+def test_every_recorded_output_of_the_references_is_met(name, record_property):
     network, classes = NETWORKS[name]
     errors = worst_errors(name, lambda: pw.create(network, classes=classes), outputs, mended=mended)
-    print(name, False, f"{max(errors.values()):.1e}")
+    record_property(f"{name} plain", max(errors.values()))
     assert max(errors.values()) <= 5e-6
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if not name.endswith("_eps")])
-def test_the_fused_network_meets_the_plain_one_with_the_recorded_parameters(name):
+def test_the_fused_network_meets_the_plain_one_with_the_recorded_parameters(name, record_property):
     network, classes = NETWORKS[name]
     spec = golden.load(name)
     model = pw.create(network, classes=classes).eval()
@@ -72,7 +72,7 @@ def test_the_fused_network_meets_the_plain_one_with_the_recorded_parameters(name
         plain, fused = model.decode(image).logits, pw.fuse(model).decode(image)
     assert fused.aux == {}
     error = (plain - fused.logits).abs().max() / plain.abs().max().clamp(min=1e-12)
-    print(name, True, f"{error:.1e}")
+    record_property(f"{name} fused", error)
     assert error <= 5e-6
 
 

@@ -8,13 +8,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pixelwise import __version__
-from pixelwise.config import Config, load_config
+from pixelwise.config import LOSS_SETTINGS, LOSSES, Config, load_config
 from pixelwise.data.check import Survey, require_usable, survey
 from pixelwise.data.sampler import Sampler, batches
 from pixelwise.data.scenes import Scene, open_scenes
@@ -26,8 +28,8 @@ from pixelwise.jobs.memory import keep_freed_memory
 from pixelwise.jobs.model_folder import ModelCard, save_model
 from pixelwise.jobs.optimizer import MovingAverage, parameter_groups, rate_factor
 from pixelwise.jobs.run_folder import Run, events_writer, open_run
-from pixelwise.labels import Classes
-from pixelwise.losses import segmentation_loss
+from pixelwise.labels import IGNORE, Classes
+from pixelwise.losses import segmentation_loss, total_loss
 from pixelwise.models import Segmenter, create
 from pixelwise.weights import load_weights
 
@@ -193,13 +195,22 @@ def _loss(model: Segmenter, image: Tensor, mask: Tensor, config: Config, class_w
     half = settings.mixed_precision == "auto" and image.device.type == "cuda"
     with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=half):
         decoded = model.decode(image)
-    return segmentation_loss(
-        decoded.logits,
-        mask,
-        cross_entropy=settings.cross_entropy,
-        dice=settings.dice,
-        class_weights=class_weights,
-        label_smoothing=settings.label_smoothing,
+    loss = partial(
+        segmentation_loss, class_weights=class_weights, **settings.model_dump(include={*LOSSES, *LOSS_SETTINGS})
+    )
+    aux_loss = loss
+    if settings.aux_loss != "same":
+        aux_loss = partial(loss, **{name: float(name == settings.aux_loss) for name in LOSSES})
+    # Logits stand for the image as the network pads it.
+    (height, width), (rows, columns) = mask.shape[-2:], model.padded_size(mask.shape[-2:])
+    padded = F.pad(mask, (0, columns - width, 0, rows - height), value=IGNORE)
+    return total_loss(
+        decoded,
+        padded,
+        aux_weights=model.aux_weights,
+        align_corners=model.align_corners,
+        loss=loss,
+        aux_loss=aux_loss,
     )
 
 

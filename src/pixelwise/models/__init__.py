@@ -89,12 +89,15 @@ DECODERS: dict[str, Callable[..., nn.Module]] = {
 }
 
 MODELS: dict[str, Design] = {
-    "fchardnet-70": Design("fchardnet-70", "hardnet"),
     **{f"segformer-{variant}": Design(f"mit-{variant}", "all-mlp") for variant in ("b0", "b1")},
     **{
         f"segformer-{variant}": Design(f"mit-{variant}", "all-mlp", {"decoder_channels": 768})
         for variant in ("b2", "b3", "b4", "b5")
     },
+    "segnext-t": Design("mscan-t", "ham"),
+    "segnext-s": Design("mscan-s", "ham"),
+    "segnext-b": Design("mscan-b", "ham", {"decoder_channels": 512, "rank": 64}),
+    "segnext-l": Design("mscan-l", "ham", {"decoder_channels": 1024, "rank": 64}),
     **{f"hrnet-w{width}": Design(f"hrnet-w{width}", "hrnet-v2") for width in ("18", "32", "40", "48")},
     **{
         f"hrnet-w{width}-ocr": Design(f"hrnet-w{width}", "ocr", {"align_corners": True})
@@ -113,6 +116,7 @@ MODELS: dict[str, Design] = {
     "deeplabv3-cascade": Design("resnet50", "cascade", {"output_stride": 16, "multi_grid": [1, 2, 1]}),
     "deeplabv3plus": Design("resnet50", "deeplabv3plus", {"output_stride": 16}),
     "linknet": Design("resnet18", "linknet"),
+    "fchardnet-70": Design("fchardnet-70", "hardnet"),
     "unet": Design("unet", "unet"),
     "unetpp": Design("unet", "unetpp", {"release": "nested"}),
     "unet3p": Design("unet", "unet3p", {"release": "unet3p"}),
@@ -123,10 +127,6 @@ MODELS: dict[str, Design] = {
     "segmenter-mask": Design("vit-large", "segmenter-mask", {"epsilon": 1e-5}),
     "depict-sa": Design("vit-large", "depict-sa", {"epsilon": 1e-5}),
     "depict-ca": Design("vit-large", "depict-ca", {"epsilon": 1e-5}),
-    "segnext-t": Design("mscan-t", "ham"),
-    "segnext-s": Design("mscan-s", "ham"),
-    "segnext-b": Design("mscan-b", "ham", {"decoder_channels": 512, "rank": 64}),
-    "segnext-l": Design("mscan-l", "ham", {"decoder_channels": 1024, "rank": 64}),
 }
 
 
@@ -143,8 +143,9 @@ def create(name: str, *, classes: int, bands: int = 3, **options: object) -> Seg
         classes: number of classes, at least 1.
         bands: number of input bands, at least 1.
         options: ``encoder`` and ``decoder`` (names in `ENCODERS` and `DECODERS`) in place of the network's own; and the
-            options of the functions that build these two, listed in their docstrings. ``architecture.options`` of the
-            network has all of them, with the values that they took.
+            options of the functions that build these two, listed in their docstrings. An option that both have goes to
+            both; where one of the two is not the network's own kind, it goes to the decoder, and the encoder's is
+            called ``encoder_...``. ``architecture.options`` has all of them, with the values that they took.
 
     ``hmsa`` has the option ``network``, a name of `list_models`, and takes all options of that network beside its own.
 
@@ -160,22 +161,25 @@ def create(name: str, *, classes: int, bands: int = 3, **options: object) -> Seg
     encoder_name = _known(options.get("encoder", design.encoder), ENCODERS, "encoder")
     decoder_name = _known(options.get("decoder", design.decoder), DECODERS, "decoder")
     defaults = [_defaults(ENCODERS[encoder_name]), _defaults(DECODERS[decoder_name])]
+    kin = (_kin(ENCODERS, encoder_name, design.encoder), _kin(DECODERS, decoder_name, design.decoder))
+    if not all(kin):
+        # Two that were not made for each other may mean different things by one name.
+        defaults[0] = {f"encoder_{key}" if key in defaults[1] else key: value for key, value in defaults[0].items()}
     given = {key: value for key, value in options.items() if key not in ("encoder", "decoder")}
     for key in given:
         if not any(key in known for known in defaults):
             listed = ", ".join(dict.fromkeys(["encoder", "decoder", *defaults[0], *defaults[1]]))
             raise ConfigError(f"{name} has no option {key!r}. Its options: {listed}.")
-    chosen = {**design.options, **given}
-    own = [{key: chosen.get(key, default) for key, default in known.items()} for known in defaults]
-    encoder = ENCODERS[encoder_name](bands, **own[0])
+    # A network's options are about its own kinds of encoder and decoder.
+    own = []
+    for known, is_kin in zip(defaults, kin, strict=True):
+        chosen = {**(design.options if is_kin else {}), **given}
+        own.append({key: chosen.get(key, default) for key, default in known.items()})
+    encoder = ENCODERS[encoder_name](bands, **{key.removeprefix("encoder_"): value for key, value in own[0].items()})
     decoder = DECODERS[decoder_name](encoder.channels, encoder.strides, classes, **own[1])
     # Defaults are recorded too: what is saved now must be built the same when they have changed.
     kept = {"encoder": encoder_name, "decoder": decoder_name, **own[0], **own[1]}
-    return Segmenter(
-        encoder,
-        decoder,
-        Architecture(name, classes, bands, {key: value for key, value in kept.items() if value is not None}),
-    )
+    return Segmenter(encoder, decoder, Architecture(name, classes, bands, _plain(kept)))
 
 
 def _create_hierarchical(classes: int, bands: int, options: dict[str, Any]) -> Segmenter:
@@ -194,9 +198,7 @@ def _create_hierarchical(classes: int, bands: int, options: dict[str, Any]) -> S
         )
     kept = {"network": name, **_defaults(hmsa.hierarchical), **own, **network.architecture.options}
     del kept["features"], kept["maps"]
-    architecture = Architecture(
-        "hmsa", classes, bands, {k: list(v) if isinstance(v, tuple) else v for k, v in kept.items()}
-    )
+    architecture = Architecture("hmsa", classes, bands, _plain(kept))
     return hmsa.hierarchical(network, architecture, maps=len(maps), features=seen.shape[1], **own)
 
 
@@ -206,6 +208,16 @@ def _known(name: object, table: Mapping[str, object], kind: str) -> str:
     near = difflib.get_close_matches(str(name), table, n=1, cutoff=0.4)
     hint = f"Did you mean {near[0]!r}? " if near else ""
     raise ConfigError(f"No {kind} is called {name!r}. {hint}`pixelwise models` lists all names.")
+
+
+def _kin(table: Mapping[str, Callable[..., nn.Module]], one: str, other: str) -> bool:
+    """Return True if one function builds both, such as all sizes of ResNet."""
+    return getattr(table[one], "func", table[one]) is getattr(table[other], "func", table[other])
+
+
+def _plain(options: dict[str, Any]) -> dict[str, Any]:
+    """Return options as TOML gives them back: lists, and nothing where there is nothing."""
+    return {key: list(v) if isinstance(v, tuple) else v for key, v in options.items() if v is not None}
 
 
 def _defaults(build: Callable[..., nn.Module]) -> dict[str, object]:

@@ -93,7 +93,7 @@ class CrossAttentionDecoder(nn.Module):
         for block in self.blocks:
             patches = block(patches)
         patches = self.norm(patches)
-        classes = self.class_embeddings.expand(len(patches), -1, -1)
+        classes = self.class_embeddings.repeat(len(patches), 1, 1)
         for block in self.cross_blocks:
             classes = block(patches, classes)
         return cosine_masks(patches, self.class_norm(classes), self.mask_norm, (height, width))

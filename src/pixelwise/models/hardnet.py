@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import ConvNorm, initialise_convolutions, resize, scale_and_shift
+from pixelwise.models.layers import ConvNorm, resize, scale_and_shift
 from pixelwise.models.segmenter import Decoded
 
 
@@ -309,7 +309,7 @@ def hardnet(variant: str, bands: int) -> HarDNet:
         bands: of the image.
     """
     encoder = HarDNet(VARIANTS[variant], bands)
-    encoder.apply(initialise_convolutions)
+    encoder.apply(_initialise)
     return encoder
 
 
@@ -354,5 +354,13 @@ def fc_hardnet(
     decoder = HarDNetDecoder(
         inputs, classes, growth=growth, layers=layers, weighting=weighting, align_corners=align_corners
     )
-    decoder.apply(initialise_convolutions)
+    decoder.apply(_initialise)
     return decoder
+
+
+def _initialise(module: nn.Module) -> None:
+    # By inputs: dense layers read many more channels than they give, so by outputs the signal would grow at each.
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

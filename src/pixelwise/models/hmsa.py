@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pixelwise.errors import ConfigError, DataError
+from pixelwise.errors import ConfigError
 from pixelwise.models.layers import ConvNorm, initialise_convolutions, resize
 from pixelwise.models.segmenter import MINIMUM_SIZE, Architecture, Decoded, Segmenter
 
@@ -23,27 +23,21 @@ class ScalePyramid(nn.Module):
         self, network: nn.Module, multiple: int, scales: Sequence[float], training_scales: Sequence[float]
     ) -> None:
         super().__init__()
-        self.network, self.pads_to = network, multiple
+        self.network, self.multiple_inside = network, multiple
         self.scales, self.training_scales = tuple(scales), tuple(training_scales)
         self.channels, self.strides = network.channels, network.strides
 
     def forward(self, image: Float[Tensor, "B C H W"]) -> list[Float[Tensor, "B _ _ _"]]:
         """Return the image and, for each scale from the largest down, the image at that scale and the encoder's maps.
 
-        Raises:
-            DataError: a side that is below 32 pixels at some scale.
+        The encoder sees zeros right and below, where the network pads, or cannot look at so small an image.
         """
         maps = [image]
         for scale in sorted(self.training_scales if self.training else self.scales, reverse=True):
-            size = (math.floor(image.shape[-2] * scale), math.floor(image.shape[-1] * scale))
-            if min(size) < MINIMUM_SIZE:
-                raise DataError(
-                    f"At scale {scale} the image has {size[1]}x{size[0]} pixels, below {MINIMUM_SIZE}x{MINIMUM_SIZE}. "
-                    "Take a larger image, or leave that scale out of scales."
-                )
+            size = (max(1, math.floor(image.shape[-2] * scale)), max(1, math.floor(image.shape[-1] * scale)))
             scaled = resize(image, size)
-            below, right = (-side % self.pads_to for side in size)
-            maps += [scaled, *self.network(F.pad(scaled, (0, right, 0, below)))]
+            rows, columns = padded(size, self.multiple_inside, smallest_side(self.network))
+            maps += [scaled, *self.network(F.pad(scaled, (0, columns - size[1], 0, rows - size[0])))]
         return maps
 
 
@@ -54,9 +48,9 @@ class HierarchicalDecoder(nn.Module):
     Logits and attention are first upsampled to the size of their image, as in the authors' release.
     """
 
-    def __init__(self, network: nn.Module, multiple: int, maps: int, features: int) -> None:
+    def __init__(self, network: nn.Module, multiple: int, smallest: int, maps: int, features: int) -> None:
         super().__init__()
-        self.network, self.pads_to, self.maps = network, multiple, maps
+        self.network, self.multiple_inside, self.smallest, self.maps = network, multiple, smallest, maps
         self.upsampling_aligned: bool = getattr(network, "align_corners", False)
         self.aux_weights: dict[str, float] = dict(getattr(network, "aux_weights", {}))
         self.attention = nn.Sequential(
@@ -69,34 +63,51 @@ class HierarchicalDecoder(nn.Module):
         mixed: dict[str, Tensor] = {}
         for i in range(0, len(features), self.maps + 1):
             scaled, *maps = features[i : i + self.maps + 1]
-            answers, attention = self.at_one_scale(maps, (scaled.shape[-2], scaled.shape[-1]))
+            decoded, size = self.network(maps), (scaled.shape[-2], scaled.shape[-1])
+            answers = self.answers(decoded, size)
             if not mixed:
                 mixed = answers
-            elif scaled.shape[-2] >= image.shape[-2]:
+                if self.training:
+                    # Nothing is weighed against the largest size; but the norms inside count what they are shown.
+                    self.trust(decoded, size)
+                continue
+            trust = self.trust(decoded, size)
+            if scaled.shape[-2] >= image.shape[-2]:
                 for name, answer in answers.items():
-                    before = resize(mixed[name], answer.shape[-2:])
-                    mixed[name] = attention * answer + (1 - attention) * before
+                    before = resize(mixed[name], size)
+                    mixed[name] = trust * answer + (1 - trust) * before
             else:
-                size = mixed["logits"].shape[-2:]
-                trust = resize(attention, size)
+                larger = mixed["logits"].shape[-2:]
+                doubt = 1 - resize(trust, larger)
                 for name, answer in answers.items():
-                    mixed[name] = resize(attention * answer, size) + (1 - trust) * mixed[name]
+                    mixed[name] = resize(trust * answer, larger) + doubt * mixed[name]
         full = {name: resize(one, image.shape[-2:]) for name, one in mixed.items()}
         return Decoded(full.pop("logits"), full)
 
-    def at_one_scale(
-        self, maps: list[Float[Tensor, "B _ _ _"]], size: tuple[int, int]
-    ) -> tuple[dict[str, Float[Tensor, "B K H W"]], Float[Tensor, "B 1 H W"]]:
-        """Return logits and auxiliary logits by name, and the attention, for an image of ``size`` and at its size."""
-        decoded = self.network(maps)
+    def answers(self, decoded: Decoded, size: tuple[int, int]) -> dict[str, Float[Tensor, "B K H W"]]:
+        """Return logits and auxiliary logits by name, for an image of ``size`` and at its size."""
+        dense = {name: aux for name, aux in decoded.aux.items() if name in self.aux_weights and aux.ndim == 4}
+        return {name: self._upsampled(part, size) for name, part in {"logits": decoded.logits, **dense}.items()}
+
+    def trust(self, decoded: Decoded, size: tuple[int, int]) -> Float[Tensor, "B 1 H W"]:
+        """Return the attention, 0 to 1, for an image of ``size`` and at its size."""
         assert decoded.features is not None
-        padded = (size[0] + -size[0] % self.pads_to, size[1] + -size[1] % self.pads_to)
-        parts = {"logits": decoded.logits, "attention": self.attention(decoded.features)}
-        parts |= {name: aux for name, aux in decoded.aux.items() if name in self.aux_weights}
-        for name, part in parts.items():
-            parts[name] = resize(part, padded, align_corners=self.upsampling_aligned)[..., : size[0], : size[1]]
-        attention = parts.pop("attention")
-        return parts, attention
+        return self._upsampled(self.attention(decoded.features), size)
+
+    def _upsampled(self, part: Float[Tensor, "B D h w"], size: tuple[int, int]) -> Float[Tensor, "B D H W"]:
+        covered = padded(size, self.multiple_inside, self.smallest)
+        return resize(part, covered, align_corners=self.upsampling_aligned)[..., : size[0], : size[1]]
+
+
+def padded(size: tuple[int, int], multiple: int, smallest: int) -> tuple[int, int]:
+    """Return the size of the image that a network is given for one of ``size``."""
+    height, width = (-(-max(side, smallest) // multiple) * multiple for side in size)
+    return height, width
+
+
+def smallest_side(encoder: nn.Module) -> int:
+    """Return the shortest side of an image that an encoder can look at."""
+    return getattr(encoder, "smallest", MINIMUM_SIZE)
 
 
 def hierarchical(
@@ -126,6 +137,6 @@ def hierarchical(
         if not values or not all(isinstance(value, int | float) and value > 0 for value in values):
             raise ConfigError(f"hmsa's {name} are positive numbers, such as [0.5, 1.0], not {list(values)!r}.")
     encoder = ScalePyramid(network.encoder, network.multiple, scales, training_scales)
-    decoder = HierarchicalDecoder(network.decoder, network.multiple, maps, features)
+    decoder = HierarchicalDecoder(network.decoder, network.multiple, smallest_side(network.encoder), maps, features)
     decoder.attention.apply(initialise_convolutions)
     return Segmenter(encoder, decoder, architecture)

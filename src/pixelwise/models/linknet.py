@@ -14,9 +14,9 @@ from pixelwise.errors import ConfigError
 from pixelwise.models.layers import ConvNorm, folded, initialise_convolutions, resize
 from pixelwise.models.segmenter import Decoded
 
-RELEASES = {"pytorch": (1e-5, 1e-5, False), "lua": (1e-3, 1e-3, True)}
+PORTS = {"pytorch": (1e-5, 1e-5, False), "lua": (1e-3, 1e-3, True)}
 """Of the authors' two releases: epsilons of the batch norms in the blocks and of the last one, and if a rectifier
-follows each sum. The Lua release is the paper's."""
+follows each sum. The Lua one is the paper's."""
 
 TAIL = 32
 """Channels at full size (figure 1)."""
@@ -76,9 +76,9 @@ class LinkNetDecoder(nn.Module):
 
     multiple = 4
 
-    def __init__(self, inputs: Sequence[int], stem: int | None, classes: int, release: str) -> None:
+    def __init__(self, inputs: Sequence[int], stem: int | None, classes: int, port: str) -> None:
         super().__init__()
-        epsilon, last_epsilon, self.rectified = RELEASES[release]
+        epsilon, last_epsilon, self.rectified = PORTS[port]
         self.levels = len(inputs)
         self.has_stem = stem is not None
         outputs = [inputs[0] if stem is None else stem, *inputs[:-1]]
@@ -111,18 +111,18 @@ def _size(image: Tensor) -> tuple[int, int]:
     return image.shape[-2], image.shape[-1]
 
 
-def linknet(channels: Sequence[int], strides: Sequence[int], classes: int, *, release: str = "pytorch") -> nn.Module:
+def linknet(channels: Sequence[int], strides: Sequence[int], classes: int, *, port: str = "pytorch") -> nn.Module:
     """Build the decoder of LinkNet with fresh weights.
 
     Args:
         channels, strides: of the encoder's maps.
-        release: a name in `RELEASES`; `load_weights` sets it to that of the weights.
+        port: a name in `PORTS`; `load_weights` sets it to that of the weights.
 
     Raises:
-        ConfigError: an unknown release, or an encoder whose maps do not double their strides from 4 on.
+        ConfigError: an unknown port, or an encoder whose maps do not double their strides from 4 on.
     """
-    if release not in tuple(RELEASES):
-        raise ConfigError(f"LinkNet's release is one of {', '.join(RELEASES)}, not {release!r}.")
+    if port not in tuple(PORTS):
+        raise ConfigError(f"LinkNet's port is one of {', '.join(PORTS)}, not {port!r}.")
     taken = [(width, stride) for width, stride in zip(channels, strides, strict=True) if stride >= 4]
     steps = [stride for _, stride in taken]
     if len(steps) < 2 or steps != [4 * 2**i for i in range(len(steps))]:
@@ -131,6 +131,6 @@ def linknet(channels: Sequence[int], strides: Sequence[int], classes: int, *, re
             f"{', '.join(map(str, strides))}. Take an encoder such as resnet18, hardnet-68 or mit-b0, undilated."
         )
     stem = channels[strides.index(2)] if 2 in tuple(strides) else None
-    decoder = LinkNetDecoder([width for width, _ in taken], stem, classes, release)
+    decoder = LinkNetDecoder([width for width, _ in taken], stem, classes, port)
     decoder.apply(initialise_convolutions)
     return decoder

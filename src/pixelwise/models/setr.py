@@ -7,7 +7,6 @@ Zheng et al., Rethinking Semantic Segmentation from a Sequence-to-Sequence Persp
 from collections.abc import Iterable, Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -241,12 +240,14 @@ def setr_mla(
     Raises:
         ConfigError: an option that cannot be, or an encoder whose last four maps differ in stride.
     """
-    _require("setr-mla", decoder_channels, 1, 1, epsilon)
-    _require("setr-mla", stream_channels, 1, 1, epsilon)
+    require_epsilon("setr-mla", epsilon)
+    _require_channels("setr-mla", "decoder_channels", decoder_channels)
+    _require_channels("setr-mla", "stream_channels", stream_channels)
     if len(strides) < 4 or len(set(strides[-4:])) > 1:
         raise ConfigError(
             f"setr-mla adds four maps of one stride without resizing them, but this encoder's strides are "
-            f"{', '.join(map(str, strides))}. Take a plain transformer, such as encoder='vit-small', or decoder='setr-pup'."
+            f"{', '.join(map(str, strides))}. Take a plain transformer, such as encoder='vit-small', or "
+            "decoder='setr-pup'."
         )
     head = AggregationHead(
         [nn.LayerNorm(width, eps=epsilon) for width in channels[-4:]],
@@ -260,8 +261,7 @@ def setr_mla(
         [nn.Conv2d(decoder_channels, classes, 1, bias=False) for _ in range(4)],
     )
     head.apply(initialise_convolutions)
-    for classifier in (head.classifier, *head.auxiliary):
-        nn.init.normal_(classifier.weight, std=0.01)
+    nn.init.normal_(head.classifier.weight, std=0.01)
     return head
 
 
@@ -292,8 +292,12 @@ def _last_four(channels: Sequence[int]) -> list[int]:
 
 def _require(name: str, channels: object, kernel: object, aux_kernel: object, epsilon: object) -> None:
     require_epsilon(name, epsilon)
-    if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
-        raise ConfigError(f"{name}: decoder_channels is a whole number from 1 on, not {channels!r}.")
+    _require_channels(name, "decoder_channels", channels)
     for option, value in (("kernel", kernel), ("aux_kernel", aux_kernel)):
         if value not in (1, 3):
             raise ConfigError(f"{name}: {option} is 1 or 3, not {value!r}.")
+
+
+def _require_channels(name: str, option: str, channels: object) -> None:
+    if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
+        raise ConfigError(f"{name}: {option} is a whole number from 1 on, not {channels!r}.")

@@ -84,11 +84,11 @@ class Upsampling(nn.Module):
 class PlainEncoder(nn.Module):
     """Double convolutions with max pooling between them: strides 1, 2, 4, 8 and 16."""
 
-    def __init__(self, bands: int, filters: Sequence[int], release: Release) -> None:
+    def __init__(self, bands: int, filters: Sequence[int], release: Release, multiple: int) -> None:
         super().__init__()
         self.channels = tuple(filters)
         self.strides = tuple(2**i for i in range(len(filters)))
-        self.multiple = min(release.multiple, self.strides[-1])
+        self.multiple = multiple
         self.stages = nn.ModuleList(
             DoubleConvolution(inputs, outputs, outputs, release) for inputs, outputs in pairwise((bands, *filters))
         )
@@ -160,7 +160,9 @@ def unet_encoder(
         raise ConfigError(f"U-Net's filters are at least two whole numbers from 1 on, not {list(filters)!r}.")
     if not 1 <= level <= 4:
         raise ConfigError(f"U-Net's level is 1 to 4, the number of times that the map is halved, not {level!r}.")
-    encoder = PlainEncoder(bands, widths[: level + 1], about)
+    # A pruned network pads as the whole one does, so that its answers are the same at every size.
+    multiple = min(about.multiple, 2 ** (len(widths) - 1))
+    encoder = PlainEncoder(bands, widths[: level + 1], about, multiple)
     encoder.apply(initialise_convolutions)
     return encoder
 
@@ -191,7 +193,7 @@ def unet(
 
 
 def chosen_release(release: str, batch_norm: bool | None, upsampling: str | None) -> Release:
-    """Return a release, with what a user wants otherwise.
+    """Return a release, with what a user wants otherwise; convolutions without a batch norm have a bias.
 
     Raises:
         ConfigError: an unknown release or upsampling.
@@ -201,11 +203,8 @@ def chosen_release(release: str, batch_norm: bool | None, upsampling: str | None
     if upsampling not in (None, "bilinear", "transposed"):
         raise ConfigError(f"U-Net's upsampling is 'bilinear' or 'transposed', not {upsampling!r}.")
     about = RELEASES[release]
-    return replace(
-        about,
-        batch_norm=about.batch_norm if batch_norm is None else batch_norm,
-        upsampling=upsampling or about.upsampling,
-    )
+    normed = about.batch_norm if batch_norm is None else batch_norm
+    return replace(about, batch_norm=normed, bias=about.bias or not normed, upsampling=upsampling or about.upsampling)
 
 
 def require_doubling(name: str, strides: Sequence[int]) -> None:

@@ -110,6 +110,8 @@ def prune(model: Segmenter, level: int) -> Segmenter:
         )
     options = {**about.options, "level": level, "deep_supervision": False}
     smaller = create(about.name, classes=about.classes, bands=about.bands, **options)
-    own = smaller.state_dict()
-    smaller.load_state_dict({name: value for name, value in model.state_dict().items() if name in own})
+    weights = model.state_dict()
+    if any(name not in weights for name in smaller.state_dict()):
+        raise ConfigError("This UNet++ is fused and cannot be pruned. Prune first, and fuse what comes of it.")
+    smaller.load_state_dict({name: weights[name] for name in smaller.state_dict()})
     return smaller.to(next(model.parameters())).train(model.training)

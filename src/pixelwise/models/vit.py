@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import DropPath, drop_path_chances, resize
+from pixelwise.models.layers import DropPath, drop_path_chances
 
 HEAD_CHANNELS = 64
 """Channels of one head in every variant (table 1, and DeiT's table 1)."""
@@ -36,6 +36,10 @@ part (6, 12, 18, 24; SETR-MLA)."""
 
 CLASS_TOKENS = ("kept", "dropped")
 """The class token takes part in attention; or it is left out before the first block (SETR-MLA)."""
+
+
+POSITION_RESIZES = ("bilinear", "bicubic")
+"""How position embeddings are resized: as SETR, Segmenter and DEPICT do, or as mmsegmentation does."""
 
 
 class Attention(nn.Module):
@@ -90,7 +94,7 @@ class Block(nn.Module):
 class VisionTransformer(nn.Module):
     """Patches, a class token and position embeddings (equation 1), then blocks.
 
-    The position embeddings stand for a square image of ``image_size``; for others their grid is resized, bilinear.
+    The position embeddings stand for a square image of ``image_size``; for others their grid is resized.
     """
 
     def __init__(
@@ -106,6 +110,7 @@ class VisionTransformer(nn.Module):
         drop_path: float,
         taps: str,
         class_token: str,
+        position_resize: str,
         final_norm: bool,
         patch_bias: bool,
         distilled: bool,
@@ -115,6 +120,7 @@ class VisionTransformer(nn.Module):
         self.channels = (channels,) * 4
         self.strides = (patch,) * 4
         self.taps = tapped_blocks(depth, taps)
+        self.position_resize = position_resize
         self.class_token_kept = class_token == "kept"
         self.patches = nn.Conv2d(bands, channels, patch, patch, bias=patch_bias)
         self.class_token = nn.Parameter(torch.zeros(1, 1, channels))
@@ -160,8 +166,8 @@ class VisionTransformer(nn.Module):
         if (height, width) == (side, side):
             return self.positions
         grid = self.positions[:, self.extra :].unflatten(1, (side, side)).permute(0, 3, 1, 2)
-        grid = resize(grid, (height, width)).flatten(2).transpose(1, 2)
-        return torch.cat([self.positions[:, : self.extra], grid], dim=1)
+        grid = F.interpolate(grid, size=(height, width), mode=self.position_resize, align_corners=False)
+        return torch.cat([self.positions[:, : self.extra], grid.flatten(2).transpose(1, 2)], dim=1)
 
 
 def tapped_blocks(depth: int, taps: str) -> tuple[int, int, int, int]:
@@ -183,6 +189,7 @@ def vit(
     epsilon: float = 1e-6,
     taps: str = "late",
     class_token: str = "kept",
+    position_resize: str = "bilinear",
     final_norm: bool = True,
     patch_bias: bool = True,
     distilled: bool = False,
@@ -202,6 +209,7 @@ def vit(
         epsilon: of the norms, above 0: 1e-6 (the paper, timm, SETR, mmsegmentation) or 1e-5 (Segmenter, DEPICT).
         taps: a name in `TAPS`.
         class_token: a name in `CLASS_TOKENS`.
+        position_resize: a name in `POSITION_RESIZES`.
         final_norm: the last map is normed (SETR's heads have norms of their own).
         patch_bias: the patch embedding has a bias (not in mmsegmentation's Segmenter).
         distilled: a distillation token stands beside the class token (DeiT's distilled networks).
@@ -227,7 +235,11 @@ def vit(
     if not isinstance(drop_path, int | float) or not 0 <= drop_path < 1:
         raise ConfigError(f"{name}: drop_path is a chance from 0 to below 1, not {drop_path!r}.")
     require_epsilon(name, epsilon)
-    for option, value, known in (("taps", taps, TAPS), ("class_token", class_token, CLASS_TOKENS)):
+    for option, value, known in (
+        ("taps", taps, TAPS),
+        ("class_token", class_token, CLASS_TOKENS),
+        ("position_resize", position_resize, POSITION_RESIZES),
+    ):
         if value not in known:
             raise ConfigError(f"{name}: {option} is one of {', '.join(known)}, not {value!r}.")
     for option, value in (("final_norm", final_norm), ("patch_bias", patch_bias), ("distilled", distilled)):
@@ -244,6 +256,7 @@ def vit(
         drop_path=drop_path,
         taps=taps,
         class_token=class_token,
+        position_resize=position_resize,
         final_norm=final_norm,
         patch_bias=patch_bias,
         distilled=distilled,
@@ -257,7 +270,7 @@ def vit(
 
 
 def heads_for(channels: int) -> int:
-    """Return how many heads attention over ``channels`` has: of 64 channels each, or somewhat more if these do not fit."""
+    """Return how many heads attention over ``channels`` has: of 64 channels each, or more where that does not fit."""
     return next(heads for heads in range(max(1, channels // HEAD_CHANNELS), 0, -1) if channels % heads == 0)
 
 

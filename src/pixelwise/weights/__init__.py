@@ -1,5 +1,6 @@
 """Weights of any known layout, into our networks; one file per layout."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from pixelwise.weights import (
     unet,
     vit,
 )
-from pixelwise.weights.files import RELEASE_KEY, own_release, plain_state, read_state
+from pixelwise.weights.files import ARCHITECTURE_KEY, own_architecture, plain_state, read_state
 from pixelwise.weights.layout import Converted
 
 LAYOUTS = (
@@ -49,6 +50,9 @@ LAYOUTS = (
     *vit.LAYOUTS,
 )
 OWN_LAYOUT = "pixelwise"
+FREE_OPTIONS = ("encoder", "decoder", "network", "drop_path", "dropout", "scales", "training_scales")
+"""Of our own files: options that are the user's to choose anew, since the same weights serve all their values, or that
+say what the network is."""
 
 
 @dataclass(frozen=True)
@@ -91,18 +95,19 @@ def load_weights(model: Segmenter, source: str | Path | Mapping[str, Tensor], *,
     state = plain_state(source, where) if isinstance(source, Mapping) else read_state(source)
     layout = next((known for known in LAYOUTS if known.recognises(set(state))), None)
     if layout is not None:
-        name, options = layout.name, layout.options(state)
+        name = layout.name
         try:
+            options = layout.options(state)
             converted, unused = layout.convert(state)
-        except (RuntimeError, IndexError, TypeError):
+        except (RuntimeError, IndexError, KeyError, TypeError, ValueError):
             raise WeightsError(
                 f"{where} has the names of {name}, but tensors of shapes that it cannot have. Fetch it again."
             ) from None
     elif any(key.startswith(("encoder.", "decoder.")) for key in state):
-        release = None if isinstance(source, Mapping) else own_release(source)
-        if release is None and "decoder.projections.0.0.weight" in state:
-            release = "mmsegmentation"  # the only one with a convolution and a norm there
-        name, options, unused = OWN_LAYOUT, {} if release is None else {"release": release}, ()
+        name, unused = OWN_LAYOUT, ()
+        options = {} if isinstance(source, Mapping) else _own_options(model, source)
+        if "release" not in options and "decoder.projections.0.0.weight" in state:
+            options["release"] = "mmsegmentation"  # the only one with a convolution and a norm there
         converted = {key: (key, tensor) for key, tensor in state.items()}
     else:
         raise WeightsError(
@@ -139,18 +144,32 @@ def load_weights(model: Segmenter, source: str | Path | Mapping[str, Tensor], *,
 def save_weights(model: Segmenter, path: str | Path) -> None:
     """Write the weights of a network to a ``.safetensors`` file; an older file stays until the new one is whole.
 
-    The file's header keeps the release whose norms the network has, and `load_weights` reads it.
+    The file's header keeps the network's name and options, and `load_weights` reads them.
     """
-    release = model.architecture.options.get("release")
-    header = {"format": "pt"} if release is None else {"format": "pt", RELEASE_KEY: str(release)}
+    about = {"name": model.architecture.name, "options": dict(model.architecture.options)}
+    header = {"format": "pt", ARCHITECTURE_KEY: json.dumps(about)}
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with replacing(path) as temporary:
         save_file(state, temporary, metadata=header)
 
 
+def _own_options(model: Segmenter, source: str | Path) -> dict[str, object]:
+    """Return what a file of ours asks of a network: its conventions, if it is of the same one; else its release."""
+    found = own_architecture(source)
+    if found is None:
+        return {}
+    name, options = found
+    own = model.architecture
+    if name != own.name:
+        return {key: value for key, value in options.items() if key == "release" and key in own.options}
+    return {key: value for key, value in options.items() if key not in FREE_OPTIONS}
+
+
 def _adapted(model: Segmenter, options: Mapping[str, object], layout: str) -> Segmenter:
     """Return the network that has these options too, with fresh weights; itself if it has them."""
     own = model.architecture
+    # What a layout asks of an encoder that stands before a foreign decoder is that encoder's.
+    options = {f"encoder_{key}" if f"encoder_{key}" in own.options else key: value for key, value in options.items()}
     if all(own.options.get(key) == value for key, value in options.items()):
         return model
     try:

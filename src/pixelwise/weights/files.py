@@ -18,8 +18,8 @@ CONTAINERS = ("state_dict", "model_state_dict", "model")
 """Keys under which training scripts keep the weights beside their own state."""
 PREFIXES = ("module.", "_orig_mod.", "model.")
 """What wrappers (data parallel, torch.compile, Lightning) put before every name."""
-RELEASE_KEY = "pixelwise.release"
-"""Of the header of our .safetensors files."""
+ARCHITECTURE_KEY = "pixelwise.architecture"
+"""Of the header of our .safetensors files: a JSON object of the network's name and options."""
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -100,21 +100,21 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
     )
 
 
-def own_release(source: str | Path) -> str | None:
-    """Return the release that a file or folder of ours records, or None."""
+def own_architecture(source: str | Path) -> tuple[str, dict[str, object]] | None:
+    """Return the name and options of the network that a file or folder of ours is of, or None."""
     path = Path(source)
-    if path.suffix == ".safetensors":
-        with safe_open(path, framework="pt") as opened:
-            recorded = (opened.metadata() or {}).get(RELEASE_KEY)
-        if recorded:
-            return recorded
     folder = path if path.is_dir() else path.parent
-    for card in (folder / "model.toml", folder / "model" / "model.toml"):
-        if card.exists():
-            try:
-                return tomllib.loads(card.read_text(encoding="utf-8"))["architecture"].get("options", {}).get("release")
-            except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, AttributeError):
-                raise WeightsError(
-                    f"{card} is damaged: it names no architecture. Restore it, or train again."
-                ) from None
+    cards = [card for card in (folder / "model.toml", folder / "model" / "model.toml") if card.exists()]
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as opened:
+                recorded = (opened.metadata() or {}).get(ARCHITECTURE_KEY)
+            if recorded:
+                return json.loads(recorded)["name"], json.loads(recorded)["options"]
+        if cards:
+            architecture = tomllib.loads(cards[0].read_text(encoding="utf-8"))["architecture"]
+            return architecture["name"], architecture.get("options", {})
+    except (ValueError, KeyError, AttributeError, TypeError):  # all errors of decoding are ValueErrors
+        damaged = cards[0] if cards else path
+        raise WeightsError(f"{damaged} is damaged: it names no architecture. Restore it, or train again.") from None
     return None

@@ -1,4 +1,4 @@
-"""LinkNet's names in its authors' PyTorch release, which has the network twice: with torchvision's blocks and its own."""
+"""LinkNet's names in its authors' PyTorch release, with torchvision's blocks or its own."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ from pixelwise.weights.layout import Layout
 
 
 def _options(state: Mapping[str, Tensor]) -> dict[str, object]:
-    return {"release": "pytorch", "stem": "7x7"}
+    return {"port": "pytorch", "stem": "7x7"}
 
 
 def _rules() -> tuple[tuple[str, str], ...]:
@@ -22,8 +22,8 @@ def _rules() -> tuple[tuple[str, str], ...]:
         (r"tp_conv2\.", "decoder.classifier."),
     ]
     for i in range(4):
-        for j in range(2):
-            block, ours = rf"encoder{i + 1}\.(?:{j}|block{j + 1})", f"encoder.stages.{i}.{j}"
+        for place, index in ((r"(\d+)", "{0}"), ("block1", "0"), ("block2", "1")):
+            block, ours = rf"encoder{i + 1}\.{place}", f"encoder.stages.{i}.{index}"
             for k in range(2):
                 rules.append((rf"{block}\.conv{k + 1}\.", f"{ours}.layers.{k}.convolution."))
                 rules.append((rf"{block}\.bn{k + 1}\.", f"{ours}.layers.{k}.norm."))
@@ -39,7 +39,7 @@ def _rules() -> tuple[tuple[str, str], ...]:
 LAYOUTS = (
     Layout(
         "LinkNet, authors' PyTorch release",
-        signature=(r"(?:in_block\.0|conv1)\.", r"encoder1\.0\.conv1\.", r"decoder1\.tp_conv\.0\.", r"tp_conv2\."),
+        signature=(r"encoder1\.(0|block1)\.conv1\.", r"decoder1\.tp_conv\.0\.", r"tp_conv2\."),
         rules=_rules(),
         options=_options,
     ),

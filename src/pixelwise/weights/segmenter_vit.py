@@ -19,7 +19,7 @@ from pixelwise.weights.vit import (
 def release_options(state: Mapping[str, Tensor]) -> dict[str, object]:
     """Return what the release's encoder, which DEPICT took over, tells: its shapes, and that its epsilon is 1e-5."""
     encoder = {**vit_options(state, "encoder."), **variant_options(state, "encoder.", "blocks")}
-    return {**encoder, "epsilon": 1e-5, "class_token": "kept", "final_norm": True}
+    return {**encoder, "epsilon": 1e-5, "class_token": "kept", "position_resize": "bilinear", "final_norm": True}
 
 
 def _mask_options(state: Mapping[str, Tensor]) -> dict[str, object]:
@@ -29,7 +29,7 @@ def _mask_options(state: Mapping[str, Tensor]) -> dict[str, object]:
 def _mmsegmentation_options(state: Mapping[str, Tensor]) -> dict[str, object]:
     shapes = vit_options(state, "backbone.", patches="patch_embed.projection")
     encoder = {**shapes, **variant_options(state, "backbone.", "layers")}
-    return {**encoder, "epsilon": 1e-6, "class_token": "kept", "final_norm": True}
+    return {**encoder, "epsilon": 1e-6, "class_token": "kept", "position_resize": "bicubic", "final_norm": True}
 
 
 def _mmsegmentation_mask_options(state: Mapping[str, Tensor]) -> dict[str, object]:

@@ -13,7 +13,7 @@ UNUSED = (r"decode_head\.conv_seg\.", r"auxiliary_head\.\d\.conv_seg\.", r"backb
 
 def _encoder_options(state: Mapping[str, Tensor]) -> dict[str, object]:
     encoder = {**vit_options(state, "backbone."), **variant_options(state, "backbone.", "blocks")}
-    return {**encoder, "epsilon": 1e-6, "final_norm": False}
+    return {**encoder, "epsilon": 1e-6, "position_resize": "bilinear", "final_norm": False}
 
 
 def _upsampling_options(state: Mapping[str, Tensor]) -> dict[str, object]:

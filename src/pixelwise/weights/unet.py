@@ -1,10 +1,10 @@
 """The names of U-Net, UNet++ and UNet 3+ in their releases."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from pixelwise.weights.layout import Layout
+from pixelwise.weights.layout import Converted, Layout
 
 Rules = tuple[tuple[str, str], ...]
 
@@ -70,37 +70,66 @@ def _unet3p() -> Rules:
     return (*rules, (r"cls\.1\.", "decoder.guide.1."))
 
 
+def _filters(state: Mapping[str, Tensor], names: Iterable[str]) -> list[int]:
+    """Return the channels of the encoder's levels, by the names of their last convolutions."""
+    return [len(state[name]) for name in names if name in state]
+
+
 def _milesial_options(state: Mapping[str, Tensor]) -> dict[str, object]:
-    transposed = any(name.startswith("up1.up.") for name in state)
-    return {"release": "milesial", "upsampling": "transposed" if transposed else "bilinear"}
+    names = ("inc.", *(f"down{i}.maxpool_conv.1." for i in range(1, 5)))
+    filters = _filters(state, (f"{name}double_conv.3.weight" for name in names))
+    upsampling = "transposed" if "up1.up.weight" in state else "bilinear"
+    return {"release": "milesial", "upsampling": upsampling, "batch_norm": True, "filters": filters, "level": 4}
 
 
 def _nested_options(state: Mapping[str, Tensor]) -> dict[str, object]:
-    return {"release": "nested", "upsampling": "bilinear"}
+    filters = _filters(state, (f"conv{i}_0.conv2.weight" for i in range(5)))
+    return {"release": "nested", "upsampling": "bilinear", "batch_norm": True, "filters": filters, "level": 4}
 
 
 def _nested_deep_options(state: Mapping[str, Tensor]) -> dict[str, object]:
-    return {**_nested_options(state), "deep_supervision": any(name.startswith("final1.") for name in state)}
+    return {**_nested_options(state), "deep_supervision": "final1.weight" in state}
 
 
 def _keras_options(state: Mapping[str, Tensor]) -> dict[str, object]:
-    return {"release": "keras2018", "upsampling": "transposed"}
+    filters = _filters(state, (f"conv{i}1_2.weight" for i in range(1, 6)))
+    return {"release": "keras2018", "upsampling": "transposed", "batch_norm": False, "filters": filters, "level": 4}
 
 
 def _keras_deep_options(state: Mapping[str, Tensor]) -> dict[str, object]:
-    return {**_keras_options(state), "deep_supervision": any(name.startswith("output_1.") for name in state)}
+    return {**_keras_options(state), "deep_supervision": "output_1.weight" in state}
 
 
 def _unet3p_options(state: Mapping[str, Tensor]) -> dict[str, object]:
+    join = state.get("h1_PT_hd4_conv.weight")
     return {
-        "deep_supervision": any(name.startswith("outconv2.") for name in state),
-        "guided": any(name.startswith("cls.1.") for name in state),
+        "release": "unet3p",
+        "batch_norm": "conv1.conv1.1.weight" in state,
+        "filters": _filters(state, (f"conv{i}.conv2.0.weight" for i in range(1, 6))),
+        "level": 4,
+        "decoder_channels": 64 if join is None else len(join),
+        "deep_supervision": "outconv2.weight" in state,
+        "guided": "cls.1.weight" in state,
     }
+
+
+def _biases_into_means(converted: Converted) -> Converted:
+    """Milesial's older convolutions have a bias, which the batch norm after them takes away again."""
+    for name in [name for name in converted if name.endswith((".first.convolution.bias", ".second.convolution.bias"))]:
+        mean = name.replace(".convolution.bias", ".norm.running_mean")
+        if mean in converted:
+            theirs, bias = converted.pop(name)
+            converted[mean] = (theirs, converted[mean][1] - bias)
+    return converted
 
 
 LAYOUTS = (
     Layout(
-        "U-Net, milesial", (r"inc\.double_conv\.", r"up1\.conv\.double_conv\."), _milesial(), options=_milesial_options
+        "U-Net, milesial",
+        signature=(r"inc\.double_conv\.", r"up1\.conv\.double_conv\."),
+        rules=_milesial(),
+        options=_milesial_options,
+        rearrange=_biases_into_means,
     ),
     Layout(
         "UNet++, 4uiiurz1",

@@ -22,31 +22,56 @@ def cases(draw):
     mask = torch.randint(lowest, draw(st.integers(1, classes)), (batch, *size), generator=generator)
     options = {
         "cross_entropy": draw(st.sampled_from([0.0, 0.7, 1.0])),
+        "focal": draw(st.sampled_from([0.0, 0.0, 0.8])),
+        "focal_gamma": draw(st.sampled_from([0.0, 0.5, 2.0])),
         "dice": draw(st.sampled_from([0.0, 0.5, 2.0])),
+        "soft_iou": draw(st.sampled_from([0.0, 0.0, 0.6])),
+        "foreground_only": draw(st.booleans()),
+        "align_corners": draw(st.booleans()),
         "label_smoothing": draw(st.sampled_from([0.0, 0.1])),
         "class_weights": draw(st.sampled_from([None, torch.rand(classes, generator=generator) + 0.1])),
     }
     return logits, mask, options
 
 
-def formula(logits, mask, *, cross_entropy=1.0, dice=0.0, class_weights=None, label_smoothing=0.0):
+def formula(logits, mask, *, cross_entropy=1.0, focal=0.0, dice=0.0, soft_iou=0.0, **settings):
     """The whole thing at full size, in float64, over the valid pixels alone."""
-    classes = logits.shape[1]
-    full = F.interpolate(logits, size=mask.shape[-2:], mode="bilinear", align_corners=False)
+    classes, first = logits.shape[1], int(settings.get("foreground_only", False))
+    corners = settings.get("align_corners", False)
+    full = F.interpolate(logits, size=mask.shape[-2:], mode="bilinear", align_corners=corners)
     inside = mask != IGNORE
     pixels, target = full.permute(0, 2, 3, 1)[inside], mask[inside]
     if len(target) == 0:
         return logits.sum() * 0
-    weights = None if class_weights is None else class_weights.double()
-    loss = cross_entropy * F.cross_entropy(pixels, target, weights, label_smoothing=label_smoothing)
+    weights = settings.get("class_weights")
+    weights = (torch.ones(classes) if weights is None else weights).to(logits.dtype)
+    smoothing = settings.get("label_smoothing", 0.0)
+    loss = cross_entropy * F.cross_entropy(pixels, target, weights, label_smoothing=smoothing)
     probability = pixels.softmax(dim=1)
-    ratios = []
-    for k in target.unique().tolist():
-        own = target == k
-        overlap = probability[own, k].sum()
-        ratios.append((2 * overlap + 1) / (probability[:, k].sum() + own.sum() + 1))
-    assert len(ratios) <= classes
-    return loss + dice * (1 - torch.stack(ratios).mean())
+    right = pixels.log_softmax(dim=1).gather(1, target[:, None])[:, 0]
+    # Bounded from below, where the slope of a root has no end.
+    easy = (-torch.expm1(right)).clamp(min=1e-300) ** settings.get("focal_gamma", 2.0)
+    loss = loss + focal * (weights[target] * easy * -right).sum() / weights[target].sum()
+    held = [k for k in target.unique().tolist() if k >= first]
+    if held:
+        overlaps = [2 * probability[target == k, k].sum() + 1 for k in held]
+        sizes = [probability[:, k].sum() + (target == k).sum() + 1 for k in held]
+        loss = loss + dice * (1 - torch.stack(overlaps) / torch.stack(sizes)).mean()
+        loss = loss + soft_iou * iou_formula(full.softmax(dim=1), mask, first)
+    return loss
+
+
+def iou_formula(probability, mask, first):
+    by_image = []
+    for own, own_mask in zip(probability, mask, strict=True):
+        losses = []
+        for k in range(first, len(own)):
+            there, inside = own_mask == k, own_mask != IGNORE
+            if there.any():
+                overlap = own[k][there].sum()
+                losses.append(1 - overlap / (own[k][inside].sum() + there.sum() - overlap))
+        by_image += [torch.stack(losses).mean()] if losses else []
+    return torch.stack(by_image).mean()
 
 
 def loss_and_gradient(function, logits, mask, options):
@@ -75,7 +100,17 @@ def test_in_float64_the_loss_and_its_gradient_are_those_of_the_plain_formula_to_
     torch.testing.assert_close(gradient, slope, rtol=1e-11, atol=1e-13)
 
 
-@pytest.mark.parametrize("options", [{}, {"cross_entropy": 0.0, "dice": 1.0}, {"dice": 0.5, "label_smoothing": 0.2}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"cross_entropy": 0.0, "dice": 1.0},
+        {"dice": 0.5, "label_smoothing": 0.2},
+        {"cross_entropy": 0.0, "focal": 1.0, "soft_iou": 0.5},
+        {"cross_entropy": 0.0, "ohem": 1.0, "ohem_keep": 20, "ohem_threshold": 0.2},
+        {"bootstrapped": 1.0, "bootstrapped_keep": 20, "bootstrapped_threshold": 1.5, "align_corners": True},
+    ],
+)
 def test_the_gradient_is_that_of_finite_differences(options):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, 3, 2, 3, dtype=torch.float64, generator=generator, requires_grad=True)
@@ -227,7 +262,8 @@ def test_no_tensor_is_as_large_as_the_full_size_logits(monkeypatch):
     monkeypatch.setattr(upsampling, "STRIP_ELEMENTS", 6000)
     logits, mask = torch.randn(2, 6, 24, 24), torch.randint(-1, 6, (2, 96, 96))
     with Largest() as largest:
-        loss_and_gradient(segmentation_loss, logits, mask, {"dice": 1.0, "label_smoothing": 0.1})
+        options = {"dice": 1.0, "label_smoothing": 0.1, "focal": 1.0, "soft_iou": 1.0, "ohem": 1.0, "bootstrapped": 1.0}
+        loss_and_gradient(segmentation_loss, logits, mask, options)
     assert largest.elements <= max(mask.numel(), logits.numel())
     with Largest() as largest:
         loss_and_gradient(formula, logits, mask, {"dice": 1.0})

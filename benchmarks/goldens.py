@@ -1,0 +1,51 @@
+"""How far is each network from what its reference recorded?
+
+    python benchmarks/goldens.py
+
+Runs the tests of the networks and writes the errors that they noted to `docs/goldens.md`: for each recording the worst
+of all its outputs, as max |difference| / max |reference|.
+"""
+
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ElementTree
+from collections import defaultdict
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+HEAD = """# Recorded outputs
+
+Worst difference of each network from the outputs that its reference implementation gave for fixed weights and inputs
+(`tests/goldens`), over the largest value of that output. Inner stages are among the outputs where they were recorded.
+Made by `python benchmarks/goldens.py` on a CPU, in float32; other machines differ in the last digits.
+
+| recording | plain | fused |
+|---|---|---|
+"""
+
+
+def noted() -> dict[str, dict[str, float]]:
+    """Run the tests; return recording -> form -> worst error."""
+    found: dict[str, dict[str, float]] = defaultdict(dict)
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        command = [sys.executable, "-m", "pytest", "tests/models", "-q", "-k", "recorded", f"--junitxml={report}"]
+        subprocess.run(command, cwd=ROOT, check=True)
+        for note in ElementTree.parse(report).iter("property"):
+            name, form = note.attrib["name"].split()
+            found[name][form] = max(found[name].get(form, 0.0), float(note.attrib["value"]))
+    return found
+
+
+def main() -> None:
+    """Write the table."""
+    rows = [
+        f"| `{name}` | {errors.get('plain', float('nan')):.1e} | {errors.get('fused', float('nan')):.1e} |"
+        for name, errors in sorted(noted().items())
+    ]
+    (ROOT / "docs" / "goldens.md").write_text(HEAD + "\n".join(rows).replace("nan", "") + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

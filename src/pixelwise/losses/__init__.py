@@ -1,0 +1,12 @@
+"""Losses of logits at the network's stride against a mask at full size, and their weighted sum.
+
+Every loss is that of the bilinearly upsampled logits. One rule holds for all: ignored pixels change neither loss nor
+gradient; an image without a valid pixel has a zero gradient and changes nothing for the others; a batch of such images
+gives 0.
+"""
+
+from pixelwise.losses.regions import DICE_SMOOTH
+from pixelwise.losses.segmentation import segmentation_loss
+from pixelwise.losses.total import total_loss
+
+__all__ = ["DICE_SMOOTH", "segmentation_loss", "total_loss"]

