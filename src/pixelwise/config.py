@@ -66,7 +66,7 @@ class ModelConfig(_Table):
 
     name: str = Field(default="segformer-b0", description="one of `pixelwise models`")
     weights: Path | None = Field(default=None, description="weights to start from: any layout that load_weights knows")
-    options: dict[str, bool | int | float | str] = Field(
+    options: dict[str, bool | int | float | str | list[int | float]] = Field(
         default={}, description="the paper's options, such as drop_path"
     )
 
