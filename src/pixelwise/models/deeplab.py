@@ -7,12 +7,11 @@ Segmentation, ECCV 2018 (arXiv 1802.02611), "V3+" below.
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import AuxiliaryHead, ConvNorm, initialise_convolutions, resize
+from pixelwise.models.layers import AuxiliaryHead, ConvNorm, initialise_convolutions, over_joined
 from pixelwise.models.pspnet import auxiliary_channels
 from pixelwise.models.resnet import Bottleneck
 from pixelwise.models.segmenter import Decoded
@@ -44,10 +43,10 @@ class ASPP(nn.Module):
 
     def forward(self, image: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D h w"]:
         """Return a map of the same size."""
-        mean = self.pooled(image.mean(dim=(2, 3), keepdim=True)).expand(-1, -1, *image.shape[-2:])
+        mean = self.pooled(image.mean(dim=(2, 3), keepdim=True))
         parts = [branch(image) for branch in self.branches]
         parts = [mean, *parts] if self.pool_first else [*parts, mean]
-        return self.dropout(self.project(torch.cat(parts, dim=1)))
+        return self.dropout(over_joined(self.project, parts, image.shape[-2:]))
 
 
 class ASPPDecoder(nn.Module):
@@ -109,8 +108,10 @@ class PlusDecoder(nn.Module):
     def forward(self, features: list[Float[Tensor, "B _ _ _"]]) -> Decoded:
         """Return logits at the stride of the fine map."""
         low = self.project(features[self.index])
-        high = resize(self.aspp(features[-1]), low.shape[-2:])
-        refined = self.refine(torch.cat([low, high], dim=1))
+        first, *others = self.refine
+        refined = over_joined(first, [low, self.aspp(features[-1])], low.shape[-2:])
+        for refine in others:
+            refined = refine(refined)
         return Decoded(self.classifier(refined), features=refined)
 
 

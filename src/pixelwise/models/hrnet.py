@@ -6,13 +6,12 @@ Sections and equations below are of that paper.
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import ConvNorm, initialise_convolutions, resize
+from pixelwise.models.layers import ConvNorm, initialise_convolutions, over_joined, resize
 from pixelwise.models.resnet import BasicBlock, Bottleneck
 from pixelwise.models.segmenter import Decoded
 
@@ -106,7 +105,8 @@ class JoinedHead(nn.Module):
 
     def forward(self, features: list[Float[Tensor, "B _ _ _"]]) -> Decoded:
         """Return logits at the stride of the finest map."""
-        mixed = self.mix(joined(features[-self.count :], self.align_corners))
+        maps = features[-self.count :]
+        mixed = over_joined(self.mix, maps, maps[0].shape[-2:], align_corners=self.align_corners)
         return Decoded(self.classifier(mixed), features=mixed)
 
 
@@ -141,7 +141,8 @@ class PyramidHead(nn.Module):
 
     def pyramid(self, features: list[Float[Tensor, "B _ _ _"]]) -> list[Float[Tensor, "B D _ _"]]:
         """Return the levels, finest first; each has half the size of the one before."""
-        reduced = self.reduce(joined(features[-self.count :], False))
+        maps = features[-self.count :]
+        reduced = over_joined(self.reduce, maps, maps[0].shape[-2:])
         levels = []
         for i, layer in enumerate(self.levels):
             # A small image has no coarse levels left; its coarsest is then the mean of what there is.
@@ -157,12 +158,6 @@ class PyramidHead(nn.Module):
             total = total + resize(level, levels[0].shape[-2:])
         mixed = F.relu(total)
         return Decoded(self.classifier(mixed), features=mixed)
-
-
-def joined(features: list[Float[Tensor, "B _ _ _"]], align_corners: bool) -> Float[Tensor, "B D h w"]:
-    """Return all maps at the size of the first, one behind the other."""
-    size = features[0].shape[-2:]
-    return torch.cat([resize(one, size, align_corners=align_corners) for one in features], dim=1)
 
 
 def _path(widths: Sequence[int], source: int, target: int) -> nn.Module:

@@ -1,6 +1,7 @@
 """Bricks that several papers share."""
 
 import copy
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import DataError
+from pixelwise.models.resized_convolution import convolve_resized, pays
 
 
 class ConvNorm(nn.Module):
@@ -53,8 +55,21 @@ class ConvNorm(nn.Module):
     def fused(self) -> nn.Module:
         """Return the same function with the batch norm folded into the convolution, for inference."""
         if isinstance(self.norm, nn.Identity):
-            return nn.Sequential(self.convolution, self.activation)
-        return nn.Sequential(folded(self.convolution, self.norm), self.activation)
+            return FoldedConvNorm(self.convolution, self.activation)
+        return FoldedConvNorm(folded(self.convolution, self.norm), self.activation)
+
+
+class FoldedConvNorm(nn.Module):
+    """A `ConvNorm` for inference, its batch norm inside the convolution."""
+
+    def __init__(self, convolution: nn.Module, activation: nn.Module) -> None:
+        super().__init__()
+        assert isinstance(convolution, nn.Conv2d)
+        self.convolution, self.activation = convolution, activation
+
+    def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
+        """Return what the `ConvNorm` gives."""
+        return self.activation(self.convolution(image))
 
 
 class AuxiliaryHead(nn.Module):
@@ -98,6 +113,25 @@ def resize(
     if tuple(image.shape[-2:]) == tuple(size):
         return image
     return F.interpolate(image, size=tuple(size), mode="bilinear", align_corners=align_corners)
+
+
+def over_joined(
+    layer: nn.Module,
+    maps: Sequence[Float[Tensor, "B _ _ _"]],
+    size: tuple[int, int] | torch.Size,
+    *,
+    align_corners: bool = False,
+) -> Float[Tensor, "B D H W"]:
+    """Apply a `ConvNorm`, or its folded form, to maps that are resized to ``size`` and joined in their order."""
+    size = (size[0], size[1])
+    if isinstance(layer, FoldedConvNorm) and pays(layer.convolution, maps, size):
+        return layer.activation(convolve_resized(layer.convolution, maps, size, align_corners=align_corners))
+    return layer(_joined(maps, size, align_corners))
+
+
+def _joined(maps: Sequence[Tensor], size: tuple[int, int], align_corners: bool) -> Tensor:
+    resized = [resize(one, size, align_corners=align_corners) for one in maps]
+    return resized[0] if len(resized) == 1 else torch.cat(resized, dim=1)
 
 
 def pointwise(image: Float[Tensor, "B C H W"], convolution: nn.Conv2d) -> Float[Tensor, "B D H W"]:

@@ -11,8 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.hrnet import joined
-from pixelwise.models.layers import ConvNorm, initialise_convolutions
+from pixelwise.models.layers import ConvNorm, initialise_convolutions, over_joined
 from pixelwise.models.segmenter import Decoded
 
 
@@ -64,9 +63,11 @@ class OCRDecoder(nn.Module):
 
     def forward(self, features: list[Float[Tensor, "B _ _ _"]]) -> Decoded:
         """Return logits at the stride of the finest map, and those of the regions."""
-        maps = joined(features[-self.count :], self.align_corners)
-        regions = self.regions(maps)
-        mixed = self.context(self.pixels(maps), regions)
+        maps = features[-self.count :]
+        size = maps[0].shape[-2:]
+        mix, classify = self.regions
+        regions = classify(over_joined(mix, maps, size, align_corners=self.align_corners))
+        mixed = self.context(over_joined(self.pixels, maps, size, align_corners=self.align_corners), regions)
         return Decoded(self.classifier(mixed), {"regions": regions} if self.with_aux else {}, mixed)
 
 

@@ -6,13 +6,12 @@ that paper.
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import AuxiliaryHead, ConvNorm, initialise_convolutions, resize
+from pixelwise.models.layers import AuxiliaryHead, ConvNorm, initialise_convolutions, over_joined
 from pixelwise.models.segmenter import Decoded
 
 BINS = (1, 2, 3, 6)
@@ -38,11 +37,8 @@ class PyramidPooling(nn.Module):
     def forward(self, features: list[Float[Tensor, "B _ _ _"]]) -> Decoded:
         """Return logits at the stride of the last map."""
         last = features[-1]
-        pooled = [
-            resize(layer(F.adaptive_avg_pool2d(last, side)), last.shape[-2:], align_corners=self.align_corners)
-            for side, layer in zip(BINS, self.bins, strict=True)
-        ]
-        mixed = self.dropout(self.mix(torch.cat([last, *pooled], dim=1)))
+        pooled = [layer(F.adaptive_avg_pool2d(last, side)) for side, layer in zip(BINS, self.bins, strict=True)]
+        mixed = self.dropout(over_joined(self.mix, [last, *pooled], last.shape[-2:], align_corners=self.align_corners))
         aux = {}
         if self.auxiliary is not None and self.with_aux:
             aux["auxiliary"] = self.auxiliary(features[-2])

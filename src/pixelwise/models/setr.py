@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import ConvNorm, initialise_convolutions, pointwise, resize
+from pixelwise.models.layers import ConvNorm, initialise_convolutions, over_joined, pointwise, resize
 from pixelwise.models.segmenter import Decoded
 from pixelwise.models.vit import require_epsilon
 
@@ -57,8 +57,11 @@ class UpsamplingHead(nn.Module):
     def forward(self, features: list[Float[Tensor, "B _ _ _"]]) -> Decoded:
         """Return logits at the stride that is reached."""
         image = normed(features[self.level], self.norm)
+        size = image.shape[-2:]
         for layer, factor in zip(self.layers, self.factors, strict=True):
-            image = enlarged(layer(image), factor)
+            image = over_joined(layer, [image], size)
+            size = (factor * size[0], factor * size[1])
+        image = resize(image, size)
         logits = enlarged(pointwise(image, self.classifier), self.enlargement)
         aux = {f"aux{i}": head(features).logits for i, head in enumerate(self.auxiliary)}
         return Decoded(logits, aux, image)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import ConvNorm, initialise_convolutions
+from pixelwise.models.layers import ConvNorm, initialise_convolutions, over_joined
 from pixelwise.models.segmenter import Decoded
 
 
@@ -54,9 +54,10 @@ class DoubleConvolution(nn.Module):
         self.second = ConvNorm(inner, outputs, 3, bias=release.bias, norm=release.batch_norm)
         self.dropout = nn.Dropout(release.dropout)
 
-    def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D H W"]:
-        """Return a map of the same size."""
-        return self.dropout(self.second(self.dropout(self.first(image))))
+    def forward(self, maps: Sequence[Float[Tensor, "B _ _ _"]], size: torch.Size) -> Float[Tensor, "B D H W"]:
+        """Return a map of ``size`` (height, width), to which maps are resized with aligned corners, and joined."""
+        joined = over_joined(self.first, maps, size, align_corners=True)
+        return self.dropout(self.second(self.dropout(joined)))
 
 
 class Upsampling(nn.Module):
@@ -67,13 +68,15 @@ class Upsampling(nn.Module):
         self.outputs = outputs if kind == "transposed" else inputs
         self.enlarge = nn.ConvTranspose2d(inputs, outputs, 2, 2) if kind == "transposed" else None
 
-    def forward(self, image: Float[Tensor, "B C h w"], size: torch.Size) -> Float[Tensor, "B D H W"]:
-        """Return a map of the height and width that ``size`` ends with."""
+    def forward(self, image: Float[Tensor, "B C h w"], size: torch.Size) -> Float[Tensor, "B D _ _"]:
+        """Return a map of ``size`` (height, width); or as it was, where aligned bilinear resizing makes that of it."""
         if self.enlarge is None:
+            if size == (2 * image.shape[-2], 2 * image.shape[-1]):
+                return image
             large = F.interpolate(image, scale_factor=2, mode="bilinear", align_corners=True)
         else:
             large = self.enlarge(image)
-        below, right = size[-2] - large.shape[-2], size[-1] - large.shape[-1]
+        below, right = size[0] - large.shape[-2], size[1] - large.shape[-1]
         if below == 0 and right == 0:
             return large
         # Padding is shared out to both sides, cutting takes the last row and column.
@@ -97,7 +100,8 @@ class PlainEncoder(nn.Module):
         """Return a map per level, finest first; odd sizes are rounded down."""
         features = []
         for i, stage in enumerate(self.stages):
-            image = stage(image if i == 0 else F.max_pool2d(image, 2))
+            image = image if i == 0 else F.max_pool2d(image, 2)
+            image = stage([image], image.shape[-2:])
             features.append(image)
         return features
 
@@ -124,8 +128,9 @@ class UNetDecoder(nn.Module):
         """Return logits at the stride of the finest map: at full size for the plain encoder."""
         signal = features[-1]
         for upsampling, stage, skip in zip(self.upsamplings, self.stages, features[-2::-1], strict=True):
-            large = upsampling(signal, skip.shape)
-            signal = stage(torch.cat([skip, large] if self.skip_first else [large, skip], dim=1))
+            size = skip.shape[-2:]
+            large = upsampling(signal, size)
+            signal = stage([skip, large] if self.skip_first else [large, skip], size)
         return Decoded(self.classifier(signal), features=signal)
 
 

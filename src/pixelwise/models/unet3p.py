@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import ConvNorm, initialise_convolutions, resize
+from pixelwise.models.layers import ConvNorm, initialise_convolutions, over_joined
 from pixelwise.models.segmenter import Decoded
 from pixelwise.models.unet import require_doubling
 
@@ -79,7 +79,7 @@ class FullScaleDecoder(nn.Module):
                 source = decoded[k] if k > i else features[k]
                 if step > 1:
                     source = F.max_pool2d(source, step, step, ceil_mode=True)
-                parts.append(join(resize(source, size)))
+                parts.append(over_joined(join, [source], size))
             decoded[i] = self.mixes[i](torch.cat(parts, dim=1))
         return [decoded[i] for i in range(count)]
 

@@ -6,7 +6,6 @@ Zhou, Siddiquee, Tajbakhsh, Liang: UNet++: A Nested U-Net Architecture for Medic
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -40,9 +39,10 @@ class NestedDecoder(nn.Module):
         rows = [[feature] for feature in features[: self.level + 1]]
         for j in range(1, self.level + 1):
             for i in range(self.level + 1 - j):
-                large = self.upsamplings[f"{i}_{j}"](rows[i + 1][j - 1], rows[i][0].shape)
+                size = rows[i][0].shape[-2:]
+                large = self.upsamplings[f"{i}_{j}"](rows[i + 1][j - 1], size)
                 parts = [*rows[i], large] if self.skip_first else [large, *rows[i]]
-                rows[i].append(self.nodes[f"{i}_{j}"](torch.cat(parts, dim=1)))
+                rows[i].append(self.nodes[f"{i}_{j}"](parts, size))
         last = rows[0][self.level]
         aux = {}
         if self.with_aux:
