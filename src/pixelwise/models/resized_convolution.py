@@ -54,6 +54,8 @@ def convolve_resized(
 
 
 def _saved(one: Tensor, size: tuple[int, int]) -> float:
+    if one.shape[2] > size[0] or one.shape[3] > size[1]:
+        return 0.0
     return one.shape[1] * (1 - one.shape[2] * one.shape[3] / (size[0] * size[1]))
 
 
@@ -85,10 +87,12 @@ def _shifted_weights(
 
 
 def _blocks(weights: Float[Tensor, "fine kernel coarse"]) -> list[tuple[slice, slice]]:
-    """Return the blocks of fine places, each with the coarse ones that enter it."""
+    """Return the blocks of fine places, each with the coarse ones that enter it and at most three more on each side."""
+    fine, _, coarse = weights.shape
     found = []
-    for first in range(0, len(weights), BLOCK):
-        fine = slice(first, min(first + BLOCK, len(weights)))
-        entering = weights[fine].amax(dim=(0, 1)).nonzero()[:, 0]
-        found.append((fine, slice(int(entering[0]), int(entering[-1]) + 1)))
+    for first in range(0, fine, BLOCK):
+        last = min(first + BLOCK, fine)
+        # Computed, not looked up, so that nothing depends on values: also a network without any can be counted.
+        entering = slice(max(0, (first - 1) * coarse // fine - 2), min(coarse, (last + 1) * coarse // fine + 3))
+        found.append((slice(first, last), entering))
     return found
