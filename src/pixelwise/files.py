@@ -10,17 +10,20 @@ from pixelwise.errors import ConfigError
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | Path, *, scratch: Path | None = None) -> Iterator[Path]:
     """Give a temporary path beside ``path``; when the block succeeds, rename it to ``path``.
 
     The suffix is kept, since drivers choose a format by it. When the block fails, the temporary file is removed
     and an older ``path`` stays as it was.
 
+    Args:
+        scratch: a folder on the same disk for the temporary file, where its owner finds what a killed process left.
+
     Raises:
         ConfigError: the folder cannot be made or written to.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    temporary = (scratch or path.parent) / f".{path.stem}.{os.getpid()}{path.suffix}"
     ensure_folder(path.parent)
     try:
         yield temporary

@@ -3,8 +3,9 @@
 import struct
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -153,6 +154,10 @@ class RasterReader:
             raise ConfigError(
                 f"{path} has {self.info.count} bands, so there is no band {beyond[0]}. Mend [data].bands."
             )
+
+    def __reduce__(self) -> tuple[Callable[..., "RasterReader"], tuple[str | Path]]:
+        # Open files do not travel to another process; it opens its own.
+        return partial(RasterReader, bands=self.bands, nodata=self.nodata), (self.info.path,)
 
     def read(self, window: Window) -> tuple[Shaped[np.ndarray, "C h w"], Bool[np.ndarray, "h w"]]:
         """Return the raw values of a window inside the raster, and which pixels hold data.

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from pixelwise.geo.raster import Readable, Window, clip_window, normalize
 from pixelwise.geo.tiles import GRID, StripPlan, blend_weight, plan_strips
+from pixelwise.geo.vector import PolygonLabels
 from pixelwise.jobs.model_folder import ModelCard
 from pixelwise.models import Segmenter
 from pixelwise.models.upsampling import argmax_upsampled, decide_cells, recentred, strips, upsample
@@ -48,6 +49,8 @@ class Strip:
     """False where the raster holds no data; the label there means nothing."""
     cells: Float32[np.ndarray, "K m w"] | None = None
     """The blended logits at the stride, if asked for."""
+    digest: int = 0
+    """CRC-32 of all that was read for the row of tiles that finished the strip."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,8 @@ class Tiling:
     scales: tuple[float, ...] = (1.0,)
     batch: int = 1
     """Tiles that go through the network together, where that changes no byte (`exact_batch`)."""
-    area: Readable | None = None
-    """What is wanted, as the validity of a raster of the same size; None: everything."""
+    area: PolygonLabels | None = None
+    """What is wanted: 1 inside, 0 outside; None: everything."""
 
     @property
     def single(self) -> bool:
@@ -95,12 +98,57 @@ class Tiling:
 
         Pixels next to a tile still depend on it, through upsampling.
         """
-        return [window for window in self.plan.rows[row] if self.area is None or self._touched(self.area, window)]
+        if self.area is None:
+            return list(self.plan.rows[row])
+        grown = [
+            Window(tile.top - GRID, tile.left - GRID, tile.height + 2 * GRID, tile.width + 2 * GRID)
+            for tile in self.plan.rows[row]
+        ]
+        inside = [clip_window(window, self.plan.height, self.plan.width)[0] for window in grown]
+        return [tile for tile, near in zip(self.plan.rows[row], inside, strict=True) if self.area.read(near).any()]
 
-    def _touched(self, area: Readable, window: Window) -> bool:
-        grown = Window(window.top - GRID, window.left - GRID, window.height + 2 * GRID, window.width + 2 * GRID)
-        inside, _, _ = clip_window(grown, self.plan.height, self.plan.width)
-        return bool(area.read(inside)[1].any())
+    def make(
+        self,
+        wanted: Sequence[int],
+        carry: Mapping[int, RowSum],
+        done: Callable[[int], None] = lambda tiles: None,
+        *,
+        confidence: bool = False,
+        cells: bool = False,
+    ) -> Iterator[tuple[int, Strip, dict[int, RowSum]]]:
+        """Make strips, from the top.
+
+        Args:
+            carry: what is known of rows of tiles above the first strip (`still_needed`); what lacks is computed.
+            done: called after each tile with the number of those that are left.
+            confidence, cells: give these too.
+
+        Yields:
+            the number of the strip, the strip, and what those below it need of rows of tiles.
+        """
+        if self.single and wanted:
+            yield 0, self.whole(confidence=confidence, cells=cells), {}
+            done(0)
+            return
+        rows, held = [], set(carry)
+        for strip in wanted:
+            rows += [row for row in self.plan.needed(strip) if row not in held]
+            held |= set(rows)
+        left = sum(len(self.plan.rows[row]) for row in rows)
+
+        def count() -> None:
+            nonlocal left
+            left -= 1
+            done(left)
+
+        sums, computed = dict(carry), self.row_sums(rows, count)
+        for strip, following in zip(wanted, [*wanted[1:], len(self.plan)], strict=True):
+            for row in self.plan.needed(strip):
+                if row not in sums:
+                    sums[row] = next(computed)
+            made = self.finish(strip, sums, confidence=confidence, cells=cells)
+            sums = still_needed(self.plan, following, sums)
+            yield strip, made, sums
 
     @torch.no_grad()
     def row_sums(self, rows: Iterable[int], done: Callable[[], None] = lambda: None) -> Iterator[RowSum]:
@@ -121,6 +169,14 @@ class Tiling:
                 following = next(groups, None) if following is not None and following[0] == row else following
         finally:
             images.close()
+
+    def digests(self, rows: Iterable[int]) -> Iterator[int]:
+        """Return the digests that `row_sums` would give, by reading alone."""
+        for row in rows:
+            digest = 0
+            for each in read_ahead(self._read, self.wanted(row), AHEAD):
+                digest = crc32(each[2], digest)
+            yield digest
 
     def _read(self, window: Window) -> tuple[Float32[np.ndarray, "C H W"], Bool[np.ndarray, "h w"], bytes]:
         image, valid = read_normalized(self.reader, window, self.card)
@@ -184,7 +240,7 @@ class Tiling:
             if above < below:
                 valid[above - top : below - top] |= part.valid[above - start : below - start]
         if self.area is not None and bottom > top:
-            valid &= self.area.read(Window(top, 0, bottom - top, plan.width))[1]
+            valid &= self.area.read(Window(top, 0, bottom - top, plan.width)) > 0
         classes = len(self.card.classes)
         labels = np.zeros((bottom - top, plan.width), np.uint8 if classes <= 256 else np.uint16)
         sure = np.zeros(labels.shape, np.float32) if confidence else None
@@ -203,10 +259,13 @@ class Tiling:
                     sure[rows] = probability[0, : rows.stop - rows.start, : plan.width].numpy()
             if kept is not None:
                 kept[:, start - first : end - first] = padded[0, :, 1:-1, 1:-1].numpy()
-        return Strip(top, labels, sure, valid, kept)
+        return Strip(top, labels, sure, valid, kept, sums[strip].digest)
 
-    def whole(self, *, confidence: bool = False) -> Strip:
-        """Predict a `single` raster in one piece: its labels are those of `Segmenter.label_map`."""
+    def whole(self, *, confidence: bool = False, cells: bool = False) -> Strip:
+        """Predict a `single` raster in one piece: its labels are those of `Segmenter.label_map`.
+
+        Its cells, if asked for, are pixels: the image is small, and padding may have given it odd strides.
+        """
         height, width = self.plan.height, self.plan.width
         image, valid = read_normalized(self.reader, Window(0, 0, max(GRID, height), max(GRID, width)), self.card)
         rows, columns = self.model.padded_size(image.shape[1:])
@@ -219,8 +278,12 @@ class Tiling:
         )
         sure = None if probability is None else probability[0, :height, :width].numpy()
         if self.area is not None:
-            valid = valid & self.area.read(Window(0, 0, height, width))[1]
-        return Strip(0, labels[0, :height, :width].numpy(), sure, valid)
+            valid = valid & (self.area.read(Window(0, 0, height, width)) > 0)
+        kept = None
+        if cells:
+            full = upsample(logits, (rows, columns), align_corners=self.model.align_corners)
+            kept = full[0, :, :height, :width].contiguous().numpy()
+        return Strip(0, labels[0, :height, :width].numpy(), sure, valid, kept, next(self.digests([0])))
 
 
 def predict_strips(
@@ -252,25 +315,15 @@ def predict_strips(
     """
     plan = plan_strips(reader.info.height, reader.info.width, tile, overlap, output_stride(model))
     tiling = Tiling(model, reader, card, plan, flips, tuple(scales))
-    if tiling.single:
-        yield tiling.whole(confidence=confidence)
-        if advance:
-            advance(1.0)
-        return
-    done, sums = 0, {}
+    tiles = len(plan) * len(plan.rows[0])
 
-    def count() -> None:
-        nonlocal done
-        done += 1
+    def done(left: int) -> None:
         if advance:
-            advance(done / (len(plan) * len(plan.rows[0])))
+            advance(1 - left / tiles)
 
-    for strip, row in enumerate(tiling.row_sums(range(len(plan)), count)):
-        sums[strip] = row
-        made = tiling.finish(strip, sums, confidence=confidence)
+    for _, made, _ in tiling.make(range(len(plan)), {}, done, confidence=confidence):
         if len(made.labels):
             yield made
-        sums = still_needed(plan, strip + 1, sums)
 
 
 def still_needed(plan: StripPlan, strip: int, sums: Mapping[int, RowSum]) -> dict[int, RowSum]:
