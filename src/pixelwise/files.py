@@ -1,5 +1,6 @@
 """Write beside, then rename: nothing a user made is ever lost or half written."""
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -82,3 +83,16 @@ def ensure_folder(path: str | Path) -> Path:
             f"The folder {path} is not writable. Choose another output folder, or change its permissions."
         )
     return path
+
+
+def file_digest(path: str | Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal.
+
+    Raises:
+        ConfigError: no such file.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None

@@ -48,6 +48,12 @@ def stored_share(share: Float32[np.ndarray, "*K n W"], valid: Bool[np.ndarray, "
     return np.where(valid, np.rint(share * 254), SHARE_NODATA).astype(np.uint8)
 
 
+def probabilities_path(path: str | Path) -> Path:
+    """Return where the probabilities of all classes are: beside the label map."""
+    path = Path(path)
+    return path.with_name(f"{path.stem}.probabilities.tif")
+
+
 class LabelMapWriter:
     """Writes a label map, and its confidence if wanted, in strips of any order, each row once; memory does not grow.
 

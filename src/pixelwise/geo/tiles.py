@@ -56,6 +56,8 @@ class StripPlan:
     height: int
     width: int
     stride: int
+    tile: int
+    """Side that was asked for; tiles of a small raster are smaller."""
     overlap: int
     rows: tuple[tuple[Window, ...], ...]
     """Tiles by row, all of one size."""
@@ -97,4 +99,4 @@ class StripPlan:
 def plan_strips(height: int, width: int, tile: int, overlap: int, stride: int) -> StripPlan:
     """Return the strips of a raster for tiles of ``tile`` pixels that share ``overlap``, and a network's stride."""
     rows = tuple(tuple(row) for row in tile_windows(height, width, tile, overlap))
-    return StripPlan(height, width, stride, overlap, rows)
+    return StripPlan(height, width, stride, tile, overlap, rows)

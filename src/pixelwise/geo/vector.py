@@ -131,6 +131,23 @@ class PolygonLabels:
         return out
 
 
+def area_of_interest(path: str | Path, info: RasterInfo) -> PolygonLabels:
+    """Return 1 where the polygons of a file cover a scene, and 0 elsewhere.
+
+    Raises:
+        DataError: no such file, not a file of polygons, or none of them touches the scene.
+        MissingExtraError: the extra ``geo`` is not installed.
+    """
+    if not Path(path).exists():
+        raise DataError(f"There is no file {path}, which should hold the area of interest.")
+    polygons = read_polygons(path)
+    inside = np.ones(len(polygons.geometries), np.int16)
+    area = labels_for_scene(polygons, info, inside, background=0, boundary=None, boundary_width=0.0)
+    if len(area.shapes) == 0:
+        raise DataError(f"No polygon of {path} touches {info.path}. Give the area of interest of this scene.")
+    return area
+
+
 def labels_for_scene(
     polygons: Polygons,
     info: RasterInfo,

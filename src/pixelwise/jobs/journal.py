@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import IO
+from typing import IO, Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -143,14 +143,14 @@ class Journal:
         if cells is not None:
             self._write(f"cells-{strip:06}.npy", lambda file: np.save(file, cells))
         if carry:
-            arrays: dict[str, np.ndarray] = {}
+            arrays: dict[str, Any] = {}
             for row, part in carry.items():
                 arrays[f"{row} place"] = np.array([part.top, part.digest], np.int64)
                 arrays[f"{row} total"], arrays[f"{row} weights"] = part.total.numpy(), part.weights.numpy()
                 arrays[f"{row} valid"] = np.packbits(part.valid, axis=1)
                 arrays[f"{row} width"] = np.array(part.valid.shape[1])
             self._write(self._carry(strip).name, lambda file: np.savez(file, **arrays))
-        own: dict[str, np.ndarray] = {"labels": stored.labels, "digest": np.array(stored.digest)}
+        own: dict[str, Any] = {"labels": stored.labels, "digest": np.array(stored.digest)}
         if stored.confidence is not None:
             own["confidence"] = stored.confidence
         self._write(self._strip(strip).name, lambda file: np.savez(file, **own))

@@ -1,40 +1,29 @@
 """Prediction: a photo to a `Segmentation`, a scene of any size to a GeoTIFF."""
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import rasterio
 import torch
 from jaxtyping import Bool, Shaped
 from PIL import Image
 
 from pixelwise import __version__
 from pixelwise.errors import ConfigError, DataError
-from pixelwise.geo.label_map import LabelMapWriter, label_nodata, to_picture
+from pixelwise.files import file_digest
+from pixelwise.geo.label_map import label_nodata, to_picture
 from pixelwise.geo.raster import RasterReader, Window, describe, holds_data
+from pixelwise.geo.tiles import plan_strips
+from pixelwise.geo.vector import area_of_interest
 from pixelwise.jobs.model_folder import ModelCard, load_model
+from pixelwise.jobs.scene_map import Products, SceneMap, check_places, write_map
 from pixelwise.jobs.segmentation import Segmentation, info_of_array
-from pixelwise.jobs.tiling import predict_strips
+from pixelwise.jobs.tiling import Tiling, output_stride, predict_strips
 from pixelwise.labels import Classes
 from pixelwise.models import Segmenter, fuse
 
 Picture = str | Path | Image.Image | np.ndarray
-
-
-@dataclass(frozen=True)
-class SceneMap:
-    """A map that was written."""
-
-    path: Path
-    height: int
-    width: int
-    seconds: float
-    shares: dict[str, float]
-    """Class -> share of the pixels with data."""
 
 
 class Predictor:
@@ -52,12 +41,11 @@ class Predictor:
 
     @property
     def tags(self) -> dict[str, str]:
-        """Provenance, for the files that are written."""
+        """Provenance, for the files that are written; without a date, so that the same work gives the same bytes."""
         return {
             "PIXELWISE_VERSION": __version__,
             "PIXELWISE_MODEL": self.model_hash,
             "PIXELWISE_NETWORK": self.card.architecture.name,
-            "PIXELWISE_DATE": datetime.now(UTC).isoformat(timespec="seconds"),
         }
 
     def segment(
@@ -103,7 +91,7 @@ class Predictor:
             classes=self.classes,
             picture=to_picture(values, valid),
             info=info if isinstance(reader, RasterReader) else None,
-            tags=self.tags,
+            tags={**self.tags, "PIXELWISE_DATE": datetime.now(UTC).isoformat(timespec="seconds")},
         )
 
     def map_scene(
@@ -113,56 +101,60 @@ class Predictor:
         *,
         tile: int | None = None,
         overlap: int | None = None,
-        confidence: bool = False,
+        batch: int | None = None,
         flips: bool = False,
         scales: Sequence[float] = (1.0,),
+        confidence: bool = False,
+        probabilities: bool = False,
+        cog: bool = False,
+        area: str | Path | None = None,
         advance: Callable[[float], None] | None = None,
+        say: Callable[[str], None] | None = None,
     ) -> SceneMap:
         """Map a scene of any size to a GeoTIFF; memory does not grow with its height.
 
         The map has the scene's coordinate system and transform, nodata where the scene has none, the classes' names
-        and colours, and provenance in its tags.
+        and colours, and provenance in its tags. It depends on nothing but the scene, the model and the options; what
+        was killed or failed goes on when called again, with the same bytes in the end (`docs/scenes.md`).
 
         Args:
             tile, overlap: in multiples of 32 pixels; None: as in training's evaluation.
-            confidence: write NAME.confidence.tif beside the map.
+            batch: how many tiles the network may get at once; None: as many as there is memory for.
             flips, scales: as in `segment`.
+            confidence: write NAME.confidence.tif beside the map.
+            probabilities: write NAME.probabilities.tif, a band for each class.
+            cog: write cloud-optimised GeoTIFFs.
+            area: a file of polygons; elsewhere the map has nodata, and nothing is computed.
             advance: called with the share that is done, 0 to 1.
+            say: called with what the user should know, such as that an earlier start is gone on with.
 
         Raises:
             DataError: a scene that cannot be read, or other bands or units than the model's.
             ConfigError: an output that cannot be written, or a tile or a scale that cannot be.
         """
-        started = time.monotonic()
-        reader = _open(scene, self.card)
+        reader = _open_file(Path(scene), self.card)
         tile, overlap = _grid(self.card, tile, overlap, scales)
-        counts = np.zeros(len(self.classes), np.int64)
+        products = Products(confidence, probabilities, cog)
+        check_places(reader, output, self.classes, products)
+        inside = None if area is None else area_of_interest(area, reader.info)
+        plan = plan_strips(reader.info.height, reader.info.width, tile, overlap, output_stride(self.model))
+        tiling = Tiling(self.model, reader, self.card, plan, flips, tuple(scales), batch or 1, inside)
         tags = {
             **self.tags,
-            "PIXELWISE_SCENE": str(Path(scene).resolve()),
-            "PIXELWISE_TILE": str(tile),
-            "PIXELWISE_OVERLAP": str(overlap),
+            "PIXELWISE_SCENE": str(reader.info.path.resolve()),
+            "PIXELWISE_TILE": str(plan.tile),
+            "PIXELWISE_OVERLAP": str(plan.overlap),
         }
-        writer = LabelMapWriter(output, reader.info, self.classes, tags=tags, confidence=confidence)
-        with rasterio.Env(GDAL_CACHEMAX=_cache_bytes(reader, tile)), writer:
-            # A truncated file lacks its end; better to know now than after hours.
-            reader.read(Window(reader.info.height - 1, 0, 1, reader.info.width))
-            for strip in predict_strips(
-                self.model,
-                reader,
-                self.card,
-                tile=tile,
-                overlap=overlap,
-                flips=flips,
-                scales=scales,
-                confidence=confidence,
-                advance=advance,
-            ):
-                writer.write(strip.top, strip.labels, strip.confidence, strip.valid)
-                counts += np.bincount(strip.labels[strip.valid], minlength=len(counts))
-        total = max(1, int(counts.sum()))
-        shares = {name: int(count) / total for name, count in zip(self.classes.names, counts, strict=True)}
-        return SceneMap(Path(output), reader.info.height, reader.info.width, time.monotonic() - started, shares)
+        return write_map(
+            tiling,
+            scene,
+            output,
+            products,
+            tags=tags,
+            settings={"model": self.model_hash, "area": None if area is None else file_digest(area)},
+            advance=advance,
+            say=say,
+        )
 
 
 class ArrayReader:
@@ -229,12 +221,6 @@ def _open_array(image: Image.Image | np.ndarray, card: ModelCard) -> ArrayReader
     bands = np.moveaxis(values[..., :wanted], -1, 0)
     valid = holds_data(bands, card.nodata)
     return ArrayReader(bands, valid & (values[..., wanted] != 0) if alpha else valid)
-
-
-def _cache_bytes(reader: RasterReader | ArrayReader, tile: int) -> int:
-    # GDAL would fill a twentieth of the memory. Two rows of tiles are enough to read no block twice, and to write none.
-    pixel = len(reader.info.colour_bands) * np.dtype(reader.info.dtype).itemsize + 3
-    return max(64 << 20, 2 * tile * reader.info.width * pixel)
 
 
 def _grid(card: ModelCard, tile: int | None, overlap: int | None, scales: Sequence[float]) -> tuple[int, int]:

@@ -45,10 +45,10 @@ def predict_folder(
         try:
             if describe(path).crs is not None:
                 target = target.with_name(f"{target.name}.tif")
-                predictor.map_scene(
+                made = predictor.map_scene(
                     path, target, tile=tile, overlap=overlap, confidence=confidence, flips=flips, scales=scales
                 )
-                written.append(target)
+                written += made.files
             else:
                 result = predictor.segment(path, tile=tile, overlap=overlap, flips=flips, scales=scales)
                 labels, picture = target.with_name(f"{target.name}.png"), target.with_name(f"{target.name}.overlay.jpg")

@@ -8,12 +8,9 @@ Sums are made in one order only: tiles within a row from the left, then rows fro
 whoever makes it: one process from top to bottom, one that goes on where another was killed, or many machines.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TypeVar
 from zlib import crc32
 
 import numpy as np
@@ -26,13 +23,10 @@ from pixelwise.geo.raster import Readable, Window, clip_window, normalize
 from pixelwise.geo.tiles import GRID, StripPlan, blend_weight, plan_strips
 from pixelwise.geo.vector import PolygonLabels
 from pixelwise.jobs.model_folder import ModelCard
+from pixelwise.jobs.read_ahead import read_ahead
 from pixelwise.models import Segmenter
 from pixelwise.models.upsampling import argmax_upsampled, decide_cells, recentred, strips, upsample
 
-T, R = TypeVar("T"), TypeVar("R")
-
-READERS = 2
-"""Threads that read tiles while the network is at work."""
 AHEAD = 8
 """Tiles that are read before the network asks for them, at most (at least two batches)."""
 
@@ -148,7 +142,7 @@ class Tiling:
                     sums[row] = next(computed)
             made = self.finish(strip, sums, confidence=confidence, cells=cells)
             sums = still_needed(self.plan, following, sums)
-            yield strip, made, sums
+            yield strip, made, dict(sums)
 
     @torch.no_grad()
     def row_sums(self, rows: Iterable[int], done: Callable[[], None] = lambda: None) -> Iterator[RowSum]:
@@ -180,7 +174,7 @@ class Tiling:
 
     def _read(self, window: Window) -> tuple[Float32[np.ndarray, "C H W"], Bool[np.ndarray, "h w"], bytes]:
         image, valid = read_normalized(self.reader, window, self.card)
-        return image, valid, crc32(np.packbits(valid), crc32(image)).to_bytes(4)
+        return image, valid, crc32(np.packbits(valid).tobytes(), crc32(image.tobytes())).to_bytes(4)
 
     def _sum_of(
         self, row: int, tiles: Iterator[tuple[Window, np.ndarray, np.ndarray, bytes]], done: Callable[[], None]
@@ -332,22 +326,6 @@ def still_needed(plan: StripPlan, strip: int, sums: Mapping[int, RowSum]) -> dic
         return {}
     needed, (top, _) = plan.needed(strip), plan.reach(strip)
     return {row: part.from_cell(top, plan.stride) for row, part in sums.items() if row in needed or row >= strip}
-
-
-def read_ahead(function: Callable[[T], R], items: Iterable[T], most: int) -> Iterator[R]:
-    """Apply a function to items in `READERS` threads, at most ``most`` before the results are asked for, in order."""
-    waiting: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(READERS) as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) >= most:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def _blended(parts: Sequence[RowSum], top: int, bottom: int) -> Float[Tensor, "1 K n w"]:
