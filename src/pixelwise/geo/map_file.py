@@ -22,6 +22,8 @@ from pixelwise.geo.raster import RasterInfo
 
 BLOCK = 512
 """Side in pixels of the blocks of a map."""
+WRITTEN_PER_SECOND = 20e6
+"""Pixels of a band that are compressed, checked and made smaller in a second by one core, about; for forecasts."""
 
 
 @dataclass

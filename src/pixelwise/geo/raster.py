@@ -157,7 +157,7 @@ class RasterReader:
 
     def __reduce__(self) -> tuple[Callable[..., "RasterReader"], tuple[str | Path]]:
         # Open files do not travel to another process; it opens its own.
-        return partial(RasterReader, bands=self.bands, nodata=self.nodata), (self.info.path,)
+        return partial(RasterReader, bands=self.bands, nodata=self.nodata), (self.info.path.absolute(),)
 
     def read(self, window: Window) -> tuple[Shaped[np.ndarray, "C h w"], Bool[np.ndarray, "h w"]]:
         """Return the raw values of a window inside the raster, and which pixels hold data.

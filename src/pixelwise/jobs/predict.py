@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -16,8 +18,11 @@ from pixelwise.geo.label_map import label_nodata, to_picture
 from pixelwise.geo.raster import RasterReader, Window, describe, holds_data
 from pixelwise.geo.tiles import plan_strips
 from pixelwise.geo.vector import area_of_interest
+from pixelwise.jobs import cluster
+from pixelwise.jobs.capacity import Forecast, fitting_tile, forecast, free_memory, with_batch
+from pixelwise.jobs.journal import read_settings
 from pixelwise.jobs.model_folder import ModelCard, load_model
-from pixelwise.jobs.scene_map import Products, SceneMap, check_places, write_map
+from pixelwise.jobs.scene_map import Products, SceneMap, cache_bytes, check_places, write_map
 from pixelwise.jobs.segmentation import Segmentation, info_of_array
 from pixelwise.jobs.tiling import Tiling, output_stride, predict_strips
 from pixelwise.labels import Classes
@@ -108,6 +113,7 @@ class Predictor:
         probabilities: bool = False,
         cog: bool = False,
         area: str | Path | None = None,
+        on: str | None = None,
         advance: Callable[[float], None] | None = None,
         say: Callable[[str], None] | None = None,
     ) -> SceneMap:
@@ -125,6 +131,7 @@ class Predictor:
             probabilities: write NAME.probabilities.tif, a band for each class.
             cog: write cloud-optimised GeoTIFFs.
             area: a file of polygons; elsewhere the map has nodata, and nothing is computed.
+            on: 'ray' for the machines of a Ray cluster; None: this machine.
             advance: called with the share that is done, 0 to 1.
             say: called with what the user should know, such as that an earlier start is gone on with.
 
@@ -132,16 +139,23 @@ class Predictor:
             DataError: a scene that cannot be read, or other bands or units than the model's.
             ConfigError: an output that cannot be written, or a tile or a scale that cannot be.
         """
-        reader = _open_file(Path(scene), self.card)
-        tile, overlap = _grid(self.card, tile, overlap, scales)
         products = Products(confidence, probabilities, cog)
-        check_places(reader, output, self.classes, products)
-        inside = None if area is None else area_of_interest(area, reader.info)
-        plan = plan_strips(reader.info.height, reader.info.width, tile, overlap, output_stride(self.model))
-        tiling = Tiling(self.model, reader, self.card, plan, flips, tuple(scales), batch or 1, inside)
+        check_places(_open_file(Path(scene), self.card), output, self.classes, products)
+        kept = read_settings(output)
+        if tile is None and overlap is None and kept is not None and kept.get("model") == self.model_hash:
+            # What was chosen for the memory there was.
+            tile, overlap = cast("tuple[int, int]", (kept["tile"], kept["overlap"]))
+        tiling = self._tiling(scene, tile, overlap, batch, flips, scales, area)
+        plan, device = tiling.plan, next(self.model.parameters()).device.type
+        strips = None
+        if on == "ray":
+            strips = partial(cluster.make_strips, tiling, batch=batch)
+            device = cluster.cluster_device()
+        elif on is not None:
+            raise ConfigError(f"A map cannot be made on {on!r}. Leave it out for this machine, or take 'ray'.")
         tags = {
             **self.tags,
-            "PIXELWISE_SCENE": str(reader.info.path.resolve()),
+            "PIXELWISE_SCENE": str(tiling.reader.info.path.resolve()),
             "PIXELWISE_TILE": str(plan.tile),
             "PIXELWISE_OVERLAP": str(plan.overlap),
         }
@@ -151,10 +165,52 @@ class Predictor:
             output,
             products,
             tags=tags,
-            settings={"model": self.model_hash, "area": None if area is None else file_digest(area)},
+            settings={"model": self.model_hash, "area": None if area is None else file_digest(area), "device": device},
+            batch=batch,
+            strips=strips,
             advance=advance,
             say=say,
         )
+
+    def forecast(
+        self,
+        scene: str | Path,
+        *,
+        tile: int | None = None,
+        overlap: int | None = None,
+        batch: int | None = None,
+        flips: bool = False,
+        scales: Sequence[float] = (1.0,),
+        confidence: bool = False,
+        probabilities: bool = False,
+        area: str | Path | None = None,
+    ) -> Forecast:
+        """Tell what `map_scene` will take, at most, after trying one tile; arguments and errors are the same."""
+        tiling = with_batch(self._tiling(scene, tile, overlap, batch, flips, scales, area), batch)
+        return forecast(tiling, confidence=confidence, probabilities=probabilities, cache=cache_bytes(tiling))
+
+    def _tiling(
+        self,
+        scene: str | Path,
+        tile: int | None,
+        overlap: int | None,
+        batch: int | None,
+        flips: bool,
+        scales: Sequence[float],
+        area: str | Path | None,
+    ) -> Tiling:
+        if batch is not None and batch < 1:
+            raise ConfigError(f"A batch of {batch} tiles cannot be: give 1 or more.")
+        reader = _open_file(Path(scene), self.card)
+        chosen = tile is not None
+        tile, overlap = _grid(self.card, tile, overlap, scales)
+        inside = None if area is None else area_of_interest(area, reader.info)
+        stride = output_stride(self.model)
+        if not chosen:
+            room = free_memory(torch.device("cpu"))
+            tile, overlap = fitting_tile(reader.info, tile, overlap, stride, len(self.classes), room=room)
+        plan = plan_strips(reader.info.height, reader.info.width, tile, overlap, stride)
+        return Tiling(self.model, reader, self.card, plan, flips, tuple(scales), area=inside)
 
 
 class ArrayReader:

@@ -72,6 +72,7 @@ def write_map(
     *,
     tags: dict[str, str],
     settings: dict[str, object],
+    batch: int | None = None,
     strips: Callable[..., Iterator[tuple[int, Strip, dict[int, RowSum]]]] | None = None,
     advance: Callable[[float], None] | None = None,
     say: Callable[[str], None] | None = None,
@@ -80,7 +81,8 @@ def write_map(
 
     Args:
         tags: provenance, kept in the files.
-        settings: what the bytes depend on besides the tiling and the scene: the model, the area.
+        settings: what the bytes depend on besides the tiling and the scene: the model, the area, the device.
+        batch: how many tiles go together (`with_batch`).
         strips: makes strips as `Tiling.make` does, which is taken where this is None.
         advance: called with the share that is done, 0 to 1.
         say: called with what the user should know.
@@ -100,7 +102,7 @@ def write_map(
         return all(journal.load(strip).digest == digest for strip, digest in zip(kept, digests, strict=True))
 
     journal = Journal(output, _settings(tiling, scene, products, settings), same=same)
-    with rasterio.Env(GDAL_CACHEMAX=_cache_bytes(tiling)), journal, _threads(journal.noted["threads"]):
+    with rasterio.Env(GDAL_CACHEMAX=cache_bytes(tiling)), journal, _threads(journal.noted["threads"]):
         if say:
             for message in journal.messages:
                 say(message)
@@ -150,7 +152,6 @@ def _settings(tiling: Tiling, scene: str | Path, products: Products, settings: d
     return {
         "pixelwise": __version__,
         "torch": torch.__version__,
-        "device": next(tiling.model.parameters()).device.type,
         **settings,
         "card": hashlib.sha256(card.encode()).hexdigest(),
         "scene": str(scene if str(scene).startswith("/vsi") else Path(scene).resolve()),
@@ -329,8 +330,9 @@ class _Band:
         return stored_share(inside.softmax(dim=0).numpy(), self.valid[:, left : left + width])
 
 
-def _cache_bytes(tiling: Tiling) -> int:
-    # GDAL would fill a twentieth of the memory. Two rows of tiles are enough to read no block twice, and to write none.
+def cache_bytes(tiling: Tiling) -> int:
+    """Return the memory that GDAL gets: enough for two rows of tiles, so that no block is read twice."""
+    # Left alone, it would fill a twentieth of the machine's.
     info = tiling.reader.info
     pixel = len(info.colour_bands) * np.dtype(info.dtype).itemsize + 3
     return max(64 << 20, 2 * tiling.plan.tile * info.width * pixel)

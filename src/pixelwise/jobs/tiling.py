@@ -153,7 +153,7 @@ class Tiling:
         """
         rows = list(rows)
         tiles = ((row, window) for row in rows for window in self.wanted(row))
-        images = read_ahead(lambda each: (each[0], each[1], *self._read(each[1])), tiles, max(AHEAD, 2 * self.batch))
+        images = read_ahead(lambda each: (each[0], each[1], *self.read(each[1])), tiles, max(AHEAD, 2 * self.batch))
         try:
             groups = groupby(images, key=lambda each: each[0])
             following = next(groups, None)
@@ -168,11 +168,12 @@ class Tiling:
         """Return the digests that `row_sums` would give, by reading alone."""
         for row in rows:
             digest = 0
-            for each in read_ahead(self._read, self.wanted(row), AHEAD):
+            for each in read_ahead(self.read, self.wanted(row), AHEAD):
                 digest = crc32(each[2], digest)
             yield digest
 
-    def _read(self, window: Window) -> tuple[Float32[np.ndarray, "C H W"], Bool[np.ndarray, "h w"], bytes]:
+    def read(self, window: Window) -> tuple[Float32[np.ndarray, "C H W"], Bool[np.ndarray, "h w"], bytes]:
+        """Return a normalised tile, which of its pixels hold data, and a digest of both."""
         image, valid = read_normalized(self.reader, window, self.card)
         return image, valid, crc32(np.packbits(valid).tobytes(), crc32(image.tobytes())).to_bytes(4)
 
