@@ -17,7 +17,8 @@ from small_network import NORTH_UP, card_of, noise, predictor_of, runs, small_ne
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.geo.tiles import plan_strips
 from pixelwise.jobs.capacity import exact_batch, fitting_tile, row_bytes
-from pixelwise.jobs.predict import ArrayReader, Predictor
+from pixelwise.jobs.images import ArrayReader
+from pixelwise.jobs.predict import Predictor
 from pixelwise.jobs.tiling import Tiling
 
 

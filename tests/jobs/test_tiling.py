@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from small_network import card_of, small_network
 
 from pixelwise.geo.raster import Window
-from pixelwise.jobs.predict import ArrayReader
+from pixelwise.jobs.images import ArrayReader
 from pixelwise.jobs.tiling import averaged_logits, output_stride, predict_strips
 
 

@@ -18,7 +18,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from pixelwise.errors import ConfigError
 from pixelwise.files import replacing
-from pixelwise.geo.raster import RasterInfo
+from pixelwise.geo.raster import RasterInfo, describe
 
 BLOCK = 512
 """Side in pixels of the blocks of a map."""
@@ -118,6 +118,17 @@ def writing_map(
         complete = False
     if not complete:
         raise _incomplete(name)
+
+
+def read_tags(path: str | Path) -> dict[str, str]:
+    """Return the free tags of a map, or of any raster.
+
+    Raises:
+        DataError: no such file, or not a raster.
+    """
+    describe(path)
+    with _without_place(), rasterio.open(path) as file:
+        return dict(file.tags())
 
 
 def _incomplete(name: Path) -> ConfigError:

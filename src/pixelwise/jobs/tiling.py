@@ -164,14 +164,6 @@ class Tiling:
         finally:
             images.close()
 
-    def digests(self, rows: Iterable[int]) -> Iterator[int]:
-        """Return the digests that `row_sums` would give, by reading alone."""
-        for row in rows:
-            digest = 0
-            for each in read_ahead(self.read, self.wanted(row), AHEAD):
-                digest = crc32(each[2], digest)
-            yield digest
-
     def read(self, window: Window) -> tuple[Float32[np.ndarray, "C H W"], Bool[np.ndarray, "h w"], bytes]:
         """Return a normalised tile, which of its pixels hold data, and a digest of both."""
         image, valid = read_normalized(self.reader, window, self.card)
@@ -278,7 +270,7 @@ class Tiling:
         if cells:
             full = upsample(logits, (rows, columns), align_corners=self.model.align_corners)
             kept = full[0, :, :height, :width].contiguous().numpy()
-        return Strip(0, labels[0, :height, :width].numpy(), sure, valid, kept, next(self.digests([0])))
+        return Strip(0, labels[0, :height, :width].numpy(), sure, valid, kept)
 
 
 def predict_strips(
@@ -300,9 +292,7 @@ def predict_strips(
 
     Args:
         tile, overlap: in pixels; multiples of 32, the overlap at most half a tile.
-        flips: average the logits of each tile with those of its mirror image (left and right).
-        scales: average the logits of each tile over zoomed copies, with sides rounded to multiples of 32.
-        confidence: give each label's probability too.
+        flips, scales: as in `averaged_logits`.
         advance: called with the share that is done, 0 to 1, after each tile.
 
     Raises:
