@@ -15,7 +15,7 @@ from rasterio.features import rasterize
 from rasterio.warp import transform as transform_points
 
 from pixelwise.errors import DataError, MissingExtraError
-from pixelwise.geo.raster import RasterInfo, Window
+from pixelwise.geo.raster import RasterInfo, Window, clip_window
 
 BLOCK = 256
 """Side in pixels of what is drawn at once."""
@@ -120,6 +120,12 @@ class PolygonLabels:
         lists = dict(zip(near.tolist(), _as_lists(self.shapes[near]), strict=True))
         drawn = np.block([[self._block(top, left, lists) for left in lefts] for top in tops])
         return drawn[window.top - tops[0] : bottom - tops[0], window.left - lefts[0] : right - lefts[0]].copy()
+
+    def touches(self, window: Window, margin: int, height: int, width: int) -> bool:
+        """Return whether a window of a scene, grown by a margin, has a pixel that is not of class 0."""
+        side = (window.height + 2 * margin, window.width + 2 * margin)
+        inside, _, _ = clip_window(Window(window.top - margin, window.left - margin, *side), height, width)
+        return bool(self.read(inside).any())
 
     def _block(self, top: int, left: int, lists: dict[int, dict[str, Any]]) -> Int16[np.ndarray, "b b"]:
         shapely = optional_module("shapely")

@@ -10,7 +10,6 @@ whoever makes it: one process from top to bottom, one that goes on where another
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from zlib import crc32
 
 import numpy as np
@@ -28,7 +27,7 @@ from pixelwise.models import Segmenter
 from pixelwise.models.upsampling import argmax_upsampled, decide_cells, recentred, strips, upsample
 
 AHEAD = 8
-"""Tiles that are read before the network asks for them, at most (at least two batches)."""
+"""Tiles that are read before the network asks for them, at least two batches."""
 
 
 @dataclass(frozen=True)
@@ -92,14 +91,8 @@ class Tiling:
 
         Pixels next to a tile still depend on it, through upsampling.
         """
-        if self.area is None:
-            return list(self.plan.rows[row])
-        grown = [
-            Window(tile.top - GRID, tile.left - GRID, tile.height + 2 * GRID, tile.width + 2 * GRID)
-            for tile in self.plan.rows[row]
-        ]
-        inside = [clip_window(window, self.plan.height, self.plan.width)[0] for window in grown]
-        return [tile for tile, near in zip(self.plan.rows[row], inside, strict=True) if self.area.read(near).any()]
+        tiles, area, (height, width) = self.plan.rows[row], self.area, (self.plan.height, self.plan.width)
+        return [tile for tile in tiles if area is None or area.touches(tile, GRID, height, width)]
 
     def make(
         self,
@@ -110,15 +103,11 @@ class Tiling:
         confidence: bool = False,
         cells: bool = False,
     ) -> Iterator[tuple[int, Strip, dict[int, RowSum]]]:
-        """Make strips, from the top.
+        """Make strips, from the top; yield each with its number, and what those below it need of rows of tiles.
 
         Args:
-            carry: what is known of rows of tiles above the first strip (`still_needed`); what lacks is computed.
+            carry: what an earlier strip left of rows of tiles; what lacks is computed.
             done: called after each tile with the number of those that are left.
-            confidence, cells: give these too.
-
-        Yields:
-            the number of the strip, the strip, and what those below it need of rows of tiles.
         """
         if self.single and wanted:
             yield 0, self.whole(confidence=confidence, cells=cells), {}
@@ -141,7 +130,10 @@ class Tiling:
                 if row not in sums:
                     sums[row] = next(computed)
             made = self.finish(strip, sums, confidence=confidence, cells=cells)
-            sums = still_needed(self.plan, following, sums)
+            kept, top = [], 0
+            if following < len(self.plan):
+                kept, top = self.plan.needed(following), self.plan.reach(following)[0]
+            sums = {row: part.from_cell(top, self.plan.stride) for row, part in sums.items() if row in kept}
             yield strip, made, dict(sums)
 
     @torch.no_grad()
@@ -152,17 +144,11 @@ class Tiling:
             done: called after each tile of the row, wanted or not.
         """
         rows = list(rows)
-        tiles = ((row, window) for row in rows for window in self.wanted(row))
-        images = read_ahead(lambda each: (each[0], each[1], *self.read(each[1])), tiles, max(AHEAD, 2 * self.batch))
-        try:
-            groups = groupby(images, key=lambda each: each[0])
-            following = next(groups, None)
-            for row in rows:
-                found = following[1] if following is not None and following[0] == row else iter(())
-                yield self._sum_of(row, (each[1:] for each in found), done)
-                following = next(groups, None) if following is not None and following[0] == row else following
-        finally:
-            images.close()
+        # None marks the end of a row.
+        tiles = (tile for row in rows for tile in [*self.wanted(row), None])
+        read = read_ahead(lambda tile: tile and (tile, *self.read(tile)), tiles, max(AHEAD, 2 * self.batch))
+        for row in rows:
+            yield self._sum_of(row, iter(lambda: next(read), None), done)
 
     def read(self, window: Window) -> tuple[Float32[np.ndarray, "C H W"], Bool[np.ndarray, "h w"], bytes]:
         """Return a normalised tile, which of its pixels hold data, and a digest of both."""
@@ -301,22 +287,10 @@ def predict_strips(
     plan = plan_strips(reader.info.height, reader.info.width, tile, overlap, output_stride(model))
     tiling = Tiling(model, reader, card, plan, flips, tuple(scales))
     tiles = len(plan) * len(plan.rows[0])
-
-    def done(left: int) -> None:
-        if advance:
-            advance(1 - left / tiles)
-
+    done = (lambda left: advance(1 - left / tiles)) if advance else (lambda left: None)
     for _, made, _ in tiling.make(range(len(plan)), {}, done, confidence=confidence):
         if len(made.labels):
             yield made
-
-
-def still_needed(plan: StripPlan, strip: int, sums: Mapping[int, RowSum]) -> dict[int, RowSum]:
-    """Return what a strip and all below it need of the rows of tiles above, and nothing else."""
-    if strip >= len(plan):
-        return {}
-    needed, (top, _) = plan.needed(strip), plan.reach(strip)
-    return {row: part.from_cell(top, plan.stride) for row, part in sums.items() if row in needed or row >= strip}
 
 
 def _blended(parts: Sequence[RowSum], top: int, bottom: int) -> Float[Tensor, "1 K n w"]:
