@@ -22,19 +22,20 @@ import pixelwise as pw
 from pixelwise.geo.raster import RasterReader, Window
 from pixelwise.geo.tiles import GRID
 from pixelwise.jobs.images import ArrayReader
+from pixelwise.jobs.predict import Predictor
 from pixelwise.jobs.tiling import predict_strips
 
 NEAR = 16
 """Pixels on either side of a border that count as near it."""
 
 
-def blended(predictor: pw.jobs.predict.Predictor, reader: ArrayReader, tile: int, overlap: int) -> np.ndarray:
+def blended(predictor: Predictor, reader: ArrayReader, tile: int, overlap: int) -> np.ndarray:
     """Labels as pixelwise makes them."""
     strips = predict_strips(predictor.model, reader, predictor.card, tile=tile, overlap=overlap)
     return np.concatenate([strip.labels for strip in strips])
 
 
-def cropped(predictor: pw.jobs.predict.Predictor, reader: ArrayReader, tile: int, overlap: int) -> np.ndarray:
+def cropped(predictor: Predictor, reader: ArrayReader, tile: int, overlap: int) -> np.ndarray:
     """Labels of tiles whose rim of half the overlap is cut off, except at the scene's edge; overlap 0: side by side."""
     height, width = reader.info.height, reader.info.width
     labels = np.zeros((height, width), np.uint8)
@@ -60,7 +61,7 @@ def borders(length: int, tile: int, overlap: int) -> np.ndarray:
     return near
 
 
-def changed(predictor: pw.jobs.predict.Predictor, reader: ArrayReader, way: str, tile: int, overlap: int) -> dict:
+def changed(predictor: Predictor, reader: ArrayReader, way: str, tile: int, overlap: int) -> dict:
     """Run one way on two grids; return the shares of labels that differ."""
     make = blended if way == "blend" else cropped
     overlap = 0 if way == "none" else overlap
