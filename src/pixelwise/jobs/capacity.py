@@ -19,6 +19,8 @@ BATCH = 16
 """Largest batch that is chosen without being asked for."""
 SHARE = 0.8
 """Of the memory there is, at most this is planned for."""
+WASTE = 1.3
+"""What rows of tiles take in practice, over what they hold: buffers of operations, holes between blocks of memory."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,8 @@ def forecast(tiling: Tiling, *, confidence: bool, probabilities: bool, cache: in
     cells = 4 * classes * plan.cell_height * plan.cell_width if probabilities else 0
     carry = 4 * classes * (plan.overlap // plan.stride + 2) * plan.cell_width
     image = 4 * len(tiling.card.bands) * window.height * window.width
-    memory = peak_memory() + row_bytes(plan, classes, cells=probabilities)
+    output = sum(bands) * pixels * 4 // 3
+    memory = peak_memory() + int(WASTE * row_bytes(plan, classes, cells=probabilities))
     return Forecast(
         tile=plan.tile,
         overlap=plan.overlap,
@@ -183,8 +186,8 @@ def forecast(tiling: Tiling, *, confidence: bool, probabilities: bool, cache: in
         tiles=tiles,
         strips=len(plan),
         seconds=tiles * max(decoding + deciding, reading / 2) + sum(bands) * pixels / WRITTEN_PER_SECOND,
-        memory_bytes=memory + 2 * max(AHEAD, 2 * tiling.batch) * image + min(cache, _raw_bytes(info)),
-        output_bytes=sum(bands) * pixels * 4 // 3,
+        memory_bytes=memory + 2 * max(AHEAD, 2 * tiling.batch) * image + min(cache, _raw_bytes(info) + output),
+        output_bytes=output,
         journal_bytes=pixels * sum(bands[: 1 + confidence]) + cells + 2 * carry,
     )
 
