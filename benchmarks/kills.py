@@ -116,8 +116,7 @@ def main() -> None:
             "strips": strips,
             "same bytes": same,
             "finished strips lost": lost,
-            "rows of tiles summed more than once, each when a kill came before its strip was finished": len(rows)
-            - strips,
+            "rows summed again, since a kill came before their strips were finished": len(rows) - strips,
             "undisturbed seconds": round(undisturbed, 1),
         }
         print(json.dumps(result, indent=1))
