@@ -242,6 +242,18 @@ def test_the_whole_job_from_check_to_parcels(pixelwise, project):
     with rasterio.open("map.tif") as made, rasterio.open("scenes/0.tif") as scene:
         assert (made.shape, made.crs, made.transform) == (scene.shape, scene.crs, scene.transform)
         assert set(np.unique(made.read(1))) <= {0, 1}
+        plain = made.read(1)
+    assert "9 tiles of 64 pixels" in out or "4 tiles of 64 pixels" in out
+    status, out, err = pixelwise("predict", "runs/small", "scenes/0.tif", "other.tif", "--forecast")
+    assert status == 0, err
+    assert "of memory" in out
+    assert not (project / "other.tif").exists()
+    status, out, err = pixelwise(
+        "predict", "runs/small", "scenes/0.tif", "cloud.tif", "--cog", "--probabilities", "--batch", "2"
+    )
+    assert status == 0, err
+    np.testing.assert_array_equal(rasterio.open("cloud.tif").read(1), plain)
+    assert rasterio.open("cloud.probabilities.tif").count == 2
     status, out, err = pixelwise("polygonize", "map.tif", "parcels.gpkg")
     assert status == 0, err
     assert (project / "parcels.gpkg").exists()

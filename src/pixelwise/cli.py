@@ -3,8 +3,6 @@
 import json
 import sys
 import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING
@@ -14,6 +12,7 @@ import click
 from pixelwise import __version__
 from pixelwise.errors import PixelwiseError
 from pixelwise.network_commands import analyze, models
+from pixelwise.scene_commands import interruptible, predict
 
 if TYPE_CHECKING:
     from pixelwise.metrics import Scores
@@ -51,15 +50,6 @@ def _say_error(text: str) -> None:
         click.echo(f"Error: {text}", err=True)
 
 
-@contextmanager
-def _interruptible(advice: str) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        click.echo(f"\nInterrupted. {advice}", err=True)
-        sys.exit(130)
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="pixelwise")
 def commands() -> None:
@@ -89,7 +79,7 @@ def demo(output: Path, examples: Path | None, fresh: bool) -> None:
     Example:
       pixelwise demo --output /tmp/demo
     """
-    with _interruptible("The same command goes on from the last saved step."):
+    with interruptible("The same command goes on from the last saved step."):
         from pixelwise.demo import demo
         from pixelwise.progress import shown_training
 
@@ -108,7 +98,7 @@ def check(config: Path) -> None:
     Example:
       pixelwise check fields.toml
     """
-    with _interruptible("Nothing was written."):
+    with interruptible("Nothing was written."):
         from pixelwise.config import load_config
         from pixelwise.data.check import survey
         from pixelwise.jobs.train import open_parts
@@ -161,7 +151,7 @@ def train(config: Path | None, resume: bool, folder: Path | None, print_config: 
     if config is None:
         raise click.UsageError("Name a configuration, or ask for one with --print-config.")
     again = f"{config} --run {folder}" if folder else config
-    with _interruptible(f"`pixelwise train {again} --resume` goes on from the last saved step."):
+    with interruptible(f"`pixelwise train {again} --resume` goes on from the last saved step."):
         from pixelwise.config import RunConfig, load_config
         from pixelwise.jobs.train import train
         from pixelwise.progress import shown_training
@@ -203,7 +193,7 @@ def evaluate(run: Path, config: Path | None, as_json: bool) -> None:
       pixelwise evaluate runs/fields
       pixelwise evaluate runs/fields test.toml
     """
-    with _interruptible("Nothing was written."):
+    with interruptible("Nothing was written."):
         from pixelwise.jobs.evaluate import evaluate
 
         result = evaluate(run, config, report=None if as_json else click.echo)
@@ -229,80 +219,6 @@ def _share(value: float | None) -> str:
 
 
 @commands.command()
-@click.argument("model", type=FILE)
-@click.argument("image", type=FILE)
-@click.argument("output", type=FILE)
-@click.option("--tile", type=int, help="Side of a tile in pixels, a multiple of 32.  [default: as in training]")
-@click.option("--overlap", type=int, help="Pixels that tiles share, a multiple of 32.  [default: as in training]")
-@click.option("--flips", is_flag=True, help="Average with the mirrored image.")
-@click.option("--scale", type=float, multiple=True, help="Average over zoomed copies; give it several times.")
-@click.option("--confidence", is_flag=True, help="Scenes: write NAME.confidence.tif beside the map.")
-@click.option(
-    "--device", default="auto", show_default=True, help="'cpu', 'cuda', 'cuda:1'; auto: a GPU if there is one."
-)
-def predict(
-    model: Path,
-    image: Path,
-    output: Path,
-    tile: int | None,
-    overlap: int | None,
-    flips: bool,
-    scale: tuple[float, ...],
-    confidence: bool,
-    device: str,
-) -> None:
-    """Find the class of every pixel of a photo, scene or folder.
-
-    MODEL is a run or a model folder. OUTPUT ends in .tif for a georeferenced map, written tile by tile, in .png for a
-    picture in the colours of the classes, or is a folder, where each image gets what fits it.
-
-    \b
-    Example:
-      pixelwise predict runs/fields scene.tif map.tif
-      pixelwise predict runs/street photo.jpg labels.png
-      pixelwise predict runs/street photos results
-    """
-    with _interruptible("What was not finished has not been written."):
-        from pixelwise.jobs.predict import load
-        from pixelwise.jobs.prediction_folder import predict_folder
-        from pixelwise.progress import shown_share
-
-        predictor = load(model, device=device)
-        scales = scale or (1.0,)
-        kind = "" if image.is_dir() else output.suffix.lower()
-        if kind in (".tif", ".tiff"):
-            with shown_share(f"Mapping {image.name}") as advance:
-                made = predictor.map_scene(
-                    image,
-                    output,
-                    tile=tile,
-                    overlap=overlap,
-                    confidence=confidence,
-                    flips=flips,
-                    scales=scales,
-                    advance=advance,
-                )
-            shares = ", ".join(f"{name} {share:.1%}" for name, share in made.shares.items())
-            click.echo(f"{made.path}: {made.width}x{made.height} pixels in {made.seconds:.1f} s; {shares}.")
-        elif kind:
-            predictor.segment(image, tile=tile, overlap=overlap, flips=flips, scales=scales).save(output)
-            click.echo(f"{output} is written.")
-        else:
-            written = predict_folder(
-                predictor,
-                image,
-                output,
-                tile=tile,
-                overlap=overlap,
-                confidence=confidence,
-                flips=flips,
-                scales=scales,
-                report=click.echo,
-            )
-            click.echo(f"{len(written)} files are in {output}.")
-
-
-@commands.command()
 @click.argument("label_map", metavar="MAP", type=FILE)
 @click.argument("output", type=FILE)
 @click.option(
@@ -318,7 +234,7 @@ def polygonize(label_map: Path, output: Path, minimum_area: float, classes: tupl
     Example:
       pixelwise polygonize map.tif parcels.gpkg --class field --minimum-area 500
     """
-    with _interruptible("Nothing was written."):
+    with interruptible("Nothing was written."):
         from pixelwise.jobs.polygonize import polygonize
 
         made = polygonize(label_map, output, minimum_area=minimum_area, classes=list(classes) or None)
@@ -345,3 +261,4 @@ def report(run: Path) -> None:
 
 commands.add_command(models)
 commands.add_command(analyze)
+commands.add_command(predict)

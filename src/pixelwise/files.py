@@ -1,5 +1,6 @@
 """Write beside, then rename: nothing a user made is ever lost or half written."""
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -10,17 +11,20 @@ from pixelwise.errors import ConfigError
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | Path, *, scratch: Path | None = None) -> Iterator[Path]:
     """Give a temporary path beside ``path``; when the block succeeds, rename it to ``path``.
 
     The suffix is kept, since drivers choose a format by it. When the block fails, the temporary file is removed
     and an older ``path`` stays as it was.
 
+    Args:
+        scratch: a folder on the same disk for the temporary file, where its owner finds what a killed process left.
+
     Raises:
         ConfigError: the folder cannot be made or written to.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    temporary = (scratch or path.parent) / f".{path.stem}.{os.getpid()}{path.suffix}"
     ensure_folder(path.parent)
     try:
         yield temporary
@@ -79,3 +83,16 @@ def ensure_folder(path: str | Path) -> Path:
             f"The folder {path} is not writable. Choose another output folder, or change its permissions."
         )
     return path
+
+
+def file_digest(path: str | Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal.
+
+    Raises:
+        ConfigError: no such file.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None

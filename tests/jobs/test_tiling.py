@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from small_network import card_of, small_network
 
 from pixelwise.geo.raster import Window
-from pixelwise.jobs.predict import ArrayReader
+from pixelwise.jobs.images import ArrayReader
 from pixelwise.jobs.tiling import averaged_logits, output_stride, predict_strips
 
 
@@ -209,8 +209,8 @@ def test_a_mirrored_image_gets_the_mirrored_map_when_flips_are_averaged(seed, he
 def test_zoomed_copies_are_averaged_as_logits_on_the_grid_of_the_image(scales, sides):
     network = small_network(stride=8)
     image = np.random.default_rng(0).standard_normal((3, *sides)).astype(np.float32)
-    logits = averaged_logits(network, image, stride=8, flips=False, scales=scales)
-    plain = averaged_logits(network, image, stride=8, flips=False, scales=(1.0,))
+    logits = averaged_logits(network, image[None], stride=8, flips=False, scales=scales)
+    plain = averaged_logits(network, image[None], stride=8, flips=False, scales=(1.0,))
     assert logits.shape == plain.shape
     expected = torch.zeros_like(plain)
     for scale in scales:

@@ -1,30 +1,23 @@
 """Label maps on disk and on the screen: GeoTIFFs written strip by strip, palette PNGs, overlays."""
 
 import json
-import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-import rasterio
 from jaxtyping import Bool, Float32, Integer, Shaped, UInt8
 from PIL import Image
-from rasterio.enums import ColorInterp
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.io import DatasetWriter
-from rasterio.windows import Window as RasterioWindow
 
 from pixelwise.errors import ConfigError
 from pixelwise.files import ensure_folder, replacing
+from pixelwise.geo.map_file import writing_map
 from pixelwise.geo.raster import RasterInfo
 from pixelwise.labels import Classes
 
-BLOCK = 512
 CLASSES_TAG = "PIXELWISE_CLASSES"
-CONFIDENCE_NODATA = 255
+SHARE_NODATA = CONFIDENCE_NODATA = 255
+"""Of maps of probabilities."""
 
 
 def label_nodata(classes: int) -> int:
@@ -41,6 +34,26 @@ def confidence_path(path: str | Path) -> Path:
     return path.with_name(f"{path.stem}.confidence.tif")
 
 
+def stored_labels(
+    labels: Integer[np.ndarray, "n W"], valid: Bool[np.ndarray, "n W"], classes: int
+) -> Integer[np.ndarray, "n W"]:
+    """Return labels as they are on disk: uint8 or uint16, nodata where ``valid`` is False."""
+    nodata = label_nodata(classes)
+    dtype = np.uint8 if nodata == 255 else np.uint16
+    return np.where(valid, labels.astype(dtype), dtype(nodata))
+
+
+def stored_share(share: Float32[np.ndarray, "*K n W"], valid: Bool[np.ndarray, "n W"]) -> UInt8[np.ndarray, "*K n W"]:
+    """Return a probability as it is on disk: 0 to 254 for 0 to 1, and 255 where ``valid`` is False."""
+    return np.where(valid, np.rint(share * 254), SHARE_NODATA).astype(np.uint8)
+
+
+def probabilities_path(path: str | Path) -> Path:
+    """Return where the probabilities of all classes are: beside the label map."""
+    path = Path(path)
+    return path.with_name(f"{path.stem}.probabilities.tif")
+
+
 class LabelMapWriter:
     """Writes a label map, and its confidence if wanted, in strips of any order, each row once; memory does not grow.
 
@@ -49,19 +62,29 @@ class LabelMapWriter:
     """
 
     def __init__(
-        self, path: str | Path, info: RasterInfo, classes: Classes, *, tags: dict[str, str], confidence: bool = False
+        self,
+        path: str | Path,
+        info: RasterInfo,
+        classes: Classes,
+        *,
+        tags: dict[str, str],
+        confidence: bool = False,
+        cog: bool = False,
+        scratch: Path | None = None,
     ) -> None:
         """Prepare to write.
 
         Args:
             info: the scene's header, whose size, coordinate system and transform the map takes over.
             tags: provenance, kept in the file.
+            cog: write cloud-optimised GeoTIFFs.
+            scratch: a folder on the same disk where files grow until they get their names; None: beside them.
 
         Raises:
             ConfigError: another suffix than .tif, the scene itself as the output, or a folder that cannot be written.
         """
         self.path, self.info, self.classes, self.tags = Path(path), info, classes, tags
-        self.nodata = label_nodata(len(classes))
+        self.nodata, self.cog, self.scratch = label_nodata(len(classes)), cog, scratch
         self.paths = [self.path, confidence_path(self.path)] if confidence else [self.path]
         if self.path.suffix.lower() not in (".tif", ".tiff"):
             raise ConfigError(f"{path}: a scene's map is a GeoTIFF. Let the name end in .tif.")
@@ -76,20 +99,32 @@ class LabelMapWriter:
         dtype = "uint8" if self.nodata == 255 else "uint16"
         with ExitStack() as stack:
             stack.push(self._forget_older)
-            temporary = [stack.enter_context(replacing(path)) for path in self.paths]
-            self._labels = stack.enter_context(_writing(temporary[0], self.path, self.info, dtype, self.nodata))
-            file = self._labels.file
-            file.update_tags(**self.tags, **{CLASSES_TAG: json.dumps(self.classes.names)})
-            file.set_band_description(1, "class")
-            file.write_colormap(1, {i: (*colour, 255) for i, colour in enumerate(self.classes.palette)})
-            file.colorinterp = [ColorInterp.palette]
+            temporary = [stack.enter_context(replacing(path, scratch=self.scratch)) for path in self.paths]
+            labels = writing_map(
+                temporary[0],
+                self.path,
+                self.info,
+                dtype,
+                self.nodata,
+                bands=["class"],
+                tags={**self.tags, CLASSES_TAG: json.dumps(self.classes.names)},
+                palette=self.classes.palette,
+                cog=self.cog,
+            )
+            self._labels = stack.enter_context(labels)
             self._confidence = None
             if len(temporary) > 1:
-                self._confidence = stack.enter_context(
-                    _writing(temporary[1], self.paths[1], self.info, "uint8", CONFIDENCE_NODATA)
+                confidence = writing_map(
+                    temporary[1],
+                    self.paths[1],
+                    self.info,
+                    "uint8",
+                    SHARE_NODATA,
+                    bands=["confidence of the class, 0 to 254 for 0 to 1"],
+                    tags=self.tags,
+                    cog=self.cog,
                 )
-                self._confidence.file.set_band_description(1, "confidence of the class, 0 to 254 for 0 to 1")
-                self._confidence.file.update_tags(**self.tags)
+                self._confidence = stack.enter_context(confidence)
             self._stack = stack.pop_all()
         return self
 
@@ -101,11 +136,20 @@ class LabelMapWriter:
         valid: Bool[np.ndarray, "n W"],
     ) -> None:
         """Write full-width rows; where ``valid`` is False, nodata. ``confidence`` may be None if none is written."""
-        dtype = np.uint8 if self.nodata == 255 else np.uint16
-        self._labels.write(top, np.where(valid, labels.astype(dtype), dtype(self.nodata)))
+        sure = None
         if self._confidence is not None:
             assert confidence is not None
-            self._confidence.write(top, np.where(valid, np.rint(confidence * 254), CONFIDENCE_NODATA).astype(np.uint8))
+            sure = stored_share(confidence, valid)
+        self.write_stored(top, stored_labels(labels, valid, len(self.classes)), sure)
+
+    def write_stored(
+        self, top: int, labels: Integer[np.ndarray, "n W"], confidence: UInt8[np.ndarray, "n W"] | None
+    ) -> None:
+        """Write full-width rows of what `stored_labels` and `stored_share` gave."""
+        self._labels.write(labels[None], top)
+        if self._confidence is not None:
+            assert confidence is not None
+            self._confidence.write(confidence[None], top)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -120,71 +164,6 @@ class LabelMapWriter:
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
         if self._confidence is None:
             confidence_path(self.path).unlink(missing_ok=True)
-
-
-@dataclass
-class _Rows:
-    """A raster being written: how many of its rows are, and the sum of their values."""
-
-    file: DatasetWriter
-    name: Path
-    rows: int = 0
-    total: int = 0
-
-    def write(self, top: int, rows: Integer[np.ndarray, "n W"]) -> None:
-        try:
-            self.file.write(rows, 1, window=RasterioWindow.from_slices((top, top + len(rows)), (0, rows.shape[1])))
-        except RasterioError:
-            raise _incomplete(self.name) from None
-        self.rows += len(rows)
-        self.total += int(rows.sum(dtype=np.int64))
-
-
-@contextmanager
-def _writing(path: Path, name: Path, info: RasterInfo, dtype: str, nodata: int) -> Iterator[_Rows]:
-    """Open a raster for writing; when the block ends well, read it again, since GDAL says nothing of a full disk."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        file = rasterio.open(
-            path,
-            "w",
-            driver="GTiff",
-            height=info.height,
-            width=info.width,
-            count=1,
-            dtype=dtype,
-            crs=info.crs,
-            transform=info.transform,
-            nodata=nodata,
-            tiled=True,
-            blockxsize=BLOCK,
-            blockysize=BLOCK,
-            compress="deflate",
-            bigtiff="if_safer",
-        )
-    with file:
-        written = _Rows(file, name)
-        yield written
-    assert written.rows == info.height, "each row is written once"
-    try:
-        found = _sum_of(path)
-    except RasterioError:
-        raise _incomplete(name) from None
-    if found != written.total:
-        raise _incomplete(name)
-
-
-def _sum_of(path: Path) -> int:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(path) as file:
-            tops = range(0, file.height, BLOCK)
-            areas = [RasterioWindow.from_slices((top, min(top + BLOCK, file.height)), (0, file.width)) for top in tops]
-            return sum(int(file.read(1, window=area).sum(dtype=np.int64)) for area in areas)
-
-
-def _incomplete(name: Path) -> ConfigError:
-    return ConfigError(f"{name} could not be written completely. Is the disk full? Make room, or write elsewhere.")
 
 
 def write_palette_png(path: str | Path, labels: Integer[np.ndarray, "H W"], classes: Classes) -> None:

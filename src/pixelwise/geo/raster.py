@@ -1,10 +1,10 @@
 """Rasters, window by window: PNG, JPEG, TIFF, GeoTIFF, VRT and all else that GDAL reads."""
 
-import struct
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -18,6 +18,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from pixelwise.errors import ConfigError, DataError
+from pixelwise.geo.png import check_png_end
 
 IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".vrt", ".jp2", ".bmp", ".webp")
 
@@ -90,7 +91,7 @@ def describe(path: str | Path) -> RasterInfo:
     """
     with _open(Path(path)) as source:
         if source.driver == "PNG":
-            _check_png_end(Path(path))
+            check_png_end(Path(path))
         flags = source.mask_flag_enums[0]
         alpha = [i for i, kind in enumerate(source.colorinterp, start=1) if kind == ColorInterp.alpha]
         return RasterInfo(
@@ -120,16 +121,6 @@ def holds_data(values: Shaped[np.ndarray, "C h w"], nodata: float | None) -> Boo
     return valid
 
 
-def read_tags(path: str | Path) -> dict[str, str]:
-    """Return the free tags of a raster.
-
-    Raises:
-        DataError: no such file, or not a raster.
-    """
-    with _open(Path(path)) as source:
-        return dict(source.tags())
-
-
 class RasterReader:
     """A raster that any thread may read windows from; each thread has a handle of its own."""
 
@@ -153,6 +144,10 @@ class RasterReader:
             raise ConfigError(
                 f"{path} has {self.info.count} bands, so there is no band {beyond[0]}. Mend [data].bands."
             )
+
+    def __reduce__(self) -> tuple[Callable[..., "RasterReader"], tuple[str | Path]]:
+        # Open files do not travel to another process; it opens its own.
+        return partial(RasterReader, bands=self.bands, nodata=self.nodata), (self.info.path.absolute(),)
 
     def read(self, window: Window) -> tuple[Shaped[np.ndarray, "C h w"], Bool[np.ndarray, "h w"]]:
         """Return the raw values of a window inside the raster, and which pixels hold data.
@@ -227,19 +222,6 @@ def _open(path: Path) -> rasterio.DatasetReader:
         raise DataError(
             f"{path} cannot be opened as an image: {_reason(error)}. It is corrupt, or not an image."
         ) from None
-
-
-def _check_png_end(path: Path) -> None:
-    # GDAL inflates a PNG as a whole, and gives zeros without a word where the file is cut off. (Without that
-    # shortcut it would complain, but windows take four times as long.)
-    with path.open("rb", buffering=0) as file:
-        file.seek(8)
-        while len(header := file.read(8)) == 8:
-            length, kind = struct.unpack(">I4s", header)
-            if kind == b"IEND":
-                return
-            file.seek(length + 4, 1)
-    raise DataError(f"{path} is cut off: its last part is missing. Copy it again, or move it out of the folder.")
 
 
 def _reason(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from rasterio.features import rasterize
 from rasterio.warp import transform as transform_points
 
 from pixelwise.errors import DataError, MissingExtraError
-from pixelwise.geo.raster import RasterInfo, Window
+from pixelwise.geo.raster import RasterInfo, Window, clip_window
 
 BLOCK = 256
 """Side in pixels of what is drawn at once."""
@@ -121,6 +121,12 @@ class PolygonLabels:
         drawn = np.block([[self._block(top, left, lists) for left in lefts] for top in tops])
         return drawn[window.top - tops[0] : bottom - tops[0], window.left - lefts[0] : right - lefts[0]].copy()
 
+    def touches(self, window: Window, margin: int, height: int, width: int) -> bool:
+        """Return whether a window of a scene, grown by a margin, has a pixel that is not of class 0."""
+        side = (window.height + 2 * margin, window.width + 2 * margin)
+        inside, _, _ = clip_window(Window(window.top - margin, window.left - margin, *side), height, width)
+        return bool(self.read(inside).any())
+
     def _block(self, top: int, left: int, lists: dict[int, dict[str, Any]]) -> Int16[np.ndarray, "b b"]:
         shapely = optional_module("shapely")
         out = np.full((BLOCK, BLOCK), self.background, np.int16)
@@ -129,6 +135,23 @@ class PolygonLabels:
             shapes = [(lists[i], self.values[i]) for i in near]
             rasterize(shapes, out=out, transform=Affine.translation(left, top))
         return out
+
+
+def area_of_interest(path: str | Path, info: RasterInfo) -> PolygonLabels:
+    """Return 1 where the polygons of a file cover a scene, and 0 elsewhere.
+
+    Raises:
+        DataError: no such file, not a file of polygons, or none of them touches the scene.
+        MissingExtraError: the extra ``geo`` is not installed.
+    """
+    if not Path(path).exists():
+        raise DataError(f"There is no file {path}, which should hold the area of interest.")
+    polygons = read_polygons(path)
+    inside = np.ones(len(polygons.geometries), np.int16)
+    area = labels_for_scene(polygons, info, inside, background=0, boundary=None, boundary_width=0.0)
+    if len(area.shapes) == 0:
+        raise DataError(f"No polygon of {path} touches {info.path}. Give the area of interest of this scene.")
+    return area
 
 
 def labels_for_scene(

@@ -16,7 +16,8 @@ from rasterio.features import rasterize, shapes
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.files import ensure_folder, replacing
 from pixelwise.geo.label_map import CLASSES_TAG, CONFIDENCE_NODATA, confidence_path
-from pixelwise.geo.raster import RasterInfo, RasterReader, Window, describe, read_tags
+from pixelwise.geo.map_file import read_tags
+from pixelwise.geo.raster import RasterInfo, RasterReader, Window, describe
 from pixelwise.geo.vector import areal_parts, check_on_earth, optional_module, pixels_to_metres, placed, transformed
 
 DRIVERS = {".gpkg": "GPKG", ".geojson": "GeoJSON", ".json": "GeoJSON", ".fgb": "FlatGeobuf", ".shp": "ESRI Shapefile"}

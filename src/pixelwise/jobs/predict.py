@@ -1,40 +1,26 @@
 """Prediction: a photo to a `Segmentation`, a scene of any size to a GeoTIFF."""
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import rasterio
 import torch
-from jaxtyping import Bool, Shaped
 from PIL import Image
 
 from pixelwise import __version__
-from pixelwise.errors import ConfigError, DataError
-from pixelwise.geo.label_map import LabelMapWriter, label_nodata, to_picture
-from pixelwise.geo.raster import RasterReader, Window, describe, holds_data
+from pixelwise.errors import ConfigError
+from pixelwise.geo.label_map import label_nodata, to_picture
+from pixelwise.geo.raster import RasterReader, Window
+from pixelwise.jobs import scenes
+from pixelwise.jobs.images import ArrayReader, open_array, open_file
 from pixelwise.jobs.model_folder import ModelCard, load_model
-from pixelwise.jobs.segmentation import Segmentation, info_of_array
+from pixelwise.jobs.segmentation import Segmentation
 from pixelwise.jobs.tiling import predict_strips
 from pixelwise.labels import Classes
 from pixelwise.models import Segmenter, fuse
 
 Picture = str | Path | Image.Image | np.ndarray
-
-
-@dataclass(frozen=True)
-class SceneMap:
-    """A map that was written."""
-
-    path: Path
-    height: int
-    width: int
-    seconds: float
-    shares: dict[str, float]
-    """Class -> share of the pixels with data."""
 
 
 class Predictor:
@@ -52,12 +38,11 @@ class Predictor:
 
     @property
     def tags(self) -> dict[str, str]:
-        """Provenance, for the files that are written."""
+        """Provenance, for the files that are written; without a date, so that the same work gives the same bytes."""
         return {
             "PIXELWISE_VERSION": __version__,
             "PIXELWISE_MODEL": self.model_hash,
             "PIXELWISE_NETWORK": self.card.architecture.name,
-            "PIXELWISE_DATE": datetime.now(UTC).isoformat(timespec="seconds"),
         }
 
     def segment(
@@ -81,8 +66,8 @@ class Predictor:
             DataError: a file that cannot be read, or other bands or units than the model's.
             ConfigError: a tile or a scale that cannot be.
         """
-        reader = _open(image, self.card)
-        tile, overlap = _grid(self.card, tile, overlap, scales)
+        reader = self.open(image)
+        tile, overlap = self.grid(tile, overlap, scales)
         valid, labels, confidence = [], [], []
         for strip in predict_strips(
             self.model, reader, self.card, tile=tile, overlap=overlap, flips=flips, scales=scales, confidence=True
@@ -103,153 +88,39 @@ class Predictor:
             classes=self.classes,
             picture=to_picture(values, valid),
             info=info if isinstance(reader, RasterReader) else None,
-            tags=self.tags,
+            tags={**self.tags, "PIXELWISE_DATE": datetime.now(UTC).isoformat(timespec="seconds")},
         )
 
-    def map_scene(
-        self,
-        scene: str | Path,
-        output: str | Path,
-        *,
-        tile: int | None = None,
-        overlap: int | None = None,
-        confidence: bool = False,
-        flips: bool = False,
-        scales: Sequence[float] = (1.0,),
-        advance: Callable[[float], None] | None = None,
-    ) -> SceneMap:
-        """Map a scene of any size to a GeoTIFF; memory does not grow with its height.
+    map_scene = scenes.map_scene
+    forecast = scenes.forecast_scene
 
-        The map has the scene's coordinate system and transform, nodata where the scene has none, the classes' names
-        and colours, and provenance in its tags.
-
-        Args:
-            tile, overlap: in multiples of 32 pixels; None: as in training's evaluation.
-            confidence: write NAME.confidence.tif beside the map.
-            flips, scales: as in `segment`.
-            advance: called with the share that is done, 0 to 1.
+    def open(self, image: Picture) -> RasterReader | ArrayReader:
+        """Open an image for reading.
 
         Raises:
-            DataError: a scene that cannot be read, or other bands or units than the model's.
-            ConfigError: an output that cannot be written, or a tile or a scale that cannot be.
+            DataError: it cannot be read, or has other bands or units than the model's.
         """
-        started = time.monotonic()
-        reader = _open(scene, self.card)
-        tile, overlap = _grid(self.card, tile, overlap, scales)
-        counts = np.zeros(len(self.classes), np.int64)
-        tags = {
-            **self.tags,
-            "PIXELWISE_SCENE": str(Path(scene).resolve()),
-            "PIXELWISE_TILE": str(tile),
-            "PIXELWISE_OVERLAP": str(overlap),
-        }
-        writer = LabelMapWriter(output, reader.info, self.classes, tags=tags, confidence=confidence)
-        with rasterio.Env(GDAL_CACHEMAX=_cache_bytes(reader, tile)), writer:
-            # A truncated file lacks its end; better to know now than after hours.
-            reader.read(Window(reader.info.height - 1, 0, 1, reader.info.width))
-            for strip in predict_strips(
-                self.model,
-                reader,
-                self.card,
-                tile=tile,
-                overlap=overlap,
-                flips=flips,
-                scales=scales,
-                confidence=confidence,
-                advance=advance,
-            ):
-                writer.write(strip.top, strip.labels, strip.confidence, strip.valid)
-                counts += np.bincount(strip.labels[strip.valid], minlength=len(counts))
-        total = max(1, int(counts.sum()))
-        shares = {name: int(count) / total for name, count in zip(self.classes.names, counts, strict=True)}
-        return SceneMap(Path(output), reader.info.height, reader.info.width, time.monotonic() - started, shares)
+        card = self.card
+        return open_file(Path(image), card) if isinstance(image, str | Path) else open_array(image, card)
 
+    def grid(self, tile: int | None, overlap: int | None, scales: Sequence[float]) -> tuple[int, int]:
+        """Return a tile and an overlap that can be; None: as in training's evaluation.
 
-class ArrayReader:
-    """An array that is read like a raster."""
-
-    def __init__(self, values: Shaped[np.ndarray, "C H W"], valid: Bool[np.ndarray, "H W"]) -> None:
-        self.values = values
-        self.valid = valid
-        self.info = info_of_array(values, Path("image"))
-
-    def read(self, window: Window) -> tuple[Shaped[np.ndarray, "C h w"], Bool[np.ndarray, "h w"]]:
-        """Return a window's values, and which pixels hold data."""
-        rows = slice(window.top, window.top + window.height)
-        columns = slice(window.left, window.left + window.width)
-        return self.values[:, rows, columns], self.valid[rows, columns]
-
-
-def _open(image: Picture, card: ModelCard) -> RasterReader | ArrayReader:
-    return _open_file(Path(image), card) if isinstance(image, str | Path) else _open_array(image, card)
-
-
-def _open_file(path: Path, card: ModelCard) -> RasterReader:
-    info, wanted = describe(path), len(card.bands)
-    first = card.bands == tuple(range(1, wanted + 1))
-    counts = {wanted if card.file_bands is None else card.file_bands, *([wanted] if first else [])}
-    if len(info.colour_bands) not in counts or not set(card.bands) <= set(info.colour_bands):
-        numbers = ", ".join(map(str, card.bands))
-        source = f"band {numbers}" if wanted == 1 else f"bands {numbers}"
-        raise DataError(
-            f"{path} has {_count(len(info.colour_bands))} besides alpha, but the model takes {wanted} ({source} of its "
-            f"training images, which had {card.file_bands or wanted}). Give an image with the same bands in the same "
-            "order."
-        )
-    if _units(info.dtype) != _units(card.dtype):
-        raise DataError(
-            f"{path} holds {info.dtype} values, but the model was trained on {card.dtype}. Their units differ; convert "
-            f"the image to {card.dtype} in the units of the training images."
-        )
-    return RasterReader(path, bands=card.bands, nodata=card.nodata)
-
-
-def _count(bands: int) -> str:
-    return f"{bands} band" if bands == 1 else f"{bands} bands"
-
-
-def _units(dtype: str) -> str:
-    # 8-bit values, wider integers and floats come from different scales; int16 and uint16 need not.
-    kind = np.dtype(dtype)
-    return "float" if kind.kind == "f" else "8 bit" if kind.itemsize == 1 else "integer"
-
-
-def _open_array(image: Image.Image | np.ndarray, card: ModelCard) -> ArrayReader:
-    wanted = len(card.bands)
-    values = np.asarray(image)
-    shape = list(values.shape)
-    values = values[..., None] if values.ndim == 2 else values
-    alpha = isinstance(image, Image.Image) and image.mode in ("RGBA", "LA")
-    if values.ndim != 3 or values.shape[-1] != wanted + alpha or 0 in values.shape or values.dtype.kind not in "buif":
-        raise DataError(
-            f"The image is {values.dtype} of the shape {shape}, but the model takes numbers of the shape [height, "
-            f"width, {wanted}]{' or [height, width]' if wanted == 1 else ''}. Give the same bands in the same order as "
-            "in training."
-        )
-    bands = np.moveaxis(values[..., :wanted], -1, 0)
-    valid = holds_data(bands, card.nodata)
-    return ArrayReader(bands, valid & (values[..., wanted] != 0) if alpha else valid)
-
-
-def _cache_bytes(reader: RasterReader | ArrayReader, tile: int) -> int:
-    # GDAL would fill a twentieth of the memory. Two rows of tiles are enough to read no block twice, and to write none.
-    pixel = len(reader.info.colour_bands) * np.dtype(reader.info.dtype).itemsize + 3
-    return max(64 << 20, 2 * tile * reader.info.width * pixel)
-
-
-def _grid(card: ModelCard, tile: int | None, overlap: int | None, scales: Sequence[float]) -> tuple[int, int]:
-    tile = card.tile if tile is None else tile
-    overlap = min(card.overlap, tile // 64 * 32) if overlap is None else overlap
-    if tile < 64 or tile % 32 or overlap % 32 or not 0 <= overlap <= tile // 2:
-        raise ConfigError(
-            f"A tile of {tile} pixels with an overlap of {overlap} cannot be: both are multiples of 32, the tile is at "
-            "least 64, the overlap at most half of it."
-        )
-    if not scales or min(scales) <= 0:
-        raise ConfigError(
-            f"The scales {list(scales)} cannot be: give one or more numbers above 0; 1 is the image's size."
-        )
-    return tile, overlap
+        Raises:
+            ConfigError: they cannot be, or a scale cannot.
+        """
+        tile = self.card.tile if tile is None else tile
+        overlap = min(self.card.overlap, tile // 64 * 32) if overlap is None else overlap
+        if tile < 64 or tile % 32 or overlap % 32 or not 0 <= overlap <= tile // 2:
+            raise ConfigError(
+                f"A tile of {tile} pixels with an overlap of {overlap} cannot be: both are multiples of 32, the "
+                "tile is at least 64, the overlap at most half of it."
+            )
+        if not scales or min(scales) <= 0:
+            raise ConfigError(
+                f"The scales {list(scales)} cannot be: give one or more numbers above 0; 1 is the image's size."
+            )
+        return tile, overlap
 
 
 def load(folder: str | Path, *, device: str = "auto") -> Predictor:

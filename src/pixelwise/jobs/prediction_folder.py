@@ -17,9 +17,14 @@ def predict_folder(
     *,
     tile: int | None = None,
     overlap: int | None = None,
-    confidence: bool = False,
+    batch: int | None = None,
     flips: bool = False,
     scales: Sequence[float] = (1.0,),
+    confidence: bool = False,
+    probabilities: bool = False,
+    cog: bool = False,
+    area: str | Path | None = None,
+    on: str | None = None,
     report: Callable[[str], None] | None = None,
 ) -> list[Path]:
     """Predict one image or all in a folder: a GeoTIFF for each scene, a palette PNG and an overlay for each photo.
@@ -29,7 +34,7 @@ def predict_folder(
     Args:
         images: a folder, or one file.
         output: a folder; what it holds is not taken for images.
-        confidence: write the confidence of scenes too.
+        confidence, probabilities, cog, area, batch, on: for scenes, as `Predictor.map_scene` takes them.
         report: called with a sentence after each file.
 
     Returns:
@@ -45,10 +50,22 @@ def predict_folder(
         try:
             if describe(path).crs is not None:
                 target = target.with_name(f"{target.name}.tif")
-                predictor.map_scene(
-                    path, target, tile=tile, overlap=overlap, confidence=confidence, flips=flips, scales=scales
+                made = predictor.map_scene(
+                    path,
+                    target,
+                    tile=tile,
+                    overlap=overlap,
+                    batch=batch,
+                    flips=flips,
+                    scales=scales,
+                    confidence=confidence,
+                    probabilities=probabilities,
+                    cog=cog,
+                    area=area,
+                    on=on,
+                    say=report,
                 )
-                written.append(target)
+                written += made.files
             else:
                 result = predictor.segment(path, tile=tile, overlap=overlap, flips=flips, scales=scales)
                 labels, picture = target.with_name(f"{target.name}.png"), target.with_name(f"{target.name}.overlay.jpg")

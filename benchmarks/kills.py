@@ -1,0 +1,130 @@
+"""A map that is killed fifty times: is it the one that was never disturbed, and was anything finished made twice?
+
+A process maps a scene with SegFormer-B0 (random weights) and is killed by SIGKILL at random moments, again and again,
+each time with the same command. The test in `tests/jobs/test_resuming.py` does the same with a few kills.
+
+    python benchmarks/kills.py --kills 50
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import rasterio
+
+PRODUCTS = ("map.tif", "map.confidence.tif", "map.probabilities.tif", "map.qml")
+
+
+def prepare(folder: Path, side: int) -> None:
+    """Write a model folder and a scene."""
+    import torch
+
+    import pixelwise as pw
+    from pixelwise.jobs.model_folder import ModelCard, save_model
+    from pixelwise.labels import make_classes
+
+    torch.manual_seed(0)
+    model = pw.create("segformer-b0", classes=5, bands=3)
+    classes = make_classes([f"class {i}" for i in range(5)])
+    card = ModelCard(model.architecture, classes, (1, 2, 3), "uint8", (128.0,) * 3, (70.0,) * 3, tile=128, overlap=32)
+    save_model(folder / "model", model, card)
+    values = np.random.default_rng(0).integers(0, 256, (3, side, side), np.uint8)
+    with rasterio.open(
+        folder / "scene.tif", "w", driver="GTiff", height=side, width=side, count=3, dtype="uint8", tiled=True
+    ) as file:
+        file.write(values)
+
+
+def map_here(folder: Path, out: str) -> None:
+    """Make the map, and log each row of tiles that is summed."""
+    import pixelwise as pw
+    from pixelwise.jobs.tiling import Tiling
+
+    summed = Tiling._sum_of
+
+    def logged(self: Tiling, row: int, *rest: object) -> object:
+        made = summed(self, row, *rest)
+        with (folder / f"{out}.log").open("a") as file:
+            file.write(f"{row}\n")
+        return made
+
+    Tiling._sum_of = logged
+    pw.load(folder / "model", device="cpu").map_scene(
+        folder / "scene.tif", folder / out / "map.tif", confidence=True, probabilities=True
+    )
+
+
+def finished(folder: Path) -> set[str]:
+    return {path.name for path in (folder / "killed/.map.tif.parts").glob("strip-*")}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--side", type=int, default=2048, help="of the scene, in pixels")
+    parser.add_argument("--json", type=Path, help="where the result goes")
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--out", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.folder:
+        map_here(options.folder, options.out)
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        prepare(folder, options.side)
+        command = [sys.executable, __file__, "--folder", str(folder), "--out"]
+        started = time.monotonic()
+        subprocess.run([*command, "whole"], check=True)
+        undisturbed = time.monotonic() - started
+        moments, kills, begun, lost = random.Random(0), 0, 0, 0
+        while True:
+            before, log = finished(folder), folder / "killed.log"
+            process = subprocess.Popen([*command, "killed"])
+            begun += 1
+            if kills < options.kills:
+                # Half of them come shortly after a row was summed, while its strip is made; the others whenever.
+                size = log.stat().st_size if log.exists() else 0
+                after_a_row = moments.random() < 0.5
+                until = time.monotonic() + moments.uniform(1, 4)
+                while process.poll() is None and (after_a_row or time.monotonic() < until):
+                    if after_a_row and log.exists() and log.stat().st_size > size:
+                        break
+                    time.sleep(0.01)
+                time.sleep(moments.uniform(0, 0.2) * after_a_row)
+                process.send_signal(signal.SIGKILL)
+            if process.wait() == 0:
+                break
+            kills += 1
+            after = finished(folder)
+            lost += len(before - after)
+            print(f"kill {kills}: {len(after)} strips are finished", flush=True)
+        rows = [int(line) for line in (folder / "killed.log").read_text().split()]
+        same = all(
+            (folder / "whole" / each).read_bytes() == (folder / "killed" / each).read_bytes() for each in PRODUCTS
+        )
+        strips = len(set(rows))
+        result = {
+            "kills": kills,
+            "strips": strips,
+            "same bytes": same,
+            "finished strips lost": lost,
+            "rows summed again, since a kill came before their strips were finished": len(rows) - strips,
+            "undisturbed seconds": round(undisturbed, 1),
+        }
+        print(json.dumps(result, indent=1))
+        if options.json:
+            options.json.write_text(json.dumps(result, indent=1) + "\n")
+        if not same or lost:
+            os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""What a machine can do: tiles and batches that fit its memory, and how long a scene will take."""
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pixelwise.geo.map_file import WRITTEN_PER_SECOND
+from pixelwise.geo.raster import RasterInfo
+from pixelwise.geo.tiles import StripPlan, plan_strips
+from pixelwise.jobs.tiling import AHEAD, Tiling, averaged_logits
+from pixelwise.models.upsampling import argmax_upsampled
+
+BATCH = 16
+"""Largest batch that is chosen without being asked for."""
+SHARE = 0.8
+"""Of the memory there is, at most this is planned for."""
+WASTE = 1.3
+"""What rows of tiles take in practice, over what they hold: buffers of operations, holes between blocks of memory."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What mapping a scene will take, at most: tiles without data cost nothing, but are known only when read."""
+
+    tile: int
+    overlap: int
+    batch: int
+    tiles: int
+    strips: int
+    seconds: float
+    memory_bytes: int
+    """Of the process, at its peak."""
+    output_bytes: int
+    """Of the files before compression, smaller copies for viewers included."""
+    journal_bytes: int
+    """On disk while the work goes on."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.tiles:,} tiles of {self.tile} pixels (overlap {self.overlap}, {self.batch} at once) in "
+            f"{self.strips:,} strips: at most {_duration(self.seconds)}, {_size(self.memory_bytes)} of memory, "
+            f"{_size(self.journal_bytes)} of disk on the way, {_size(self.output_bytes)} of output before compression."
+        )
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else _hours(seconds)
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.0f} MB" if count < 1e9 else f"{count / 1e9:,.1f} GB"
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Return the bytes that a device, or this process on its machine, may still take; None where nobody says."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    rooms = []
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        rooms += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
+        group = Path("/sys/fs/cgroup")
+        limit = (group / "memory.max").read_text().strip()
+        if limit != "max":
+            rooms.append(int(limit) - int((group / "memory.current").read_text()))
+    except (OSError, ValueError):
+        # Not Linux, or no limit by a container.
+        pass
+    if not rooms and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        rooms.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min(rooms) if rooms else None
+
+
+def row_bytes(plan: StripPlan, classes: int, *, cells: bool = False) -> int:
+    """Return the memory that rows of tiles and strips take, the network and the raster's reader aside.
+
+    Per row of tiles: 4 (classes + 1) bytes for each cell of stride x stride pixels, and 1 for each pixel. There is one
+    row in the making, what overlaps it of up to two above, once more as it is written; and two finished strips, one in
+    the making and one being written.
+    """
+    tall = plan.rows[0][0].height
+    shared = min(tall, plan.overlap + 2 * plan.stride)
+    cell_rows = (tall + 3 * shared) // plan.stride
+    strip = min(plan.height, tall)
+    pixels = plan.width * (tall + 3 * shared + 2 * strip * 8)
+    kept = 8 * classes * strip // plan.stride * plan.cell_width if cells else 0
+    return 4 * (classes + 1) * cell_rows * plan.cell_width + pixels + kept
+
+
+def fitting_tile(
+    info: RasterInfo, tile: int, overlap: int, stride: int, classes: int, *, room: int | None
+) -> tuple[int, int]:
+    """Return a tile and its overlap, halved until a row of tiles fits the memory; 128 pixels are the least.
+
+    Args:
+        room: bytes; None: unknown, so nothing is halved.
+    """
+    while room is not None and tile >= 256:
+        if row_bytes(plan_strips(info.height, info.width, tile, overlap, stride), classes) <= SHARE * room:
+            break
+        tile, overlap = tile // 64 * 32, overlap // 64 * 32
+    return tile, overlap
+
+
+def exact_batch(tiling: Tiling, most: int) -> int:
+    """Return how many tiles may go through the network together: the largest batch that changes no byte.
+
+    Libraries choose their algorithms by shape, so that a tile may come out with other last digits in a batch than
+    alone. Random tiles are tried both ways; from the largest size down, by halves, the first is taken whose answers are
+    the same to the byte and that fits the memory. 1 always does.
+    """
+    window = tiling.plan.rows[0][0]
+    while most > 1:
+        shape = (most, len(tiling.card.bands), window.height, window.width)
+        images = np.random.default_rng(0).standard_normal(shape, np.float32)
+        try:
+            together = _logits(tiling, images)
+            if all(torch.equal(_logits(tiling, images[i : i + 1])[0], together[i]) for i in range(most)):
+                return most
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+        most //= 2
+    return 1
+
+
+def _logits(tiling: Tiling, images: np.ndarray) -> torch.Tensor:
+    return averaged_logits(
+        tiling.model, images, stride=tiling.plan.stride, flips=tiling.flips, scales=tiling.scales
+    ).cpu()
+
+
+def with_batch(tiling: Tiling, batch: int | None) -> Tiling:
+    """Return a tiling with the batch that was asked for, or one that suits the device, if it changes no byte.
+
+    A processor is as quick with single tiles, since a tile occupies all of its cores.
+    """
+    if batch is None:
+        batch = BATCH if next(tiling.model.parameters()).device.type == "cuda" else 1
+    tiles = max(len(row) for row in tiling.plan.rows)
+    return replace(tiling, batch=exact_batch(tiling, min(batch, tiles)))
+
+
+def forecast(tiling: Tiling, *, confidence: bool, probabilities: bool, cache: int) -> Forecast:
+    """Try one tile, and tell what the scene will take.
+
+    Args:
+        cache: bytes that GDAL may keep.
+    """
+    plan, info, classes = tiling.plan, tiling.reader.info, len(tiling.card.classes)
+    tiles = sum(len(tiling.wanted(row)) for row in range(len(plan)))
+    middle = plan.rows[len(plan) // 2]
+    window = middle[len(middle) // 2]
+    started = time.monotonic()
+    tiling.read(window)
+    reading = time.monotonic() - started
+    images = np.zeros((tiling.batch, len(tiling.card.bands), window.height, window.width), np.float32)
+    # The first time memory is asked for and kernels are chosen.
+    _logits(tiling, images)
+    started = time.monotonic()
+    logits = _logits(tiling, images)
+    decoding = (time.monotonic() - started) / tiling.batch
+    started = time.monotonic()
+    argmax_upsampled(logits[:1], (window.height, window.width), confidence=confidence)
+    step = (plan.tile - plan.overlap) / plan.tile
+    deciding = (time.monotonic() - started) * step**2
+    pixels = info.height * info.width
+    bands = [1 if classes <= 255 else 2, *([1] if confidence else []), *([classes] if probabilities else [])]
+    cells = 4 * classes * plan.cell_height * plan.cell_width if probabilities else 0
+    carry = 4 * classes * (plan.overlap // plan.stride + 2) * plan.cell_width
+    image = 4 * len(tiling.card.bands) * window.height * window.width
+    output = sum(bands) * pixels * 4 // 3
+    memory = peak_memory() + int(WASTE * row_bytes(plan, classes, cells=probabilities))
+    return Forecast(
+        tile=plan.tile,
+        overlap=plan.overlap,
+        batch=tiling.batch,
+        tiles=tiles,
+        strips=len(plan),
+        seconds=tiles * max(decoding + deciding, reading / 2) + sum(bands) * pixels / WRITTEN_PER_SECOND,
+        memory_bytes=memory + 2 * max(AHEAD, 2 * tiling.batch) * image + min(cache, _raw_bytes(info) + output),
+        output_bytes=output,
+        journal_bytes=pixels * sum(bands[: 1 + confidence]) + cells + 2 * carry,
+    )
+
+
+def _raw_bytes(info: RasterInfo) -> int:
+    return info.height * info.width * info.count * np.dtype(info.dtype).itemsize
+
+
+def peak_memory() -> int:
+    """Return the largest memory this process has had so far, in bytes; 0 where the system does not say."""
+    try:
+        lines: Sequence[str] = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
