@@ -40,5 +40,5 @@ def test_the_fused_network_meets_the_recorded_logits(name, record_property):
     assert decoded.aux == {}
     output = next(name for name in spec["outputs"] if name.startswith("w3/eval/sq/logits"))
     error = golden.compare(spec, output, decoded.logits.detach().numpy())
-    record_property(f"{name} fused", error)
+    record_property(f"{name} fused", float(error))
     assert error <= 5e-6

@@ -45,5 +45,5 @@ def test_the_fused_network_meets_the_recorded_logits_with_the_recorded_parameter
     found = outputs(pw.fuse(model), torch.from_numpy(golden.inputs(spec, "ns")), "eval")
     logits = next(key for key in spec["outputs"] if key.startswith("w1/eval/ns/logits") or key == "w1/eval/ns/out")
     error = golden.compare(spec, logits, found[logits.rpartition("/")[2]].detach().numpy())
-    record_property(f"{name} fused", error)
+    record_property(f"{name} fused", float(error))
     assert error <= 5e-6

@@ -43,7 +43,7 @@ def test_the_fused_network_meets_the_recorded_logits_without_auxiliary_heads(nam
         fused = pw.fuse(model)
         image = torch.from_numpy(golden.inputs(spec, "sq"))
         error = golden.compare(spec, f"{rule}/eval/sq/logits", fused(image).numpy())
-        record_property(f"{name} fused", error)
+        record_property(f"{name} fused", float(error))
         assert error <= 5e-6
         assert fused.decode(image).aux == {}
         assert not any(".auxiliary." in key for key in fused.state_dict())

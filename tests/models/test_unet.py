@@ -72,7 +72,7 @@ def test_the_fused_network_meets_the_plain_one_with_the_recorded_parameters(name
         plain, fused = model.decode(image).logits, pw.fuse(model).decode(image)
     assert fused.aux == {}
     error = (plain - fused.logits).abs().max() / plain.abs().max().clamp(min=1e-12)
-    record_property(f"{name} fused", error)
+    record_property(f"{name} fused", float(error))
     assert error <= 5e-6
 
 
