@@ -163,12 +163,16 @@ def test_every_format_holds_every_parcel(tmp_path, suffix):
     assert set(columns["class"]) == set(CLASSES.names)
 
 
-def test_parcels_below_the_smallest_area_are_left_out_and_counted(tmp_path):
+def test_parcels_below_the_smallest_area_become_part_of_their_neighbour_or_are_left_out(tmp_path):
     labels = np.zeros((9, 9), int)
     labels[1, 1] = labels[4:6, 4] = 1
-    summary = polygonize(write(tmp_path, labels), tmp_path / "p.gpkg", minimum_area=8)
+    path = write(tmp_path, labels)
+    summary = polygonize(path, tmp_path / "p.gpkg", minimum_area=8)
     assert (summary.parcels, summary.removed) == (2, 1)
-    assert summary.areas["forest"] == 8
+    assert summary.areas == {"water": 79 * 4, "forest": 8, "road": 0}
+    summary = polygonize(path, tmp_path / "p.gpkg", minimum_area=8, merge=False)
+    assert (summary.parcels, summary.removed) == (2, 1)
+    assert summary.areas == {"water": 78 * 4, "forest": 8, "road": 0}
 
 
 def test_nodata_in_the_confidence_is_not_in_any_mean(tmp_path):
@@ -188,7 +192,7 @@ def test_a_map_without_data_gives_an_empty_file(tmp_path):
 
 def test_an_unknown_suffix_or_class_is_an_error_that_lists_the_known_ones(tmp_path):
     path = write(tmp_path, np.zeros((4, 4), int))
-    with pytest.raises(ConfigError, match=r"\.gpkg, \.geojson"):
+    with pytest.raises(ConfigError, match=r"\.gpkg, \.parquet, \.geojson"):
         polygonize(path, tmp_path / "p.kml")
     with pytest.raises(ConfigError, match="no class 'lake'; it has water, forest, road"):
         polygonize(path, tmp_path / "p.gpkg", classes=["lake"])
@@ -269,7 +273,7 @@ def test_an_older_output_is_replaced_as_a_whole_and_an_empty_one_can_be_written(
     names = sorted(each.name for each in tmp_path.iterdir())
     (tmp_path / "p.qix").write_bytes(b"an older index")
     for smallest, count in ((5.0, None), (1e9, 0)):
-        made = polygonize(path, tmp_path / f"p.{suffix}", minimum_area=smallest)
+        made = polygonize(path, tmp_path / f"p.{suffix}", minimum_area=smallest, merge=False)
         shapes = parcels(tmp_path / f"p.{suffix}")[0]
         assert (0 if shapes is None else len(shapes)) == made.parcels
         assert count is None or made.parcels == count

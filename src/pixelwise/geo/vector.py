@@ -219,9 +219,15 @@ def _in_pixels(polygons: Polygons, info: RasterInfo, reach: float) -> tuple[Int[
 
 
 def placed(transform: Affine, xy: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, "n 2"]:
-    """Return where a transform puts points, such as pixel corners (column, row) on the ground."""
-    matrix = np.array(transform[:6]).reshape(2, 3)
-    return xy @ matrix[:, :2].T + matrix[:, 2]
+    """Return where a transform puts points, such as pixel corners (column, row) on the ground.
+
+    Equal points come to equal places, to the last bit, so that polygons that meet still do.
+    """
+    # A matrix product may round the last rows of an array otherwise than the rest.
+    x, y = xy[:, 0], xy[:, 1]
+    return np.stack(
+        [transform.a * x + transform.b * y + transform.c, transform.d * x + transform.e * y + transform.f], 1
+    )
 
 
 def transformed(source: CRS, target: CRS, xy: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, "n 2"]:
