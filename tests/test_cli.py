@@ -95,7 +95,18 @@ def assert_user_error(result: tuple[int, str, str], *parts: str) -> None:
 
 
 def test_the_commands_of_the_readme_exist():
-    assert set(NAMES) == {"analyze", "demo", "check", "train", "evaluate", "predict", "polygonize", "models", "report"}
+    assert set(NAMES) == {
+        "analyze",
+        "demo",
+        "check",
+        "train",
+        "evaluate",
+        "predict",
+        "polygonize",
+        "score-parcels",
+        "models",
+        "report",
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)

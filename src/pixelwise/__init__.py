@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pixelwise.config import Config, load_config
     from pixelwise.errors import ConfigError, DataError, MissingExtraError, PixelwiseError, WeightsError
     from pixelwise.jobs.evaluate import evaluate
+    from pixelwise.jobs.parcel_scores import score_parcels
     from pixelwise.jobs.polygonize import polygonize
     from pixelwise.jobs.predict import load
     from pixelwise.jobs.train import train
@@ -37,6 +38,7 @@ __all__ = [
     "load_weights",
     "polygonize",
     "prune",
+    "score_parcels",
     "train",
 ]
 
@@ -57,6 +59,7 @@ _HOMES = {
     "load_weights": "pixelwise.weights",
     "polygonize": "pixelwise.jobs.polygonize",
     "prune": "pixelwise.models.unetpp",
+    "score_parcels": "pixelwise.jobs.parcel_scores",
     "train": "pixelwise.jobs.train",
 }
 

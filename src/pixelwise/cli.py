@@ -14,6 +14,7 @@ import click
 from pixelwise import __version__
 from pixelwise.errors import PixelwiseError
 from pixelwise.network_commands import analyze, models
+from pixelwise.parcel_commands import polygonize, score_parcels
 
 if TYPE_CHECKING:
     from pixelwise.metrics import Scores
@@ -303,31 +304,6 @@ def predict(
 
 
 @commands.command()
-@click.argument("label_map", metavar="MAP", type=FILE)
-@click.argument("output", type=FILE)
-@click.option(
-    "--minimum-area", type=float, default=0.0, show_default=True, help="Drop what is smaller, in square metres."
-)
-@click.option("--class", "classes", multiple=True, help="Draw this class; give it several times.  [default: all]")
-def polygonize(label_map: Path, output: Path, minimum_area: float, classes: tuple[str, ...]) -> None:
-    """Turn a map into polygons with class, area and confidence.
-
-    OUTPUT ends in .gpkg, .geojson, .fgb or .shp.
-
-    \b
-    Example:
-      pixelwise polygonize map.tif parcels.gpkg --class field --minimum-area 500
-    """
-    with _interruptible("Nothing was written."):
-        from pixelwise.jobs.polygonize import polygonize
-
-        made = polygonize(label_map, output, minimum_area=minimum_area, classes=list(classes) or None)
-        click.echo(f"{made.path}: {made.parcels:,} parcels, {made.removed:,} smaller ones left out.")
-        for name, area in made.areas.items():
-            click.echo(f"  {name:20}{area / 1e4:>14,.2f} ha")
-
-
-@commands.command()
 @click.argument("run", type=FILE)
 def report(run: Path) -> None:
     """Write the page report.html of a run again.
@@ -345,3 +321,5 @@ def report(run: Path) -> None:
 
 commands.add_command(models)
 commands.add_command(analyze)
+commands.add_command(polygonize)
+commands.add_command(score_parcels)

@@ -53,6 +53,7 @@ def polygonize(
     merge: bool = True,
     simplify: float = 0.0,
     instances: tuple[str, str] | None = None,
+    core: float = 8.0,
     classes: Sequence[str] | None = None,
 ) -> ParcelSummary:
     """Turn a label map of any size into parcels: one polygon for each connected piece of a class, holes kept.
@@ -76,6 +77,8 @@ def polygonize(
             edge towards nodata and the map's edge stay, so areas add up to the same sum.
         instances: the classes inside fields and along their boundaries. The boundaries become part of the fields on
             either side, and fields are parted where they only leak into each other (`pixelwise.geo.watershed`).
+        core: with ``instances``: the radius in pixels of the disc that has to fit into a field so that a leak into
+            another one parts them. Smaller: more and smaller fields; 0: only what the boundaries part.
         classes: names of the classes to keep; None: all.
 
     Raises:
@@ -84,14 +87,14 @@ def polygonize(
         MissingExtraError: the extra ``geo`` is not installed, or ``parquet`` for GeoParquet.
     """
     output = Path(output)
-    for name, value in (("minimum_area", minimum_area), ("simplify", simplify)):
+    for name, value in (("minimum_area", minimum_area), ("simplify", simplify), ("core", core)):
         if not 0 <= value < math.inf:
             raise ConfigError(f"{name} = {value} is no size. Give 0 or more.")
     check_vector_output(output)
     ensure_folder(output.parent)
     source = LabelSource(Path(label_map))
     with TemporaryDirectory(prefix=".parcels-", dir=output.parent) as folder:
-        regions, labels = _find_regions(source, instances, Path(folder))
+        regions, labels = _find_regions(source, instances, core, Path(folder))
         names = _class_names(source, labels)
         wanted = {i: name for i, name in names.items() if classes is None or name in classes}
         unknown = [name for name in classes or [] if name not in names.values()]
@@ -119,7 +122,7 @@ def polygonize(
 
 
 def _find_regions(
-    source: LabelSource, instances: tuple[str, str] | None, folder: Path
+    source: LabelSource, instances: tuple[str, str] | None, core: float, folder: Path
 ) -> tuple[Regions, Int[np.ndarray, " n"]]:
     """Return the regions of a map, and the label of each."""
     info = source.info
@@ -129,7 +132,7 @@ def _find_regions(
     interior, boundary = (_label_of(name, source) for name in instances)
     if interior == boundary:
         raise ConfigError(f"instances names {instances[0]!r} twice. Name the class inside fields, then their boundary.")
-    fields = watershed(source, interior, boundary, folder)
+    fields = watershed(source, interior, boundary, core, folder)
     regions = label_regions(fields.read, info.height, info.width, folder / "pieces")
     return regions, np.where(regions.keys >= NUMBERS, interior, regions.keys)
 
