@@ -75,7 +75,9 @@ def _vertices(number: Integer[np.ndarray, "n w"], top: int) -> Int[np.ndarray, "
             one, other = [i for i in range(4) if not mask >> i & 1]
             at = np.flatnonzero((bits == mask) & (around[one] != around[other]))
             out.append(_records(own, row + top, column, at, *straight))
-    return np.concatenate(out, axis=1)
+    found = np.concatenate(out, axis=1)
+    # In an order that does not tell where strips begin.
+    return found[:, np.lexsort((found[4], found[0], found[2], found[1]))]
 
 
 def _records(

@@ -102,8 +102,11 @@ def _flood(
     known, marker = np.unique(number[rim], return_inverse=True)
     markers = np.zeros(number.shape, np.int32)
     markers[rim] = marker + 1
-    # A rim is flooded before all else, so that it matters not how sure its own pixels are.
-    filled = segmentation.watershed(np.where(rim, -1, height).astype(np.int16), markers, mask=rim | empty)
+    # A rim is flooded before all else, row by row: among equals it would be the queue's state that decides, and with
+    # it the tile.
+    levels = height.astype(np.float64)
+    levels[rim] = np.arange(len(marker)) - len(marker)
+    filled = segmentation.watershed(levels, markers, mask=rim | empty)
     return np.where(empty, np.append(-1, known)[filled], number)
 
 
