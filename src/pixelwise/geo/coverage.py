@@ -17,9 +17,9 @@ def simplified(
     """Return a coverage with fewer vertices, and the tolerance that was used, in metres.
 
     Visvalingam and Whyatt's method (1993) on the whole coverage, as GEOS has it: of the vertices where only two
-    polygons meet, that with the smallest triangle goes first, while triangles are below ``tolerance`` squared. A
+    polygons meet, that with the smallest triangle goes first, while triangles are at most ``tolerance`` squared. A
     shared border stays shared. The outer edge of the coverage stays as it is, so the areas still add up to the same
-    sum; each vertex that goes changes the area of its two polygons by less than ``tolerance`` squared.
+    sum; each vertex that goes changes the area of its two polygons by ``tolerance`` squared at most.
 
     Args:
         polygons: a coverage whose vertices are whole numbers (pixel corners), which they stay.

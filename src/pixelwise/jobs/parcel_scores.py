@@ -214,13 +214,15 @@ def _layer(geometries: np.ndarray, values: list[str], crs: CRS, names: list[str]
 
 
 def _cells(area: Any, block: float) -> list[Any]:
-    """Return the parts of an area that lie in each block of a grid."""
-    shapely = optional_module("shapely")
-    left, bottom, right, top = (shapely.bounds(area) / block).tolist()
-    columns, rows = np.arange(np.floor(left), np.ceil(right)), np.arange(np.floor(bottom), np.ceil(top))
-    x, y = (each.ravel() * block for each in np.meshgrid(columns, rows))
-    cells = shapely.intersection(shapely.box(x, y, x + block, y + block), area)
-    return list(cells[shapely.area(cells) > 0])
+    """Return the parts of an area that lie in each block of a grid; scenes far apart have blocks of their own."""
+    shapely, found = optional_module("shapely"), []
+    for part in shapely.get_parts(area):
+        left, bottom, right, top = (shapely.bounds(part) / block).tolist()
+        columns, rows = np.arange(np.floor(left), np.ceil(right)), np.arange(np.floor(bottom), np.ceil(top))
+        x, y = (each.ravel() * block for each in np.meshgrid(columns, rows))
+        cells = shapely.intersection(shapely.box(x, y, x + block, y + block), part)
+        found += cells[shapely.area(cells) > 0].tolist()
+    return found
 
 
 def _near(shapes: np.ndarray, place: Any, reach: float) -> np.ndarray:

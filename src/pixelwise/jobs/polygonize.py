@@ -8,11 +8,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import rasterio
 from jaxtyping import Bool, Float64, Int
 
 from pixelwise.errors import ConfigError
 from pixelwise.files import ensure_folder
 from pixelwise.geo.coverage import densify, simplified
+from pixelwise.geo.label_map import BLOCK
 from pixelwise.geo.label_source import NUMBERS, LabelSource
 from pixelwise.geo.merging import merge_small
 from pixelwise.geo.outlines import outline
@@ -73,7 +75,7 @@ def polygonize(
             One without any neighbour, in the midst of nodata, is kept. Counted in pixels of the size that they have on
             the ground at the parcel's centre.
         merge: False: leave smaller parcels out instead, which leaves gaps.
-        simplify: in metres; vertices whose triangles are smaller than its square go, for both neighbours alike. The
+        simplify: in metres; vertices whose triangles are not above its square go, for both neighbours alike. The
             edge towards nodata and the map's edge stay, so areas add up to the same sum.
         instances: the classes inside fields and along their boundaries. The boundaries become part of the fields on
             either side, and fields are parted where they only leak into each other (`pixelwise.geo.watershed`).
@@ -93,7 +95,10 @@ def polygonize(
     check_vector_output(output)
     ensure_folder(output.parent)
     source = LabelSource(Path(label_map))
-    with TemporaryDirectory(prefix=".parcels-", dir=output.parent) as folder:
+    with (
+        TemporaryDirectory(prefix=".parcels-", dir=output.parent) as folder,
+        rasterio.Env(GDAL_CACHEMAX=_cache(source)),
+    ):
         regions, labels = _find_regions(source, instances, core, Path(folder))
         names = _class_names(source, labels)
         wanted = {i: name for i, name in names.items() if classes is None or name in classes}
@@ -119,6 +124,11 @@ def polygonize(
     areas = {name: math.fsum(columns["area_m2"][columns["class_id"] == i]) for i, name in wanted.items()}
     removed = small & (standing != np.arange(len(small))) & np.isin(labels, list(wanted))
     return ParcelSummary(output, int(chosen.sum()), int(removed.sum()), areas, used)
+
+
+def _cache(source: LabelSource) -> int:
+    # GDAL would fill a twentieth of the memory. Two rows of blocks of map and confidence: no block is read twice.
+    return max(64 << 20, 2 * BLOCK * source.info.width * (np.dtype(source.info.dtype).itemsize + 1))
 
 
 def _find_regions(
