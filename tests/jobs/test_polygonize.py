@@ -1,5 +1,6 @@
 import json
 import math
+import sys
 
 import numpy as np
 import pyarrow.parquet
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from rasterio.crs import CRS
 from rasterio.features import rasterize
 
-from pixelwise.errors import ConfigError, DataError
+from pixelwise.errors import ConfigError, DataError, MissingExtraError
 from pixelwise.geo import regions
 from pixelwise.geo.label_map import CONFIDENCE_NODATA, LabelMapWriter
 from pixelwise.geo.raster import RasterInfo
@@ -396,3 +397,10 @@ def test_wrong_numbers_and_classes_of_instances_are_errors_that_tell_the_mend(tm
         polygonize(path, tmp_path / "p.gpkg", instances=("road", "road"))
     assert not list(tmp_path.glob("p.*"))
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_geoparquet_without_pyarrow_is_an_error_before_any_work(tmp_path, monkeypatch):
+    path = write(tmp_path, np.zeros((4, 4), int))
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'pixelwise\[parquet\]'"):
+        polygonize(path, tmp_path / "p.parquet")

@@ -35,8 +35,8 @@ STRAIGHT = {3: (WEST, WEST), 12: (EAST, EAST), 5: (SOUTH, SOUTH), 10: (NORTH, NO
 def outline(read: Reader, height: int, width: int, count: int) -> np.ndarray:
     """Return the polygon of each region, in pixel coordinates (column, row), whole numbers all of them.
 
-    Outer rings run clockwise as seen on a map whose rows go south. Memory grows with the vertices (about 60 bytes
-    each while they are joined), not with the pixels.
+    Outer rings run clockwise as seen on a map whose rows go south. Memory grows with the vertices, not with the
+    pixels.
 
     Args:
         read: gives the numbers 0 to ``count - 1`` of a window, each a 4-connected region; negative ones are nowhere.

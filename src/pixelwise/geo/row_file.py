@@ -12,7 +12,7 @@ from pixelwise.geo.raster import Window
 class RowFile:
     """Numbers [H,W] on disk, written and read window by window.
 
-    The file is mapped only while a window is copied, so that what was touched does not stay in memory.
+    The file is mapped only while a window is read, so that what was touched does not stay in memory.
     """
 
     def __init__(self, path: Path, height: int, width: int, dtype: type[np.integer[Any]]) -> None:
@@ -23,14 +23,15 @@ class RowFile:
 
     def write(self, window: Window, values: Integer[np.ndarray, "h w"]) -> None:
         """Put numbers into a window inside the raster."""
-        mapped = np.memmap(self.path, self.dtype, "r+", shape=self.shape)
-        mapped[_slices(window)] = values
-        mapped.flush()
+        values = np.ascontiguousarray(values, self.dtype)
+        # Not through a mapping: on a full disk that would end the process without a word.
+        with self.path.open("r+b") as file:
+            for row, part in enumerate([values] if window.width == self.shape[1] else values):
+                file.seek(((window.top + row) * self.shape[1] + window.left) * values.itemsize)
+                file.write(part.data)
 
     def read(self, window: Window) -> Integer[np.ndarray, "h w"]:
         """Return the numbers of a window inside the raster."""
-        return np.array(np.memmap(self.path, self.dtype, "r", shape=self.shape)[_slices(window)])
-
-
-def _slices(window: Window) -> tuple[slice, slice]:
-    return slice(window.top, window.top + window.height), slice(window.left, window.left + window.width)
+        mapped = np.memmap(self.path, self.dtype, "r", shape=self.shape)
+        rows = mapped[window.top : window.top + window.height]
+        return np.array(rows[:, window.left : window.left + window.width])
