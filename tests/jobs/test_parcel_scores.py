@@ -90,10 +90,9 @@ def test_boundary_lengths_agree_with_a_count_of_pixels(tmp_path):
     points = {}
     for name, shapes in (("found", found), ("true", true)):
         line = shapely.union_all([each.boundary for each in shapes])
-        steps = shapely.line_interpolate_point(
-            line_merge := shapely.get_parts(line)[:, None], np.linspace(0, 1, 4001), True
-        )
-        weight = np.broadcast_to(shapely.length(line_merge) / 4001, steps.shape)
+        parts = shapely.get_parts(line)[:, None]
+        steps = shapely.line_interpolate_point(parts, np.linspace(0, 1, 4001), normalized=True)
+        weight = np.broadcast_to(shapely.length(parts) / 4001, steps.shape)
         xy = shapely.get_coordinates(steps)
         inner = ((xy > 8) & (xy < 392)).all(axis=1)
         points[name] = steps.ravel()[inner], weight.ravel()[inner], line
