@@ -95,7 +95,18 @@ def assert_user_error(result: tuple[int, str, str], *parts: str) -> None:
 
 
 def test_the_commands_of_the_readme_exist():
-    assert set(NAMES) == {"analyze", "demo", "check", "train", "evaluate", "predict", "polygonize", "models", "report"}
+    assert set(NAMES) == {
+        "analyze",
+        "demo",
+        "check",
+        "train",
+        "evaluate",
+        "predict",
+        "polygonize",
+        "score-parcels",
+        "models",
+        "report",
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -281,3 +292,27 @@ def test_an_interrupted_training_leaves_with_130_and_says_how_to_go_on(project):
     assert process.returncode == 130
     assert "pixelwise train small.toml --resume" in said
     assert "Traceback" not in said
+
+
+def test_parcels_of_fields_are_drawn_and_scored(pixelwise, tmp_path):
+    crs, place = rasterio.crs.CRS.from_epsg(32633), rasterio.Affine(2, 0, 500_000, 0, -2, 5_000_000)
+    labels = np.full((30, 55), 2, np.uint8)
+    labels[5:25, 5:25] = labels[5:25, 30:50] = 1
+    options = {"driver": "GTiff", "height": 30, "width": 55, "count": 1, "dtype": "uint8", "crs": crs}
+    with rasterio.open(tmp_path / "m.tif", "w", transform=place, **options) as out:
+        out.write(labels, 1)
+    arguments = ("--instances", "class 1", "class 2", "--simplify", "1", "--minimum-area", "10")
+    status, out, err = pixelwise("polygonize", tmp_path / "m.tif", tmp_path / "p.gpkg", *arguments)
+    assert status == 0, err
+    assert "2 parcels" in out
+    scored = ("score-parcels", tmp_path / "p.gpkg", tmp_path / "p.gpkg", "--tolerance", "3")
+    status, out, err = pixelwise(*scored, "--json")
+    assert status == 0, err
+    scores = json.loads(out)
+    assert (scores["parcels"], scores["f1"], scores["boundary_f1"]) == (2, 1, pytest.approx(1))
+    status, out, err = pixelwise(*scored)
+    assert status == 0, err
+    assert "class 1" in out
+    status, _, err = pixelwise(*scored, "--class", "lake", "--truth-attribute", "class")
+    assert status == 1
+    assert "no class 'lake'" in err

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pixelwise.config import Config, load_config
     from pixelwise.errors import ConfigError, DataError, MissingExtraError, PixelwiseError, WeightsError
     from pixelwise.jobs.evaluate import evaluate
+    from pixelwise.jobs.parcel_scores import score_parcels
     from pixelwise.jobs.polygonize import polygonize
     from pixelwise.jobs.predict import load
     from pixelwise.jobs.train import train
@@ -38,6 +39,7 @@ __all__ = [
     "polygonize",
     "prune",
     "save_weights",
+    "score_parcels",
     "train",
 ]
 
@@ -59,6 +61,7 @@ _HOMES = {
     "polygonize": "pixelwise.jobs.polygonize",
     "prune": "pixelwise.models.unetpp",
     "save_weights": "pixelwise.weights",
+    "score_parcels": "pixelwise.jobs.parcel_scores",
     "train": "pixelwise.jobs.train",
 }
 

@@ -11,8 +11,10 @@ import click
 
 from pixelwise import __version__
 from pixelwise.errors import PixelwiseError
+from pixelwise.interruption import interruptible
 from pixelwise.network_commands import analyze, models
-from pixelwise.scene_commands import interruptible, predict
+from pixelwise.parcel_commands import polygonize, score_parcels
+from pixelwise.scene_commands import predict
 
 if TYPE_CHECKING:
     from pixelwise.metrics import Scores
@@ -219,31 +221,6 @@ def _share(value: float | None) -> str:
 
 
 @commands.command()
-@click.argument("label_map", metavar="MAP", type=FILE)
-@click.argument("output", type=FILE)
-@click.option(
-    "--minimum-area", type=float, default=0.0, show_default=True, help="Drop what is smaller, in square metres."
-)
-@click.option("--class", "classes", multiple=True, help="Draw this class; give it several times.  [default: all]")
-def polygonize(label_map: Path, output: Path, minimum_area: float, classes: tuple[str, ...]) -> None:
-    """Turn a map into polygons with class, area and confidence.
-
-    OUTPUT ends in .gpkg, .geojson, .fgb or .shp.
-
-    \b
-    Example:
-      pixelwise polygonize map.tif parcels.gpkg --class field --minimum-area 500
-    """
-    with interruptible("Nothing was written."):
-        from pixelwise.jobs.polygonize import polygonize
-
-        made = polygonize(label_map, output, minimum_area=minimum_area, classes=list(classes) or None)
-        click.echo(f"{made.path}: {made.parcels:,} parcels, {made.removed:,} smaller ones left out.")
-        for name, area in made.areas.items():
-            click.echo(f"  {name:20}{area / 1e4:>14,.2f} ha")
-
-
-@commands.command()
 @click.argument("run", type=FILE)
 def report(run: Path) -> None:
     """Write the page report.html of a run again.
@@ -262,3 +239,5 @@ def report(run: Path) -> None:
 commands.add_command(models)
 commands.add_command(analyze)
 commands.add_command(predict)
+commands.add_command(polygonize)
+commands.add_command(score_parcels)

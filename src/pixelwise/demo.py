@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 SMALLEST_PARCEL = 500.0
 """Square metres; what is smaller is noise at 1 m per pixel."""
+SIMPLIFIED = 2.0
+"""Metres: twice a pixel, which takes the staircases away."""
 
 
 def demo(
@@ -77,7 +79,14 @@ def demo(
     load(output).map_scene(scene, output / "map.tif", confidence=True)
 
     say("5. Parcels")
-    polygonize(output / "map.tif", output / "parcels.gpkg", minimum_area=SMALLEST_PARCEL, classes=["field"])
+    polygonize(
+        output / "map.tif",
+        output / "parcels.gpkg",
+        minimum_area=SMALLEST_PARCEL,
+        simplify=SIMPLIFIED,
+        instances=("field", "boundary"),
+        classes=["field"],
+    )
 
     say("6. Report")
     write_report(output)

@@ -1,23 +1,12 @@
 """The command that predicts: photos, scenes and folders of them."""
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
+from pixelwise.interruption import interruptible
+
 FILE = click.Path(path_type=Path)
-
-
-@contextmanager
-def interruptible(advice: str) -> Iterator[None]:
-    """Leave with 130 at Ctrl-C, and tell how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        click.echo(f"\nInterrupted. {advice}", err=True)
-        sys.exit(130)
 
 
 @click.command()

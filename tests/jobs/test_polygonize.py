@@ -1,6 +1,9 @@
 import json
+import math
+import sys
 
 import numpy as np
+import pyarrow.parquet
 import pyogrio
 import pyproj
 import pytest
@@ -12,7 +15,8 @@ from hypothesis import strategies as st
 from rasterio.crs import CRS
 from rasterio.features import rasterize
 
-from pixelwise.errors import ConfigError, DataError
+from pixelwise.errors import ConfigError, DataError, MissingExtraError
+from pixelwise.geo import regions
 from pixelwise.geo.label_map import CONFIDENCE_NODATA, LabelMapWriter
 from pixelwise.geo.raster import RasterInfo
 from pixelwise.jobs.polygonize import polygonize
@@ -34,6 +38,12 @@ def write(folder, labels, valid=None, confidence=None, crs=UTM, transform=HERE):
 
 
 def parcels(path):
+    if path.suffix == ".parquet":
+        table = pyarrow.parquet.read_table(path)
+        geo = json.loads(table.schema.metadata[b"geo"])
+        columns = {name: np.array(table[name].to_pylist()) for name in table.column_names}
+        crs = pyproj.CRS.from_json_dict(geo["columns"][geo["primary_column"]]["crs"])
+        return shapely.from_wkb(columns.pop(geo["primary_column"])), columns, CRS.from_wkt(crs.to_wkt())
     meta, _, wkb, columns = pyogrio.raw.read(path)
     return (
         shapely.from_wkb(wkb),
@@ -154,7 +164,7 @@ def test_a_geojson_is_in_degrees_and_its_areas_are_those_of_the_map(tmp_path):
     assert columns["area_m2"][0] == 400
 
 
-@pytest.mark.parametrize("suffix", ["gpkg", "geojson", "fgb", "shp"])
+@pytest.mark.parametrize("suffix", ["gpkg", "parquet", "geojson", "fgb", "shp"])
 def test_every_format_holds_every_parcel(tmp_path, suffix):
     labels = np.random.default_rng(0).integers(0, 3, (8, 8))
     summary = polygonize(write(tmp_path, labels), tmp_path / f"p.{suffix}")
@@ -163,12 +173,16 @@ def test_every_format_holds_every_parcel(tmp_path, suffix):
     assert set(columns["class"]) == set(CLASSES.names)
 
 
-def test_parcels_below_the_smallest_area_are_left_out_and_counted(tmp_path):
+def test_parcels_below_the_smallest_area_become_part_of_their_neighbour_or_are_left_out(tmp_path):
     labels = np.zeros((9, 9), int)
     labels[1, 1] = labels[4:6, 4] = 1
-    summary = polygonize(write(tmp_path, labels), tmp_path / "p.gpkg", minimum_area=8)
+    path = write(tmp_path, labels)
+    summary = polygonize(path, tmp_path / "p.gpkg", minimum_area=8)
     assert (summary.parcels, summary.removed) == (2, 1)
-    assert summary.areas["forest"] == 8
+    assert summary.areas == {"water": 79 * 4, "forest": 8, "road": 0}
+    summary = polygonize(path, tmp_path / "p.gpkg", minimum_area=8, merge=False)
+    assert (summary.parcels, summary.removed) == (2, 1)
+    assert summary.areas == {"water": 78 * 4, "forest": 8, "road": 0}
 
 
 def test_nodata_in_the_confidence_is_not_in_any_mean(tmp_path):
@@ -188,7 +202,7 @@ def test_a_map_without_data_gives_an_empty_file(tmp_path):
 
 def test_an_unknown_suffix_or_class_is_an_error_that_lists_the_known_ones(tmp_path):
     path = write(tmp_path, np.zeros((4, 4), int))
-    with pytest.raises(ConfigError, match=r"\.gpkg, \.geojson"):
+    with pytest.raises(ConfigError, match=r"\.gpkg, \.parquet, \.geojson"):
         polygonize(path, tmp_path / "p.kml")
     with pytest.raises(ConfigError, match="no class 'lake'; it has water, forest, road"):
         polygonize(path, tmp_path / "p.gpkg", classes=["lake"])
@@ -262,14 +276,14 @@ def test_a_damaged_tag_is_an_error(tmp_path):
         polygonize(path, tmp_path / "p.gpkg")
 
 
-@pytest.mark.parametrize("suffix", ["gpkg", "geojson", "fgb", "shp"])
+@pytest.mark.parametrize("suffix", ["gpkg", "parquet", "geojson", "fgb", "shp"])
 def test_an_older_output_is_replaced_as_a_whole_and_an_empty_one_can_be_written(tmp_path, suffix):
     path = write(tmp_path, np.random.default_rng(0).integers(0, 3, (8, 8)))
     polygonize(path, tmp_path / f"p.{suffix}")
     names = sorted(each.name for each in tmp_path.iterdir())
     (tmp_path / "p.qix").write_bytes(b"an older index")
     for smallest, count in ((5.0, None), (1e9, 0)):
-        made = polygonize(path, tmp_path / f"p.{suffix}", minimum_area=smallest)
+        made = polygonize(path, tmp_path / f"p.{suffix}", minimum_area=smallest, merge=False)
         shapes = parcels(tmp_path / f"p.{suffix}")[0]
         assert (0 if shapes is None else len(shapes)) == made.parcels
         assert count is None or made.parcels == count
@@ -281,3 +295,112 @@ def test_a_folder_in_place_of_the_output_is_an_error(tmp_path):
     (tmp_path / "p.gpkg").mkdir()
     with pytest.raises(ConfigError, match="is a folder"):
         polygonize(write(tmp_path, np.zeros((3, 3), int)), tmp_path / "p.gpkg")
+
+
+def tree_map(size=48, seed=0):
+    """A map of blobs with specks, some nodata, and its pixels' confidences."""
+    rng = np.random.default_rng(seed)
+    labels = np.kron(rng.integers(0, 3, (size // 8, size // 8)), np.ones((8, 8), int))
+    specks = rng.random(labels.shape) < 0.05
+    labels[specks] = rng.integers(0, 3, specks.sum())
+    valid = np.ones(labels.shape, bool)
+    valid[:5, -9:] = valid[20:23, 20:24] = False
+    return labels, valid, rng.uniform(0.3, 1, labels.shape).astype(np.float32)
+
+
+PLACES = [HERE, HERE @ Affine.rotation(30), Affine(2, 0, 500_000, 0, 3, 5_000_000)]
+
+
+@pytest.mark.parametrize("transform", PLACES)
+@pytest.mark.parametrize("simplify", [0.0, 3.0, 20.0])
+@pytest.mark.parametrize("minimum", [0.0, 60.0])
+def test_parcels_are_a_coverage_whose_areas_are_the_rasters_to_the_square_millimetre(
+    tmp_path, transform, simplify, minimum
+):
+    labels, valid, _ = tree_map()
+    path = write(tmp_path, labels, valid, transform=transform)
+    made = polygonize(path, tmp_path / "p.gpkg", simplify=simplify, minimum_area=minimum)
+    shapes, columns, _ = parcels(tmp_path / "p.gpkg")
+    assert shapely.is_valid(shapes).all()
+    assert shapely.coverage_is_valid(shapes)
+    assert made.tolerance == simplify
+    assert abs(math.fsum(columns["area_m2"]) - valid.sum() * abs(transform.determinant)) < 1e-6
+    assert columns["area_m2"] == pytest.approx(shapely.area(shapes), abs=1e-3)
+    assert minimum == 0 or simplify > 0 or columns["area_m2"].min() >= minimum
+
+
+@pytest.mark.parametrize("strip_pixels", [1, 100, 777])
+def test_the_height_of_strips_changes_no_byte_of_what_is_written(tmp_path, monkeypatch, strip_pixels):
+    path = write(tmp_path, *tree_map())
+    options = {"minimum_area": 40.0, "simplify": 2.0, "instances": ("forest", "road"), "core": 3.0}
+    polygonize(path, tmp_path / "whole.fgb", **options)
+    monkeypatch.setattr(regions, "STRIP_PIXELS", strip_pixels)
+    polygonize(path, tmp_path / "strips.fgb", **options)
+    (one, one_columns, _), (other, other_columns, _) = parcels(tmp_path / "whole.fgb"), parcels(tmp_path / "strips.fgb")
+    assert shapely.to_wkb(one).tolist() == shapely.to_wkb(other).tolist()
+    for name, column in one_columns.items():
+        np.testing.assert_array_equal(column, other_columns[name])
+
+
+def test_the_lowest_confidence_and_the_compactness_are_those_of_the_parcel(tmp_path):
+    labels, sure = np.zeros((10, 10), int), np.full((10, 10), 200 / 254, np.float32)
+    labels[:, 5:], sure[3, 3] = 1, 100 / 254
+    polygonize(write(tmp_path, labels, confidence=sure), tmp_path / "p.gpkg")
+    _, columns, _ = parcels(tmp_path / "p.gpkg")
+    assert columns["conf_min"].tolist() == pytest.approx([100 / 254, 200 / 254])
+    assert columns["compact"].tolist() == pytest.approx([4 * np.pi * 200 / 60**2] * 2)
+
+
+def test_two_fields_are_two_parcels_that_share_the_boundary_between_them(tmp_path):
+    labels = np.full((30, 55), 2)
+    labels[5:25, 5:25] = labels[5:25, 30:50] = 1
+    labels[14:17, 25:30] = 1
+    path = write(tmp_path, labels)
+    assert polygonize(path, tmp_path / "p.gpkg", classes=["forest"]).parcels == 1
+    made = polygonize(path, tmp_path / "p.gpkg", classes=["forest"], instances=("forest", "road"), core=4.0)
+    assert made.parcels == 2
+    assert made.areas["forest"] == labels.size * 4
+    assert polygonize(path, tmp_path / "p.gpkg", instances=("forest", "road"), core=0.0).parcels == 1
+
+
+def test_neighbours_in_a_geojson_meet_in_each_point(tmp_path):
+    polygonize(write(tmp_path, *tree_map()[:2]), tmp_path / "p.geojson")
+    shapes = parcels(tmp_path / "p.geojson")[0]
+    assert shapely.is_valid(shapes).all()
+    assert shapely.coverage_is_valid(shapes)
+
+
+def test_areas_in_degrees_add_up_to_that_of_the_whole(tmp_path):
+    place = Affine(0.01, 0, 15, 0, -0.01, 60)
+    labels = tree_map()[0]
+    polygonize(write(tmp_path, labels, crs=CRS.from_epsg(4326), transform=place), tmp_path / "p.gpkg")
+    shapes, columns, _ = parcels(tmp_path / "p.gpkg")
+    whole, _ = pyproj.Geod(ellps="WGS84").geometry_area_perimeter(shapely.union_all(shapes))
+    assert columns["area_m2"].sum() == pytest.approx(abs(whole), rel=1e-9)
+
+
+def test_a_style_with_the_colours_of_the_map_lies_beside(tmp_path):
+    polygonize(write(tmp_path, np.zeros((4, 4), int)), tmp_path / "p.gpkg", classes=["water"])
+    red, green, blue = CLASSES.palette[0]
+    text = (tmp_path / "p.qml").read_text()
+    assert f"{red},{green},{blue}," in text
+    assert "forest" not in text
+
+
+def test_wrong_numbers_and_classes_of_instances_are_errors_that_tell_the_mend(tmp_path):
+    path = write(tmp_path, np.zeros((4, 4), int))
+    with pytest.raises(ConfigError, match=r"simplify = -1.* Give 0 or more"):
+        polygonize(path, tmp_path / "p.gpkg", simplify=-1)
+    with pytest.raises(ConfigError, match="no class 'lake' for instances; it has water, forest, road"):
+        polygonize(path, tmp_path / "p.gpkg", instances=("lake", "road"))
+    with pytest.raises(ConfigError, match="names 'road' twice"):
+        polygonize(path, tmp_path / "p.gpkg", instances=("road", "road"))
+    assert not list(tmp_path.glob("p.*"))
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_geoparquet_without_pyarrow_is_an_error_before_any_work(tmp_path, monkeypatch):
+    path = write(tmp_path, np.zeros((4, 4), int))
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'pixelwise\[parquet\]'"):
+        polygonize(path, tmp_path / "p.parquet")

@@ -37,13 +37,16 @@ class Polygons:
     """How many were empty or not finite, or had no area left when mended."""
 
 
-def read_polygons(path: str | Path, *, attribute: str | None = None) -> Polygons:
+def read_polygons(
+    path: str | Path, *, attribute: str | None = None, named: tuple[str, str] = ("[data].labels", "[data].attribute")
+) -> Polygons:
     """Read GeoPackage, GeoJSON, Shapefile, FlatGeobuf and all else that GDAL reads.
 
     Invalid polygons are mended; what is left of one besides areas is dropped.
 
     Args:
         attribute: the column whose values are kept.
+        named: where the user named the file and the column, for messages.
 
     Raises:
         DataError: no such file, not a vector file, no polygons in it, no such column, or no coordinate system.
@@ -52,13 +55,13 @@ def read_polygons(path: str | Path, *, attribute: str | None = None) -> Polygons
     path = Path(path)
     pyogrio, shapely = optional_module("pyogrio"), optional_module("shapely")
     if not path.exists():
-        raise DataError(f"There is no file {path}. Mend [data].labels.")
+        raise DataError(f"There is no file {path}. Mend {named[0]}.")
     try:
         layer = _polygon_layer(path)
         meta, _, wkb, columns = pyogrio.raw.read(path, layer=layer, columns=[attribute] if attribute else [])
         if attribute and attribute not in list(meta["fields"]):
             listed = ", ".join(pyogrio.read_info(path, layer=layer)["fields"]) or "none"
-            raise DataError(f"{path} has no column {attribute!r}. Its columns: {listed}. Mend [data].attribute.")
+            raise DataError(f"{path} has no column {attribute!r}. Its columns: {listed}. Mend {named[1]}.")
         geometries = np.array([], object) if wkb is None else shapely.from_wkb(wkb)
     except (RuntimeError, shapely.errors.GEOSException) as error:  # all that pyogrio raises is a RuntimeError
         reason = str(error).splitlines()[0].split(";")[0].rstrip(".")
@@ -83,7 +86,7 @@ def read_polygons(path: str | Path, *, attribute: str | None = None) -> Polygons
     geometries[invalid] = [areal_parts(geometry) for geometry in shapely.make_valid(geometries[invalid])]
     kept = ~(shapely.is_missing(geometries) | shapely.is_empty(geometries))
     if not kept.any():
-        raise DataError(f"{path} holds no polygon. Name the file that holds them in [data].labels.")
+        raise DataError(f"{path} holds no polygon. Name the file that holds them in {named[0]}.")
     values = tuple(_plain(value) for value in columns[0][kept].tolist()) if attribute else None
     return Polygons(path, geometries[kept], values, crs, int(invalid.sum()), int((~kept).sum()))
 
@@ -242,9 +245,15 @@ def _in_pixels(polygons: Polygons, info: RasterInfo, reach: float) -> tuple[Int[
 
 
 def placed(transform: Affine, xy: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, "n 2"]:
-    """Return where a transform puts points, such as pixel corners (column, row) on the ground."""
-    matrix = np.array(transform[:6]).reshape(2, 3)
-    return xy @ matrix[:, :2].T + matrix[:, 2]
+    """Return where a transform puts points, such as pixel corners (column, row) on the ground.
+
+    Equal points come to equal places, to the last bit, so that polygons that meet still do.
+    """
+    # A matrix product may round the last rows of an array otherwise than the rest.
+    x, y = xy[:, 0], xy[:, 1]
+    return np.stack(
+        [transform.a * x + transform.b * y + transform.c, transform.d * x + transform.e * y + transform.f], 1
+    )
 
 
 def transformed(source: CRS, target: CRS, xy: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, "n 2"]:

@@ -1,46 +1,35 @@
 """From a label map to land parcels."""
 
-import json
-import os
-from collections.abc import Iterator, Sequence
+import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
-from jaxtyping import Integer
-from rasterio.crs import CRS
-from rasterio.features import rasterize, shapes
+import rasterio
+from jaxtyping import Bool, Float64, Int
 
-from pixelwise.errors import ConfigError, DataError
-from pixelwise.files import ensure_folder, replacing
-from pixelwise.geo.label_map import CLASSES_TAG, CONFIDENCE_NODATA, confidence_path
-from pixelwise.geo.map_file import read_tags
-from pixelwise.geo.raster import RasterInfo, RasterReader, Window, describe
-from pixelwise.geo.vector import areal_parts, check_on_earth, optional_module, pixels_to_metres, placed, transformed
+from pixelwise.errors import ConfigError
+from pixelwise.files import ensure_folder
+from pixelwise.geo.coverage import densify, simplified
+from pixelwise.geo.label_source import NUMBERS, LabelSource
+from pixelwise.geo.map_file import BLOCK
+from pixelwise.geo.merging import merge_small
+from pixelwise.geo.outlines import outline
+from pixelwise.geo.qgis import write_parcel_style
+from pixelwise.geo.raster import RasterInfo
+from pixelwise.geo.regions import Regions, borders, label_regions, sureness
+from pixelwise.geo.vector import areal_parts, optional_module, pixels_to_metres, placed, transformed
+from pixelwise.geo.vector_file import DECIMALS, DEGREES, check_vector_output, in_degrees, write_polygons
+from pixelwise.geo.watershed import watershed
+from pixelwise.labels import make_classes
 
-DRIVERS = {".gpkg": "GPKG", ".geojson": "GeoJSON", ".json": "GeoJSON", ".fgb": "FlatGeobuf", ".shp": "ESRI Shapefile"}
-DEGREES = CRS.from_epsg(4326)
 TRUE_TO_GROUND = 0.01
 """A map is measured on its plane while its pixels are within this share of their area on the ground."""
 EDGE_PIXELS = 16
 """Longest edge, in pixels, that is moved to another coordinate system by its ends alone."""
-
-
-@dataclass(frozen=True)
-class Parcel:
-    """A connected piece of one class."""
-
-    geometry: Any
-    """A shapely Polygon in the map's coordinate system."""
-    class_index: int
-    area: float
-    """In square metres."""
-    perimeter: float
-    """In metres, holes included."""
-    confidence: float | None
-    """Mean over its pixels, 0 to 1; None where the map has no confidence beside it."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +39,12 @@ class ParcelSummary:
     path: Path
     parcels: int
     removed: int
-    """Parcels below the smallest area."""
+    """Parcels below the smallest area that became part of a neighbour, or were left out."""
     areas: dict[str, float]
     """Class -> square metres of the parcels that were written."""
+    tolerance: float
+    """The tolerance in metres by which outlines were simplified; less than asked for only if the parcels would not
+    have stayed a coverage."""
 
 
 def polygonize(
@@ -60,186 +52,193 @@ def polygonize(
     output: str | Path,
     *,
     minimum_area: float = 0.0,
+    merge: bool = True,
+    simplify: float = 0.0,
+    instances: tuple[str, str] | None = None,
+    core: float = 8.0,
     classes: Sequence[str] | None = None,
 ) -> ParcelSummary:
-    """Turn a label map into parcels: one polygon for each connected piece of a class, holes kept.
+    """Turn a label map of any size into parcels: one polygon for each connected piece of a class, holes kept.
 
-    Pixels belong together where they share an edge. Areas are geodesic where the map's coordinate system is in
-    degrees, or is in metres that are not those on the ground (Web Mercator). A GeoJSON is in degrees, as RFC 7946 has
-    it; the other formats keep the map's coordinate system.
+    Pixels belong together where they share an edge. The parcels of all classes are a coverage: no gap, no overlap,
+    the same vertices on both sides of a border. Areas are geodesic where the map's coordinate system is in degrees, or
+    is in metres that are not those on the ground (Web Mercator). A GeoJSON is in degrees, as RFC 7946 has it; the
+    other formats keep the map's coordinate system. The map is read in strips: memory grows with the parcels and their
+    vertices, not with the pixels. Scratch files beside the output take 4 bytes per pixel (20 with ``instances``).
 
     Args:
         label_map: a map that pixelwise wrote, or any georeferenced raster of one band of whole numbers. Nodata and
             negative numbers give no parcel.
-        output: .gpkg, .geojson, .fgb or .shp; an older file of that name is replaced.
-        minimum_area: in square metres; smaller parcels are left out.
+        output: .gpkg, .parquet, .geojson, .fgb or .shp; an older file of that name is replaced. NAME.qml beside it
+            gives QGIS the map's colours; a style that someone else made is kept.
+        minimum_area: in square metres; smaller parcels become part of the neighbour with the longest shared border.
+            One without any neighbour, in the midst of nodata, is kept. Counted in pixels of the size that they have on
+            the ground at the parcel's centre.
+        merge: False: leave smaller parcels out instead, which leaves gaps.
+        simplify: in metres; vertices whose triangles are not above its square go, for both neighbours alike. The
+            edge towards nodata and the map's edge stay, so areas add up to the same sum.
+        instances: the classes inside fields and along their boundaries. The boundaries become part of the fields on
+            either side, and fields are parted where they only leak into each other (`pixelwise.geo.watershed`).
+        core: with ``instances``: the radius in pixels of the disc that has to fit into a field so that a leak into
+            another one parts them. Smaller: more and smaller fields; 0: only what the boundaries part.
         classes: names of the classes to keep; None: all.
 
     Raises:
         DataError: no such map, or one without a coordinate system.
-        ConfigError: an unknown format or class, or an output that cannot be written.
-        MissingExtraError: the extra ``geo`` is not installed.
+        ConfigError: an unknown format or class, a negative number, or an output that cannot be written.
+        MissingExtraError: the extra ``geo`` is not installed, or ``parquet`` for GeoParquet.
     """
-    output, label_map = Path(output), Path(label_map)
-    if output.suffix.lower() not in DRIVERS:
-        raise ConfigError(f"{output}: parcels are written as {', '.join(DRIVERS)}. Let the name end in one of them.")
-    if output.is_dir():
-        raise ConfigError(f"{output} is a folder, and no file can take its name. Choose another output.")
+    output = Path(output)
+    for name, value in (("minimum_area", minimum_area), ("simplify", simplify), ("core", core)):
+        if not 0 <= value < math.inf:
+            raise ConfigError(f"{name} = {value} is no size. Give 0 or more.")
+    check_vector_output(output)
     ensure_folder(output.parent)
-    info = describe(label_map)
-    labels = _read_labels(info)
-    names = _class_names(label_map, labels)
-    unknown = [name for name in classes or [] if name not in names.values()]
-    if unknown:
-        raise ConfigError(f"{label_map} has no class {unknown[0]!r}; it has {', '.join(names.values())}.")
-    wanted = {i: name for i, name in names.items() if classes is None or name in classes}
-    found = [parcel for parcel in find_parcels(info, labels, _read_confidence(info)) if parcel.class_index in wanted]
-    kept = [parcel for parcel in found if parcel.area >= minimum_area]
-    _write(kept, wanted, info, output)
-    areas = dict.fromkeys(wanted.values(), 0.0)
-    for parcel in kept:
-        areas[wanted[parcel.class_index]] += parcel.area
-    return ParcelSummary(output, len(kept), len(found) - len(kept), areas)
+    source = LabelSource(Path(label_map))
+    with (
+        TemporaryDirectory(prefix=".parcels-", dir=output.parent) as folder,
+        rasterio.Env(GDAL_CACHEMAX=_cache(source)),
+    ):
+        regions, labels = _find_regions(source, instances, core, Path(folder))
+        names = _class_names(source, labels)
+        wanted = {i: name for i, name in names.items() if classes is None or name in classes}
+        unknown = [name for name in classes or [] if name not in names.values()]
+        if unknown:
+            raise ConfigError(f"{label_map} has no class {unknown[0]!r}; it has {', '.join(names.values())}.")
+        small = _ground_areas(regions, source.info) < minimum_area
+        standing = (
+            _merged(regions, source.info, small, minimum_area) if merge else np.where(small, -1, np.arange(len(small)))
+        )
+        stays, parcel_of = np.unique(standing[standing >= 0], return_inverse=True)
+        final = np.full(len(standing) + 1, -1)
+        final[:-1][standing >= 0] = parcel_of
+        sure = sureness(regions, final, len(stays), source.confidence) if source.has_confidence else None
+        outlines = outline(lambda window: final[regions.read(window)], *regions.pieces.shape, len(stays))
+    outlines, used = simplified(outlines, simplify, _pixel_size(source.info))
+    chosen = np.isin(labels[stays], list(wanted))
+    columns = _attributes(source, outlines[chosen], labels[stays][chosen], names)
+    columns["confidence"] = sure.mean[chosen] if sure else np.full(chosen.sum(), np.nan)
+    columns["conf_min"] = sure.lowest[chosen] if sure else np.full(chosen.sum(), np.nan)
+    _write(output, source, outlines[chosen], columns)
+    write_parcel_style(output, _colours(source, wanted), column="class")
+    areas = {name: math.fsum(columns["area_m2"][columns["class_id"] == i]) for i, name in wanted.items()}
+    removed = small & (standing != np.arange(len(small))) & np.isin(labels, list(wanted))
+    return ParcelSummary(output, int(chosen.sum()), int(removed.sum()), areas, used)
 
 
-def find_parcels(
-    info: RasterInfo, labels: Integer[np.ndarray, "H W"], confidence: Integer[np.ndarray, "H W"] | None
-) -> Iterator[Parcel]:
-    """Yield the connected pieces of each class, in the order of their first pixel row.
-
-    Args:
-        labels: class indices; -1 is nowhere.
-        confidence: 0 to 254 for 0 to 1.
-    """
-    shapely = optional_module("shapely")
-    pieces = [(shapely.geometry.shape(shape), int(value)) for shape, value in shapes(labels, mask=labels >= 0)]
-    if not pieces:
-        return
-    means: list[float | None] = [None] * len(pieces)
-    if confidence is not None:
-        # In pixel coordinates each piece covers exactly its own pixels, so burning numbers gives them back.
-        burnt = ((geometry, i + 1) for i, (geometry, _) in enumerate(pieces))
-        number = np.ravel(rasterize(burnt, out_shape=labels.shape, dtype="int32"))
-        sums = np.bincount(number, confidence.ravel(), len(pieces) + 1)[1:]
-        means = (sums / np.bincount(number, minlength=len(pieces) + 1)[1:] / 254).tolist()
-    geometries = shapely.transform([geometry for geometry, _ in pieces], lambda xy: placed(info.transform, xy))
-    areas, perimeters = _measure(geometries, info)
-    for i, (_, value) in enumerate(pieces):
-        yield Parcel(geometries[i], value, float(areas[i]), float(perimeters[i]), means[i])
+def _cache(source: LabelSource) -> int:
+    # GDAL would fill a twentieth of the memory. Two rows of blocks of map and confidence: no block is read twice.
+    return max(64 << 20, 2 * BLOCK * source.info.width * (np.dtype(source.info.dtype).itemsize + 1))
 
 
-def _measure(geometries: np.ndarray, info: RasterInfo) -> tuple[np.ndarray, np.ndarray]:
-    """Return square metres and metres: on the plane where it is true to the ground, else on the ellipsoid."""
-    shapely, crs = optional_module("shapely"), info.crs
-    assert crs is not None
-    if crs.is_projected:
-        metres = float(crs.linear_units_factor[1])
-        middle = np.array([[info.width / 2, info.height / 2]])
-        ground = abs(np.linalg.det(pixels_to_metres(info, middle))[0])
-        if abs(abs(info.transform.determinant) * metres**2 / ground - 1) < TRUE_TO_GROUND:
-            return shapely.area(geometries) * metres**2, shapely.length(geometries) * metres
-    geod = optional_module("pyproj").Geod(ellps="WGS84")
-    degrees = shapely.transform(geometries, lambda xy: transformed(crs, DEGREES, xy))
-    measured = np.array([geod.geometry_area_perimeter(geometry) for geometry in degrees])
-    return np.abs(measured[:, 0]), measured[:, 1]
+def _find_regions(
+    source: LabelSource, instances: tuple[str, str] | None, core: float, folder: Path
+) -> tuple[Regions, Int[np.ndarray, " n"]]:
+    """Return the regions of a map, and the label of each."""
+    info = source.info
+    if instances is None:
+        regions = label_regions(source.labels, info.height, info.width, folder / "pieces")
+        return regions, regions.keys
+    interior, boundary = (_label_of(name, source) for name in instances)
+    if interior == boundary:
+        raise ConfigError(f"instances names {instances[0]!r} twice. Name the class inside fields, then their boundary.")
+    fields = watershed(source, interior, boundary, core, folder)
+    regions = label_regions(fields.read, info.height, info.width, folder / "pieces")
+    return regions, np.where(regions.keys >= NUMBERS, interior, regions.keys)
 
 
-def _class_names(label_map: Path, labels: Integer[np.ndarray, "H W"]) -> dict[int, str]:
+def _label_of(name: str, source: LabelSource) -> int:
+    for label, known in source.names.items():
+        if known == name:
+            return label
+    if match := re.fullmatch(r"class (\d+)", name):
+        return int(match[1])
+    listed = ", ".join(source.names.values()) or "no names, so a class is called by its number, such as 'class 1'"
+    raise ConfigError(f"{source.info.path} has no class {name!r} for instances; it has {listed}.")
+
+
+def _class_names(source: LabelSource, labels: Int[np.ndarray, " n"]) -> dict[int, str]:
     """Return the names in the map's tags, and one like 'class 3' for any other number in it."""
-    tag = read_tags(label_map).get(CLASSES_TAG, "[]")
-    try:
-        names = dict(enumerate(map(str, json.loads(tag))))
-    except (json.JSONDecodeError, TypeError):
-        raise DataError(f"{label_map} has the tag {CLASSES_TAG} = {tag!r}, which is no list of names.") from None
-    present = np.unique(labels[labels >= 0]).tolist()
-    return dict(sorted(({i: f"class {i}" for i in present} | names).items()))
+    return dict(sorted(({i: f"class {i}" for i in np.unique(labels).tolist()} | source.names).items()))
 
 
-def _read_labels(info: RasterInfo) -> Integer[np.ndarray, "H W"]:
-    if info.crs is None:
-        raise DataError(
-            f"{info.path} has no coordinate system, so its parcels have no place or area. Map a georeferenced scene."
-        )
-    check_on_earth(info.crs, info.path)
-    if info.count != 1 or np.dtype(info.dtype).kind not in "ui":
-        raise DataError(
-            f"{info.path} is no label map: it has {info.count} bands of {info.dtype}, not one of whole numbers. "
-            "Name a map that `pixelwise predict` wrote."
-        )
-    values, valid = RasterReader(info.path).read(Window(0, 0, info.height, info.width))
-    if values.max(initial=0, where=valid) > np.iinfo(np.int32).max:
-        raise DataError(f"{info.path} holds numbers above {np.iinfo(np.int32).max}, which are too large for labels.")
-    # shapes() knows few types; int32 holds every label.
-    return np.where(valid, values[0].astype(np.int32), np.int32(-1))
+def _merged(regions: Regions, info: RasterInfo, small: Bool[np.ndarray, " n"], minimum: float) -> Int[np.ndarray, " n"]:
+    """Return for each region the one that it has become part of."""
+    if not small.any():
+        return np.arange(len(small))
+    shared = borders(regions, small)
+    step = np.hypot(*_pixel_size(info))
+    lengths = shared.across * step[0] + shared.upright * step[1]
+    return merge_small(regions.keys, _ground_areas(regions, info), shared, lengths, minimum)
 
 
-def _read_confidence(info: RasterInfo) -> Integer[np.ndarray, "H W"] | None:
-    path = confidence_path(info.path)
-    if not path.exists():
-        return None
-    beside = describe(path)
-    if (beside.height, beside.width) != (info.height, info.width):
-        raise DataError(f"{path} has another size than {info.path}. Delete it, or map the scene again.")
-    values, _ = RasterReader(path).read(Window(0, 0, info.height, info.width))
-    return np.where(values[0] == CONFIDENCE_NODATA, 0, values[0])
+def _pixel_size(info: RasterInfo) -> Float64[np.ndarray, "2 2"]:
+    """Return the matrix from pixel steps to metres, as it is in the middle of the map."""
+    scale = _plane_scale(info)
+    if scale is not None:
+        return np.array(info.transform[:6]).reshape(2, 3)[:, :2] * scale
+    return pixels_to_metres(info, np.array([[info.width / 2, info.height / 2]]))[0]
 
 
-def _write(parcels: Sequence[Parcel], names: dict[int, str], info: RasterInfo, output: Path) -> None:
-    driver = DRIVERS[output.suffix.lower()]
-    geometries = np.array([parcel.geometry for parcel in parcels], object)
+def _ground_areas(regions: Regions, info: RasterInfo) -> Float64[np.ndarray, " n"]:
+    """Return square metres, with pixels of the size that they have at each region's centre."""
+    if _plane_scale(info) is not None or len(regions.keys) == 0:
+        return regions.pixels * abs(np.linalg.det(_pixel_size(info)))
+    return regions.pixels * np.abs(np.linalg.det(pixels_to_metres(info, regions.centres)))
+
+
+def _plane_scale(info: RasterInfo) -> float | None:
+    """Return how many metres a unit of the map's plane has; None where the plane is not true to the ground."""
     crs = info.crs
     assert crs is not None
-    if driver == "GeoJSON":
-        geometries, crs = _in_degrees(geometries, info), DEGREES
-    # Names of at most ten letters, which is all that a Shapefile keeps.
-    columns = {
-        "class": np.array([names[parcel.class_index] for parcel in parcels], object),
-        "class_id": np.array([parcel.class_index for parcel in parcels], np.int32),
-        "area_m2": np.array([parcel.area for parcel in parcels], np.float64),
-        "perim_m": np.array([parcel.perimeter for parcel in parcels], np.float64),
-        "confidence": np.array([np.nan if p.confidence is None else p.confidence for p in parcels], np.float64),
+    if not crs.is_projected:
+        return None
+    metres = float(crs.linear_units_factor[1])
+    ground = abs(np.linalg.det(pixels_to_metres(info, np.array([[info.width / 2, info.height / 2]])))[0])
+    return metres if abs(abs(info.transform.determinant) * metres**2 / ground - 1) < TRUE_TO_GROUND else None
+
+
+def _attributes(
+    source: LabelSource, outlines: np.ndarray, labels: Int[np.ndarray, " n"], names: dict[int, str]
+) -> dict[str, np.ndarray]:
+    """Return the columns that a shape gives; names of at most ten letters, which is all that a Shapefile keeps."""
+    shapely, info = optional_module("shapely"), source.info
+    if (metres := _plane_scale(info)) is not None:
+        # In pixels areas are whole or half numbers, and exact; so they add up.
+        areas = shapely.area(outlines) * abs(info.transform.determinant) * metres**2
+        perimeters = shapely.length(shapely.transform(outlines, lambda xy: placed(info.transform, xy))) * metres
+    else:
+        geod = optional_module("pyproj").Geod(ellps="WGS84")
+        degrees = shapely.transform(outlines, lambda xy: transformed(source.crs, DEGREES, placed(info.transform, xy)))
+        measured = np.array([geod.geometry_area_perimeter(each) for each in degrees]).reshape(-1, 2)
+        areas, perimeters = np.abs(measured[:, 0]), measured[:, 1]
+    return {
+        "class": np.array([names[label] for label in labels.tolist()], object),
+        "class_id": labels.astype(np.int32),
+        "area_m2": areas,
+        "perim_m": perimeters,
+        "compact": 4 * math.pi * areas / perimeters**2,
     }
-    if driver != "ESRI Shapefile":
-        with replacing(output) as temporary:
-            _write_file(temporary, output, geometries, columns, crs)
+
+
+def _write(output: Path, source: LabelSource, outlines: np.ndarray, columns: dict[str, np.ndarray]) -> None:
+    shapely, transform = optional_module("shapely"), source.info.transform
+    if not in_degrees(output):
+        write_polygons(output, shapely.transform(outlines, lambda xy: placed(transform, xy)), columns, source.crs)
         return
-    # A Shapefile is several files, whose names belong together.
-    with TemporaryDirectory(prefix=".", dir=output.parent) as folder:
-        _write_file(Path(folder) / output.name, output, geometries, columns, crs)
-        for index in (".qix", ".sbn", ".sbx"):
-            output.with_suffix(index).unlink(missing_ok=True)
-        for part in Path(folder).iterdir():
-            os.replace(part, output.with_name(part.name))
-
-
-def _write_file(path: Path, output: Path, geometries: np.ndarray, columns: dict[str, np.ndarray], crs: CRS) -> None:
-    pyogrio, shapely = optional_module("pyogrio"), optional_module("shapely")
-    driver = DRIVERS[output.suffix.lower()]
-    precise = {"RFC7946": "YES", "COORDINATE_PRECISION": "10"} if driver == "GeoJSON" else None
-    try:
-        pyogrio.raw.write(
-            path,
-            shapely.to_wkb(geometries) if len(geometries) else geometries,
-            list(columns.values()),
-            list(columns),
-            geometry_type="Unknown" if driver == "GeoJSON" else "Polygon",
-            crs=crs.to_wkt(),
-            driver=driver,
-            layer=output.stem,
-            layer_options=precise,
-        )
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError) as error:
-        raise ConfigError(f"{output} cannot be written: {error}. Make room, or choose another output.") from None
-
-
-def _in_degrees(geometries: np.ndarray, info: RasterInfo) -> np.ndarray:
-    """Return valid geometries in degrees. Long edges are bent with the ground, so that neighbours still meet."""
-    shapely, crs = optional_module("shapely"), info.crs
-    assert crs is not None
-    if len(geometries) == 0:
-        return geometries
-    dense = shapely.segmentize(geometries, EDGE_PIXELS * abs(info.transform.determinant) ** 0.5)
-    moved = shapely.transform(dense, lambda xy: transformed(crs, DEGREES, xy))
+    # Long edges are bent with the ground, so that neighbours still meet.
+    moved = shapely.transform(
+        densify(outlines, EDGE_PIXELS),
+        lambda xy: np.round(transformed(source.crs, DEGREES, placed(transform, xy)), DECIMALS),
+    )
     invalid = ~shapely.is_valid(moved)
     moved[invalid] = [areal_parts(geometry) for geometry in shapely.make_valid(moved[invalid])]
-    return moved
+    write_polygons(output, moved, columns, DEGREES)
+
+
+def _colours(source: LabelSource, wanted: dict[int, str]) -> dict[str, tuple[int, int, int]]:
+    """Return the map's colour of each class, and hues of our own where it has none."""
+    spare = make_classes(list(wanted.values())).palette
+    # A colour table is black beyond the classes that the tags name.
+    own = {i: colour for i, colour in source.colours.items() if i in source.names or not source.names}
+    return {name: own.get(i, colour) for (i, name), colour in zip(wanted.items(), spare, strict=True)}

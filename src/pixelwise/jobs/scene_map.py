@@ -29,7 +29,7 @@ from pixelwise.geo.label_map import (
     stored_share,
 )
 from pixelwise.geo.map_file import BLOCK, writing_map
-from pixelwise.geo.qgis import write_style
+from pixelwise.geo.qgis import write_map_style
 from pixelwise.geo.raster import RasterInfo, Readable, Window
 from pixelwise.jobs.journal import Journal, StoredStrip
 from pixelwise.jobs.read_ahead import read_ahead
@@ -258,7 +258,7 @@ def _put_together(
         probabilities_path(output).unlink(missing_ok=True)
         if products.probabilities:
             _write_probabilities(tiling, journal, probabilities_path(output), products, tags)
-        write_style(output.with_suffix(".qml"), classes)
+        write_map_style(output, classes)
     return counts[:-1]
 
 

@@ -1,0 +1,17 @@
+"""What a command does at Ctrl-C."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+
+@contextmanager
+def interruptible(advice: str) -> Iterator[None]:
+    """Leave with 130 at Ctrl-C, and tell how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(f"\nInterrupted. {advice}", err=True)
+        sys.exit(130)
