@@ -1,4 +1,4 @@
-"""PSPNet, against the recorded outputs of the reference implementations."""
+"""DeepLabV3, V3+, PSPNet and LinkNet on ResNet, against the recorded outputs of the reference implementations."""
 
 import golden
 import pytest
@@ -9,9 +9,16 @@ import pixelwise as pw
 from pixelwise.models.upsampling import upsample
 
 NETWORKS = {
+    "deeplabv3_r50d8_mmseg122": ("deeplabv3", 19),
+    "deeplabv3_resnet50_os16_vainf": ("deeplabv3", 21),
+    "deeplabv3_resnet50_os8_torchvision": ("deeplabv3", 21),
+    "deeplabv3plus_resnet50_os16_vainf": ("deeplabv3plus", 21),
+    "deeplabv3_cascade_resnet50_os16_paper": ("deeplabv3-cascade", 21),
     "pspnet_resnet50": ("pspnet", 19),
     "pspnet_resnet50_eps": ("pspnet", 19),
     "pspnet_r50d8_mmseg122": ("pspnet", 19),
+    "linknet_resnet18": ("linknet", 19),
+    "linknet_resnet18_eps": ("linknet", 19),
 }
 
 
