@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import pixelwise as pw
+from pixelwise.models import MODELS
 
 SCALES = {"nscale_0.5_1_2": (0.5, 1.0, 2.0), "nscale_0.25_0.5_1_1.5_2": (0.25, 0.5, 1.0, 1.5, 2.0)}
 
@@ -66,6 +67,14 @@ def test_it_stands_around_any_network(network):
     assert all(p.grad is not None for p in model.decoder.attention.parameters())
     again = pw.create("hmsa", classes=3, **model.architecture.options)
     assert again.state_dict().keys() == model.state_dict().keys()
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if not name.startswith(("hrnet", "segformer-b", "segnext-"))])
+def test_each_other_family_lets_it_see_what_its_classifier_sees(name):
+    options = {"encoder": "vit-tiny", "image_size": 64} if MODELS[name].encoder == "vit-large" else {}
+    with torch.device("meta"):
+        model = pw.create("hmsa", classes=3, network=name, **options).eval()
+        assert model(torch.zeros(1, 3, 64, 96)).shape == (1, 3, 64, 96)
 
 
 @torch.no_grad()
