@@ -12,8 +12,8 @@ PEERS = ("transformers", "smp", "onnxruntime", "openvino")
 HEAD = """# Performance
 
 Made by `python benchmarks/tables.py` from `benchmarks/results/`; `benchmarks/README.md` has the command of each table.
-Read ratios, not seconds. All ways of a table run in turns in one process on 2 cores of a shared CPU machine in float32; a
-ratio is the median of the rounds' ratios, and above 1 ours is faster. No table was made on a GPU.
+Read ratios, not seconds. All ways of a table run in turns in one process, on 2 cores of a shared CPU machine, in
+float32; a ratio is the median of the rounds' ratios, and above 1 ours is faster. No table was made on a GPU.
 """
 
 
@@ -35,13 +35,9 @@ def class_maps() -> list[str]:
         "|---|---|---|---|---|---|---|",
     ]
     for name, row in found["networks"].items():
-        ratios = row["times_pixelwise"]
-        peers = [
-            f"{ratios[key]:.2f}x" if key in ratios else "" for key in ("transformers", "smp", "onnxruntime", "openvino")
-        ]
-        lines.append(
-            f"| `{name}` | {row['seconds']['pixelwise']:.3f} | {' | '.join(peers)} | {row['pixelwise_over_roofline']:.2f} |"
-        )
+        ratios, seconds = row["times_pixelwise"], row["seconds"]["pixelwise"]
+        peers = " | ".join(f"{ratios[key]:.2f}x" if key in ratios else "" for key in PEERS)
+        lines.append(f"| `{name}` | {seconds:.3f} | {peers} | {row['pixelwise_over_roofline']:.2f} |")
     return lines
 
 
@@ -78,12 +74,10 @@ def training() -> list[str]:
         "|---|---|---|---|---|---|---|",
     ]
     for row in loaded("training_step"):
-        ratios, memory = row["times_pixelwise"], row["peak_growth_mib"]
-        lines.append(
-            f"| {row['batch']}, {row['size']}, {row['classes']} | {row['seconds']['pixelwise']:.3f} | "
-            f"{ratios['transformers']:.2f}x | {ratios['smp']:.2f}x | {memory['pixelwise']} | {memory['transformers']} | "
-            f"{memory['smp']} |"
-        )
+        speed = " | ".join(f"{row['times_pixelwise'][key]:.2f}x" for key in ("transformers", "smp"))
+        memory = " | ".join(str(row["peak_growth_mib"][key]) for key in ("pixelwise", "transformers", "smp"))
+        case = f"{row['batch']}, {row['size']}, {row['classes']}"
+        lines.append(f"| {case} | {row['seconds']['pixelwise']:.3f} | {speed} | {memory} |")
     return lines
 
 
