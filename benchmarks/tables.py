@@ -88,8 +88,8 @@ def evaluation() -> list[str]:
         "## From logits to scores",
         "",
         f"{row['images']} images of {row['size']}x{row['size']}, {row['classes']} classes, logits at a quarter: "
-        f"{row['times_pixelwise']:.1f} times the speed of torch's resize and argmax with torchmetrics, the same mean IoU "
-        f"(difference {row['miou_difference']:.0e}). After the tenth image the peak grew by "
+        f"{row['times_pixelwise']:.1f} times the speed of torch's resize and argmax with torchmetrics, the same mean "
+        f"IoU (difference {row['miou_difference']:.0e}). After the tenth image the peak grew by "
         f"{row['growth_mib_after_ten']:.0f} MiB.",
     ]
 
@@ -100,7 +100,7 @@ def scenes() -> list[str]:
         "## Maps of large scenes",
         "",
         "One process each, tiles of 512 with 128 shared. The share is the time of the network alone on resident tiles "
-        "over that of the whole map with reading, blending and writing; above 1 where other work slowed the former more.",
+        "over that of the whole map with reading, blending and writing; above 1 where other work slowed the former.",
         "",
         "| network, side | peak MiB | megapixels per second | share of the network alone | load |",
         "|---|---|---|---|---|",
