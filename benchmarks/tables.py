@@ -106,7 +106,9 @@ def scenes() -> list[str]:
         "|---|---|---|---|---|",
     ]
     for name, row in loaded("huge").items():
-        speed = f"{row['megapixels_per_second']:.2f} | {row['share_of_network_alone']:.2f} | {row['load']:.1f}"
+        speed = "| |"
+        if "seconds" in row:
+            speed = f"{row['megapixels_per_second']:.2f} | {row['share_of_network_alone']:.2f} | {row['load']:.1f}"
         lines.append(f"| {name} | {row['peak_mib']:.0f} | {speed} |")
     return lines
 
