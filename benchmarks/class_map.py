@@ -28,7 +28,7 @@ OPERATORS.define("qnms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
 
 from transformers import SegformerConfig, SegformerForSemanticSegmentation  # noqa: E402  after the operators
 
-import pixelwise as pw  # noqa: E402
+import pixelwise as pw  # noqa: E402  after the operators
 
 RESULTS = Path(__file__).parent / "results" / "class_map.json"
 SIZES = {

@@ -8,6 +8,7 @@ ratios. Memory is what a process of its own adds to its peak from before the fir
 """
 
 import argparse
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -25,8 +26,8 @@ OPERATORS.define("nms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
 OPERATORS.define("qnms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
 
 import pixelwise as pw  # noqa: E402  after the operators
-from pixelwise.jobs.memory import keep_freed_memory  # noqa: E402
-from pixelwise.losses import segmentation_loss  # noqa: E402
+from pixelwise.jobs.memory import keep_freed_memory  # noqa: E402  after the operators
+from pixelwise.losses import segmentation_loss  # noqa: E402  after the operators
 
 RESULTS = Path(__file__).parent / "results" / "training_step.json"
 CASES = [(4, 256, 19), (2, 512, 150)]
@@ -123,9 +124,7 @@ def main() -> None:
     given = parser.parse_args()
     keep_freed_memory()
     ways = ["pixelwise", "transformers", "smp"]
-    try:
-        import segmentation_models_pytorch  # noqa: F401
-    except ImportError:
+    if importlib.util.find_spec("segmentation_models_pytorch") is None:
         ways.remove("smp")
     rows = []
     for case in CASES:
