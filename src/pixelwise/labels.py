@@ -167,5 +167,5 @@ def pack_colours(image: Integer[np.ndarray, "3 H W"]) -> Integer[np.ndarray, "H 
 
 
 def label_dtype(classes: int) -> type[np.uint8] | type[np.uint16]:
-    """The type of a label map: uint8 up to 256 classes, uint16 from 257 on."""
+    """Return the type of a label map in memory: uint8 up to 256 classes, uint16 from 257 on."""
     return np.uint8 if classes <= 256 else np.uint16

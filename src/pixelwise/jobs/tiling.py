@@ -23,6 +23,7 @@ from pixelwise.geo.tiles import GRID, StripPlan, blend_weight, plan_strips
 from pixelwise.geo.vector import PolygonLabels
 from pixelwise.jobs.model_folder import ModelCard
 from pixelwise.jobs.read_ahead import read_ahead
+from pixelwise.labels import label_dtype
 from pixelwise.models import Segmenter
 from pixelwise.models.upsampling import argmax_upsampled, decide_cells, recentred, strips, upsample
 
@@ -159,10 +160,9 @@ class Tiling:
         self, row: int, tiles: Iterator[tuple[Window, np.ndarray, np.ndarray, bytes]], done: Callable[[], None]
     ) -> RowSum:
         plan, stride, first = self.plan, self.plan.stride, self.plan.rows[row][0]
-        height = first.height // stride
+        height, width = first.height // stride, plan.cell_width
         weight = torch.from_numpy(blend_weight(height, first.width // stride, plan.overlap // stride))
-        total = torch.zeros(len(self.card.classes), height, plan.cell_width)
-        weights = torch.zeros(height, plan.cell_width)
+        total, weights = torch.zeros(len(self.card.classes), height, width), torch.zeros(height, width)
         valid = np.zeros((min(first.height, plan.height - first.top), plan.width), bool)
         digest, waiting, left = 0, [], len(plan.rows[row])
 
@@ -215,7 +215,7 @@ class Tiling:
         if self.area is not None and bottom > top:
             valid &= self.area.read(Window(top, 0, bottom - top, plan.width)) > 0
         classes = len(self.card.classes)
-        labels = np.zeros((bottom - top, plan.width), np.uint8 if classes <= 256 else np.uint16)
+        labels = np.zeros((bottom - top, plan.width), label_dtype(classes))
         sure = np.zeros(labels.shape, np.float32) if confidence else None
         kept = np.zeros((classes, last - first, plan.cell_width), np.float32) if cells else None
         for start, end in strips(torch.Size((1, classes)), (last - first, plan.cell_width)):
