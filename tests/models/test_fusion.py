@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pixelwise as pw
+from pixelwise.models import segformer_fused
 
 RELEASES = ["paper", "transformers", "mmsegmentation"]
 
@@ -34,6 +35,17 @@ PAIRS = {release: (model, pw.fuse(model)) for release in RELEASES for model in [
 def test_any_image_gets_the_same_logits(release, batch, height, width):
     plain, fused = PAIRS[release]
     image = torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(height * width))
+    with torch.no_grad():
+        expected, got = plain.decode(image).logits, fused.decode(image).logits
+    assert (got - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7])
+def test_bands_of_any_height_give_the_same_logits(rows, monkeypatch):
+    plain, fused = PAIRS["paper"]
+    image = torch.randn(2, 3, 96, 160, generator=torch.Generator().manual_seed(rows))
+    # A row of the widest map, which is the decoder's sum.
+    monkeypatch.setattr(segformer_fused, "BAND", rows * 40 * 256)
     with torch.no_grad():
         expected, got = plain.decode(image).logits, fused.decode(image).logits
     assert (got - expected).abs().max() <= 1e-5 * expected.abs().max()

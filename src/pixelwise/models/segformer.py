@@ -14,9 +14,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import DropPath, drop_path_chances, linear_of, planes, pointwise, scale_and_shift
+from pixelwise.models.layers import DropPath, drop_path_chances, linear_of, pointwise, scale_and_shift
+from pixelwise.models.segformer_fused import FusedAllMLPDecoder, FusedMixFFN
 from pixelwise.models.segmenter import Decoded
-from pixelwise.models.upsampling import add_upsampled, upsample
+from pixelwise.models.upsampling import upsample
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,10 @@ class MixFFN(nn.Module):
         """Mix the channels of each token, and its 3x3 neighbours."""
         hidden = self.depthwise(self.expand(tokens).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return self.project(F.gelu(hidden))
+
+    def fused(self) -> nn.Module:
+        """Return the same function for inference, band by band."""
+        return FusedMixFFN(self.expand, self.depthwise, self.project)
 
 
 class Block(nn.Module):
@@ -209,7 +214,20 @@ class AllMLPDecoder(nn.Module):
 
     def fused(self) -> nn.Module:
         """Return the same function with the batch norm folded, for inference."""
-        return FusedAllMLPDecoder(self)
+        matrices, projections = [], []
+        scale, shift = scale_and_shift(self.norm)
+        for projection, fuse in zip(self.projections, self.fuse_slices(), strict=True):
+            fuse = scale[:, None] * fuse
+            if isinstance(projection, nn.Linear):
+                shift = shift + fuse @ projection.bias
+                projections.append(nn.Identity())
+                matrices.append(fuse @ projection.weight)
+            else:
+                projections.append(_folded_projection(projection))
+                matrices.append(fuse)
+        # Upsampling keeps a constant, so the shift is added where the map is smallest.
+        linears = [*(linear_of(matrix, None) for matrix in matrices[:-1]), linear_of(matrices[-1], shift)]
+        return FusedAllMLPDecoder(projections, linears, self.classifier)
 
     def _classified(self, fused: Float[Tensor, "B D h w"]) -> Float[Tensor, "B K h w"]:
         if not self.training or self.dropout.p == 0:
@@ -236,49 +254,6 @@ class AllMLPDecoder(nn.Module):
         return F.linear(projection(feature).permute(0, 2, 3, 1), fuse).permute(0, 3, 1, 2)
 
 
-class FusedAllMLPDecoder(nn.Module):
-    """An `AllMLPDecoder` for inference: one matrix per feature map, with the batch norm inside."""
-
-    def __init__(self, decoder: AllMLPDecoder) -> None:
-        super().__init__()
-        scale, shift = scale_and_shift(decoder.norm)
-        self.projections = nn.ModuleList()
-        matrices = []
-        for projection, fuse in zip(decoder.projections, decoder.fuse_slices(), strict=True):
-            fuse = scale[:, None] * fuse
-            if isinstance(projection, nn.Linear):
-                shift = shift + fuse @ projection.bias
-                self.projections.append(nn.Identity())
-                matrices.append(fuse @ projection.weight)
-            else:
-                self.projections.append(_folded_projection(projection))
-                matrices.append(fuse)
-        # Upsampling keeps a constant, so the shift is added where the map is smallest.
-        self.matrices = nn.ModuleList([*(linear_of(m, None) for m in matrices[:-1]), linear_of(matrices[-1], shift)])
-        self.classifier = decoder.classifier
-
-    def forward(self, features: list[Float[Tensor, "B _ _ _"]]) -> Decoded:
-        """Return logits at the stride of the finest map."""
-        parts = [
-            matrix(projection(feature.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
-            for feature, projection, matrix in zip(
-                features[-len(self.matrices) :], self.projections, self.matrices, strict=True
-            )
-        ]
-        fused = _sum_at_finest(parts).relu_()
-        return Decoded(planes(fused, self.classifier), features=fused)
-
-    def train(self, mode: bool = True) -> "FusedAllMLPDecoder":
-        """Refuse training: the batch norm is gone.
-
-        Raises:
-            RuntimeError: training is asked for.
-        """
-        if mode:
-            raise RuntimeError("A fused network is for inference alone. Train the network that it was made from.")
-        return super().train(mode)
-
-
 def _projection(inputs: int, channels: int, release: str) -> nn.Module:
     if release == "mmsegmentation":
         return nn.Sequential(nn.Conv2d(inputs, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU())
@@ -298,10 +273,6 @@ def _folded_projection(projection: nn.Module) -> nn.Module:
 def _sum_at_finest(parts: list[Tensor]) -> Tensor:
     """Upsample maps to the size of the first and add them, into one piece of memory: they are the largest here."""
     size = parts[0].shape[-2:]
-    if not torch.is_grad_enabled():
-        for part in parts[1:]:
-            add_upsampled(parts[0], part)
-        return parts[0]
     total = upsample(parts[-1], size)
     for part in parts[-2::-1]:
         total = total.add_(part if part.shape[-2:] == size else upsample(part, size))

@@ -28,27 +28,15 @@ def upsample(
     return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=align_corners)
 
 
-def add_upsampled(total: Float[Tensor, "B C H W"], part: Float[Tensor, "B C h w"]) -> None:
-    """Add a map to a finer one in place, upsampled (bilinear, edges on edges); channels-last maps without gradient.
-
-    If the finer one is larger by a whole factor, shifted maps are weighted and added as in `decide_cells`: torch's own
-    kernel takes up to 20 times as long for some sizes.
-    """
-    (height, width), (h, w) = total.shape[-2:], part.shape[-2:]
-    stride = height // h
-    if (height, width) != (h * stride, w * stride):
-        total += upsample(part, (height, width))
-        return
-    cells = F.pad(part, (1, 1, 1, 1), mode="replicate").permute(0, 2, 3, 1)
-    pixels = total.permute(0, 2, 3, 1).view(len(total), h, stride, w, stride, -1)
-    for i in range(stride):
-        first, share = _place(i, stride)
-        rows = torch.lerp(cells[:, first : first + h], cells[:, first + 1 : first + 1 + h], share)
-        for j in range(stride):
-            first, share = _place(j, stride)
-            pixels[:, :, i, :, j] += torch.lerp(
-                rows[:, :, first : first + w], rows[:, :, first + 1 : first + 1 + w], share
-            )
+def add_resized(total: Float[Tensor, "n W C"], part: Float[Tensor, "h W C"], top: int, height: int) -> None:
+    """Add the rows from ``top`` on of a map that is resized to ``height`` rows (bilinear, edges on edges), in place."""
+    n, h = len(total), len(part)
+    centre = (torch.arange(top, top + n, device=part.device, dtype=torch.float64) + 0.5) * (h / height) - 0.5
+    first, last = max(0, int(centre[0])), min(h, int(centre[-1]) + 2)
+    rows = torch.arange(first, last, device=part.device)
+    # Beyond the rim the outermost row stands for the ones that lack.
+    weight = (1 - (centre.clamp(0, h - 1)[:, None] - rows).abs()).clamp(min=0).to(part.dtype)
+    total.flatten(1).addmm_(weight, part[first:last].flatten(1))
 
 
 def recentred(logits: Float[Tensor, "B K h w"], size: tuple[int, int] | torch.Size) -> Float[Tensor, "B K h w"]:

@@ -1,0 +1,96 @@
+"""Parts of SegFormer for inference: the same functions, a few rows of the map at a time.
+
+What lies between two products is made, read and forgotten within a processor's cache, and takes no fresh memory from
+the system, whose pages cost more than the arithmetic.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pixelwise.models.layers import planes
+from pixelwise.models.segmenter import Decoded
+from pixelwise.models.upsampling import add_resized, upsample
+
+BAND = 1 << 18
+"""Numbers of the widest map of a band of rows: 1 MB in float32."""
+
+
+class FusedMixFFN(nn.Module):
+    """A `MixFFN` for inference."""
+
+    def __init__(self, expand: nn.Module, depthwise: nn.Conv2d, project: nn.Module) -> None:
+        super().__init__()
+        self.expand, self.depthwise, self.project = expand, depthwise, project
+
+    def forward(self, tokens: Float[Tensor, "B h w D"]) -> Float[Tensor, "B h w D"]:
+        """Mix the channels of each token, and its 3x3 neighbours."""
+        height, width = tokens.shape[1:3]
+        mixed = torch.empty_like(tokens)
+        weight, bias = self.depthwise.weight, self.depthwise.bias
+        for image, top, bottom in bands(tokens, width * len(weight)):
+            # The rows above and below belong to the convolution's reach; beyond the map they are 0.
+            first, last = max(0, top - 1), min(height, bottom + 1)
+            hidden = self.expand(tokens[image, None, first:last])
+            if (first, last) != (top - 1, bottom + 1):
+                hidden = F.pad(hidden, (0, 0, 0, 0, first - top + 1, bottom + 1 - last))
+            hidden = F.conv2d(hidden.permute(0, 3, 1, 2), weight, bias, padding=(0, 1), groups=len(weight))
+            mixed[image, None, top:bottom] = self.project(F.gelu(hidden.permute(0, 2, 3, 1)))
+        return mixed
+
+
+class FusedAllMLPDecoder(nn.Module):
+    """An `AllMLPDecoder` for inference: one matrix per feature map, with the batch norm inside."""
+
+    def __init__(self, projections: Sequence[nn.Module], matrices: Sequence[nn.Module], classifier: nn.Conv2d) -> None:
+        super().__init__()
+        self.projections, self.matrices = nn.ModuleList(projections), nn.ModuleList(matrices)
+        self.classifier = classifier
+
+    def forward(self, features: list[Float[Tensor, "B _ _ _"]]) -> Decoded:
+        """Return logits at the stride of the finest map."""
+        total, *parts = (
+            matrix(projection(feature.permute(0, 2, 3, 1)))
+            for feature, projection, matrix in zip(
+                features[-len(self.matrices) :], self.projections, self.matrices, strict=True
+            )
+        )
+        batch, height, width, channels = total.shape
+        wide = [upsample(part.permute(0, 3, 1, 2), (part.shape[1], width)).permute(0, 2, 3, 1) for part in parts]
+        logits = total.new_empty(batch, self.classifier.out_channels, height, width)
+        for image, top, bottom in bands(total, width * channels):
+            band = total[image, top:bottom]
+            for part in wide:
+                add_resized(band, part[image], top, height)
+            logits[image, :, top:bottom] = planes(band.relu_()[None].permute(0, 3, 1, 2), self.classifier)[0]
+        return Decoded(logits, features=total.permute(0, 3, 1, 2))
+
+    def train(self, mode: bool = True) -> "FusedAllMLPDecoder":
+        """Refuse training: the batch norm is gone.
+
+        Raises:
+            RuntimeError: training is asked for.
+        """
+        if mode:
+            raise RuntimeError("A fused network is for inference alone. Train the network that it was made from.")
+        return super().train(mode)
+
+
+def bands(tokens: Float[Tensor, "B h w D"], row: int) -> Iterator[tuple[int, int, int]]:
+    """Cut maps into bands of rows: number of the image, first row, first row below.
+
+    Args:
+        row: how many numbers a row of the widest map has.
+    """
+    height = tokens.shape[1]
+    # Other devices want few large steps.
+    count = -(-height * row // BAND) if tokens.device.type == "cpu" else 1
+    edges = [height * i // count for i in range(count + 1)]
+    for image in range(len(tokens)):
+        for top, bottom in pairwise(edges):
+            if top < bottom:
+                yield image, top, bottom
