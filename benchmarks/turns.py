@@ -1,0 +1,103 @@
+"""Ways to do the same thing, each in a process of its own as its users run it, that take their turns.
+
+Only one process works at any time, and the ratio of a round is taken before the median over rounds, so that a slow
+moment of the machine slows all.
+"""
+
+import multiprocessing
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+# Where there is no build of torchvision for this torch, its two operators that others import are only named.
+OPERATORS = torch.library.Library("torchvision", "DEF")
+OPERATORS.define("nms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
+OPERATORS.define("qnms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
+
+
+@dataclass(frozen=True)
+class Way:
+    """``make(*arguments)`` prepares, and returns what is measured. It is found by its name in a new process."""
+
+    make: Callable[..., Callable[[], Any]]
+    arguments: tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class Turns:
+    """By way."""
+
+    answers: dict[str, Any]
+    """Of the first call."""
+    peak_mib: dict[str, float]
+    """What the first three calls added to the largest memory of the process."""
+    seconds: dict[str, float]
+    """Median."""
+    ratios: dict[str, float]
+    """Seconds over those of the first way: median of the rounds' ratios."""
+
+
+def take_turns(ways: dict[str, Way], rounds: int) -> Turns:
+    """Measure all ways."""
+    context = multiprocessing.get_context("spawn")
+    connections, processes, answers, memory = {}, [], {}, {}
+    for name, way in ways.items():
+        connections[name], theirs = context.Pipe()
+        processes.append(context.Process(target=_work, args=(way, theirs)))
+        processes[-1].start()
+        # Waited for before the next process begins, so that no two work at a time.
+        answers[name], memory[name] = connections[name].recv()
+    taken = []
+    for _ in range(rounds):
+        taken.append({})
+        for name, connection in connections.items():
+            connection.send(True)
+            taken[-1][name] = connection.recv()
+    for connection, process in zip(connections.values(), processes, strict=True):
+        connection.send(False)
+        process.join()
+    first = next(iter(ways))
+    return Turns(
+        answers,
+        memory,
+        {name: round(statistics.median(each[name] for each in taken), 4) for name in ways},
+        {name: round(statistics.median(each[name] / each[first] for each in taken), 2) for name in ways},
+    )
+
+
+def machine() -> dict[str, object]:
+    """Return what is worth to know of the machine, and how busy it is."""
+    return {
+        "cores": os.cpu_count(),
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 1),
+        "torch": torch.__version__,
+    }
+
+
+def _work(way: Way, connection: Connection) -> None:
+    call = way.make(*way.arguments)
+    before = _peak_mib()
+    answer = call()
+    call()
+    call()
+    connection.send((answer, round(_peak_mib() - before, 1)))
+    while connection.recv():
+        start = time.perf_counter()
+        call()
+        connection.send(time.perf_counter() - start)
+
+
+def _peak_mib() -> float:
+    # getrusage would count the memory of the process which began this one.
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
