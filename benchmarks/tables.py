@@ -12,8 +12,9 @@ PEERS = ("transformers", "smp", "onnxruntime", "openvino")
 HEAD = """# Performance
 
 Made by `python benchmarks/tables.py` from `benchmarks/results/`; `benchmarks/README.md` has the command of each table.
-Read ratios, not seconds. All ways of a table run in turns in one process, on 2 cores of a shared CPU machine, in
-float32; a ratio is the median of the rounds' ratios, and above 1 ours is faster. No table was made on a GPU.
+Read ratios, not seconds. Every way has a process of its own, as its users run it, and they take turns; 2 cores of a
+shared CPU machine, float32. A ratio is the median of the rounds' ratios, and above 1 ours is faster. The load is the
+machine's when a row ended: 2 cores are busy at 2. No table was made on a GPU.
 """
 
 
@@ -29,16 +30,35 @@ def class_maps() -> list[str]:
         "## From image to class map, SegFormer",
         "",
         f"{found['classes']} classes, {found['size']}x{found['size']}; ONNX Runtime and OpenVINO run transformers' "
-        "export with the resize and the argmax inside. The bound is FLOPs over the measured speed of a matrix product.",
+        "export with the resize and the argmax inside. The bound is FLOPs over the measured speed of a matrix product. "
+        "Memory is what the first three images add to the peak of the process, once the network is loaded.",
         "",
-        "| | seconds | transformers | smp | ONNX Runtime | OpenVINO | over the bound |",
-        "|---|---|---|---|---|---|---|",
+        "| | seconds | transformers | smp | ONNX Runtime | OpenVINO | over the bound | MiB | transformers | load |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, row in found["networks"].items():
-        ratios, seconds = row["times_pixelwise"], row["seconds"]["pixelwise"]
+        ratios, seconds, memory = row["times_pixelwise"], row["seconds"]["pixelwise"], row["peak_mib"]
         peers = " | ".join(f"{ratios[key]:.2f}x" if key in ratios else "" for key in PEERS)
-        lines.append(f"| `{name}` | {seconds:.3f} | {peers} | {row['pixelwise_over_roofline']:.2f} |")
-    return lines
+        both = f"{memory['pixelwise']:.0f} | {memory['transformers']:.0f}"
+        lines.append(
+            f"| `{name}` | {seconds:.3f} | {peers} | {row['pixelwise_over_roofline']:.2f} | {both} | "
+            f"{row['machine']['load']} |"
+        )
+    bound = found["networks"]["segformer-b0"]["roofline"]
+    paddle = loaded("paddle_class_map")
+    ratios = paddle["cpu, times pixelwise"]
+    return [
+        *lines,
+        "",
+        f"B0's bound: {bound['gflop']:.2f} GFLOP at {bound['gflop_per_second']:.0f} GFLOP/s are "
+        f"{bound['seconds']:.3f} s; "
+        f"{bound['megabytes']:.0f} MB, if nothing stayed in cache, at {bound['gigabytes_per_second']:.1f} GB/s are "
+        f"{bound['seconds_of_traffic']:.3f} s.",
+        "",
+        f"PaddleSeg {paddle['paddle']} on one thread, B0 with the same weights and the same labels, needs "
+        f"{ratios['eager']:.1f} times our processor time, and exported to Paddle Inference "
+        f"{ratios['inference']:.1f} times.",
+    ]
 
 
 def networks() -> list[str]:
@@ -47,37 +67,50 @@ def networks() -> list[str]:
     lines = [
         "## From image to class map, every family",
         "",
-        "Fused beside plain, which is the network as its paper draws it with full-size logits and torch's argmax, and "
-        "beside smp's network on the same encoder where it has one.",
+        "150 classes, 512x512. Fused beside plain, which is the network as its paper draws it with full-size logits "
+        "and torch's argmax, and beside smp's network on the same encoder where it has one.",
         "",
-        "| | size | seconds | plain | smp |",
-        "|---|---|---|---|---|",
+        "| | seconds | plain | smp | MiB: fused | plain | load |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, row in found.items():
-        if name != "machine":
-            smp = row["times_fused"].get("smp")
-            lines.append(
-                f"| `{name}` | {row['size']} | {row['seconds']['fused']:.3f} | {row['times_fused']['plain']:.2f}x | "
-                f"{'' if smp is None else f'{smp:.2f}x'} |"
-            )
+        ratios, memory = row["times_fused"], row["peak_mib"]
+        smp = f"{ratios['smp']:.2f}x" if "smp" in ratios else ""
+        lines.append(
+            f"| `{name}` | {row['seconds']['fused']:.3f} | {ratios['plain']:.2f}x | {smp} | {memory['fused']:.0f} | "
+            f"{memory['plain']:.0f} | {row['machine']['load']} |"
+        )
     return lines
 
 
 def training() -> list[str]:
     """Steps of training."""
     lines = [
-        "## A step of training, SegFormer-B0",
+        "## A step of training",
         "",
-        "Memory is what three steps add to the peak of a process of their own.",
+        "Forward, loss, backward, AdamW. `pixelwise.train` has glibc keep freed memory; in brackets are the peers with "
+        "that setting too, which their users do not have. Plain is our network as its paper draws it under torch's "
+        "cross-entropy of full-size logits. Memory is what three steps add to the peak.",
         "",
-        "| batch, size, classes | seconds | transformers | smp | MiB: ours | transformers | smp |",
-        "|---|---|---|---|---|---|---|",
+        "| | batch, size, classes | seconds | transformers | smp | plain | MiB | transformers | smp | plain | load |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in loaded("training_step"):
-        speed = " | ".join(f"{row['times_pixelwise'][key]:.2f}x" for key in ("transformers", "smp"))
-        memory = " | ".join(str(row["peak_growth_mib"][key]) for key in ("pixelwise", "transformers", "smp"))
+        ratios, memory = row["times_pixelwise"], row["peak_growth_mib"]
+        speed = []
+        for key in ("transformers", "smp", "plain"):
+            kept = ratios.get(f"{key} with kept memory")
+            brackets = "" if kept is None else f" ({kept:.2f}x)"
+            speed.append(f"{ratios[key]:.2f}x{brackets}" if key in ratios else brackets.strip(" ()"))
+        sizes = [
+            str(memory.get(key, memory.get(f"{key} with kept memory", "")))
+            for key in ("pixelwise", "transformers", "smp", "plain")
+        ]
         case = f"{row['batch']}, {row['size']}, {row['classes']}"
-        lines.append(f"| {case} | {row['seconds']['pixelwise']:.3f} | {speed} | {memory} |")
+        lines.append(
+            f"| `{row['network']}` | {case} | {row['seconds']['pixelwise']:.3f} | {' | '.join(speed)} | "
+            f"{' | '.join(sizes)} | {row['load']} |"
+        )
     return lines
 
 
@@ -113,9 +146,36 @@ def scenes() -> list[str]:
     return lines
 
 
+def scenes_of_peers() -> list[str]:
+    """Maps of large scenes beside the peers."""
+    found = loaded("large_scene_peers")
+    sides = [name for name in found if name.startswith("small ")]
+    ways = [name for name in found[sides[0]] if isinstance(found[sides[0]][name], dict) and name != "versions"]
+    lines = [
+        "## Maps of large scenes, beside the peers",
+        "",
+        "The same fused small network for all, one thread, tiles of 512 with 128 shared: peak MiB, and processor time "
+        "over ours. Seams: labels that change when the grid of tiles is shifted by half a tile, along tile borders and "
+        "inside (tiles of 256, a network trained on the example fields). `benchmarks/large_scene_peers.py` says how.",
+        "",
+        f"| | {' | '.join(name.replace('small ', 'side ') for name in sides)} | seams: borders | inside |",
+        f"|---{'|---' * len(sides)}|---|---|",
+    ]
+    for way in ways:
+        cells = []
+        for side in sides:
+            row = found[side][way]
+            slow = f", {row['cpu_ratio']:.1f}x" if "cpu_ratio" in row else ", out of memory"
+            cells.append(f"{row['peak_mib']:.0f}{slow}")
+        seams = found["seams"].get(way)
+        changed = ["", ""] if seams is None else [f"{seams[key]:.1%}" for key in ("along borders", "inside")]
+        lines.append(f"| {way} | {' | '.join([*cells, *changed])} |")
+    return lines
+
+
 def main() -> None:
     """Write the page."""
-    parts = [class_maps(), networks(), training(), evaluation(), scenes()]
+    parts = [class_maps(), networks(), training(), evaluation(), scenes(), scenes_of_peers()]
     text = HEAD + "\n" + "\n\n".join("\n".join(part) for part in parts) + "\n"
     (ROOT / "docs" / "performance.md").write_text(text, encoding="utf-8")
 
