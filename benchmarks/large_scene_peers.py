@@ -50,6 +50,8 @@ from huge import write_model, write_scene
 
 RESULTS = Path(__file__).parent / "results" / "large_scene_peers.json"
 TILE, OVERLAP = 512, 128
+SEAM_SIDE = 1024
+"""Side of the example scenes in pixels."""
 PACKAGES = {
     "pixelwise": ("pixelwise.jobs.predict", "pixelwise"),
     "geoai predict_geotiff": ("geoai.utils", "geoai-py"),
@@ -129,16 +131,14 @@ def write_plain_scene(sources: list[Path], path: Path, side: int) -> None:
     rough.unlink()
 
 
-def compare(sources: list[Path], side: int, rounds: int, memory: float, network: str, classes: int) -> None:
+def compare(scenes: Path, side: int, rounds: int, memory: float, network: str, classes: int) -> None:
     """Map one scene by all ways, in turn, and keep the ratios."""
     ways, took = installed(), []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_plain_scene(sources, folder / "scene.tif", side)
-        # A large parent would count in the peak of its children.
-        subprocess.run(
-            [sys.executable, __file__, str(folder), "--write-model", network, "--classes", str(classes)], check=True
-        )
+        # Not here: what this process has in memory when it starts another counts in the other's peak.
+        command = [sys.executable, __file__, str(scenes), "--prepare", str(folder), "--sides", str(side)]
+        subprocess.run([*command, "--network", network, "--classes", str(classes)], check=True)
         for turn in range(rounds):
             took.append({way: in_own_process(folder, way, memory) for way in ways})
             ways = [way for way in ways if "out_of_memory" not in took[turn][way]]
@@ -191,23 +191,28 @@ def measure_seams() -> None:
     folder, tile, overlap = trained(), 256, 64
     predictor = pw.load(folder, device="cpu")
     examples = sorted((Path(__file__).parents[1] / "examples/fields/test").glob("*.tif"))
-    # In the middle of an overlap, but where scores are averaged without weights or the grid starts outside the scene.
+    # In the middle of an overlap; at its ends where scores are averaged without weights. raster-vision's crop starts
+    # its grid outside of the scene: of 1024 pixels at -128, so kept parts begin at -96, 96, 288.
     places = {way: middles(overlap // 2) for way in installed() if way != "torchgeo grid"}
     places |= {"raster-vision smooth": ends} if "raster-vision smooth" in places else {}
-    places |= {"raster-vision crop": middles(0)} if "raster-vision crop" in places else {}
+    places |= {"raster-vision crop": middles(-96)} if "raster-vision crop" in places else {}
 
     def mapped(way: str, reader: ArrayReader, tile: int, overlap: int) -> np.ndarray:
         with tempfile.TemporaryDirectory() as name:
-            scene = Path(name) / "scene.tif"
-            bands, height, width = reader.values.shape
+            scene, (height, width) = Path(name) / "scene.tif", reader.valid.shape
+            values = reader.values
+            if way == "raster-vision crop":
+                # Where it starts its grid depends on the scene's size, so all get one size.
+                values = np.pad(values, ((0, 0), (0, SEAM_SIDE - height), (0, SEAM_SIDE - width)), "reflect")
+            bands, height, width = values.shape
             profile = {"driver": "GTiff", "count": bands, "height": height, "width": width, "dtype": "uint8"}
             profile |= {"crs": "EPSG:32615", "transform": rasterio.transform.from_origin(5e5, 4.5e6, 1, 1)}
             with rasterio.open(scene, "w", **profile) as file:
-                file.write(reader.values)
+                file.write(values)
             with contextlib.redirect_stdout(sys.stderr):
                 path = MAPS[way](folder, scene, Path(name) / "map.tif", tile, overlap)
             with rasterio.open(path) as file:
-                return file.read(1)
+                return file.read(1)[: reader.valid.shape[0], : reader.valid.shape[1]]
 
     makes = {way: (partial(mapped, way), overlap, near) for way, near in places.items()}
     makes["side by side"] = (partial(cropped, predictor), 0, middles(0))
@@ -271,19 +276,20 @@ def main() -> None:
     parser.add_argument("--seams", action="store_true")
     parser.add_argument("--nodata", action="store_true", help="what maps hold where a scene has no data")
     parser.add_argument("--here", help=argparse.SUPPRESS)
-    parser.add_argument("--write-model", help=argparse.SUPPRESS)
+    parser.add_argument("--prepare", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.here:
         map_here(given.scenes, given.here, given.memory)
-    elif given.write_model:
-        write_model(given.scenes / "model", given.write_model, given.classes)
+    elif given.prepare:
+        write_plain_scene(sorted(given.scenes.glob("*.tif")), given.prepare / "scene.tif", given.sides[0])
+        write_model(given.prepare / "model", given.network, given.classes)
     elif given.seams:
         measure_seams()
     elif given.nodata:
         measure_nodata()
     else:
         for side in given.sides:
-            compare(sorted(given.scenes.glob("*.tif")), side, given.rounds, given.memory, given.network, given.classes)
+            compare(given.scenes, side, given.rounds, given.memory, given.network, given.classes)
 
 
 if __name__ == "__main__":
