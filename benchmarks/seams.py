@@ -13,6 +13,8 @@ a tile down and right, and the labels are compared: near the borders of either g
 
 import argparse
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -61,16 +63,20 @@ def borders(length: int, tile: int, overlap: int) -> np.ndarray:
     return near
 
 
-def changed(predictor: Predictor, reader: ArrayReader, way: str, tile: int, overlap: int) -> dict:
+def changed(
+    make: Callable[[ArrayReader, int, int], np.ndarray],
+    reader: ArrayReader,
+    tile: int,
+    overlap: int,
+    borders: Callable[[int, int, int], np.ndarray] = borders,
+) -> dict:
     """Run one way on two grids; return the shares of labels that differ."""
-    make = blended if way == "blend" else cropped
-    overlap = 0 if way == "none" else overlap
     height, width = reader.info.height, reader.info.width
     shift = tile // 2 // GRID * GRID
     # Both grids see the same pixels: the second starts half a tile further in, and the rest is left out.
-    first = make(predictor, reader, tile, overlap)[shift : height - shift, shift : width - shift]
+    first = make(reader, tile, overlap)[shift : height - shift, shift : width - shift]
     inner = ArrayReader(*reader.read(Window(shift, shift, height - shift, width - shift)))
-    second = make(predictor, inner, tile, overlap)[: height - 2 * shift, : width - 2 * shift]
+    second = make(inner, tile, overlap)[: height - 2 * shift, : width - 2 * shift]
     rows = borders(height, tile, overlap)[shift : height - shift]
     columns = borders(width, tile, overlap)[shift : width - shift]
     rows |= borders(height - 2 * shift, tile, overlap)
@@ -119,7 +125,9 @@ def main() -> None:
             for scene in scenes:
                 whole = RasterReader(scene, bands=predictor.card.bands)
                 area = Window(0, 0, whole.info.height // GRID * GRID, whole.info.width // GRID * GRID)
-                found.append(changed(predictor, ArrayReader(*whole.read(area)), way, options.tile, options.overlap))
+                make = partial(blended if way == "blend" else cropped, predictor)
+                overlap = 0 if way == "none" else options.overlap
+                found.append(changed(make, ArrayReader(*whole.read(area)), options.tile, overlap))
             results[way] = {key: float(np.mean([each[key] for each in found])) for key in found[0]}
             shares = ", ".join(f"{key} {value:.3%}" for key, value in results[way].items())
             print(f"{way:6} {shares}", flush=True)

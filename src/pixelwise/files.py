@@ -6,6 +6,8 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
+from typing import IO
 
 from pixelwise.errors import ConfigError
 
@@ -96,3 +98,18 @@ def file_digest(path: str | Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def locked(file: IO[str]) -> bool:
+    """Lock an open file for this process, until it is closed; return whether no other process has it."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:
+        # Windows refuses by itself to replace files that another process has open.
+        return True
+    lock: ModuleType = fcntl
+    try:
+        lock.flock(file, lock.LOCK_EX | lock.LOCK_NB)
+    except OSError:
+        return False
+    return True

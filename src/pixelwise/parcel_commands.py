@@ -57,17 +57,20 @@ def polygonize(
     """
     with interruptible("Nothing was written."):
         from pixelwise.jobs.polygonize import polygonize
+        from pixelwise.progress import shown_stages
 
-        made = polygonize(
-            label_map,
-            output,
-            minimum_area=minimum_area,
-            merge=merge,
-            simplify=simplify,
-            instances=instances,
-            core=core,
-            classes=list(classes) or None,
-        )
+        with shown_stages() as advance:
+            made = polygonize(
+                label_map,
+                output,
+                minimum_area=minimum_area,
+                merge=merge,
+                simplify=simplify,
+                instances=instances,
+                core=core,
+                classes=list(classes) or None,
+                advance=advance,
+            )
     fate = "joined a neighbour" if merge else "left out"
     click.echo(f"{made.path}: {made.parcels:,} parcels, {made.removed:,} smaller ones {fate}.")
     for name, area in made.areas.items():
@@ -99,8 +102,8 @@ def score_parcels(
 ) -> None:
     """Score parcels against true ones.
 
-    As objects (those match whose intersection is more than half of their union), along their boundaries, and in area,
-    with a 95 % interval from drawing blocks of the ground again.
+    As objects (those match whose intersection is more than half of their union), along their boundaries, and in area.
+    F1 of objects and the areas have a 95 % interval from drawing blocks of the ground again.
 
     \b
     Example:
@@ -131,6 +134,8 @@ def _show(scores: "ParcelScores") -> None:
     click.echo(f"{scores.parcels:,} parcels, {scores.truth:,} true ones, {scores.matched:,} match")
     click.echo(f"{'':24}{'precision':>11}{'recall':>8}{'F1':>8}")
     row("objects (IoU above 0.5)", scores.precision, scores.recall, scores.f1)
+    if scores.f1_low is not None and scores.f1_high is not None:
+        click.echo(f"{'':24}F1 {scores.f1_low:.3f} to {scores.f1_high:.3f}: 95 % interval of {scores.blocks:,} blocks")
     row(f"boundaries ({scores.tolerance:g} m)", scores.boundary_precision, scores.boundary_recall, scores.boundary_f1)
     click.echo(
         f"over-segmentation {_share(scores.over_segmentation)}, under-segmentation "

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
+    TaskID,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
@@ -107,6 +108,28 @@ def shown_share(what: str) -> Iterator[Callable[[float], None]]:
     ) as bar:
         task = bar.add_task("", total=1.0)
         yield lambda share: bar.update(task, completed=share)
+
+
+@contextmanager
+def shown_stages() -> Iterator[Callable[[str, float], None]]:
+    """Give a function to call with a stage's name and the share of it that is done; silent where there is no terminal.
+
+    Each stage has a bar of its own, below those of the stages before.
+    """
+    console = Console()
+    if not console.is_terminal:
+        yield lambda stage, share: None
+        return
+    tasks: dict[str, TaskID] = {}
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("left"))
+    with Bar(*columns, TimeRemainingColumn(), console=console) as bar:
+
+        def advance(stage: str, share: float) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=1.0)
+            bar.update(tasks[stage], completed=share)
+
+        yield advance
 
 
 def _duration(seconds: float) -> str:

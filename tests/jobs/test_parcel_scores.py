@@ -39,6 +39,7 @@ def test_the_truth_itself_is_perfect(tmp_path):
     shapes = [box(100, 100, 300, 300), box(300, 100, 500, 300), box(600, 600, 900, 900)]
     scores = scored(tmp_path, shapes, shapes)
     assert (scores.precision, scores.recall, scores.f1, scores.matched_iou) == (1, 1, 1, pytest.approx(1))
+    assert (scores.f1_low, scores.f1_high) == (1, 1)
     assert scores.boundary_f1 == pytest.approx(1)
     assert scores.over_segmentation == pytest.approx(0, abs=1e-9)
     assert scores.under_segmentation == pytest.approx(0, abs=1e-9)
@@ -115,6 +116,38 @@ def test_the_size_of_blocks_changes_the_interval_only(tmp_path):
     assert one.low < one.error < one.high
     # Independent errors of 100 fields: the interval is that of a mean.
     assert one.high - one.low == pytest.approx(2 * 1.96 * (widths / 80).std() / 10, rel=0.3)
+
+
+def test_the_interval_of_f1_is_that_of_a_share_where_fields_are_matched_at_random(tmp_path):
+    corners = [(x, y) for x in range(0, 1200, 100) for y in range(0, 1200, 100)]
+    true = [box(x + 10, y + 10, x + 90, y + 90) for x, y in corners]
+    # Six of ten are found; of the others only a corner.
+    hit = np.random.default_rng(3).random(len(true)) < 0.6
+    found = [
+        each if good else box(x + 10, y + 10, x + 30, y + 30)
+        for each, good, (x, y) in zip(true, hit, corners, strict=True)
+    ]
+    frame = box(0, 0, 1200, 1200)
+    scores = scored(tmp_path, found, true, frame=frame, block=100)
+    assert scores.f1 == pytest.approx(hit.mean())
+    assert scores.f1_low < scores.f1 < scores.f1_high
+    deviation = (hit.mean() * (1 - hit.mean()) / len(hit)) ** 0.5
+    assert scores.f1_high - scores.f1_low == pytest.approx(2 * 1.96 * deviation, rel=0.2)
+    again = scored(tmp_path, found, true, frame=frame, block=100)
+    assert (again.f1_low, again.f1_high) == (scores.f1_low, scores.f1_high)
+    # A field that lies in several blocks is drawn once.
+    coarse = scored(tmp_path, found, true, frame=frame, block=333)
+    assert coarse.f1 == scores.f1
+    assert coarse.f1_high - coarse.f1_low == pytest.approx(2 * 1.96 * deviation, rel=0.5)
+
+
+def test_one_block_or_no_parcel_gives_no_interval(tmp_path):
+    # Blocks have their corner in the middle of the parcels, so that the frame lies in one of them.
+    two = [box(100, 100, 300, 300), box(5000, 5000, 5100, 5100)]
+    one = scored(tmp_path, two, two, block=1e6)
+    assert (one.blocks, one.f1, one.f1_low, one.f1_high) == (1, 1, None, None)
+    away = scored(tmp_path, [box(2000, 2000, 2100, 2100)], [box(2000, 2000, 2100, 2100)])
+    assert (away.parcels, away.f1, away.f1_low, away.f1_high) == (0, None, None, None)
 
 
 def test_intersection_over_union_is_that_of_the_pixels(tmp_path):

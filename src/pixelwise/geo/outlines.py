@@ -9,7 +9,7 @@ joined where two strips meet.
 import numpy as np
 from jaxtyping import Int, Integer
 
-from pixelwise.geo.regions import Reader, strips
+from pixelwise.geo.regions import Advance, Reader, strips
 from pixelwise.geo.vector import optional_module
 
 EAST, SOUTH, WEST, NORTH = range(4)
@@ -32,7 +32,7 @@ TURNS: dict[int, tuple[tuple[int, int], ...]] = {
 STRAIGHT = {3: (WEST, WEST), 12: (EAST, EAST), 5: (SOUTH, SOUTH), 10: (NORTH, NORTH)}
 
 
-def outline(read: Reader, height: int, width: int, count: int) -> np.ndarray:
+def outline(read: Reader, height: int, width: int, count: int, *, advance: Advance | None = None) -> np.ndarray:
     """Return the polygon of each region, in pixel coordinates (column, row), whole numbers all of them.
 
     Outer rings run clockwise as seen on a map whose rows go south. Memory grows with the vertices, not with the
@@ -40,10 +40,11 @@ def outline(read: Reader, height: int, width: int, count: int) -> np.ndarray:
 
     Args:
         read: gives the numbers 0 to ``count - 1`` of a window, each a 4-connected region; negative ones are nowhere.
+        advance: called with the share that is done.
     """
     found = [np.zeros((5, 0), np.int32)]
     above = np.full((1, width + 2), -1, np.int64)
-    for strip in strips(height, width):
+    for strip in strips(height, width, advance):
         rows = np.pad(read(strip), ((0, 0), (1, 1)), constant_values=-1)
         found.append(_vertices(np.concatenate([above, rows]), strip.top))
         above = rows[-1:]

@@ -16,13 +16,26 @@ STRIP_PIXELS = 2**21
 
 Reader = Callable[[Window], Integer[np.ndarray, "h w"]]
 """Gives the numbers of a window; negative ones are nowhere."""
+Advance = Callable[[float], None]
+"""Is called with the share of a piece of work that is done, 0 to 1."""
 
 
-def strips(height: int, width: int) -> Iterator[Window]:
-    """Yield full-width windows from top to bottom, each of about `STRIP_PIXELS`."""
+def keep_silent(stage: str, share: float) -> None:
+    """Tell nobody which stage the work is in, and which share of it is done."""
+
+
+def strips(height: int, width: int, advance: Advance | None = None) -> Iterator[Window]:
+    """Yield full-width windows from top to bottom, each of about `STRIP_PIXELS`.
+
+    Args:
+        advance: called with the share of the rows that is done, each time that a window has been worked on.
+    """
     rows = max(1, STRIP_PIXELS // width)
     for top in range(0, height, rows):
-        yield Window(top, 0, min(rows, height - top), width)
+        strip = Window(top, 0, min(rows, height - top), width)
+        yield strip
+        if advance is not None:
+            advance((top + strip.height) / height)
 
 
 @dataclass(frozen=True)
@@ -47,7 +60,7 @@ class Regions:
         return self.region_of[self.pieces.read(window)]
 
 
-def label_regions(read: Reader, height: int, width: int, scratch: Path) -> Regions:
+def label_regions(read: Reader, height: int, width: int, scratch: Path, *, advance: Advance | None = None) -> Regions:
     """Number the regions of pixels that hold the same number and join by edges.
 
     Each strip is labelled by itself; pieces that meet at the border of two strips are then one region. The result
@@ -56,6 +69,7 @@ def label_regions(read: Reader, height: int, width: int, scratch: Path) -> Regio
     Args:
         read: gives the numbers, 0 or more; negative ones are nowhere.
         scratch: a file to be made, of 4 bytes per pixel.
+        advance: called with the share that is done.
 
     Raises:
         MissingExtraError: the extra ``geo`` is not installed.
@@ -67,7 +81,7 @@ def label_regions(read: Reader, height: int, width: int, scratch: Path) -> Regio
     sums: list[np.ndarray] = [np.zeros((1, 2))]
     meetings = [np.zeros((2, 0), np.int64)]
     count, above, numbers_above = 1, None, None
-    for strip in strips(height, width):
+    for strip in strips(height, width, advance):
         numbers = read(strip)
         found = measure.label(numbers, background=-1, connectivity=1).astype(np.int32)
         found[numbers < 0] = 0
@@ -115,12 +129,12 @@ class Borders:
     """How many edges between a pixel and the one to its right."""
 
 
-def borders(regions: Regions, wanted: Bool[np.ndarray, " regions"]) -> Borders:
+def borders(regions: Regions, wanted: Bool[np.ndarray, " regions"], *, advance: Advance | None = None) -> Borders:
     """Count the edges that each wanted region shares with every other region."""
     height, width = regions.pieces.shape
     count = len(regions.keys)
     codes, lengths = [np.zeros(0, np.int64)], [np.zeros((0, 2), np.int64)]
-    for strip in strips(height, width):
+    for strip in strips(height, width, advance):
         top = max(0, strip.top - 1)
         number = regions.read(Window(top, 0, strip.top + strip.height - top, width))
         own = number[strip.top - top :]
@@ -146,7 +160,9 @@ class Sureness:
     lowest: Float64[np.ndarray, " n"]
 
 
-def sureness(regions: Regions, final: Int[np.ndarray, " regions"], count: int, read: Reader) -> Sureness:
+def sureness(
+    regions: Regions, final: Int[np.ndarray, " regions"], count: int, read: Reader, *, advance: Advance | None = None
+) -> Sureness:
     """Return the mean and the lowest confidence of merged regions.
 
     Args:
@@ -157,7 +173,7 @@ def sureness(regions: Regions, final: Int[np.ndarray, " regions"], count: int, r
     height, width = regions.pieces.shape
     pixels, sums, lowest = np.zeros(count), np.zeros(count), np.full(count, 255, np.int64)
     of = np.append(final, -1)
-    for strip in strips(height, width):
+    for strip in strips(height, width, advance):
         number, sure = of[regions.read(strip)], read(strip)
         known = (number >= 0) & (sure >= 0)
         number, sure = number[known], sure[known].astype(np.int64)

@@ -3,7 +3,6 @@
 import json
 import os
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 from rasterio.crs import CRS
@@ -45,27 +44,31 @@ def in_degrees(output: Path) -> bool:
     return DRIVERS[output.suffix.lower()] == "GeoJSON"
 
 
-def write_polygons(output: Path, geometries: np.ndarray, columns: dict[str, np.ndarray], crs: CRS) -> None:
+def write_polygons(
+    output: Path, geometries: np.ndarray, columns: dict[str, np.ndarray], crs: CRS, *, scratch: Path
+) -> None:
     """Write polygons, and replace an older file as a whole.
 
     Args:
         columns: with names of at most ten letters, which is all that a Shapefile keeps.
         crs: of the geometries; WGS 84 for a GeoJSON.
+        scratch: a folder on the same disk, where the file is written before it takes its name.
 
     Raises:
         ConfigError: the file cannot be written.
     """
     if DRIVERS[output.suffix.lower()] != "ESRI Shapefile":
-        with replacing(output) as temporary:
+        with replacing(output, scratch=scratch) as temporary:
             _write(temporary, output, geometries, columns, crs)
         return
     # A Shapefile is several files, whose names belong together.
-    with TemporaryDirectory(prefix=".", dir=output.parent) as folder:
-        _write(Path(folder) / output.name, output, geometries, columns, crs)
-        for index in (".qix", ".sbn", ".sbx"):
-            output.with_suffix(index).unlink(missing_ok=True)
-        for part in Path(folder).iterdir():
-            os.replace(part, output.with_name(part.name))
+    folder = scratch / "shapefile"
+    folder.mkdir()
+    _write(folder / output.name, output, geometries, columns, crs)
+    for index in (".qix", ".sbn", ".sbx"):
+        output.with_suffix(index).unlink(missing_ok=True)
+    for part in folder.iterdir():
+        os.replace(part, output.with_name(part.name))
 
 
 def _write(path: Path, output: Path, geometries: np.ndarray, columns: dict[str, np.ndarray], crs: CRS) -> None:

@@ -7,6 +7,8 @@ from both sides, the surest pixels last, so that the outline runs along the cres
 Topographic distance and watershed lines, 1994; markers from erosions: Soille, Morphological Image Analysis, 2003).
 """
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from jaxtyping import Bool, Int64, Integer, Shaped
 
 from pixelwise.geo.label_source import NUMBERS, LabelSource
 from pixelwise.geo.raster import Window, clip_window
-from pixelwise.geo.regions import Reader, label_regions, strips
+from pixelwise.geo.regions import Reader, keep_silent, label_regions, strips
 from pixelwise.geo.row_file import RowFile
 from pixelwise.geo.vector import optional_module
 
@@ -24,7 +26,15 @@ REACH = 256
 """How far in pixels a flood may come from beyond a tile."""
 
 
-def watershed(source: LabelSource, interior: int, boundary: int, radius: float, folder: Path) -> RowFile:
+def watershed(
+    source: LabelSource,
+    interior: int,
+    boundary: int,
+    radius: float,
+    folder: Path,
+    *,
+    advance: Callable[[str, float], None] = keep_silent,
+) -> RowFile:
     """Return a number for each pixel of a map: its label, or `NUMBERS` and more for fields, one number for each field.
 
     Boundary pixels become part of the fields and of other classes on either side; only those that touch neither keep
@@ -35,6 +45,7 @@ def watershed(source: LabelSource, interior: int, boundary: int, radius: float, 
         boundary: the label of the bands around them.
         radius: of a core, in pixels; 0: each connected interior is a field.
         folder: for files of 16 bytes per pixel.
+        advance: called with what is being done, and the share of it.
     """
     info = source.info
     cores = label_regions(
@@ -42,9 +53,14 @@ def watershed(source: LabelSource, interior: int, boundary: int, radius: float, 
         info.height,
         info.width,
         folder / "cores",
+        advance=partial(advance, "Finding cores of fields"),
     )
     interiors = label_regions(
-        lambda window: np.where(source.labels(window) == interior, 0, -1), info.height, info.width, folder / "interiors"
+        lambda window: np.where(source.labels(window) == interior, 0, -1),
+        info.height,
+        info.width,
+        folder / "interiors",
+        advance=partial(advance, "Finding interiors of fields"),
     )
     large = cores.pixels >= np.pi * radius**2
     field_of = np.append(np.where(large, np.cumsum(large) - 1, -1), -1)
@@ -62,6 +78,8 @@ def watershed(source: LabelSource, interior: int, boundary: int, radius: float, 
         for left in range(0, info.width, TILE):
             tile = Window(top, left, min(TILE, info.height - top), min(TILE, info.width - left))
             fields.write(tile, _flooded(source, tile, numbers, interior, boundary))
+            done = top * info.width + tile.height * (left + tile.width)
+            advance("Flooding fields", done / (info.height * info.width))
     return fields
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import IO, Any
 from zipfile import BadZipFile
 
@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float32, Integer, UInt8
 
 from pixelwise.errors import ConfigError
-from pixelwise.files import ensure_folder, replacing
+from pixelwise.files import ensure_folder, locked, replacing
 from pixelwise.jobs.tiling import RowSum
 
 
@@ -78,7 +78,7 @@ class Journal:
         ensure_folder(self.folder)
         with ExitStack() as stack:
             self._lock = stack.enter_context((self.folder / "lock").open("w"))
-            if not _locked(self._lock):
+            if not locked(self._lock):
                 raise ConfigError(
                     f"Another process is making {self.output} (it holds {self.folder}). Wait for it, or choose "
                     "another output."
@@ -223,17 +223,3 @@ class Journal:
             raise ConfigError(
                 f"{self.folder / name} could not be written: {error.strerror or error}. Make room on that disk."
             ) from None
-
-
-def _locked(file: IO[str]) -> bool:
-    try:
-        import fcntl
-    except ModuleNotFoundError:
-        # Windows refuses by itself to replace files that another process has open.
-        return True
-    lock: ModuleType = fcntl
-    try:
-        lock.flock(file, lock.LOCK_EX | lock.LOCK_NB)
-    except OSError:
-        return False
-    return True

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int
+from jaxtyping import Float64, Int, Shaped
 from rasterio.crs import CRS
 
 from pixelwise.errors import ConfigError, DataError
@@ -46,6 +46,9 @@ class ParcelScores:
     recall: float | None
     """Matched, of the true ones."""
     f1: float | None
+    f1_low: float | None
+    """Its 95 % confidence interval, from the blocks; None with fewer than two."""
+    f1_high: float | None
     matched_iou: float | None
     """Mean intersection over union of the matched pairs."""
     over_segmentation: float | None
@@ -102,9 +105,10 @@ def score_parcels(
       segmentation?, 2013). Those within the tolerance of the area's own edge are not counted.
     * Over- and under-segmentation: Clinton et al., Accuracy assessment measures for object-based image segmentation
       goodness, 2010, equations 2 and 3, with the parcel of largest intersection (Persello and Bruzzone, 2010).
-    * Areas: the relative error of a class, and its 95 % interval by drawing whole blocks with replacement (Efron and
+    * Areas: the relative error of a class.
+    * 95 % intervals, of the areas' errors and of the objects' F1: by drawing whole blocks with replacement (Efron and
       Tibshirani, An Introduction to the Bootstrap, 1993, chapters 8 and 13), since neighbouring pixels and fields err
-      together. Blocks should be larger than parcels.
+      together. A parcel counts in the block that a point inside of it lies in. Blocks should be larger than parcels.
 
     Args:
         parcels: a file of polygons, such as `polygonize` writes.
@@ -146,10 +150,15 @@ def score_parcels(
     cells = _cells(area, block)
     along = np.array([_boundary_lengths(own, theirs, cell, area, tolerance) for cell in cells]).reshape(-1, 4).sum(0)
     boundary_precision, boundary_recall = _ratio(along[0], along[1]), _ratio(along[2], along[3])
-    matched, ious, over, under, missed = _compare(own, theirs)
+    pairs, over, under, missed = _compare(own, theirs)
+    matched = len(pairs.ious)
     precision, recall = _ratio(matched, len(own.shapes)), _ratio(matched, len(theirs.shapes))
     measured = np.array([[_class_areas(layer, cell, len(names)) for layer in (own, theirs)] for cell in cells])
     draws = np.random.default_rng(seed).multinomial(len(cells), np.full(len(cells), 1 / len(cells)), DRAWS)
+    # F1 is the share of matched objects among the parcels and the true ones together.
+    objects = _per_cell(own.shapes, cells) + _per_cell(theirs.shapes, cells)
+    in_pairs = _per_cell(own.shapes[pairs.own], cells) + _per_cell(theirs.shapes[pairs.theirs], cells)
+    f1_low, f1_high = _interval(in_pairs, objects, draws)
     return ParcelScores(
         parcels=len(own.shapes),
         truth=len(theirs.shapes),
@@ -157,7 +166,9 @@ def score_parcels(
         precision=precision,
         recall=recall,
         f1=_harmonic(precision, recall),
-        matched_iou=_mean(ious),
+        f1_low=f1_low,
+        f1_high=f1_high,
+        matched_iou=_mean(pairs.ious),
         over_segmentation=_mean(over),
         under_segmentation=_mean(under),
         missed=missed,
@@ -259,8 +270,23 @@ def _class_areas(layer: _Layer, cell: Any, count: int) -> Float64[np.ndarray, " 
     return np.array([shapely.area(shapely.union_all(parts[names == i])) for i in range(count)])
 
 
-def _compare(own: _Layer, theirs: _Layer) -> tuple[int, list[float], np.ndarray, np.ndarray, int]:
-    """Return how many match, their IoU; the over- and under-segmentation of each true one touched; how many are not."""
+def _per_cell(shapes: np.ndarray, cells: list[Any]) -> Int[np.ndarray, " cells"]:
+    """Return how many shapes have a point inside in each cell; each shape counts once."""
+    shapely = optional_module("shapely")
+    return np.bincount(shapely.STRtree(cells).nearest(shapely.point_on_surface(shapes)), minlength=len(cells))
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Which parcels match which true ones, by position, and how well."""
+
+    own: Int[np.ndarray, " m"]
+    theirs: Int[np.ndarray, " m"]
+    ious: list[float]
+
+
+def _compare(own: _Layer, theirs: _Layer) -> tuple[_Pairs, np.ndarray, np.ndarray, int]:
+    """Return what matches; the over- and under-segmentation of each true one touched; how many are not touched."""
     shapely = optional_module("shapely")
     true, at = shapely.STRtree(own.shapes).query(theirs.shapes, predicate="intersects")
     common = shapely.area(shapely.intersection(theirs.shapes[true], own.shapes[at]))
@@ -268,18 +294,20 @@ def _compare(own: _Layer, theirs: _Layer) -> tuple[int, list[float], np.ndarray,
     true, at, common = true[real], at[real], common[real]
     size, true_size = shapely.area(own.shapes)[at], shapely.area(theirs.shapes)[true]
     iou = common / (size + true_size - common)
-    ious, used, true_used = [], set(), set()
+    ious, pairs, used, true_used = [], [], set(), set()
     for i in np.argsort(-iou, kind="stable").tolist():
         if iou[i] > 0.5 and at[i] not in used and true[i] not in true_used:
             used.add(at[i])
             true_used.add(true[i])
+            pairs.append((at[i], true[i]))
             ious.append(float(iou[i]))
     # The largest intersection of each true one comes first.
     order = np.lexsort((at, -common, true))
     touched, first = np.unique(true[order], return_index=True)
     largest = order[first]
     over, under = 1 - common[largest] / true_size[largest], 1 - common[largest] / size[largest]
-    return len(ious), ious, over, under, len(theirs.shapes) - len(touched)
+    first, second = np.array(pairs, np.int64).reshape(-1, 2).T
+    return _Pairs(first, second, ious), over, under, len(theirs.shapes) - len(touched)
 
 
 def _area_error(
@@ -288,10 +316,19 @@ def _area_error(
     total, true = float(area.sum()), float(truth.sum())
     if true == 0:
         return AreaError(name, total, true, None, None, None)
-    drawn, drawn_true = draws @ area, draws @ truth
-    errors = (drawn / np.where(drawn_true > 0, drawn_true, np.nan) - 1)[drawn_true > 0]
-    low, high = np.percentile(errors, (2.5, 97.5)).tolist() if len(area) > 1 else (None, None)
+    low, high = _interval(area - truth, truth, draws)
     return AreaError(name, total, true, total / true - 1, low, high)
+
+
+def _interval(
+    part: Shaped[np.ndarray, " b"], whole: Shaped[np.ndarray, " b"], draws: Int[np.ndarray, "d b"]
+) -> tuple[float | None, float | None]:
+    """Return the 95 % interval of sum(part) / sum(whole), from blocks that are drawn again; None for fewer than two."""
+    drawn, drawn_whole = draws @ part, draws @ whole
+    if len(part) < 2 or not (drawn_whole > 0).any():
+        return None, None
+    low, high = np.percentile(drawn[drawn_whole > 0] / drawn_whole[drawn_whole > 0], (2.5, 97.5)).tolist()
+    return low, high
 
 
 def _ratio(part: float, whole: float) -> float | None:

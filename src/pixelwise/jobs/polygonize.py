@@ -2,10 +2,10 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import rasterio
@@ -20,7 +20,8 @@ from pixelwise.geo.merging import merge_small
 from pixelwise.geo.outlines import outline
 from pixelwise.geo.qgis import write_parcel_style
 from pixelwise.geo.raster import RasterInfo
-from pixelwise.geo.regions import Regions, borders, label_regions, sureness
+from pixelwise.geo.regions import Regions, borders, keep_silent, label_regions, sureness
+from pixelwise.geo.scratch_folder import scratch_folder
 from pixelwise.geo.vector import areal_parts, optional_module, pixels_to_metres, placed, transformed
 from pixelwise.geo.vector_file import DECIMALS, DEGREES, check_vector_output, in_degrees, write_polygons
 from pixelwise.geo.watershed import watershed
@@ -57,6 +58,7 @@ def polygonize(
     instances: tuple[str, str] | None = None,
     core: float = 8.0,
     classes: Sequence[str] | None = None,
+    advance: Callable[[str, float], None] = keep_silent,
 ) -> ParcelSummary:
     """Turn a label map of any size into parcels: one polygon for each connected piece of a class, holes kept.
 
@@ -64,7 +66,8 @@ def polygonize(
     the same vertices on both sides of a border. Areas are geodesic where the map's coordinate system is in degrees, or
     is in metres that are not those on the ground (Web Mercator). A GeoJSON is in degrees, as RFC 7946 has it; the
     other formats keep the map's coordinate system. The map is read in strips: memory grows with the parcels and their
-    vertices, not with the pixels. Scratch files beside the output take 4 bytes per pixel (20 with ``instances``).
+    vertices, not with the pixels. Scratch files in ``.NAME.scratch`` beside the output take 4 bytes per pixel (20 with
+    ``instances``); what a killed process leaves of them is removed by the next one for the same output.
 
     Args:
         label_map: a map that pixelwise wrote, or any georeferenced raster of one band of whole numbers. Nodata and
@@ -82,10 +85,12 @@ def polygonize(
         core: with ``instances``: the radius in pixels of the disc that has to fit into a field so that a leak into
             another one parts them. Smaller: more and smaller fields; 0: only what the boundaries part.
         classes: names of the classes to keep; None: all.
+        advance: called with what is being done, such as "Drawing outlines", and the share of it that is done, 0 to 1.
 
     Raises:
         DataError: no such map, or one without a coordinate system.
-        ConfigError: an unknown format or class, a negative number, or an output that cannot be written.
+        ConfigError: an unknown format or class, a negative number, or an output that cannot be written or that another
+            process is making.
         MissingExtraError: the extra ``geo`` is not installed, or ``parquet`` for GeoParquet.
     """
     output = Path(output)
@@ -95,11 +100,8 @@ def polygonize(
     check_vector_output(output)
     ensure_folder(output.parent)
     source = LabelSource(Path(label_map))
-    with (
-        TemporaryDirectory(prefix=".parcels-", dir=output.parent) as folder,
-        rasterio.Env(GDAL_CACHEMAX=_cache(source)),
-    ):
-        regions, labels = _find_regions(source, instances, core, Path(folder))
+    with scratch_folder(output) as folder, rasterio.Env(GDAL_CACHEMAX=_cache(source)):
+        regions, labels = _find_regions(source, instances, core, folder, advance)
         names = _class_names(source, labels)
         wanted = {i: name for i, name in names.items() if classes is None or name in classes}
         unknown = [name for name in classes or [] if name not in names.values()]
@@ -107,19 +109,35 @@ def polygonize(
             raise ConfigError(f"{label_map} has no class {unknown[0]!r}; it has {', '.join(names.values())}.")
         small = _ground_areas(regions, source.info) < minimum_area
         standing = (
-            _merged(regions, source.info, small, minimum_area) if merge else np.where(small, -1, np.arange(len(small)))
+            _merged(regions, source.info, small, minimum_area, advance)
+            if merge
+            else np.where(small, -1, np.arange(len(small)))
         )
         stays, parcel_of = np.unique(standing[standing >= 0], return_inverse=True)
         final = np.full(len(standing) + 1, -1)
         final[:-1][standing >= 0] = parcel_of
-        sure = sureness(regions, final, len(stays), source.confidence) if source.has_confidence else None
-        outlines = outline(lambda window: final[regions.read(window)], *regions.pieces.shape, len(stays))
-    outlines, used = simplified(outlines, simplify, _pixel_size(source.info))
-    chosen = np.isin(labels[stays], list(wanted))
-    columns = _attributes(source, outlines[chosen], labels[stays][chosen], names)
-    columns["confidence"] = sure.mean[chosen] if sure else np.full(chosen.sum(), np.nan)
-    columns["conf_min"] = sure.lowest[chosen] if sure else np.full(chosen.sum(), np.nan)
-    _write(output, source, outlines[chosen], columns)
+        sure = None
+        if source.has_confidence:
+            step = partial(advance, "Reading confidence")
+            sure = sureness(regions, final, len(stays), source.confidence, advance=step)
+        outlines = outline(
+            lambda window: final[regions.read(window)],
+            *regions.pieces.shape,
+            len(stays),
+            advance=partial(advance, "Drawing outlines"),
+        )
+        if simplify:
+            advance("Simplifying outlines", 0.0)
+        outlines, used = simplified(outlines, simplify, _pixel_size(source.info))
+        if simplify:
+            advance("Simplifying outlines", 1.0)
+        chosen = np.isin(labels[stays], list(wanted))
+        advance("Writing parcels", 0.0)
+        columns = _attributes(source, outlines[chosen], labels[stays][chosen], names)
+        columns["confidence"] = sure.mean[chosen] if sure else np.full(chosen.sum(), np.nan)
+        columns["conf_min"] = sure.lowest[chosen] if sure else np.full(chosen.sum(), np.nan)
+        _write(output, source, outlines[chosen], columns, folder)
+        advance("Writing parcels", 1.0)
     write_parcel_style(output, _colours(source, wanted), column="class")
     areas = {name: math.fsum(columns["area_m2"][columns["class_id"] == i]) for i, name in wanted.items()}
     removed = small & (standing != np.arange(len(small))) & np.isin(labels, list(wanted))
@@ -132,18 +150,22 @@ def _cache(source: LabelSource) -> int:
 
 
 def _find_regions(
-    source: LabelSource, instances: tuple[str, str] | None, core: float, folder: Path
+    source: LabelSource,
+    instances: tuple[str, str] | None,
+    core: float,
+    folder: Path,
+    advance: Callable[[str, float], None],
 ) -> tuple[Regions, Int[np.ndarray, " n"]]:
     """Return the regions of a map, and the label of each."""
-    info = source.info
+    info, step = source.info, partial(advance, "Finding regions")
     if instances is None:
-        regions = label_regions(source.labels, info.height, info.width, folder / "pieces")
+        regions = label_regions(source.labels, info.height, info.width, folder / "pieces", advance=step)
         return regions, regions.keys
     interior, boundary = (_label_of(name, source) for name in instances)
     if interior == boundary:
         raise ConfigError(f"instances names {instances[0]!r} twice. Name the class inside fields, then their boundary.")
-    fields = watershed(source, interior, boundary, core, folder)
-    regions = label_regions(fields.read, info.height, info.width, folder / "pieces")
+    fields = watershed(source, interior, boundary, core, folder, advance=advance)
+    regions = label_regions(fields.read, info.height, info.width, folder / "pieces", advance=step)
     return regions, np.where(regions.keys >= NUMBERS, interior, regions.keys)
 
 
@@ -162,11 +184,17 @@ def _class_names(source: LabelSource, labels: Int[np.ndarray, " n"]) -> dict[int
     return dict(sorted(({i: f"class {i}" for i in np.unique(labels).tolist()} | source.names).items()))
 
 
-def _merged(regions: Regions, info: RasterInfo, small: Bool[np.ndarray, " n"], minimum: float) -> Int[np.ndarray, " n"]:
+def _merged(
+    regions: Regions,
+    info: RasterInfo,
+    small: Bool[np.ndarray, " n"],
+    minimum: float,
+    advance: Callable[[str, float], None],
+) -> Int[np.ndarray, " n"]:
     """Return for each region the one that it has become part of."""
     if not small.any():
         return np.arange(len(small))
-    shared = borders(regions, small)
+    shared = borders(regions, small, advance=partial(advance, "Finding neighbours of small regions"))
     step = np.hypot(*_pixel_size(info))
     lengths = shared.across * step[0] + shared.upright * step[1]
     return merge_small(regions.keys, _ground_areas(regions, info), shared, lengths, minimum)
@@ -221,10 +249,13 @@ def _attributes(
     }
 
 
-def _write(output: Path, source: LabelSource, outlines: np.ndarray, columns: dict[str, np.ndarray]) -> None:
+def _write(
+    output: Path, source: LabelSource, outlines: np.ndarray, columns: dict[str, np.ndarray], scratch: Path
+) -> None:
     shapely, transform = optional_module("shapely"), source.info.transform
     if not in_degrees(output):
-        write_polygons(output, shapely.transform(outlines, lambda xy: placed(transform, xy)), columns, source.crs)
+        placed_outlines = shapely.transform(outlines, lambda xy: placed(transform, xy))
+        write_polygons(output, placed_outlines, columns, source.crs, scratch=scratch)
         return
     # Long edges are bent with the ground, so that neighbours still meet.
     moved = shapely.transform(
@@ -233,7 +264,7 @@ def _write(output: Path, source: LabelSource, outlines: np.ndarray, columns: dic
     )
     invalid = ~shapely.is_valid(moved)
     moved[invalid] = [areal_parts(geometry) for geometry in shapely.make_valid(moved[invalid])]
-    write_polygons(output, moved, columns, DEGREES)
+    write_polygons(output, moved, columns, DEGREES, scratch=scratch)
 
 
 def _colours(source: LabelSource, wanted: dict[int, str]) -> dict[str, tuple[int, int, int]]:
