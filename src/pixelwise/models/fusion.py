@@ -5,6 +5,7 @@ import copy
 import torch
 from torch import nn
 
+from pixelwise.models.fused_convolution import FusedConvolution
 from pixelwise.models.segmenter import Segmenter
 
 
@@ -12,7 +13,7 @@ from pixelwise.models.segmenter import Segmenter
 def fuse(model: Segmenter) -> Segmenter:
     """Return a copy for inference: every module that knows a faster equal (its ``fused()``) gives way to it.
 
-    The answers are equal to rounding. The copy is in evaluation mode and its parameters take no gradient; a module
+    Convolutions become `FusedConvolution`. The answers are equal to rounding. The copy is in evaluation mode and its parameters take no gradient; a module
     that stands for one with a folded norm refuses ``train()``.
     """
     model = copy.deepcopy(model).eval()
@@ -28,5 +29,7 @@ def _replace_children(module: nn.Module) -> None:
         faster = getattr(child, "fused", None)
         if callable(faster):
             setattr(module, name, faster())
+        elif type(child) is nn.Conv2d:
+            setattr(module, name, FusedConvolution(child))
         else:
             _replace_children(child)
