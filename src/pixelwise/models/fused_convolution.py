@@ -6,7 +6,8 @@ convolution, and weights that were ordered once. Its operators have no gradient,
 everywhere else the plain functions are called.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -14,8 +15,12 @@ from torch import Tensor, nn
 
 from pixelwise.models.winograd import ROWS, convolve_by_rows, row_kernels
 
-FEWEST_CHANNELS = 64
+Derived = TypeVar("Derived")
+
+FEWEST_CHANNELS = 48
 """From which number of inputs and outputs on it pays to convolve by rows, by measurement."""
+KEPT = 3
+"""How many things made from the weights are kept; an order is only right for maps of the size it was made for."""
 MOST_ROWS = 1.25
 """How many rows may be made for each that is wanted; they are made by fours."""
 
@@ -48,22 +53,23 @@ class FusedConvolution(nn.Conv2d):
         )
         self.weight, self.bias = convolution.weight, convolution.bias
         self.activation = nn.Identity() if activation is None else activation
-        self.ordered: list[tuple[Tensor, Tensor | None]] = []
-        self.ordered_from: object = None
+        self.made: dict[object, Any] = {}
+        self.derived_from: object = None
 
     def forward(
-        self, image: Float[Tensor, "B C H W"], shortcut: Float[Tensor, "B D h w"] | None = None
+        self, input: Float[Tensor, "B C H W"], shortcut: Float[Tensor, "B D h w"] | None = None
     ) -> Float[Tensor, "B D h w"]:
         """Return [B,D,H/stride,W/stride], sizes rounded up."""
-        if not self._known_to_onednn(image):
-            result = super().forward(image)
+        if not self._known_to_onednn(input):
+            result = super().forward(input)
             return self.activation(result if shortcut is None else result + shortcut)
-        image = image.contiguous(memory_format=torch.channels_last)
+        image = input.contiguous(memory_format=torch.channels_last)
         if shortcut is not None:
             shortcut = shortcut.contiguous(memory_format=torch.channels_last)
-        if self.rows_pay(image.shape[2]):
+        height, width = image.shape[2:]
+        if self.rows_pay(height):
             return self._by_rows(image, shortcut)
-        ((weight, bias),) = self._in_order(by_rows=False)
+        ((weight, bias),) = self._in_order((height, width), by_rows=False)
         name, numbers, form = _post_operation(self.activation)
         settings = (weight, bias, self.padding, self.stride, self.dilation, self.groups)
         if shortcut is None:
@@ -77,7 +83,7 @@ class FusedConvolution(nn.Conv2d):
         return self.activation(result) if name == "none" else result
 
     def _by_rows(self, image: Tensor, shortcut: Tensor | None) -> Tensor:
-        kernels, rate = self._in_order(by_rows=True), self.dilation[0]
+        kernels, rate = self._in_order((1, image.shape[3]), by_rows=True), self.dilation[0]
 
         def convolve(kernel: int, lines: Tensor) -> Tensor:
             return torch.ops.mkldnn._convolution_pointwise(
@@ -101,7 +107,8 @@ class FusedConvolution(nn.Conv2d):
             and torch.backends.mkldnn.is_available()
             and not (torch.is_grad_enabled() and (image.requires_grad or self.weight.requires_grad))
             and not torch.is_autocast_enabled("cpu")
-            and not (torch.jit.is_tracing() or torch.compiler.is_compiling())
+            and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+            and not torch.compiler.is_compiling()
             and image.numel() > 0
         )
 
@@ -117,24 +124,33 @@ class FusedConvolution(nn.Conv2d):
             and computed <= MOST_ROWS * height
         )
 
-    def _in_order(self, *, by_rows: bool) -> list[tuple[Tensor, Tensor | None]]:
-        """Return kernels as oneDNN likes them, and biases; they are made anew where a parameter has changed."""
+    def derived(self, key: object, make: Callable[[Tensor, Tensor | None], Derived]) -> Derived:
+        """Return what is made from weight and bias, from the last time where they have not changed since."""
         weight, bias = self.weight.detach(), None if self.bias is None else self.bias.detach()
-        source = (by_rows, _state(weight), None if bias is None else _state(bias))
-        if self.ordered_from != source:
+        source = (_state(weight), None if bias is None else _state(bias))
+        if self.derived_from != source:
+            self.made, self.derived_from = {}, source
+        if key not in self.made:
+            self.made = dict([*list(self.made.items())[1 - KEPT :], (key, make(weight, bias))])
+        return self.made[key]
+
+    def _in_order(self, size: tuple[int, int], *, by_rows: bool) -> list[tuple[Tensor, Tensor | None]]:
+        """Return kernels as oneDNN likes them for maps of ``size``, and biases."""
+
+        def make(weight: Tensor, bias: Tensor | None) -> list[tuple[Tensor, Tensor | None]]:
             kernels, padding, dilation = [(weight, bias)], self.padding, self.dilation
             if by_rows:
                 kernels = row_kernels(weight, weight.new_zeros(len(weight)) if bias is None else bias)
                 padding, dilation = (0, self.padding[1]), (1, self.dilation[1])
-            self.ordered = [
-                (_ordered(kernel, padding, self.stride, dilation, self.groups), bias) for kernel, bias in kernels
-            ]
-            self.ordered_from = source
-        return self.ordered
+            settings = (padding, self.stride, dilation, self.groups, (1, self.in_channels, *size))
+            order = torch._C._nn.mkldnn_reorder_conv2d_weight  # pyright: ignore[reportAttributeAccessIssue]
+            return [(order(kernel.contiguous().to_mkldnn(), *settings), bias) for kernel, bias in kernels]
+
+        return self.derived(size, make)
 
     def __getstate__(self) -> dict[str, object]:
         # Weights in oneDNN's order can be neither copied nor pickled; they are made again from the parameter.
-        return {**self.__dict__, "ordered": [], "ordered_from": None}
+        return {**self.__dict__, "made": {}, "derived_from": None}
 
 
 def _post_operation(activation: nn.Module) -> tuple[str, list[float], str]:
@@ -148,14 +164,6 @@ def _post_operation(activation: nn.Module) -> tuple[str, list[float], str]:
     return "none", [], ""
 
 
-def _ordered(
-    kernel: Tensor, padding: Sequence[int], stride: Sequence[int], dilation: Sequence[int], groups: int
-) -> Tensor:
-    return torch._C._nn.mkldnn_reorder_conv2d_weight(
-        kernel.contiguous().to_mkldnn(), padding, stride, dilation, groups
-    )
-
-
-def _state(parameter: Tensor) -> tuple[int, int]:
+def _state(parameter: Tensor) -> tuple[object, ...]:
     # A tensor of inference mode counts no changes, and takes none outside of it.
-    return parameter.data_ptr(), 0 if parameter.is_inference() else parameter._version
+    return parameter.device, parameter.data_ptr(), 0 if parameter.is_inference() else parameter._version

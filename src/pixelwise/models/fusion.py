@@ -13,8 +13,8 @@ from pixelwise.models.segmenter import Segmenter
 def fuse(model: Segmenter) -> Segmenter:
     """Return a copy for inference: every module that knows a faster equal (its ``fused()``) gives way to it.
 
-    Convolutions become `FusedConvolution`. The answers are equal to rounding. The copy is in evaluation mode and its parameters take no gradient; a module
-    that stands for one with a folded norm refuses ``train()``.
+    Plain convolutions become `FusedConvolution`. The answers are equal to rounding. The copy is in evaluation mode and
+    its parameters take no gradient; a module that stands for one with a folded norm refuses ``train()``.
     """
     model = copy.deepcopy(model).eval()
     for module in model.modules():

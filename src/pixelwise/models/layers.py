@@ -53,7 +53,7 @@ class ConvNorm(nn.Module):
             )
         return self.activation(self.norm(image))
 
-    def fused(self) -> nn.Module:
+    def fused(self) -> FusedConvolution:
         """Return the same function with the batch norm folded into the convolution, for inference."""
         merged = self.convolution if isinstance(self.norm, nn.Identity) else folded(self.convolution, self.norm)
         assert isinstance(merged, nn.Conv2d)
@@ -113,7 +113,7 @@ def over_joined(
     """Apply a `ConvNorm`, or its folded form, to maps that are resized to ``size`` and joined in their order."""
     size = (size[0], size[1])
     if isinstance(layer, FusedConvolution) and pays(layer, maps, size):
-        return layer.activation(convolve_resized(layer, maps, size, align_corners=align_corners))
+        return convolve_resized(layer, maps, size, align_corners=align_corners)
     return layer(_joined(maps, size, align_corners))
 
 

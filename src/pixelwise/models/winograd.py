@@ -18,8 +18,8 @@ ROWS = 4
 """Rows of the result that are made at once."""
 NEAR, FAR = 0.5**0.5, 2**0.5
 """The points of interpolation that are neither 0 nor infinity, with both signs."""
-STRIP_ELEMENTS = 1 << 21
-"""Largest number of values in the six sums of a strip, or in what comes of them: 8 MB in float32."""
+STRIP_ELEMENTS = 1 << 20
+"""Largest number of values in the six sums of a strip, or in what comes of them: 4 MB in float32."""
 
 RowConvolution = Callable[[int, Float[Tensor, "N C 1 W"]], Float[Tensor, "N D 1 W"]]
 """Convolves lines with kernel 0 to 5 of `row_kernels`, padded so that they keep their length."""
@@ -36,9 +36,7 @@ def row_kernels(
     kernels.append(below)
     # A bias is a kernel's first row over a channel of ones: these are its six sums, times the factors above.
     shares = (-0.5, 2 / 3 * (1 + NEAR), 2 / 3 * (1 - NEAR), (1 + FAR) / 12, (1 - FAR) / 12, 0.0)
-    return [
-        (kernel[:, :, None].to(weight.dtype), share * bias) for kernel, share in zip(kernels, shares, strict=True)
-    ]
+    return [(kernel[:, :, None].to(weight.dtype), share * bias) for kernel, share in zip(kernels, shares, strict=True)]
 
 
 def convolve_by_rows(
