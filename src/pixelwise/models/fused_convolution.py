@@ -57,9 +57,17 @@ class FusedConvolution(nn.Conv2d):
         self.derived_from: object = None
 
     def forward(
-        self, input: Float[Tensor, "B C H W"], shortcut: Float[Tensor, "B D h w"] | None = None
+        self,
+        input: Float[Tensor, "B C H W"],
+        shortcut: Float[Tensor, "B D h w"] | None = None,
+        *,
+        overwrite: bool = False,
     ) -> Float[Tensor, "B D h w"]:
-        """Return [B,D,H/stride,W/stride], sizes rounded up."""
+        """Return [B,D,H/stride,W/stride], sizes rounded up.
+
+        Args:
+            overwrite: the result may take the memory of the shortcut.
+        """
         if not self._known_to_onednn(input):
             result = super().forward(input)
             return self.activation(result if shortcut is None else result + shortcut)
@@ -77,9 +85,11 @@ class FusedConvolution(nn.Conv2d):
         else:
             # After a sum oneDNN takes no other activation.
             name = name if name == "relu" else "none"
-            result = torch.ops.mkldnn._convolution_pointwise.binary(
-                image, shortcut, *settings, "add", 1.0, None if name == "none" else name, [], ""
-            )
+            after = ("add", 1.0, None if name == "none" else name, [], "")
+            if overwrite:
+                result = torch.ops.mkldnn._convolution_pointwise_.binary(shortcut, image, *settings, *after)
+            else:
+                result = torch.ops.mkldnn._convolution_pointwise.binary(image, shortcut, *settings, *after)
         return self.activation(result) if name == "none" else result
 
     def _by_rows(self, image: Tensor, shortcut: Tensor | None) -> Tensor:

@@ -21,13 +21,16 @@ WORTH = 100
 
 
 def pays(convolution: nn.Conv2d, maps: Sequence[Float[Tensor, "B _ _ _"]], size: tuple[int, int]) -> bool:
-    """Return True if `convolve_resized` is faster than to resize, join and convolve; only 1x1 and 3x3 are known."""
+    """Return True if `convolve_resized` is faster than to resize, join and convolve; only 1x1 and 3x3 are known.
+
+    1x1 convolutions do without joining: each adds to what the one before left.
+    """
     kernel = convolution.kernel_size
     return (
         kernel in ((1, 1), (3, 3))
         and convolution.padding == (kernel[0] // 2, kernel[1] // 2)
         and (convolution.stride, convolution.dilation, convolution.groups) == ((1, 1), (1, 1), 1)
-        and any(_saved(one, size) >= WORTH for one in maps)
+        and (any(_saved(one, size) >= WORTH for one in maps) or (kernel == (1, 1) and len(maps) > 1))
     )
 
 
@@ -58,7 +61,7 @@ def convolve_resized(
             continue
         if tuple(one.shape[-2:]) != tuple(size):
             one = F.interpolate(one, size=tuple(size), mode="bilinear", align_corners=align_corners)
-        total = part(one, total)
+        total = part(one, total, overwrite=True)
     assert total is not None
     return F.relu_(total) if isinstance(convolution.activation, nn.ReLU) else convolution.activation(total)
 
