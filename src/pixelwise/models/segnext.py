@@ -143,7 +143,8 @@ class FusedBlock(nn.Module):
         """Return a map of the same shape."""
         gated = self.before(image)
         total = local = self.local(gated)
-        for across, down in self.strips:
+        for strip in self.strips:
+            across, down = strip.children()
             total = down(across(local), total)
         image = self.after(self.mix(total).mul_(gated), image * self.scale[:, None, None])
         return self.project(self.depthwise(self.expand(image)), image)
