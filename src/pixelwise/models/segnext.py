@@ -41,6 +41,8 @@ VARIANTS = {
 
 STRIPS = (7, 11, 21)
 """Lengths of the strip convolutions (figure 2)."""
+STRIP_ELEMENTS = 1 << 20
+"""Largest number of values in a strip of the hidden map of a feed-forward layer: 4 MB in float32."""
 BASES_SEED = 4242
 NMF_EPSILON = 1e-6
 
@@ -147,6 +149,19 @@ class FusedBlock(nn.Module):
             across, down = strip.children()
             total = down(across(local), total)
         image = self.after(self.mix(total).mul_(gated), image * self.scale[:, None, None])
+        height, width = image.shape[-2:]
+        rows = STRIP_ELEMENTS // (len(image) * width * self.expand.out_channels)
+        if rows < 1 or rows >= height:
+            return self._fed_forward(image)
+        # The hidden map is several times wider than the image: what stays in cache need not be written and read.
+        parts = []
+        for top in range(0, height, rows):
+            above, below = max(0, top - 1), min(height, top + rows + 1)
+            part = self._fed_forward(image[:, :, above:below])
+            parts.append(part[:, :, top - above : top - above + rows])
+        return torch.cat(parts, dim=2)
+
+    def _fed_forward(self, image: Tensor) -> Tensor:
         return self.project(self.depthwise(self.expand(image)), image)
 
 
