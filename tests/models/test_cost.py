@@ -78,3 +78,10 @@ def test_a_fused_network_moves_less():
     plain, fused = pw.cost(model, size=(64, 64)), pw.cost(pw.fuse(model), size=(64, 64))
     assert fused.traffic_bytes < plain.traffic_bytes
     assert fused.activation_bytes < plain.activation_bytes
+
+
+def test_a_fused_network_costs_the_same_wherever_its_weights_are():
+    model = pw.create("fchardnet-70", classes=6)
+    fused = pw.fuse(model)
+    assert pw.cost(fused, size=(64, 64)).flops > 0.5 * pw.cost(model, size=(64, 64)).flops
+    assert pw.cost(fused, size=(64, 64)) == pw.cost(fused.to("meta"), size=(64, 64))

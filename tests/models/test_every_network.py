@@ -1,5 +1,7 @@
 """What holds of every network: bands, batches, labels, fused forms, and a step of training."""
 
+import copy
+
 import pytest
 import torch
 
@@ -67,8 +69,11 @@ def test_the_fused_network_is_the_same_function(name, size):
     model = with_statistics(small(name))
     image = torch.randn(2, 3, *size)
     with torch.no_grad():
+        exact = copy.deepcopy(model).double()(image.double())
         plain, fused = model(image), pw.fuse(model)(image)
-    assert (plain - fused).abs().max() <= 1e-5 * plain.abs().max()
+    # Where the network itself amplifies rounding (norms of cosines over three classes), so may the fused one.
+    rounding = max(1e-5 * exact.abs().max(), 2 * (plain - exact).abs().max())
+    assert (fused - exact).abs().max() <= rounding
     assert pw.fuse(model).decode(image).aux == {}
 
 

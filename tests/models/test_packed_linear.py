@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from torch import nn
 
+import pixelwise as pw
 from pixelwise.models.packed_linear import PackedLinear
 
 
@@ -32,9 +33,12 @@ def used() -> tuple[nn.Linear, PackedLinear, torch.Tensor]:
     return linear, packed, tokens
 
 
-def test_what_was_used_is_packed(used: tuple) -> None:
-    _, packed, _ = used
-    assert packed.weight.is_mkldnn or not torch.backends.mkldnn.is_available()
+def test_weights_that_change_are_ordered_again(used: tuple) -> None:
+    linear, packed, tokens = used
+    with torch.no_grad():
+        packed.weight.mul_(2)
+        linear.weight.mul_(2)
+    torch.testing.assert_close(packed(tokens), linear(tokens))
 
 
 @pytest.mark.parametrize("way", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
@@ -61,7 +65,14 @@ def test_it_passes_gradients_on_to_what_comes_before(used: tuple) -> None:
     torch.testing.assert_close(mine, expected)
 
 
-def test_a_copy_can_be_exported(used: tuple) -> None:
+def test_what_was_used_can_be_exported(used: tuple) -> None:
     linear, packed, tokens = used
-    exported = torch.export.export(copy.deepcopy(packed), (tokens,)).module()
+    exported = torch.export.export(packed, (tokens,)).module()
     torch.testing.assert_close(exported(tokens), linear(tokens))
+
+
+def test_a_fused_network_costs_the_same_after_its_use() -> None:
+    fused = pw.fuse(pw.create("segformer-b0", classes=3))
+    before = pw.cost(fused, size=(64, 64))
+    fused.label_map(torch.randn(1, 3, 64, 64))
+    assert pw.cost(fused, size=(64, 64)) == before

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
+from pixelwise.models.fused_convolution import FusedConvolution
 from pixelwise.models.layers import ConvNorm, over_joined
 from pixelwise.models.resized_convolution import convolve_resized, pays
 
@@ -28,7 +29,7 @@ def test_it_is_the_convolution_of_the_joined_maps(size, coarse, kernel, align_co
     convolution = torch.nn.Conv2d(sum(m.shape[1] for m in maps), 4, kernel, padding=kernel // 2, bias=bias)
     resized = [F.interpolate(m, size=size, mode="bilinear", align_corners=align_corners) for m in maps]
     expected = convolution(torch.cat(resized, dim=1))
-    found = convolve_resized(convolution, maps, size, align_corners=align_corners)
+    found = convolve_resized(FusedConvolution(convolution), maps, size, align_corners=align_corners)
     assert found.shape == expected.shape
     assert (found - expected).abs().max() <= 2e-6 * max(1.0, expected.abs().max())
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from pixelwise.models.cost import on_meta
 from pixelwise.models.segmenter import Segmenter
 
 
@@ -37,13 +38,13 @@ def convolutional_traffic(model: Segmenter, size: tuple[int, int] = (512, 512)) 
     """Count what each convolution of `Segmenter.decode` computes and moves for one image, in order of computation.
 
     Plain, strided, grouped and transposed convolutions count, and linear layers, 1x1 convolutions over tokens.
-    Attention does not. Nothing is computed if the model is on the meta device.
+    Attention does not. Nothing is computed.
 
     Args:
         size: height and width of the image.
     """
-    counter, stack, handles = _Convolutions(), [""], []
-    for name, module in model.named_modules():
+    counter, stack, twin = _Convolutions(), [""], on_meta(model)
+    for name, module in twin.named_modules():
 
         def enter(module: nn.Module, inputs: object, name: str = name) -> None:
             stack.append(name)
@@ -51,18 +52,12 @@ def convolutional_traffic(model: Segmenter, size: tuple[int, int] = (512, 512)) 
         def leave(module: nn.Module, inputs: object, output: object) -> None:
             stack.pop()
 
-        handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
+        module.register_forward_pre_hook(enter)
+        module.register_forward_hook(leave)
     counter.owner = lambda: stack[-1]
-    training = model.training
-    parameter = next(model.parameters())
-    image = torch.zeros(1, model.architecture.bands, *size, device=parameter.device, dtype=parameter.dtype)
-    try:
-        with torch.no_grad(), counter:
-            model.eval().decode(image)
-    finally:
-        model.train(training)
-        for handle in handles:
-            handle.remove()
+    image = torch.zeros(1, model.architecture.bands, *size, device="meta", dtype=next(model.parameters()).dtype)
+    with torch.no_grad(), counter:
+        twin.decode(image)
     return counter.rows
 
 

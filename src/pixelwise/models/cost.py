@@ -1,5 +1,6 @@
 """What one image costs: parameters, operations, memory and traffic."""
 
+import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -14,7 +15,10 @@ from pixelwise.models.segmenter import Segmenter
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one image of a given size, as the network really computes it, in evaluation mode and in its own type.
+    """Of one image of a given size, in evaluation mode and in the network's own type.
+
+    What counts are the functions of torch that the network is made of, on any machine alike; a convolution of a fused
+    network that takes half of the products (`pixelwise.models.winograd`) counts as the convolution that it is.
 
     SegFormer's decoder is rearranged here (see `AllMLPDecoder`), so its count lies below that of the published graph:
     for B0 at 512x512 and 150 classes 16.8 GFLOP are published.
@@ -32,12 +36,12 @@ class Cost:
 
 
 def cost(model: Segmenter, *, size: tuple[int, int] = (512, 512)) -> Cost:
-    """Count the cost of `Segmenter.decode` for one image; nothing is computed if the model is on the meta device.
+    """Count the cost of `Segmenter.decode` for one image, without computing it.
 
     Args:
         size: height and width of the image.
     """
-    measured = _measured(model, size, lambda counters: None)
+    measured = _measured(model, size, lambda twin, counters: None)
     parameters = sum(p.numel() for p in model.parameters())
     return Cost(parameters, *measured)
 
@@ -49,7 +53,7 @@ def layer_costs(model: Segmenter, *, size: tuple[int, int] = (512, 512)) -> dict
     Modules without any cost are left out.
     """
     rows: dict[str, list[int]] = {}
-    stack, seen, handles = [""], [0, 0, 0], []
+    stack, seen = [""], [0, 0, 0]
 
     def attribute(counters: Callable[[], list[int]]) -> None:
         now = counters()
@@ -58,8 +62,8 @@ def layer_costs(model: Segmenter, *, size: tuple[int, int] = (512, 512)) -> dict
             row[i] += now[i] - seen[i]
             seen[i] = now[i]
 
-    def watch(counters: Callable[[], list[int]]) -> None:
-        for name, module in model.named_modules():
+    def watch(twin: Segmenter, counters: Callable[[], list[int]]) -> None:
+        for name, module in twin.named_modules():
 
             def enter(module: nn.Module, inputs: object, name: str = name) -> None:
                 attribute(counters)
@@ -69,14 +73,10 @@ def layer_costs(model: Segmenter, *, size: tuple[int, int] = (512, 512)) -> dict
                 attribute(counters)
                 stack.pop()
 
-            handles.append(module.register_forward_pre_hook(enter))
-            handles.append(module.register_forward_hook(leave))
+            module.register_forward_pre_hook(enter)
+            module.register_forward_hook(leave)
 
-    try:
-        _measured(model, size, watch)
-    finally:
-        for handle in handles:
-            handle.remove()
+    _measured(model, size, watch)
     own = {name: sum(p.numel() for p in module.parameters(recurse=False)) for name, module in model.named_modules()}
     for name, count in own.items():
         if count:
@@ -84,25 +84,30 @@ def layer_costs(model: Segmenter, *, size: tuple[int, int] = (512, 512)) -> dict
     return {name or "(network)": Cost(own[name], *row) for name, row in rows.items() if own[name] or any(row)}
 
 
+def on_meta(model: Segmenter) -> Segmenter:
+    """Return a copy in evaluation mode that computes nothing but shapes, whose weights take no memory."""
+    without_memory = {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in model.parameters()}
+    return copy.deepcopy(model, without_memory).to("meta").eval()
+
+
 def _measured(
-    model: Segmenter, size: tuple[int, int], watch: Callable[[Callable[[], list[int]]], None]
+    model: Segmenter, size: tuple[int, int], watch: Callable[[Segmenter, Callable[[], list[int]]], None]
 ) -> tuple[int, int, int]:
-    """Decode one image and return FLOPs, bytes made and bytes moved; ``watch`` gets a reader of these first."""
-    training = model.training
-    parameter = next(model.parameters())
-    image = torch.zeros(1, model.architecture.bands, *size, device=parameter.device, dtype=parameter.dtype)
-    try:
-        # The counter knows the plain form of attention on every device, the fused ones only on some.
-        with (
-            torch.no_grad(),
-            sdpa_kernel(SDPBackend.MATH),
-            FlopCounterMode(display=False) as operations,
-            _Memory() as memory,
-        ):
-            watch(lambda: [int(operations.get_total_flops()), memory.made, memory.moved])
-            model.eval().decode(image)
-    finally:
-        model.train(training)
+    """Decode one image on a twin of the model and return FLOPs, bytes made and bytes moved.
+
+    ``watch`` gets the twin and a reader of these first.
+    """
+    twin = on_meta(model)
+    image = torch.zeros(1, model.architecture.bands, *size, device="meta", dtype=next(model.parameters()).dtype)
+    # The counter knows the plain form of attention on every device, the fused ones only on some.
+    with (
+        torch.no_grad(),
+        sdpa_kernel(SDPBackend.MATH),
+        FlopCounterMode(display=False) as operations,
+        _Memory() as memory,
+    ):
+        watch(twin, lambda: [int(operations.get_total_flops()), memory.made, memory.moved])
+        twin.decode(image)
     return int(operations.get_total_flops()), memory.made, memory.moved
 
 

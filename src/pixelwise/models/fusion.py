@@ -5,16 +5,18 @@ import copy
 import torch
 from torch import nn
 
+from pixelwise.models.fused_convolution import FusedConvolution
 from pixelwise.models.packed_linear import PackedLinear
 from pixelwise.models.segmenter import Segmenter
 
 
 @torch.no_grad()
 def fuse(model: Segmenter) -> Segmenter:
-    """Return a copy for inference: modules that know a faster equal (``fused()``), and linear layers, give way to it.
+    """Return a copy for inference: every module that knows a faster equal (its ``fused()``) gives way to it.
 
-    The answers are equal to rounding. The copy is in evaluation mode and its parameters take no gradient; a module
-    that stands for one with a folded norm refuses ``train()``.
+    Plain convolutions become `FusedConvolution`, linear layers `PackedLinear`. The answers are equal to rounding. The
+    copy is in evaluation mode and its parameters take no gradient; a module that stands for one with a folded norm
+    refuses ``train()``.
     """
     model = copy.deepcopy(model).eval()
     for module in model.modules():
@@ -32,5 +34,7 @@ def _replace_children(module: nn.Module) -> None:
             _replace_children(getattr(module, name))
         elif type(child) is nn.Linear:
             setattr(module, name, PackedLinear(child))
+        elif type(child) is nn.Conv2d:
+            setattr(module, name, FusedConvolution(child))
         else:
             _replace_children(child)

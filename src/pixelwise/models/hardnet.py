@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import ConvNorm, resize, scale_and_shift
+from pixelwise.models.layers import ConvNorm, over_joined
 from pixelwise.models.segmenter import Decoded
 
 
@@ -232,39 +232,12 @@ class Join(nn.Module):
 
     def __init__(self, coarse: int, skip: int, align_corners: bool) -> None:
         super().__init__()
-        self.coarse = coarse
         self.align_corners = align_corners
         self.mix = ConvNorm(coarse + skip, (coarse + skip) // 2, 1)
 
     def forward(self, coarse: Float[Tensor, "B C h w"], skip: Float[Tensor, "B S H W"]) -> Float[Tensor, "B D H W"]:
         """Return a map of the skip's size."""
-        upsampled = resize(coarse, skip.shape[-2:], align_corners=self.align_corners)
-        return self.mix(torch.cat([upsampled, skip], dim=1))
-
-    def fused(self) -> nn.Module:
-        """Return the same function for inference: the coarse map is multiplied before it is upsampled."""
-        return FusedJoin(self)
-
-
-class FusedJoin(nn.Module):
-    """A `Join` whose 1x1 convolution over two maps is the sum of one over each."""
-
-    def __init__(self, join: Join) -> None:
-        super().__init__()
-        assert isinstance(join.mix.norm, nn.BatchNorm2d)
-        scale, shift = scale_and_shift(join.mix.norm)
-        weight = join.mix.convolution.weight * scale[:, None, None, None]
-        self.align_corners = join.align_corners
-        self.coarse = nn.Conv2d(join.coarse, len(weight), 1, bias=False, device="meta")
-        self.skip = nn.Conv2d(weight.shape[1] - join.coarse, len(weight), 1, device="meta")
-        self.coarse.weight = nn.Parameter(weight[:, : join.coarse].contiguous())
-        self.skip.weight = nn.Parameter(weight[:, join.coarse :].contiguous())
-        self.skip.bias = nn.Parameter(shift)
-
-    def forward(self, coarse: Float[Tensor, "B C h w"], skip: Float[Tensor, "B S H W"]) -> Float[Tensor, "B D H W"]:
-        """Return a map of the skip's size."""
-        mixed = resize(self.coarse(coarse), skip.shape[-2:], align_corners=self.align_corners)
-        return F.relu(mixed + self.skip(skip), inplace=True)
+        return over_joined(self.mix, [coarse, skip], skip.shape[-2:], align_corners=self.align_corners)
 
 
 class HarDNetDecoder(nn.Module):

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import DataError
+from pixelwise.models.fused_convolution import FusedConvolution
 from pixelwise.models.resized_convolution import convolve_resized, pays
 
 
@@ -52,24 +53,11 @@ class ConvNorm(nn.Module):
             )
         return self.activation(self.norm(image))
 
-    def fused(self) -> nn.Module:
+    def fused(self) -> FusedConvolution:
         """Return the same function with the batch norm folded into the convolution, for inference."""
-        if isinstance(self.norm, nn.Identity):
-            return FoldedConvNorm(self.convolution, self.activation)
-        return FoldedConvNorm(folded(self.convolution, self.norm), self.activation)
-
-
-class FoldedConvNorm(nn.Module):
-    """A `ConvNorm` for inference, its batch norm inside the convolution."""
-
-    def __init__(self, convolution: nn.Module, activation: nn.Module) -> None:
-        super().__init__()
-        assert isinstance(convolution, nn.Conv2d)
-        self.convolution, self.activation = convolution, activation
-
-    def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
-        """Return what the `ConvNorm` gives."""
-        return self.activation(self.convolution(image))
+        merged = self.convolution if isinstance(self.norm, nn.Identity) else folded(self.convolution, self.norm)
+        assert isinstance(merged, nn.Conv2d)
+        return FusedConvolution(merged, self.activation)
 
 
 class AuxiliaryHead(nn.Module):
@@ -124,8 +112,8 @@ def over_joined(
 ) -> Float[Tensor, "B D H W"]:
     """Apply a `ConvNorm`, or its folded form, to maps that are resized to ``size`` and joined in their order."""
     size = (size[0], size[1])
-    if isinstance(layer, FoldedConvNorm) and pays(layer.convolution, maps, size):
-        return layer.activation(convolve_resized(layer.convolution, maps, size, align_corners=align_corners))
+    if isinstance(layer, FusedConvolution) and pays(layer, maps, size):
+        return convolve_resized(layer, maps, size, align_corners=align_corners)
     return layer(_joined(maps, size, align_corners))
 
 

@@ -42,7 +42,7 @@ class ObjectContext(nn.Module):
         key, value = self.key(objects).flatten(2), self.value(objects).flatten(2)
         relation = torch.softmax(query @ key * self.scale, dim=-1)
         context = (relation @ value.transpose(1, 2)).transpose(1, 2).unflatten(2, (height, width))
-        return self.dropout(self.augment(torch.cat([self.out(context), pixels], dim=1)))
+        return self.dropout(over_joined(self.augment, [self.out(context), pixels], (height, width)))
 
 
 class OCRDecoder(nn.Module):

@@ -5,40 +5,32 @@ weights that were ordered once. Its operator has no gradient, knows no other dev
 plain function is called.
 """
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 
 class PackedLinear(nn.Module):
-    """A linear layer for inference. Its weights are ordered at the first call, in place of those in rows.
-
-    A copy, a saved state, and what is moved to another device or type have them in rows again. What was used must be
-    copied (`copy.deepcopy`) to be exported.
-    """
+    """A linear layer for inference. Ordered weights, made at the first call, lie beside the parameters."""
 
     def __init__(self, linear: nn.Linear) -> None:
         """Take over the parameters of a linear layer, the tensors themselves."""
         super().__init__()
         self.weight, self.bias = linear.weight, linear.bias
+        self.ordered: Tensor | None = None
+        self.ordered_from: tuple[int, int] | None = None
 
     def forward(self, tokens: Float[Tensor, "... C"]) -> Float[Tensor, "... D"]:
         """Return the linear map of tokens."""
         if not self._known_to_onednn(tokens):
-            self.order_by_rows()
             return F.linear(tokens, self.weight, self.bias)
-        if not self.weight.is_mkldnn:
-            self.weight = nn.Parameter(torch.ops.mkldnn._reorder_linear_weight(self.weight.detach()), False)
-        return torch.ops.mkldnn._linear_pointwise(tokens, self.weight, self.bias, "none", [], "")
-
-    def order_by_rows(self) -> None:
-        """Order the weights as every other function of torch knows them."""
-        if self.weight.is_mkldnn:
-            self.weight = nn.Parameter(self.weight.to_dense(), False)
+        # A tensor of inference mode counts no changes, and takes none outside of it.
+        version = 0 if self.weight.is_inference() else self.weight._version
+        if self.ordered is None or self.ordered_from != (self.weight.data_ptr(), version):
+            self.ordered = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach())
+            self.ordered_from = (self.weight.data_ptr(), version)
+        return torch.ops.mkldnn._linear_pointwise(tokens, self.ordered, self.bias, "none", [], "")
 
     def _known_to_onednn(self, tokens: Tensor) -> bool:
         return (
@@ -47,19 +39,10 @@ class PackedLinear(nn.Module):
             and torch.backends.mkldnn.is_available()
             and not (torch.is_grad_enabled() and (tokens.requires_grad or self.weight.requires_grad))
             and not torch.is_autocast_enabled("cpu")
-            and not (torch._C._get_tracing_state() or torch.compiler.is_compiling() or is_in_torch_dispatch_mode())
+            and not (torch.compiler.is_compiling() or torch._C._get_tracing_state())
             and tokens.numel() > 0
         )
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "PackedLinear":
-        self.order_by_rows()
-        return super()._apply(fn, recurse)
-
-    def _save_to_state_dict(self, destination: dict[str, Tensor], prefix: str, keep_vars: bool) -> None:
-        self.order_by_rows()
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-
     def __getstate__(self) -> dict[str, object]:
-        # Weights in oneDNN's order can be neither copied nor pickled.
-        self.order_by_rows()
-        return self.__dict__
+        # Weights in oneDNN's order can be neither copied nor pickled; they are made again from the parameter.
+        return {**self.__dict__, "ordered": None, "ordered_from": None}

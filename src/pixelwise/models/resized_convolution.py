@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pixelwise.models.fused_convolution import FusedConvolution
+
 BLOCK = 32
 """Rows and columns that are made at once; a block needs only the few coarse ones next to it."""
 WORTH = 100
@@ -19,38 +21,63 @@ WORTH = 100
 
 
 def pays(convolution: nn.Conv2d, maps: Sequence[Float[Tensor, "B _ _ _"]], size: tuple[int, int]) -> bool:
-    """Return True if `convolve_resized` is faster than to resize, join and convolve; only 1x1 and 3x3 are known."""
+    """Return True if `convolve_resized` is faster than to resize, join and convolve; only 1x1 and 3x3 are known.
+
+    1x1 convolutions do without joining: each adds to what the one before left.
+    """
     kernel = convolution.kernel_size
     return (
         kernel in ((1, 1), (3, 3))
         and convolution.padding == (kernel[0] // 2, kernel[1] // 2)
         and (convolution.stride, convolution.dilation, convolution.groups) == ((1, 1), (1, 1), 1)
-        and any(_saved(one, size) >= WORTH for one in maps)
+        and (any(_saved(one, size) >= WORTH for one in maps) or (kernel == (1, 1) and len(maps) > 1))
     )
 
 
 def convolve_resized(
-    convolution: nn.Conv2d, maps: Sequence[Float[Tensor, "B _ _ _"]], size: tuple[int, int], *, align_corners: bool
+    convolution: FusedConvolution,
+    maps: Sequence[Float[Tensor, "B _ _ _"]],
+    size: tuple[int, int],
+    *,
+    align_corners: bool,
 ) -> Float[Tensor, "B D H W"]:
-    """Return the convolution of maps, resized to ``size`` and joined in their order.
+    """Return the convolution, with its activation, of maps that are resized to ``size`` and joined in their order.
 
     Args:
         convolution: 1x1 or 3x3, of stride 1, padded so that it keeps the size, undilated, ungrouped.
         size: height and width.
         align_corners: how maps are resized.
     """
+    widths = tuple(one.shape[1] for one in maps)
+    early = [_saved(one, size) >= WORTH for one in maps]
+    # Those that are resized first come first: a convolution adds what there is on its way.
+    order = sorted(range(len(maps)), key=early.__getitem__)
+    parts = convolution.derived((widths, order[0]), lambda weight, bias: _parts(weight, bias, widths, order[0]))
     total: Tensor | None = None
-    slices = convolution.weight.split([one.shape[1] for one in maps], dim=1)
-    for one, weight in zip(maps, slices, strict=True):
-        if _saved(one, size) >= WORTH:
-            product = _by_taps(one, weight, size, align_corners)
-        else:
-            if tuple(one.shape[-2:]) != tuple(size):
-                one = F.interpolate(one, size=tuple(size), mode="bilinear", align_corners=align_corners)
-            product = F.conv2d(one, weight, padding=convolution.kernel_size[0] // 2)
-        total = product if total is None else total.add_(product)
+    for i in order:
+        one, part = maps[i], parts[i]
+        if early[i]:
+            total = _by_taps(one, part, size, align_corners, total)
+            continue
+        if tuple(one.shape[-2:]) != tuple(size):
+            one = F.interpolate(one, size=tuple(size), mode="bilinear", align_corners=align_corners)
+        total = part(one, total, overwrite=True)
     assert total is not None
-    return total if convolution.bias is None else total.add_(convolution.bias[:, None, None])
+    return F.relu_(total) if isinstance(convolution.activation, nn.ReLU) else convolution.activation(total)
+
+
+def _parts(weight: Tensor, bias: Tensor | None, widths: tuple[int, ...], first: int) -> list[FusedConvolution]:
+    """Return the convolution of each map alone; the first that is computed has the bias."""
+    outputs, _, kernel, _ = weight.shape
+    parts = []
+    for i, part in enumerate(weight.split(widths, dim=1)):
+        biased = bias is not None and i == first
+        one = nn.Conv2d(part.shape[1], outputs, kernel, padding=kernel // 2, bias=biased, device="meta")
+        one.weight = nn.Parameter(part.contiguous(), requires_grad=False)
+        if bias is not None and i == first:
+            one.bias = nn.Parameter(bias, requires_grad=False)
+        parts.append(FusedConvolution(one))
+    return parts
 
 
 def _saved(one: Tensor, size: tuple[int, int]) -> float:
@@ -59,21 +86,38 @@ def _saved(one: Tensor, size: tuple[int, int]) -> float:
     return one.shape[1] * (1 - one.shape[2] * one.shape[3] / (size[0] * size[1]))
 
 
-def _by_taps(one: Tensor, weight: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
-    outputs, kernel = weight.shape[0], weight.shape[2]
+def _by_taps(
+    one: Tensor, part: FusedConvolution, size: tuple[int, int], align_corners: bool, total: Tensor | None
+) -> Tensor:
+    """Return the sum of ``total``, which may be changed, and the convolution of one map, channels-last."""
+    outputs, kernel = part.out_channels, part.kernel_size[0]
     height, width = one.shape[-2:]
     down = _shifted_weights(height, size[0], kernel, align_corners, one)
     across = _shifted_weights(width, size[1], kernel, align_corners, one)
-    taps = weight.permute(2, 0, 3, 1).reshape(-1, weight.shape[1], 1, 1)
-    # [B, row tap, row, output, column tap, column]: one product sums over rows, then one over columns.
-    products = F.conv2d(one, taps).unflatten(1, (kernel, outputs, kernel)).permute(0, 1, 4, 2, 3, 5).contiguous()
-    resized = one.new_empty(len(one), size[0], outputs, size[1])
+    taps = part.derived("taps", lambda weight, bias: _taps(weight))
+    # [B, row tap, row, column, column tap, output]: one product sums over rows, then one over columns.
+    products = (
+        taps(one).permute(0, 2, 3, 1).unflatten(3, (kernel, kernel * outputs)).permute(0, 3, 1, 2, 4).contiguous()
+    )
+    if total is None:
+        total = one.new_zeros(len(one), *size, outputs).permute(0, 3, 1, 2)
+        total = total if part.bias is None else total.add_(part.bias[:, None, None])
+    result = total.permute(0, 2, 3, 1)
     for rows, above in _blocks(down):
         tall = down[rows, :, above].flatten(1) @ products[:, :, above].flatten(1, 2).flatten(2)
-        tall = tall.view(len(one), -1, outputs, kernel, width)
+        tall = tall.view(len(one), -1, width * kernel, outputs)
         for columns, left in _blocks(across):
-            resized[:, rows, :, columns] = tall[..., left].flatten(3) @ across[columns, :, left].flatten(1).T
-    return resized.transpose(1, 2)
+            weights = across[columns, :, left].transpose(1, 2).flatten(1)
+            result[:, rows, columns] += weights @ tall[:, :, left.start * kernel : left.stop * kernel]
+    return total
+
+
+def _taps(weight: Tensor) -> FusedConvolution:
+    """Return the products of each tap, as a 1x1 convolution; rows of taps, then columns, then outputs."""
+    taps = weight.permute(2, 3, 0, 1).flatten(0, 2)[..., None, None]
+    one = nn.Conv2d(taps.shape[1], taps.shape[0], 1, bias=False, device="meta")
+    one.weight = nn.Parameter(taps.contiguous(), requires_grad=False)
+    return FusedConvolution(one)
 
 
 def _shifted_weights(

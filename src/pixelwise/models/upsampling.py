@@ -32,7 +32,8 @@ def add_resized(total: Float[Tensor, "n W C"], part: Float[Tensor, "h W C"], top
     """Add the rows from ``top`` on of a map that is resized to ``height`` rows (bilinear, edges on edges), in place."""
     n, h = len(total), len(part)
     centre = (torch.arange(top, top + n, device=part.device, dtype=torch.float64) + 0.5) * (h / height) - 0.5
-    first, last = max(0, int(centre[0])), min(h, int(centre[-1]) + 2)
+    first = max(0, int((top + 0.5) * (h / height) - 0.5))
+    last = min(h, int((top + n - 0.5) * (h / height) - 0.5) + 2)
     rows = torch.arange(first, last, device=part.device)
     # Beyond the rim the outermost row stands for the ones that lack.
     weight = (1 - (centre.clamp(0, h - 1)[:, None] - rows).abs()).clamp(min=0).to(part.dtype)

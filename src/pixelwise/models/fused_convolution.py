@@ -1,0 +1,179 @@
+"""A convolution for inference that does what follows it on the way.
+
+On a CPU a convolution leaves its result to a rectifier and to a sum with a shortcut, each a walk through memory, and
+orders its weights anew at each call. oneDNN, which torch is built with, takes the rectifier and the sum into the
+convolution, and weights that were ordered once. Its operators have no gradient, know no other device and no tracing;
+everywhere else the plain functions are called.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pixelwise.models.winograd import ROWS, convolve_by_rows, row_kernels
+
+Derived = TypeVar("Derived")
+
+FEWEST_CHANNELS = 48
+"""From which number of inputs and outputs on it pays to convolve by rows, by measurement."""
+KEPT = 3
+"""How many things made from the weights are kept; an order is only right for maps of the size it was made for."""
+MOST_ROWS = 1.25
+"""How many rows may be made for each that is wanted; they are made by fours."""
+
+
+class FusedConvolution(nn.Conv2d):
+    """A convolution, a sum with a shortcut where there is one, and an activation.
+
+    On a CPU in float32 the result is channels-last.
+    """
+
+    def __init__(self, convolution: nn.Conv2d, activation: nn.Module | None = None) -> None:
+        """Take over the parameters of a convolution, the tensors themselves.
+
+        Args:
+            convolution: padded with zeros, by numbers.
+            activation: what follows; ReLU, ReLU6 and exact GELU cost nothing.
+        """
+        assert convolution.padding_mode == "zeros"
+        assert not isinstance(convolution.padding, str)
+        super().__init__(
+            convolution.in_channels,
+            convolution.out_channels,
+            (convolution.kernel_size[0], convolution.kernel_size[1]),
+            (convolution.stride[0], convolution.stride[1]),
+            (convolution.padding[0], convolution.padding[1]),
+            (convolution.dilation[0], convolution.dilation[1]),
+            convolution.groups,
+            convolution.bias is not None,
+            device="meta",
+        )
+        self.weight, self.bias = convolution.weight, convolution.bias
+        self.activation = nn.Identity() if activation is None else activation
+        self.made: dict[object, Any] = {}
+        self.derived_from: object = None
+
+    def forward(
+        self,
+        input: Float[Tensor, "B C H W"],
+        shortcut: Float[Tensor, "B D h w"] | None = None,
+        *,
+        overwrite: bool = False,
+    ) -> Float[Tensor, "B D h w"]:
+        """Return [B,D,H/stride,W/stride], sizes rounded up.
+
+        Args:
+            overwrite: the result may take the memory of the shortcut.
+        """
+        if not self._known_to_onednn(input):
+            result = super().forward(input)
+            return self.activation(result if shortcut is None else result + shortcut)
+        image = input.contiguous(memory_format=torch.channels_last)
+        if shortcut is not None:
+            shortcut = shortcut.contiguous(memory_format=torch.channels_last)
+        height, width = image.shape[2:]
+        if self.rows_pay(height):
+            return self._by_rows(image, shortcut)
+        ((weight, bias),) = self._in_order((height, width), by_rows=False)
+        name, numbers, form = _post_operation(self.activation)
+        settings = (weight, bias, self.padding, self.stride, self.dilation, self.groups)
+        if shortcut is None:
+            result = torch.ops.mkldnn._convolution_pointwise(image, *settings, name, numbers, form)
+        else:
+            # After a sum oneDNN takes no other activation.
+            name = name if name == "relu" else "none"
+            after = ("add", 1.0, None if name == "none" else name, [], "")
+            if overwrite:
+                result = torch.ops.mkldnn._convolution_pointwise_.binary(shortcut, image, *settings, *after)
+            else:
+                result = torch.ops.mkldnn._convolution_pointwise.binary(image, shortcut, *settings, *after)
+        return self.activation(result) if name == "none" else result
+
+    def _by_rows(self, image: Tensor, shortcut: Tensor | None) -> Tensor:
+        kernels, rate = self._in_order((1, image.shape[3]), by_rows=True), self.dilation[0]
+
+        def convolve(kernel: int, lines: Tensor) -> Tensor:
+            return torch.ops.mkldnn._convolution_pointwise(
+                lines, *kernels[kernel], (0, rate), (1, 1), (1, rate), 1, "none", [], ""
+            )
+
+        def finish(strip: Tensor, number: int, top: int) -> None:
+            if shortcut is not None:
+                beside = shortcut[number : number + 1, :, top : top + strip.shape[2]]
+                strip[:, :, : beside.shape[2]] += beside
+            if isinstance(self.activation, nn.ReLU):
+                strip.relu_()
+
+        result = convolve_by_rows(image, self.out_channels, rate, convolve, finish)
+        return result if isinstance(self.activation, nn.ReLU) else self.activation(result)
+
+    def _known_to_onednn(self, image: Tensor) -> bool:
+        return (
+            image.device.type == self.weight.device.type == "cpu"
+            and image.dtype == self.weight.dtype == torch.float32
+            and torch.backends.mkldnn.is_available()
+            and not (torch.is_grad_enabled() and (image.requires_grad or self.weight.requires_grad))
+            and not torch.is_autocast_enabled("cpu")
+            and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+            and not torch.compiler.is_compiling()
+            and image.numel() > 0
+        )
+
+    def rows_pay(self, height: int) -> bool:
+        """Return True if a map of this height is faster convolved by rows."""
+        rate = self.dilation[0]
+        computed = -(-height // (ROWS * rate)) * ROWS * rate
+        return (
+            self.kernel_size == (3, 3)
+            and (self.stride, self.groups) == ((1, 1), 1)
+            and self.padding == self.dilation == (rate, rate)
+            and min(self.in_channels, self.out_channels) >= FEWEST_CHANNELS
+            and computed <= MOST_ROWS * height
+        )
+
+    def derived(self, key: object, make: Callable[[Tensor, Tensor | None], Derived]) -> Derived:
+        """Return what is made from weight and bias, from the last time where they have not changed since."""
+        weight, bias = self.weight.detach(), None if self.bias is None else self.bias.detach()
+        source = (_state(weight), None if bias is None else _state(bias))
+        if self.derived_from != source:
+            self.made, self.derived_from = {}, source
+        if key not in self.made:
+            self.made = dict([*list(self.made.items())[1 - KEPT :], (key, make(weight, bias))])
+        return self.made[key]
+
+    def _in_order(self, size: tuple[int, int], *, by_rows: bool) -> list[tuple[Tensor, Tensor | None]]:
+        """Return kernels as oneDNN likes them for maps of ``size``, and biases."""
+
+        def make(weight: Tensor, bias: Tensor | None) -> list[tuple[Tensor, Tensor | None]]:
+            kernels, padding, dilation = [(weight, bias)], self.padding, self.dilation
+            if by_rows:
+                kernels = row_kernels(weight, weight.new_zeros(len(weight)) if bias is None else bias)
+                padding, dilation = (0, self.padding[1]), (1, self.dilation[1])
+            settings = (padding, self.stride, dilation, self.groups, (1, self.in_channels, *size))
+            order = torch._C._nn.mkldnn_reorder_conv2d_weight  # pyright: ignore[reportAttributeAccessIssue]
+            return [(order(kernel.contiguous().to_mkldnn(), *settings), bias) for kernel, bias in kernels]
+
+        return self.derived(size, make)
+
+    def __getstate__(self) -> dict[str, object]:
+        # Weights in oneDNN's order can be neither copied nor pickled; they are made again from the parameter.
+        return {**self.__dict__, "made": {}, "derived_from": None}
+
+
+def _post_operation(activation: nn.Module) -> tuple[str, list[float], str]:
+    """Return oneDNN's name of an activation, its numbers and its form; "none" for one that it must not make."""
+    if isinstance(activation, nn.ReLU6):
+        return "hardtanh", [0.0, 6.0], ""
+    if isinstance(activation, nn.ReLU):
+        return "relu", [], ""
+    if isinstance(activation, nn.GELU) and activation.approximate == "none":
+        return "gelu", [], "none"
+    return "none", [], ""
+
+
+def _state(parameter: Tensor) -> tuple[object, ...]:
+    # A tensor of inference mode counts no changes, and takes none outside of it.
+    return parameter.device, parameter.data_ptr(), 0 if parameter.is_inference() else parameter._version
