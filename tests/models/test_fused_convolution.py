@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+import pixelwise as pw
 from pixelwise.models.fused_convolution import FEWEST_CHANNELS, KEPT, FusedConvolution
 
 MANY = FEWEST_CHANNELS
@@ -121,3 +122,13 @@ def test_gradients_of_the_image_still_flow():
 def test_a_batch_gives_the_answers_of_its_single_images():
     layer, images = frozen(MANY, MANY, 3, padding=1), torch.randn(3, MANY, 16, 24)
     assert torch.equal(layer(images), torch.cat([layer(image[None]) for image in images]))
+
+
+@torch.no_grad()
+def test_an_exported_fused_network_is_made_of_torchs_own_functions():
+    model = pw.fuse(pw.create("fchardnet-70", classes=5))
+    image = torch.randn(1, 3, 64, 64)
+    expected = model(image)
+    exported = torch.export.export(model, (image,))
+    assert not any("mkldnn" in str(node.target) for node in exported.graph.nodes)
+    assert (exported.module()(image) - expected).abs().max() <= 1e-5 * expected.abs().max()

@@ -117,8 +117,7 @@ class FusedConvolution(nn.Conv2d):
             and torch.backends.mkldnn.is_available()
             and not (torch.is_grad_enabled() and (image.requires_grad or self.weight.requires_grad))
             and not torch.is_autocast_enabled("cpu")
-            and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
-            and not torch.compiler.is_compiling()
+            and not _traced()
             and image.numel() > 0
         )
 
@@ -137,6 +136,8 @@ class FusedConvolution(nn.Conv2d):
     def derived(self, key: object, make: Callable[[Tensor, Tensor | None], Derived]) -> Derived:
         """Return what is made from weight and bias, from the last time where they have not changed since."""
         weight, bias = self.weight.detach(), None if self.bias is None else self.bias.detach()
+        if _traced():
+            return make(weight, bias)
         source = (_state(weight), None if bias is None else _state(bias))
         if self.derived_from != source:
             self.made, self.derived_from = {}, source
@@ -172,6 +173,10 @@ def _post_operation(activation: nn.Module) -> tuple[str, list[float], str]:
     if isinstance(activation, nn.GELU) and activation.approximate == "none":
         return "gelu", [], "none"
     return "none", [], ""
+
+
+def _traced() -> bool:
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _state(parameter: Tensor) -> tuple[object, ...]:

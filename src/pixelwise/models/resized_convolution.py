@@ -48,11 +48,13 @@ def convolve_resized(
         size: height and width.
         align_corners: how maps are resized.
     """
-    widths = tuple(one.shape[1] for one in maps)
+    widths = tuple(int(one.shape[1]) for one in maps)
     early = [_saved(one, size) >= WORTH for one in maps]
     # Those that are resized first come first: a convolution adds what there is on its way.
     order = sorted(range(len(maps)), key=early.__getitem__)
-    parts = convolution.derived((widths, order[0]), lambda weight, bias: _parts(weight, bias, widths, order[0]))
+    parts = convolution.derived(
+        (widths, order[0]), lambda weight, bias: _parts(convolution, weight, bias, widths, order[0])
+    )
     total: Tensor | None = None
     for i in order:
         one, part = maps[i], parts[i]
@@ -66,13 +68,15 @@ def convolve_resized(
     return F.relu_(total) if isinstance(convolution.activation, nn.ReLU) else convolution.activation(total)
 
 
-def _parts(weight: Tensor, bias: Tensor | None, widths: tuple[int, ...], first: int) -> list[FusedConvolution]:
+def _parts(
+    whole: FusedConvolution, weight: Tensor, bias: Tensor | None, widths: tuple[int, ...], first: int
+) -> list[FusedConvolution]:
     """Return the convolution of each map alone; the first that is computed has the bias."""
-    outputs, _, kernel, _ = weight.shape
+    outputs, kernel = whole.out_channels, whole.kernel_size[0]
     parts = []
     for i, part in enumerate(weight.split(widths, dim=1)):
         biased = bias is not None and i == first
-        one = nn.Conv2d(part.shape[1], outputs, kernel, padding=kernel // 2, bias=biased, device="meta")
+        one = nn.Conv2d(widths[i], outputs, kernel, padding=kernel // 2, bias=biased, device="meta")
         one.weight = nn.Parameter(part.contiguous(), requires_grad=False)
         if bias is not None and i == first:
             one.bias = nn.Parameter(bias, requires_grad=False)
@@ -94,7 +98,7 @@ def _by_taps(
     height, width = one.shape[-2:]
     down = _shifted_weights(height, size[0], kernel, align_corners, one)
     across = _shifted_weights(width, size[1], kernel, align_corners, one)
-    taps = part.derived("taps", lambda weight, bias: _taps(weight))
+    taps = part.derived("taps", lambda weight, bias: _taps(part, weight))
     # [B, row tap, row, column, column tap, output]: one product sums over rows, then one over columns.
     products = (
         taps(one).permute(0, 2, 3, 1).unflatten(3, (kernel, kernel * outputs)).permute(0, 3, 1, 2, 4).contiguous()
@@ -112,10 +116,10 @@ def _by_taps(
     return total
 
 
-def _taps(weight: Tensor) -> FusedConvolution:
+def _taps(part: FusedConvolution, weight: Tensor) -> FusedConvolution:
     """Return the products of each tap, as a 1x1 convolution; rows of taps, then columns, then outputs."""
+    one = nn.Conv2d(part.in_channels, part.kernel_size[0] ** 2 * part.out_channels, 1, bias=False, device="meta")
     taps = weight.permute(2, 3, 0, 1).flatten(0, 2)[..., None, None]
-    one = nn.Conv2d(taps.shape[1], taps.shape[0], 1, bias=False, device="meta")
     one.weight = nn.Parameter(taps.contiguous(), requires_grad=False)
     return FusedConvolution(one)
 
