@@ -90,7 +90,7 @@ def test_what_one_machine_began_a_cluster_goes_on_with_and_the_other_way_round(c
         folder = tmp_path / str(first)
         with pytest.raises(KeyboardInterrupt):
             mapped(folder, scene, on=first, advance=stop)
-        assert list(journal_folder(folder / "map.tif").glob("strip-*"))
+        assert list(journal_folder(folder / "map.tif").glob("piece-*"))
         assert mapped(folder, scene, on=second, say=said.append) == expected
         assert any("going on" in text for text in said)
 

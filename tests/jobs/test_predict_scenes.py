@@ -90,7 +90,7 @@ def test_a_scene_that_is_corrupt_in_its_middle_is_named_and_what_is_finished_is_
     expected = (tmp_path / "map.tif").read_bytes()
     (tmp_path / "map.tif").unlink()
     scene.write_bytes(whole[:200_000] + bytes(50_000) + whole[250_000:])
-    with pytest.raises(DataError, match=r"scene\.tif cannot be read at rows.* of 12 strips are finished and kept in"):
+    with pytest.raises(DataError, match=r"scene\.tif cannot be read at rows.* of 12 pieces are finished and kept in"):
         predictor_of().map_scene(scene, tmp_path / "map.tif", confidence=True)
     assert not (tmp_path / "map.tif").exists()
     # The mended scene has another date, but what was read of it is the same.

@@ -67,7 +67,7 @@ class Mapping:
         return subprocess.Popen([sys.executable, self.script, *arguments])
 
     def finished(self) -> list[str]:
-        return sorted(path.name for path in journal_folder(self.folder / "out/map.tif").glob("strip-*"))
+        return sorted(path.name for path in journal_folder(self.folder / "out/map.tif").glob("piece-*"))
 
     def tiles(self) -> int:
         return len(self.log.read_text().splitlines()) if self.log.exists() else 0
@@ -156,7 +156,7 @@ def interrupted(scene: Path, output: Path, **options: object) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         predictor_of().map_scene(scene, output, advance=stop, **options)
-    assert list(journal_folder(output).glob("strip-*"))
+    assert list(journal_folder(output).glob("piece-*"))
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_strips_of_other_options_are_set_aside_and_the_user_is_told(tmp_path, op
     predictor_of().map_scene(scene, output, say=said.append, **options)
     assert f"another {named}" in said[0]
     assert ".map.tif.parts.old1" in said[0]
-    assert list((tmp_path / ".map.tif.parts.old1").glob("strip-*"))
+    assert list((tmp_path / ".map.tif.parts.old1").glob("piece-*"))
     made = output.read_bytes()
     predictor_of().map_scene(scene, output, **options)
     assert output.read_bytes() == made
@@ -204,11 +204,11 @@ def test_a_full_disk_is_named_and_what_is_finished_is_kept(tmp_path, monkeypatch
 
     def full(file, **arrays):
         savez(file, **arrays)
-        if len(list(journal_folder(output).glob("strip-*"))) == 4:
+        if len(list(journal_folder(output).glob("piece-*"))) == 4:
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez", full)
-    with pytest.raises(ConfigError, match=r"No space left on device.* 4 of 9 strips are finished and kept"):
+    with pytest.raises(ConfigError, match=r"No space left on device.* 4 of 9 pieces are finished and kept"):
         predictor_of().map_scene(scene, output)
     monkeypatch.undo()
     predictor = predictor_of()
@@ -241,7 +241,7 @@ def test_a_scene_that_vanishes_is_named_and_the_rest_comes_when_it_is_back(tmp_p
         if count == 12:
             os.rename(tmp_path / "part1.tif", tmp_path / "away.tif")
 
-    with pytest.raises(DataError, match=r"scene\.vrt cannot be read.*strips are finished and kept"):
+    with pytest.raises(DataError, match=r"scene\.vrt cannot be read.*pieces are finished and kept"):
         predictor_of().map_scene(scene, tmp_path / "map.tif", advance=vanish)
     os.rename(tmp_path / "away.tif", tmp_path / "part1.tif")
     predictor = predictor_of()
@@ -281,11 +281,11 @@ def test_a_damaged_strip_is_made_again(tmp_path):
     predictor_of().map_scene(scene, output)
     expected = output.read_bytes()
     interrupted(scene, output)
-    strip = journal_folder(output) / "strip-000001.npz"
+    strip = journal_folder(output) / "piece-000001-0000.npz"
     content = bytearray(strip.read_bytes())
     content[300] ^= 1
     strip.write_bytes(content)
-    with pytest.raises(ConfigError, match=r"strip-000001\.npz was damaged"):
+    with pytest.raises(ConfigError, match=r"piece-000001-0000\.npz was damaged"):
         predictor_of().map_scene(scene, output)
     predictor_of().map_scene(scene, output)
     assert output.read_bytes() == expected
