@@ -16,6 +16,7 @@ import torch
 from small_network import noise, predictor_of, runs, write_scene
 
 from pixelwise.errors import ConfigError, DataError
+from pixelwise.geo.tiles import plan_strips
 from pixelwise.jobs.journal import Journal, journal_folder
 
 MAPPING = """
@@ -23,11 +24,12 @@ import os, signal, sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from small_network import predictor_of
-import pixelwise.files
 import torch
+from pixelwise.jobs import scenes
 torch.set_num_threads(1)
 
-scene, output, log, fatal, pause = sys.argv[1:]
+scene, output, log, fatal, pause, piece = sys.argv[1:]
+scenes.PIECE = int(piece)
 predictor = predictor_of()
 decode, rename, moved = predictor.model.decode, os.replace, [0]
 
@@ -58,12 +60,13 @@ class Mapping:
     """A process that maps a scene, with a log of the tiles that went through its network."""
 
     def __init__(self, folder: Path) -> None:
+        self.piece = 4096
         self.folder, self.script, self.log = folder, folder / "mapping.py", folder / "log"
         self.script.write_text(MAPPING.format(tests=str(Path(__file__).parent)))
         self.scene = write_scene(folder / "scene.tif", noise(3, 300, 200))
 
     def start(self, *, fatal: int = 0, pause: float = 0.0) -> subprocess.Popen:
-        arguments = [self.scene, self.folder / "out/map.tif", self.log, str(fatal), str(pause)]
+        arguments = [self.scene, self.folder / "out/map.tif", self.log, str(fatal), str(pause), str(self.piece)]
         return subprocess.Popen([sys.executable, self.script, *arguments])
 
     def finished(self) -> list[str]:
@@ -107,7 +110,27 @@ def test_a_process_that_is_killed_around_any_rename_leaves_what_its_successor_ne
             path.unlink()
 
 
-def test_a_process_that_is_killed_again_and_again_at_random_moments_gets_there(mapping):
+def test_a_process_that_is_killed_around_any_rename_computes_no_tile_of_a_finished_piece_again(mapping):
+    """Nine strips of three pieces: the journal, then cells, carry and piece 27 times, but for the very last carry."""
+    mapping.piece = 96
+    expected = undisturbed(mapping)
+    plan = plan_strips(300, 200, 64, 32, 4, piece=96)
+    assert len(plan.places) == 27
+    for fatal in (-4, 4, 5, -6, 40, 41, 42, -81, 81, 82):
+        assert mapping.start(fatal=fatal).wait() == -signal.SIGKILL, f"the process had no {fatal} renames"
+        kept, before = mapping.finished(), mapping.tiles()
+        assert len(kept) == max(0, (abs(fatal) - 1 - (fatal < 0) + (fatal > 79)) // 3)
+        assert mapping.start().wait() == 0
+        assert mapping.outputs() == expected, f"after the death at rename {fatal}"
+        missing = [place for place in plan.places if "piece-{:06}-{:04}.npz".format(*place) not in kept]
+        assert mapping.tiles() - before == sum(len(plan.tiles(*place, begun=True)) for place in missing)
+        for path in (mapping.folder / "out").iterdir():
+            path.unlink()
+
+
+@pytest.mark.parametrize("piece", [4096, 96])
+def test_a_process_that_is_killed_again_and_again_at_random_moments_gets_there(mapping, piece):
+    mapping.piece = piece
     expected = undisturbed(mapping)
     moments, kills = random.Random(0), 0
     while True:
