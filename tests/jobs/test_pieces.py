@@ -12,7 +12,7 @@ from pixelwise.geo.tiles import plan_strips
 from pixelwise.jobs import scenes
 from pixelwise.jobs.images import ArrayReader
 from pixelwise.jobs.journal import journal_folder
-from pixelwise.jobs.pieces import make_pieces
+from pixelwise.jobs.pieces import make_pieces, places
 from pixelwise.jobs.tiling import Tiling
 
 PRODUCTS = ("map.tif", "map.confidence.tif", "map.probabilities.tif")
@@ -61,7 +61,7 @@ def test_pieces_of_any_width_make_the_map_of_one_piece_and_each_tile_is_computed
 ):
     whole = tiling_of(height, width, grid, stride, piece=width)
     cut = tiling_of(height, width, grid, stride, piece=piece)
-    expected, pieces = made(whole, whole.plan.places, {}), made(cut, cut.plan.places, {})
+    expected, pieces = made(whole, places(whole.plan), {}), made(cut, places(cut.plan), {})
     assert len(cut.plan.across) == -(-width // piece)
     assert len(whole.plan.across) == 1
     assert cut.model.encoder.seen == whole.model.encoder.seen
@@ -76,8 +76,8 @@ def test_pieces_of_any_width_make_the_map_of_one_piece_and_each_tile_is_computed
 @given(st.randoms(use_true_random=False), st.integers(60, 300), st.integers(130, 400), grids, st.sampled_from([32, 96]))
 def test_whatever_was_lost_of_earlier_pieces_is_computed_again_with_the_same_bytes(random, height, width, grid, piece):
     tiling, kept = tiling_of(height, width, grid, 4, piece), {}
-    expected = made(tiling, tiling.plan.places, kept)
-    lost = [place for place in tiling.plan.places if random.random() < 0.5]
+    expected = made(tiling, places(tiling.plan), kept)
+    lost = [place for place in places(tiling.plan) if random.random() < 0.5]
     still = {place: carry for place, carry in kept.items() if random.random() < 0.5}
     again = made(tiling, lost, still)
     assert list(again) == lost
@@ -159,6 +159,6 @@ def test_memory_of_sums_does_not_grow_with_the_width():
 
         object.__setattr__(tiling, "sum_of", noted)
         torch.manual_seed(0)
-        made(tiling, tiling.plan.places, {})
+        made(tiling, places(tiling.plan), {})
         largest.append(max(sizes))
     assert largest[0] == largest[1]

@@ -18,7 +18,7 @@ from pixelwise.errors import ConfigError, DataError
 from pixelwise.geo.tiles import plan_strips
 from pixelwise.jobs.capacity import exact_batch, fitting_tile, piece_bytes
 from pixelwise.jobs.images import ArrayReader
-from pixelwise.jobs.pieces import make_pieces
+from pixelwise.jobs.pieces import make_pieces, places
 from pixelwise.jobs.predict import Predictor
 from pixelwise.jobs.tiling import Tiling, read_tile
 
@@ -168,7 +168,7 @@ def test_blended_logits_are_within_1e_5_of_the_whole_in_float64(tmp_path):
     network = small_network(classes=5)
     reader = ArrayReader(noise(3, 300, 330), np.ones((300, 330), bool))
     tiling = Tiling(network, reader, card_of(network), plan_strips(300, 330, 64, 32, 4))
-    made = [piece.cells for _, piece, _ in make_pieces(tiling, tiling.plan.places, {}, cells=True)]
+    made = [piece.cells for _, piece, _ in make_pieces(tiling, places(tiling.plan), {}, cells=True)]
     cells = np.concatenate(made, axis=1)
     total, weights = np.zeros(cells.shape), np.zeros(cells.shape[1:])
     slope = np.minimum(1, (np.minimum(np.arange(16), np.arange(16)[::-1]) + 0.5) / 8)
@@ -181,7 +181,7 @@ def test_blended_logits_are_within_1e_5_of_the_whole_in_float64(tmp_path):
             weights[area] += np.outer(slope, slope)
     assert np.abs(cells - total / weights).max() < 1e-5
     full = F.interpolate(torch.from_numpy(total / weights)[None], scale_factor=4, mode="bilinear")[0]
-    labels = np.concatenate([piece.labels for _, piece, _ in make_pieces(tiling, tiling.plan.places, {})])
+    labels = np.concatenate([piece.labels for _, piece, _ in make_pieces(tiling, places(tiling.plan), {})])
     best = full.topk(2, dim=0).values[:, :300, :330]
     clear = (best[0] - best[1] > 2e-5).numpy()
     np.testing.assert_array_equal(labels[clear], full.argmax(0).numpy()[:300, :330][clear])

@@ -97,6 +97,8 @@ def writing_map(
             interleave="band",
             photometric="minisblack",
             compress="deflate",
+            # Blocks are written in their order all the same.
+            num_threads="all_cpus",
             bigtiff="if_safer",
         )
     with file:
@@ -110,10 +112,12 @@ def writing_map(
         yield written
     assert written.written == info.height * info.width * len(bands), "each pixel is written once"
     try:
-        _add_overviews(path, info, Resampling.average if palette is None else Resampling.mode)
-        if cog:
-            _make_cog(path)
-        complete = _sum_of(path) == written.total and _overviews_complete(path, info)
+        complete = _sum_of(path) == written.total
+        if complete:
+            _add_overviews(path, info, Resampling.average if palette is None else Resampling.mode)
+            if cog:
+                _make_cog(path)
+            complete = _sum_of(path) == written.total and _overviews_complete(path, info)
     except RasterioError:
         complete = False
     if not complete:

@@ -100,11 +100,6 @@ class StripPlan:
     across: Cuts
     """The columns of pieces."""
 
-    @property
-    def places(self) -> list[Place]:
-        """All pieces, in the order in which they are made."""
-        return [(row, column) for row in range(len(self.down)) for column in range(len(self.across))]
-
     def needed(self, strip: int) -> list[int]:
         """Return the rows of tiles that a strip is made of, from the top."""
         top, bottom = (cell * self.stride for cell in self.down.reach(strip))
@@ -120,20 +115,11 @@ class StripPlan:
 def plan_strips(height: int, width: int, tile: int, overlap: int, stride: int, *, piece: int = PIECE) -> StripPlan:
     """Return the strips of a raster for tiles of ``tile`` pixels that share ``overlap``, and a network's stride.
 
-    Args:
-        piece: width of the pieces, a multiple of `GRID`. A raster of one column of tiles is not cut.
+    Pieces are ``piece`` pixels wide, a multiple of `GRID`; a raster of one column of tiles is one piece wide.
     """
     rows = tuple(tuple(row) for row in tile_windows(height, width, tile, overlap))
     last = rows[-1][-1]
-    down = [0, *(row[0].top // stride - 1 for row in rows[1:]), (last.top + last.height) // stride]
-    across = [*range(0, width if len(rows[0]) > 1 else 1, piece), last.left + last.width]
-    return StripPlan(
-        height,
-        width,
-        stride,
-        tile,
-        overlap,
-        rows,
-        Cuts(tuple(down), stride, height),
-        Cuts(tuple(edge // stride for edge in across), stride, width),
-    )
+    tops = (0, *(row[0].top // stride - 1 for row in rows[1:]), (last.top + last.height) // stride)
+    lefts = [*range(0, width if len(rows[0]) > 1 else 1, piece), last.left + last.width]
+    down, across = Cuts(tops, stride, height), Cuts(tuple(left // stride for left in lefts), stride, width)
+    return StripPlan(height, width, stride, tile, overlap, rows, down, across)

@@ -23,6 +23,11 @@ class Carry:
     """What this row of tiles has so far in the piece to the right; None where there is none."""
 
 
+def places(plan: StripPlan) -> list[Place]:
+    """Return all pieces, in the order in which they are made."""
+    return [(row, column) for row in range(len(plan.down)) for column in range(len(plan.across))]
+
+
 def make_pieces(
     tiling: Tiling,
     wanted: Sequence[Place],
@@ -32,7 +37,7 @@ def make_pieces(
     confidence: bool = False,
     cells: bool = False,
 ) -> Iterator[tuple[Place, Piece, Carry]]:
-    """Make pieces, in the order of `StripPlan.places`; yield each with its place and what it leaves to others.
+    """Make pieces, in the order of `places`; yield each with its place and what it leaves to others.
 
     Args:
         kept: what earlier pieces left; what lacks is computed. The caller adds what is yielded, before it asks for the

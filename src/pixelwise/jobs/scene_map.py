@@ -22,7 +22,7 @@ from pixelwise.geo.raster import RasterInfo, Readable, Window
 from pixelwise.geo.stored_blocks import largest_block
 from pixelwise.geo.tiles import Place
 from pixelwise.jobs.journal import Journal, StoredPiece
-from pixelwise.jobs.pieces import Carry, wanted_tiles
+from pixelwise.jobs.pieces import Carry, places, wanted_tiles
 from pixelwise.jobs.scene_files import Products, put_together
 from pixelwise.jobs.tiling import Piece, Tiling
 from pixelwise.labels import Classes
@@ -76,7 +76,7 @@ def write_map(
     plan, info, classes = tiling.plan, tiling.reader.info, tiling.card.classes
 
     def same(journal: Journal) -> bool:
-        kept = [place for place in plan.places if journal.finished(place)]
+        kept = [place for place in places(plan) if journal.finished(place)]
         if tiling.single:
             return not kept
         if say and kept:
@@ -88,15 +88,15 @@ def write_map(
         if say:
             for message in journal.messages:
                 say(message)
-        missing = [place for place in plan.places if not journal.finished(place)]
-        if say and len(missing) < len(plan.places):
-            say(f"{len(plan.places) - len(missing)} of {len(plan.places)} pieces were finished before; going on.")
+        missing = [place for place in places(plan) if not journal.finished(place)]
+        if say and len(missing) < len(places(plan)):
+            say(f"{len(places(plan)) - len(missing)} of {len(places(plan))} pieces were finished before; going on.")
         try:
             _make(tiling, journal, missing, products, make, advance)
         except DataError as error:
-            raise DataError(f"{error} {_kept(journal, plan.places)}") from None
+            raise DataError(f"{error} {_kept(journal, places(plan))}") from None
         except ConfigError as error:
-            raise ConfigError(f"{error} {_kept(journal, plan.places)}") from None
+            raise ConfigError(f"{error} {_kept(journal, places(plan))}") from None
         counts = put_together(tiling, journal, Path(output), products, tags)
         journal.remove()
     output, total = Path(output), max(1, int(counts.sum()))
@@ -176,11 +176,11 @@ def _threads(count: object) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _kept(journal: Journal, places: list[Place]) -> str:
-    kept = sum(journal.finished(place) for place in places)
+def _kept(journal: Journal, wanted: list[Place]) -> str:
+    kept = sum(journal.finished(place) for place in wanted)
     if not kept:
         return "Nothing was finished yet."
-    return f"{kept} of {len(places)} pieces are finished and kept in {journal.folder}; the same command goes on there."
+    return f"{kept} of {len(wanted)} pieces are finished and kept in {journal.folder}; the same command goes on there."
 
 
 def _make(

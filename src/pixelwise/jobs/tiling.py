@@ -1,8 +1,7 @@
 """From a raster to pieces of a label map, tile by tile, in memory that grows neither with its height nor its width.
 
 Tiles overlap. Their logits are weighted and added at the network's stride; bilinear upsampling is linear, so it comes
-once, after the blending, and only for the cells at hand. What stays in memory is one piece of a row of tiles at the
-stride, and what overlaps it from above and from the left.
+once, after the blending, and only for the cells at hand. In memory is a piece of a row of tiles, and what overlaps it.
 
 Sums are made in one order only: tiles within a row from the left, then rows from the top. So a piece has the same bytes
 whoever makes it: one process from top to bottom, one that goes on where another was killed, or many machines.
@@ -113,8 +112,7 @@ class Tiling:
     def sum_of(self, row: int, column: int, begun: TileSum | None, tiles: Iterable[ReadTile]) -> TileSum:
         """Decode tiles of a row, from the left, and add them to what those before have in a column of pieces.
 
-        Args:
-            begun: the sum of those before, from the column's `Cuts.reach` on; None: they are among the tiles.
+        ``begun`` is the sum of those before, from the column's `Cuts.reach` on; None: they are among the tiles.
         """
         plan, stride, (top, *_) = self.plan, self.plan.stride, self.plan.rows[row]
         height, wide, (first, last) = top.height // stride, top.width // stride, plan.across.reach(column)
@@ -182,9 +180,8 @@ class Tiling:
         valid = np.zeros((bottom - top, right - left), bool)
         for part in needed:
             begin, columns = part.top * stride, slice(left - start * stride, right - start * stride)
-            above, below = max(top, begin), min(bottom, begin + len(part.valid))
-            if above < below:
-                valid[above - top : below - top] |= part.valid[above - begin : below - begin, columns]
+            own = part.valid[max(0, top - begin) : max(0, bottom - begin), columns]
+            valid[max(0, begin - top) :][: len(own)] |= own
         classes, wide = len(self.card.classes), plan.across.edges[column + 1] - plan.across.edges[column]
         labels = np.zeros(valid.shape, label_dtype(classes))
         sure = np.zeros(valid.shape, np.float32) if confidence else None
@@ -211,22 +208,19 @@ class Tiling:
 
         Its cells, if asked for, are pixels: the image is small, and padding may have given it odd strides.
         """
-        height, width = self.plan.height, self.plan.width
-        image, valid = read_normalized(self.reader, Window(0, 0, max(GRID, height), max(GRID, width)), self.card)
-        rows, columns = self.model.padded_size(image.shape[1:])
-        image = np.pad(image, ((0, 0), (0, rows - image.shape[1]), (0, columns - image.shape[2])))
-        logits = averaged_logits(
-            self.model, image[None], stride=self.plan.stride, flips=self.flips, scales=self.scales
-        ).cpu()
-        labels, probability = argmax_upsampled(
-            logits, (rows, columns), confidence=confidence, align_corners=self.model.align_corners
-        )
+        model, aligned, plan = self.model, self.model.align_corners, self.plan
+        height, width = plan.height, plan.width
+        tile = read_tile(self.reader, Window(0, 0, max(GRID, height), max(GRID, width)), self.card)
+        rows, columns = model.padded_size(tile.image.shape[1:])
+        image = np.pad(tile.image, ((0, 0), (0, rows - tile.image.shape[1]), (0, columns - tile.image.shape[2])))
+        logits = averaged_logits(model, image[None], stride=plan.stride, flips=self.flips, scales=self.scales).cpu()
+        labels, probability = argmax_upsampled(logits, (rows, columns), confidence=confidence, align_corners=aligned)
         sure = None if probability is None else probability[0, :height, :width].numpy()
         kept = None
         if cells:
-            full = upsample(logits, (rows, columns), align_corners=self.model.align_corners)
+            full = upsample(logits, (rows, columns), align_corners=aligned)
             kept = full[0, :, :height, :width].contiguous().numpy()
-        return Piece(0, 0, labels[0, :height, :width].numpy(), sure, valid, kept)
+        return Piece(0, 0, labels[0, :height, :width].numpy(), sure, tile.valid, kept)
 
 
 def predict_strips(
@@ -290,16 +284,8 @@ def _blended(parts: Sequence[TileSum], top: int, bottom: int, width: int) -> Flo
     return total.div_(weights.clamp_(min=1e-12))
 
 
-def read_normalized(
-    reader: Readable, window: Window, card: ModelCard
-) -> tuple[Float32[np.ndarray, "C H W"], Bool[np.ndarray, "h w"]]:
-    """Return a normalised window, mirrored where it reaches beyond the raster, and the validity of the part inside."""
-    tile = read_tile(reader, window, card)
-    return tile.image, tile.valid
-
-
 def read_tile(reader: Readable, window: Window, card: ModelCard) -> ReadTile:
-    """Read a window as the network takes it."""
+    """Read a window, normalised and mirrored where it reaches beyond the raster."""
     inside, *outside = clip_window(window, reader.info.height, reader.info.width)
     values, valid = reader.read(inside)
     image = normalize(values, valid, card.mean, card.std)
