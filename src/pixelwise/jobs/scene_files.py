@@ -110,7 +110,7 @@ def _write_probabilities(
     """Upsample the blended logits block by block: full-size probabilities of all classes exist for one block only."""
     info, plan, names = tiling.reader.info, tiling.plan, tiling.card.classes.names
     side, nodata = PROBABILITY_BLOCK, label_nodata(len(tiling.card.classes))
-    load = lru_cache(HELD)(journal.load)
+    load, (strips, pieces) = lru_cache(HELD)(journal.load), _pixels(tiling)
     with replacing(path, scratch=journal.folder) as temporary:
         bands = [f"{name}: its probability, 0 to 254 for 0 to 1" for name in names]
         with writing_map(
@@ -120,7 +120,7 @@ def _write_probabilities(
                 rows = (top, min(plan.height, top + side))
                 for left in range(0, plan.width, side):
                     columns = (left, min(plan.width, left + side))
-                    labels = _joined(*_pixels(tiling), rows, columns, lambda place: load(place).labels)
+                    labels = _joined(strips, pieces, rows, columns, lambda place: load(place).labels)
                     shares = _probabilities(tiling, journal, rows, columns)
                     file.write(stored_share(shares, labels != nodata), top, left)
 
