@@ -15,7 +15,6 @@ processor, which with OMP_NUM_THREADS=1 are what the clock would say on a quiet 
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -83,6 +82,7 @@ def map_here(folder: Path) -> None:
     """Make the map, and run the network alone on a resident tile before and after it; print both."""
     import pixelwise as pw
     from pixelwise.geo.tiles import tile_windows
+    from pixelwise.jobs.capacity import peak_memory
     from pixelwise.jobs.tiling import averaged_logits, output_stride
 
     predictor = pw.load(folder / "model", device="cpu")
@@ -99,7 +99,8 @@ def map_here(folder: Path) -> None:
     before, started = alone(), clocks()
     made = predictor.map_scene(folder / "scene.tif", folder / "map.tif")
     mapped = clocks() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Not by getrusage, which counts the memory of the process that started this one too.
+    peak = peak_memory() / 2**20
     tiles = sum(len(row) for row in tile_windows(made.height, made.width, 512, 128))
     network = (before + alone()) / 2 * tiles
     found = {"peak_mib": peak, "tiles": tiles}
