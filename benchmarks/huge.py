@@ -1,17 +1,20 @@
 """Scenes of growing size: memory, time per pixel, and the speed of the network alone on tiles that are in memory.
 
-    python benchmarks/huge.py SCENES --sides 5000 10000 20000 [--network small] [--classes 8]
+    python benchmarks/huge.py SCENES --sizes 5000 10000 4000x40000 [--network small] [--classes 8]
 
 SCENES is a folder of 8-bit scenes of three bands. Their crops, turned, mirrored, with other brightness and noise, are
-laid side by side until the side is reached, so that no two places are equal. Each map is made by a process of its own,
-whose peak resident memory is read from the system. "small" is U-Net's encoder with few filters under the all-MLP
-decoder; any name of `pixelwise models` can be given instead. Results are merged into `results/huge.json`.
+laid side by side until the size is reached (a side, or HEIGHTxWIDTH), so that no two places are equal. Each map is made
+by a process of its own, whose peak resident memory is read from the system. "small" is U-Net's encoder with few filters
+under the all-MLP decoder; any name of `pixelwise models` can be given instead. Results are merged into
+`results/huge.json`.
+
+Seconds are those of the clock. On a machine that others work on they say nothing; "of the main thread" are seconds of
+processor, which with OMP_NUM_THREADS=1 are what the clock would say on a quiet machine with a core for other threads.
 """
 
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -24,27 +27,36 @@ from rasterio.windows import Window
 
 RESULTS = Path(__file__).parent / "results" / "huge.json"
 BLOCK = 1000
+RUNS = 30
+"""Of the network alone, before the map and after it."""
 
 
-def write_scene(sources: list[Path], path: Path, side: int) -> None:
-    """Write a scene of SIDE x SIDE pixels, a row of blocks at a time."""
-    generator = np.random.default_rng(side)
+def write_scene(sources: list[Path], path: Path, height: int, width: int) -> None:
+    """Write a scene, a row of blocks at a time."""
+    generator = np.random.default_rng(height + width)
     images = [rasterio.open(source).read([1, 2, 3]) for source in sources]
-    profile = {"driver": "GTiff", "height": side, "width": side, "count": 3, "dtype": "uint8", "photometric": "YCBCR"}
+    profile = {
+        "driver": "GTiff",
+        "height": height,
+        "width": width,
+        "count": 3,
+        "dtype": "uint8",
+        "photometric": "YCBCR",
+    }
     profile |= {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "jpeg", "interleave": "pixel"}
     profile |= {"crs": "EPSG:32615", "transform": rasterio.transform.from_origin(5e5, 4.5e6, 1, 1), "bigtiff": "yes"}
     with rasterio.open(path, "w", **profile) as file:
-        for top in range(0, side, BLOCK):
-            rows = np.empty((3, BLOCK, -(-side // BLOCK) * BLOCK), np.uint8)
-            for left in range(0, side, BLOCK):
+        for top in range(0, height, BLOCK):
+            rows = np.empty((3, BLOCK, -(-width // BLOCK) * BLOCK), np.uint8)
+            for left in range(0, width, BLOCK):
                 image = images[generator.integers(len(images))]
                 row, column = generator.integers(0, (image.shape[1] - BLOCK + 1, image.shape[2] - BLOCK + 1))
                 block = np.rot90(image[:, row : row + BLOCK, column : column + BLOCK], generator.integers(4), (1, 2))
                 block = block[..., :: generator.choice((-1, 1))] * generator.uniform(0.8, 1.2)
                 noise = generator.integers(-4, 5, (1, BLOCK, BLOCK), np.int8)
                 rows[:, :, left : left + BLOCK] = (block + noise).clip(0, 255)
-            height = min(BLOCK, side - top)
-            file.write(rows[:, :height, :side], window=Window(0, top, side, height))
+            count = min(BLOCK, height - top)
+            file.write(rows[:, :count, :width], window=Window(0, top, width, count))
 
 
 def write_model(folder: Path, network: str, classes: int) -> None:
@@ -67,31 +79,46 @@ def write_model(folder: Path, network: str, classes: int) -> None:
 
 
 def map_here(folder: Path) -> None:
-    """Make the map, then run the network alone on one resident tile as often as the map has tiles; print both."""
+    """Make the map, and run the network alone on a resident tile before and after it; print both."""
     import pixelwise as pw
     from pixelwise.geo.tiles import tile_windows
+    from pixelwise.jobs.capacity import peak_memory
     from pixelwise.jobs.tiling import averaged_logits, output_stride
 
     predictor = pw.load(folder / "model", device="cpu")
-    started = time.perf_counter()
-    made = predictor.map_scene(folder / "scene.tif", folder / "map.tif")
-    mapped = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    tiles = sum(len(row) for row in tile_windows(made.height, made.width, 512, 128))
     image = np.random.default_rng(0).standard_normal((1, 3, 512, 512), np.float32)
     stride = output_stride(predictor.model)
-    started = time.perf_counter()
-    for _ in range(60):
-        averaged_logits(predictor.model, image, stride=stride, flips=False, scales=(1.0,))
-    alone = (time.perf_counter() - started) / 60 * tiles
-    print(json.dumps({"seconds": mapped, "peak_mib": peak, "tiles": tiles, "network_alone_seconds": alone}))
+
+    def alone() -> np.ndarray:
+        started = clocks()
+        for _ in range(RUNS):
+            averaged_logits(predictor.model, image, stride=stride, flips=False, scales=(1.0,))
+        return (clocks() - started) / RUNS
+
+    alone()
+    before, started = alone(), clocks()
+    made = predictor.map_scene(folder / "scene.tif", folder / "map.tif")
+    mapped = clocks() - started
+    # Not by getrusage, which counts the memory of the process that started this one too.
+    peak = peak_memory() / 2**20
+    tiles = sum(len(row) for row in tile_windows(made.height, made.width, 512, 128))
+    network = (before + alone()) / 2 * tiles
+    found = {"peak_mib": peak, "tiles": tiles}
+    for i, name in enumerate(("seconds", "seconds_of_main_thread", "seconds_of_processors")):
+        found |= {name: mapped[i], f"network_alone_{name}": network[i], f"share_by_{name}": network[i] / mapped[i]}
+    print(json.dumps(found))
+
+
+def clocks() -> np.ndarray:
+    """Seconds of the clock, of this thread, and of all threads."""
+    return np.array([time.perf_counter(), time.thread_time(), time.process_time()])
 
 
 def main() -> None:
     """Write scenes, map them, print a line each and keep it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scenes", type=Path)
-    parser.add_argument("--sides", type=int, nargs="+", default=[5000, 10000])
+    parser.add_argument("--sizes", nargs="+", default=["5000", "10000"], help="a side, or HEIGHTxWIDTH, in pixels")
     parser.add_argument("--network", default="small")
     parser.add_argument("--classes", type=int, default=8)
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
@@ -100,23 +127,23 @@ def main() -> None:
         map_here(given.scenes)
         return
     sources = sorted(given.scenes.glob("*.tif"))
-    for side in given.sides:
+    for size in given.sizes:
+        height, width = map(int, size.split("x") if "x" in size else (size, size))
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            write_scene(sources, folder / "scene.tif", side)
+            write_scene(sources, folder / "scene.tif", height, width)
             write_model(folder / "model", given.network, given.classes)
             command = [sys.executable, __file__, str(folder), "--here"]
             found = json.loads(
                 subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
             )
             found["map_mib"] = (folder / "map.tif").stat().st_size / 2**20
-        found["megapixels_per_second"] = side**2 / 1e6 / found["seconds"]
-        found["share_of_network_alone"] = found["network_alone_seconds"] / found["seconds"]
+        found["megapixels_per_second"] = height * width / 1e6 / found["seconds"]
         found |= {"classes": given.classes, "load": os.getloadavg()[0]}
         found = {key: round(value, 3) for key, value in found.items()}
         kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-        RESULTS.write_text(json.dumps({**kept, f"{given.network} {side}": found}, indent=1) + "\n", encoding="utf-8")
-        print(f"{given.network} {side}: {found}", flush=True)
+        RESULTS.write_text(json.dumps({**kept, f"{given.network} {size}": found}, indent=1) + "\n", encoding="utf-8")
+        print(f"{given.network} {size}: {found}", flush=True)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import rasterio
 PRODUCTS = ("map.tif", "map.confidence.tif", "map.probabilities.tif", "map.qml")
 
 
-def prepare(folder: Path, side: int) -> None:
+def prepare(folder: Path, height: int, width: int) -> None:
     """Write a model folder and a scene."""
     import torch
 
@@ -36,40 +36,41 @@ def prepare(folder: Path, side: int) -> None:
     classes = make_classes([f"class {i}" for i in range(5)])
     card = ModelCard(model.architecture, classes, (1, 2, 3), "uint8", (128.0,) * 3, (70.0,) * 3, tile=128, overlap=32)
     save_model(folder / "model", model, card)
-    values = np.random.default_rng(0).integers(0, 256, (3, side, side), np.uint8)
+    values = np.random.default_rng(0).integers(0, 256, (3, height, width), np.uint8)
     with rasterio.open(
-        folder / "scene.tif", "w", driver="GTiff", height=side, width=side, count=3, dtype="uint8", tiled=True
+        folder / "scene.tif", "w", driver="GTiff", height=height, width=width, count=3, dtype="uint8", tiled=True
     ) as file:
         file.write(values)
 
 
 def map_here(folder: Path, out: str) -> None:
-    """Make the map, and log each row of tiles that is summed."""
+    """Make the map, and log each sum of tiles."""
     import pixelwise as pw
     from pixelwise.jobs.tiling import Tiling
 
-    summed = Tiling._sum_of
+    summed = Tiling.sum_of
 
-    def logged(self: Tiling, row: int, *rest: object) -> object:
-        made = summed(self, row, *rest)
+    def logged(self: Tiling, row: int, column: int, *rest: object) -> object:
+        made = summed(self, row, column, *rest)
         with (folder / f"{out}.log").open("a") as file:
-            file.write(f"{row}\n")
+            file.write(f"{row}-{column}\n")
         return made
 
-    Tiling._sum_of = logged
+    Tiling.sum_of = logged
     pw.load(folder / "model", device="cpu").map_scene(
         folder / "scene.tif", folder / out / "map.tif", confidence=True, probabilities=True
     )
 
 
 def finished(folder: Path) -> set[str]:
-    return {path.name for path in (folder / "killed/.map.tif.parts").glob("strip-*")}
+    return {path.name for path in (folder / "killed/.map.tif.parts").glob("piece-*")}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--side", type=int, default=2048, help="of the scene, in pixels")
+    parser.add_argument("--height", type=int, default=1024, help="of the scene, in pixels")
+    parser.add_argument("--width", type=int, default=9000, help="pieces are 4,096 pixels wide")
     parser.add_argument("--json", type=Path, help="where the result goes")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--out", help=argparse.SUPPRESS)
@@ -79,7 +80,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        prepare(folder, options.side)
+        prepare(folder, options.height, options.width)
         command = [sys.executable, __file__, "--folder", str(folder), "--out"]
         started = time.monotonic()
         subprocess.run([*command, "whole"], check=True)
@@ -90,33 +91,33 @@ def main() -> None:
             process = subprocess.Popen([*command, "killed"])
             begun += 1
             if kills < options.kills:
-                # Half of them come shortly after a row was summed, while its strip is made; the others whenever.
+                # Half of them come shortly after tiles were summed, while a piece is made; the others whenever.
                 size = log.stat().st_size if log.exists() else 0
-                after_a_row = moments.random() < 0.5
+                after_a_sum = moments.random() < 0.5
                 until = time.monotonic() + moments.uniform(1, 4)
-                while process.poll() is None and (after_a_row or time.monotonic() < until):
-                    if after_a_row and log.exists() and log.stat().st_size > size:
+                while process.poll() is None and (after_a_sum or time.monotonic() < until):
+                    if after_a_sum and log.exists() and log.stat().st_size > size:
                         break
                     time.sleep(0.01)
-                time.sleep(moments.uniform(0, 0.2) * after_a_row)
+                time.sleep(moments.uniform(0, 0.2) * after_a_sum)
                 process.send_signal(signal.SIGKILL)
             if process.wait() == 0:
                 break
             kills += 1
             after = finished(folder)
             lost += len(before - after)
-            print(f"kill {kills}: {len(after)} strips are finished", flush=True)
-        rows = [int(line) for line in (folder / "killed.log").read_text().split()]
+            print(f"kill {kills}: {len(after)} pieces are finished", flush=True)
+        sums = (folder / "killed.log").read_text().split()
         same = all(
             (folder / "whole" / each).read_bytes() == (folder / "killed" / each).read_bytes() for each in PRODUCTS
         )
-        strips = len(set(rows))
+        pieces = len(set(sums))
         result = {
             "kills": kills,
-            "strips": strips,
+            "pieces": pieces,
             "same bytes": same,
-            "finished strips lost": lost,
-            "rows summed again, since a kill came before their strips were finished": len(rows) - strips,
+            "finished pieces lost": lost,
+            "sums made again, since a kill came before their pieces were finished": len(sums) - pieces,
             "undisturbed seconds": round(undisturbed, 1),
         }
         print(json.dumps(result, indent=1))

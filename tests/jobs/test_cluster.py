@@ -10,6 +10,7 @@ import torch
 from small_network import noise, predictor_of, write_scene
 
 from pixelwise.errors import ConfigError, DataError
+from pixelwise.jobs import scenes
 from pixelwise.jobs.cluster import _Cluster
 from pixelwise.jobs.journal import journal_folder
 
@@ -46,8 +47,9 @@ def mapped(folder: Path, scene: Path, **options: object) -> dict[str, bytes]:
     return outputs(folder)
 
 
-@pytest.mark.parametrize("sides", [(600, 200), (50, 40)])
-def test_a_cluster_makes_the_same_bytes_as_one_machine(cluster, tmp_path, sides):
+@pytest.mark.parametrize(("sides", "piece"), [((600, 200), 4096), ((50, 40), 4096), ((300, 330), 96)])
+def test_a_cluster_makes_the_same_bytes_as_one_machine(cluster, tmp_path, monkeypatch, sides, piece):
+    monkeypatch.setattr(scenes, "PIECE", piece)
     scene = write_scene(tmp_path / "scene.tif", noise(3, *sides))
     shares: list[float] = []
     expected = mapped(tmp_path / "one", scene)
@@ -77,7 +79,9 @@ def test_a_node_that_is_killed_half_way_changes_no_byte(cluster, tmp_path, monke
     assert len(hired) == 4, "one of three was lost, and its successor asked for"
 
 
-def test_what_one_machine_began_a_cluster_goes_on_with_and_the_other_way_round(cluster, tmp_path):
+@pytest.mark.parametrize("piece", [4096, 64])
+def test_what_one_machine_began_a_cluster_goes_on_with_and_the_other_way_round(cluster, tmp_path, monkeypatch, piece):
+    monkeypatch.setattr(scenes, "PIECE", piece)
     scene = write_scene(tmp_path / "scene.tif", noise(3, 600, 200))
     expected = mapped(tmp_path / "one", scene)
 
@@ -90,7 +94,7 @@ def test_what_one_machine_began_a_cluster_goes_on_with_and_the_other_way_round(c
         folder = tmp_path / str(first)
         with pytest.raises(KeyboardInterrupt):
             mapped(folder, scene, on=first, advance=stop)
-        assert list(journal_folder(folder / "map.tif").glob("strip-*"))
+        assert list(journal_folder(folder / "map.tif").glob("piece-*"))
         assert mapped(folder, scene, on=second, say=said.append) == expected
         assert any("going on" in text for text in said)
 

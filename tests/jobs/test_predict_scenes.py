@@ -4,9 +4,13 @@ import rasterio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rasterio.env import get_gdal_config
-from small_network import NORTH_UP, noise, predictor_of, runs, write_scene
+from small_network import NORTH_UP, card_of, noise, predictor_of, runs, small_network, write_scene
 
 from pixelwise.errors import ConfigError, DataError
+from pixelwise.geo.raster import RasterReader
+from pixelwise.geo.tiles import plan_strips
+from pixelwise.jobs.scene_map import cache_bytes
+from pixelwise.jobs.tiling import Tiling
 
 TRANSFORMS = {
     "north up": NORTH_UP,
@@ -90,7 +94,7 @@ def test_a_scene_that_is_corrupt_in_its_middle_is_named_and_what_is_finished_is_
     expected = (tmp_path / "map.tif").read_bytes()
     (tmp_path / "map.tif").unlink()
     scene.write_bytes(whole[:200_000] + bytes(50_000) + whole[250_000:])
-    with pytest.raises(DataError, match=r"scene\.tif cannot be read at rows.* of 12 strips are finished and kept in"):
+    with pytest.raises(DataError, match=r"scene\.tif cannot be read at rows.* of 12 pieces are finished and kept in"):
         predictor_of().map_scene(scene, tmp_path / "map.tif", confidence=True)
     assert not (tmp_path / "map.tif").exists()
     # The mended scene has another date, but what was read of it is the same.
@@ -153,6 +157,21 @@ def test_a_tile_or_an_overlap_that_cannot_be_is_refused(options):
 def test_scales_that_cannot_be_are_refused(scales):
     with pytest.raises(ConfigError, match="scales"):
         predictor_of().segment(np.zeros((40, 50, 3), np.uint8), scales=scales)
+
+
+def test_the_cache_grows_with_the_width_only_where_the_scene_is_stored_in_lines_or_tall_blocks(tmp_path):
+    def cache(height: int, width: int, **stored: object) -> int:
+        scene = write_scene(tmp_path / "scene.tif", np.zeros((3, height, width), np.uint8), **stored)
+        plan = plan_strips(height, width, 512, 128, 4)
+        return cache_bytes(Tiling(network, RasterReader(scene), card_of(network), plan))
+
+    network, least = small_network(), 64 << 20
+    blocks = {"tiled": True, "blockxsize": 512, "blockysize": 512, "sparse_ok": True}
+    assert cache(64, 8_000, **blocks) == cache(64, 64_000, **blocks) == least
+    assert cache(64, 64_000, blockysize=8) == (2 * 512 + 8) * 64_000 * 6
+    assert cache(64, 8_000, blockysize=8) == least
+    tall = {**blocks, "blockysize": 2048}
+    assert cache(64, 64_000, **tall) == (2 * 512 + 2048) * 64_000 * 6
 
 
 def test_the_cache_is_limited_while_a_scene_is_mapped_and_given_back(tmp_path):

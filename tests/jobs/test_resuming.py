@@ -16,18 +16,21 @@ import torch
 from small_network import noise, predictor_of, runs, write_scene
 
 from pixelwise.errors import ConfigError, DataError
+from pixelwise.geo.tiles import plan_strips
 from pixelwise.jobs.journal import Journal, journal_folder
+from pixelwise.jobs.pieces import places
 
 MAPPING = """
 import os, signal, sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from small_network import predictor_of
-import pixelwise.files
 import torch
+from pixelwise.jobs import scenes
 torch.set_num_threads(1)
 
-scene, output, log, fatal, pause = sys.argv[1:]
+scene, output, log, fatal, pause, piece = sys.argv[1:]
+scenes.PIECE = int(piece)
 predictor = predictor_of()
 decode, rename, moved = predictor.model.decode, os.replace, [0]
 
@@ -58,16 +61,17 @@ class Mapping:
     """A process that maps a scene, with a log of the tiles that went through its network."""
 
     def __init__(self, folder: Path) -> None:
+        self.piece = 4096
         self.folder, self.script, self.log = folder, folder / "mapping.py", folder / "log"
         self.script.write_text(MAPPING.format(tests=str(Path(__file__).parent)))
         self.scene = write_scene(folder / "scene.tif", noise(3, 300, 200))
 
     def start(self, *, fatal: int = 0, pause: float = 0.0) -> subprocess.Popen:
-        arguments = [self.scene, self.folder / "out/map.tif", self.log, str(fatal), str(pause)]
+        arguments = [self.scene, self.folder / "out/map.tif", self.log, str(fatal), str(pause), str(self.piece)]
         return subprocess.Popen([sys.executable, self.script, *arguments])
 
     def finished(self) -> list[str]:
-        return sorted(path.name for path in journal_folder(self.folder / "out/map.tif").glob("strip-*"))
+        return sorted(path.name for path in journal_folder(self.folder / "out/map.tif").glob("piece-*"))
 
     def tiles(self) -> int:
         return len(self.log.read_text().splitlines()) if self.log.exists() else 0
@@ -107,7 +111,27 @@ def test_a_process_that_is_killed_around_any_rename_leaves_what_its_successor_ne
             path.unlink()
 
 
-def test_a_process_that_is_killed_again_and_again_at_random_moments_gets_there(mapping):
+def test_a_process_that_is_killed_around_any_rename_computes_no_tile_of_a_finished_piece_again(mapping):
+    """Nine strips of three pieces: the journal, then cells, carry and piece 27 times, but for the very last carry."""
+    mapping.piece = 96
+    expected = undisturbed(mapping)
+    plan = plan_strips(300, 200, 64, 32, 4, piece=96)
+    assert len(places(plan)) == 27
+    for fatal in (-4, 4, 5, -6, 40, 41, 42, -81, 81, 82):
+        assert mapping.start(fatal=fatal).wait() == -signal.SIGKILL, f"the process had no {fatal} renames"
+        kept, before = mapping.finished(), mapping.tiles()
+        assert len(kept) == max(0, (abs(fatal) - 1 - (fatal < 0) + (fatal > 79)) // 3)
+        assert mapping.start().wait() == 0
+        assert mapping.outputs() == expected, f"after the death at rename {fatal}"
+        missing = [place for place in places(plan) if "piece-{:06}-{:04}.npz".format(*place) not in kept]
+        assert mapping.tiles() - before == sum(len(plan.tiles(*place, begun=True)) for place in missing)
+        for path in (mapping.folder / "out").iterdir():
+            path.unlink()
+
+
+@pytest.mark.parametrize("piece", [4096, 96])
+def test_a_process_that_is_killed_again_and_again_at_random_moments_gets_there(mapping, piece):
+    mapping.piece = piece
     expected = undisturbed(mapping)
     moments, kills = random.Random(0), 0
     while True:
@@ -156,7 +180,7 @@ def interrupted(scene: Path, output: Path, **options: object) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         predictor_of().map_scene(scene, output, advance=stop, **options)
-    assert list(journal_folder(output).glob("strip-*"))
+    assert list(journal_folder(output).glob("piece-*"))
 
 
 @pytest.mark.parametrize(
@@ -169,7 +193,7 @@ def test_strips_of_other_options_are_set_aside_and_the_user_is_told(tmp_path, op
     predictor_of().map_scene(scene, output, say=said.append, **options)
     assert f"another {named}" in said[0]
     assert ".map.tif.parts.old1" in said[0]
-    assert list((tmp_path / ".map.tif.parts.old1").glob("strip-*"))
+    assert list((tmp_path / ".map.tif.parts.old1").glob("piece-*"))
     made = output.read_bytes()
     predictor_of().map_scene(scene, output, **options)
     assert output.read_bytes() == made
@@ -204,11 +228,11 @@ def test_a_full_disk_is_named_and_what_is_finished_is_kept(tmp_path, monkeypatch
 
     def full(file, **arrays):
         savez(file, **arrays)
-        if len(list(journal_folder(output).glob("strip-*"))) == 4:
+        if len(list(journal_folder(output).glob("piece-*"))) == 4:
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez", full)
-    with pytest.raises(ConfigError, match=r"No space left on device.* 4 of 9 strips are finished and kept"):
+    with pytest.raises(ConfigError, match=r"No space left on device.* 4 of 9 pieces are finished and kept"):
         predictor_of().map_scene(scene, output)
     monkeypatch.undo()
     predictor = predictor_of()
@@ -241,7 +265,7 @@ def test_a_scene_that_vanishes_is_named_and_the_rest_comes_when_it_is_back(tmp_p
         if count == 12:
             os.rename(tmp_path / "part1.tif", tmp_path / "away.tif")
 
-    with pytest.raises(DataError, match=r"scene\.vrt cannot be read.*strips are finished and kept"):
+    with pytest.raises(DataError, match=r"scene\.vrt cannot be read.*pieces are finished and kept"):
         predictor_of().map_scene(scene, tmp_path / "map.tif", advance=vanish)
     os.rename(tmp_path / "away.tif", tmp_path / "part1.tif")
     predictor = predictor_of()
@@ -281,11 +305,11 @@ def test_a_damaged_strip_is_made_again(tmp_path):
     predictor_of().map_scene(scene, output)
     expected = output.read_bytes()
     interrupted(scene, output)
-    strip = journal_folder(output) / "strip-000001.npz"
+    strip = journal_folder(output) / "piece-000001-0000.npz"
     content = bytearray(strip.read_bytes())
     content[300] ^= 1
     strip.write_bytes(content)
-    with pytest.raises(ConfigError, match=r"strip-000001\.npz was damaged"):
+    with pytest.raises(ConfigError, match=r"piece-000001-0000\.npz was damaged"):
         predictor_of().map_scene(scene, output)
     predictor_of().map_scene(scene, output)
     assert output.read_bytes() == expected

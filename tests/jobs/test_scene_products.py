@@ -16,10 +16,11 @@ from small_network import NORTH_UP, card_of, noise, predictor_of, runs, small_ne
 
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.geo.tiles import plan_strips
-from pixelwise.jobs.capacity import exact_batch, fitting_tile, row_bytes
+from pixelwise.jobs.capacity import exact_batch, fitting_tile, piece_bytes
 from pixelwise.jobs.images import ArrayReader
+from pixelwise.jobs.pieces import make_pieces, places
 from pixelwise.jobs.predict import Predictor
-from pixelwise.jobs.tiling import Tiling
+from pixelwise.jobs.tiling import Tiling, read_tile
 
 
 def read(path):
@@ -167,20 +168,20 @@ def test_blended_logits_are_within_1e_5_of_the_whole_in_float64(tmp_path):
     network = small_network(classes=5)
     reader = ArrayReader(noise(3, 300, 330), np.ones((300, 330), bool))
     tiling = Tiling(network, reader, card_of(network), plan_strips(300, 330, 64, 32, 4))
-    made = [strip.cells for _, strip, _ in tiling.make(range(len(tiling.plan)), {}, cells=True)]
+    made = [piece.cells for _, piece, _ in make_pieces(tiling, places(tiling.plan), {}, cells=True)]
     cells = np.concatenate(made, axis=1)
     total, weights = np.zeros(cells.shape), np.zeros(cells.shape[1:])
     slope = np.minimum(1, (np.minimum(np.arange(16), np.arange(16)[::-1]) + 0.5) / 8)
     exact = small_network(classes=5).double()
     for row in tiling.plan.rows:
         for window in row:
-            image = torch.from_numpy(tiling.read(window)[0])[None].double()
+            image = torch.from_numpy(read_tile(reader, window, tiling.card).image)[None].double()
             area = np.s_[window.top // 4 : window.top // 4 + 16, window.left // 4 : window.left // 4 + 16]
             total[:, *area] += exact.decode(image).logits[0].numpy() * np.outer(slope, slope)
             weights[area] += np.outer(slope, slope)
     assert np.abs(cells - total / weights).max() < 1e-5
     full = F.interpolate(torch.from_numpy(total / weights)[None], scale_factor=4, mode="bilinear")[0]
-    labels = np.concatenate([s.labels for _, s, _ in tiling.make(range(len(tiling.plan)), {})])
+    labels = np.concatenate([piece.labels for _, piece, _ in make_pieces(tiling, places(tiling.plan), {})])
     best = full.topk(2, dim=0).values[:, :300, :330]
     clear = (best[0] - best[1] > 2e-5).numpy()
     np.testing.assert_array_equal(labels[clear], full.argmax(0).numpy()[:300, :330][clear])
@@ -203,7 +204,7 @@ def test_a_forecast_counts_tiles_and_bounds_memory_and_size(tmp_path):
 def test_tiles_are_halved_until_a_row_of_them_fits_the_memory():
     info = ArrayReader(np.zeros((1, 1, 1), np.uint8), np.ones((1, 1), bool)).info
     wide = type(info)(**{**vars(info), "height": 5_000, "width": 200_000})
-    needed = row_bytes(plan_strips(5_000, 200_000, 1024, 256, 4), 150)
+    needed = piece_bytes(plan_strips(5_000, 200_000, 1024, 256, 4), 150)
     assert fitting_tile(wide, 1024, 256, 4, 150, room=2 * needed) == (1024, 256)
     assert fitting_tile(wide, 1024, 256, 4, 150, room=needed) == (512, 128)
     assert fitting_tile(wide, 1024, 256, 4, 150, room=1) == (128, 32)

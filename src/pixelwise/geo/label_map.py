@@ -55,7 +55,7 @@ def probabilities_path(path: str | Path) -> Path:
 
 
 class LabelMapWriter:
-    """Writes a label map, and its confidence if wanted, in strips of any order, each row once; memory does not grow.
+    """Writes a label map, and its confidence if wanted, in pieces of any order, each pixel once; memory does not grow.
 
     Used in a ``with`` block. The files get their names when the block ends well, and what belonged to an older map of
     that name (its confidence, overviews, statistics) goes; else nothing is left of the new ones.
@@ -143,13 +143,18 @@ class LabelMapWriter:
         self.write_stored(top, stored_labels(labels, valid, len(self.classes)), sure)
 
     def write_stored(
-        self, top: int, labels: Integer[np.ndarray, "n W"], confidence: UInt8[np.ndarray, "n W"] | None
+        self,
+        top: int,
+        labels: Integer[np.ndarray, "n m"],
+        confidence: UInt8[np.ndarray, "n m"] | None,
+        *,
+        left: int = 0,
     ) -> None:
-        """Write full-width rows of what `stored_labels` and `stored_share` gave."""
-        self._labels.write(labels[None], top)
+        """Write a rectangle of what `stored_labels` and `stored_share` gave."""
+        self._labels.write(labels[None], top, left)
         if self._confidence is not None:
             assert confidence is not None
-            self._confidence.write(confidence[None], top)
+            self._confidence.write(confidence[None], top, left)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -22,6 +22,8 @@ from pixelwise.geo.raster import RasterInfo, describe
 
 BLOCK = 512
 """Side in pixels of the blocks of a map."""
+CHECKED = 8 * BLOCK
+"""Columns that are read at once when a file is checked."""
 WRITTEN_PER_SECOND = 20e6
 """Pixels of a band that are compressed, checked and made smaller in a second by one core, about; for forecasts."""
 
@@ -95,6 +97,8 @@ def writing_map(
             interleave="band",
             photometric="minisblack",
             compress="deflate",
+            # Blocks are written in their order all the same.
+            num_threads="all_cpus",
             bigtiff="if_safer",
         )
     with file:
@@ -139,8 +143,9 @@ def _sum_of(path: Path) -> int:
     with _without_place(), rasterio.open(path) as file:
         total = 0
         for band in file.indexes:
-            for top in range(0, file.height, BLOCK):
-                area = RasterioWindow.from_slices((top, min(top + BLOCK, file.height)), (0, file.width))
+            for top, left in product(range(0, file.height, BLOCK), range(0, file.width, CHECKED)):
+                rows, columns = (top, min(top + BLOCK, file.height)), (left, min(left + CHECKED, file.width))
+                area = RasterioWindow.from_slices(rows, columns)
                 total += int(file.read(band, window=area).sum(dtype=np.int64))
         return total
 

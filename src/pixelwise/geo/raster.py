@@ -171,10 +171,7 @@ class RasterReader:
                 f"{self.info.path} cannot be read at {place}: {_reason(error)}. "
                 "The file is corrupt or truncated; copy it again, or move it out of the folder."
             ) from None
-        valid = np.ones(values.shape[1:], bool)
-        if alpha:
-            valid &= values[-1] != 0
-            values = values[:-1]
+        values, valid = (values[:-1], values[-1] != 0) if alpha else (values, np.ones(values.shape[1:], bool))
         if mask is not None:
             valid &= mask != 0
         return values, valid & holds_data(values, self.nodata)
@@ -205,7 +202,8 @@ def normalize(
     """Bring raw values to mean 0 and standard deviation 1 per band; pixels without data become 0, the mean."""
     offset = np.asarray(mean, np.float32)[:, None, None]
     scale = (1 / np.asarray(std, np.float64)).astype(np.float32)[:, None, None]
-    out = (values.astype(np.float32) - offset) * scale
+    out = np.subtract(values, offset, dtype=np.float32)
+    out *= scale
     if not valid.all():
         out[:, ~valid] = 0
     return out

@@ -9,6 +9,11 @@ from pixelwise.geo.raster import Window
 
 GRID = 32
 """Tiles start at multiples of this, so that every network's coarse pixels of different tiles coincide."""
+PIECE = 4096
+"""Width of the pieces that strips are cut into: memory does not grow with what lies beside. Whole blocks of a map."""
+
+Place = tuple[int, int]
+"""A piece of a map: its strip, from the top, and its column of pieces, from the left."""
 
 
 def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
@@ -45,12 +50,41 @@ def _ramp(length: int, overlap: int) -> Float32[np.ndarray, " n"]:
 
 
 @dataclass(frozen=True)
-class StripPlan:
-    """A raster cut into rows of overlapping tiles, and into strips: the rows of the map that a row of tiles finishes.
+class Cuts:
+    """Where a raster is cut along one axis, counted in cells of ``stride`` pixels.
 
-    Strip i needs rows of tiles up to i only, so that each can be made, kept and written by itself. Rows are counted in
-    cells of ``stride`` x ``stride`` pixels. Between two cell rows pixels mix both, so a strip needs one more cell row
-    above and below than it has, and ends one cell row above the tiles that follow.
+    Between two cells pixels mix both, so a part needs one more cell on each side than it has.
+    """
+
+    edges: tuple[int, ...]
+    """The first cell of each part, and the end of the last one, which may lie beyond the raster."""
+    stride: int
+    length: int
+    """Of the raster, in pixels."""
+
+    def __len__(self) -> int:
+        return len(self.edges) - 1
+
+    def cells(self, part: int) -> tuple[int, int]:
+        """Return the first cell of a part, and the first behind it; the two may be the same."""
+        return self.edges[part], self.edges[part + 1]
+
+    def reach(self, part: int) -> tuple[int, int]:
+        """Return `cells` with the neighbours before and behind, where there are any."""
+        return max(0, self.edges[part] - 1), min(self.edges[part + 1] + 1, self.edges[-1])
+
+    def pixels(self, part: int) -> tuple[int, int]:
+        """Return the first pixel of a part, and the first behind it, both within the raster."""
+        first, last = (min(self.length, cell * self.stride) for cell in self.cells(part))
+        return first, last
+
+
+@dataclass(frozen=True)
+class StripPlan:
+    """A raster cut into rows of overlapping tiles, into the strips that a row of tiles finishes, and these into pieces.
+
+    Strip i needs rows of tiles up to i only, so that each can be made, kept and written by itself; it ends one row of
+    cells above the tiles that follow. Pieces have one width whatever the machine, so that no byte depends on it.
     """
 
     height: int
@@ -61,42 +95,31 @@ class StripPlan:
     overlap: int
     rows: tuple[tuple[Window, ...], ...]
     """Tiles by row, all of one size."""
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @property
-    def cell_height(self) -> int:
-        """Cell rows in all; the last ones may lie beyond the raster."""
-        return (self.rows[-1][0].top + self.rows[-1][0].height) // self.stride
-
-    @property
-    def cell_width(self) -> int:
-        """Cells in a row."""
-        return (self.rows[0][-1].left + self.rows[0][-1].width) // self.stride
-
-    def cells(self, strip: int) -> tuple[int, int]:
-        """Return the first cell row of a strip, and the first below it; the two may be the same."""
-        edges = [0, *(row[0].top // self.stride - 1 for row in self.rows[1:]), self.cell_height]
-        return edges[strip], edges[strip + 1]
-
-    def pixels(self, strip: int) -> tuple[int, int]:
-        """Return the first row of pixels of a strip, and the first below it, both within the raster."""
-        top, bottom = self.cells(strip)
-        return min(self.height, top * self.stride), min(self.height, bottom * self.stride)
+    down: Cuts
+    """The strips."""
+    across: Cuts
+    """The columns of pieces."""
 
     def needed(self, strip: int) -> list[int]:
         """Return the rows of tiles that a strip is made of, from the top."""
-        top, bottom = (cell * self.stride for cell in self.reach(strip))
+        top, bottom = (cell * self.stride for cell in self.down.reach(strip))
         return [i for i, (tile, *_) in enumerate(self.rows) if tile.top < bottom and tile.top + tile.height > top]
 
-    def reach(self, strip: int) -> tuple[int, int]:
-        """Return `cells` with the neighbours above and below, where there are any."""
-        first, last = self.cells(strip)
-        return max(0, first - 1), min(last + 1, self.cell_height)
+    def tiles(self, row: int, column: int, *, begun: bool) -> list[Window]:
+        """Return the tiles of a row that a column of pieces needs; if ``begun``, those that none before it does."""
+        left, right = (cell * self.stride for cell in self.across.reach(column))
+        before = self.across.reach(column - 1)[1] * self.stride if begun and column else 0
+        return [tile for tile in self.rows[row] if before <= tile.left < right and tile.left + tile.width > left]
 
 
-def plan_strips(height: int, width: int, tile: int, overlap: int, stride: int) -> StripPlan:
-    """Return the strips of a raster for tiles of ``tile`` pixels that share ``overlap``, and a network's stride."""
+def plan_strips(height: int, width: int, tile: int, overlap: int, stride: int, *, piece: int = PIECE) -> StripPlan:
+    """Return the strips of a raster for tiles of ``tile`` pixels that share ``overlap``, and a network's stride.
+
+    Pieces are ``piece`` pixels wide, a multiple of `GRID`; a raster of one column of tiles is one piece wide.
+    """
     rows = tuple(tuple(row) for row in tile_windows(height, width, tile, overlap))
-    return StripPlan(height, width, stride, tile, overlap, rows)
+    last = rows[-1][-1]
+    tops = (0, *(row[0].top // stride - 1 for row in rows[1:]), (last.top + last.height) // stride)
+    lefts = [*range(0, width if len(rows[0]) > 1 else 1, piece), last.left + last.width]
+    down, across = Cuts(tops, stride, height), Cuts(tuple(left // stride for left in lefts), stride, width)
+    return StripPlan(height, width, stride, tile, overlap, rows, down, across)

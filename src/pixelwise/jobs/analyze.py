@@ -22,7 +22,7 @@ from pixelwise.files import replacing
 from pixelwise.geo.raster import Window
 from pixelwise.jobs.model_folder import ModelCard, load_model
 from pixelwise.jobs.run_folder import open_finished_run
-from pixelwise.jobs.tiling import read_normalized
+from pixelwise.jobs.tiling import read_tile
 from pixelwise.models import Segmenter, create, list_models
 from pixelwise.models.cost import Cost, layer_costs
 
@@ -175,8 +175,7 @@ def _crops(data: DataConfig, card: ModelCard, images: int, size: int) -> list[Te
         reader = scenes[i % len(scenes)].reader
         top = int(random.integers(0, max(1, reader.info.height - size + 1)))
         left = int(random.integers(0, max(1, reader.info.width - size + 1)))
-        image, _ = read_normalized(reader, Window(top, left, size, size), card)
-        crops.append(torch.from_numpy(image)[None])
+        crops.append(torch.from_numpy(read_tile(reader, Window(top, left, size, size), card).image)[None])
     return crops
 
 

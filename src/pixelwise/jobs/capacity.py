@@ -12,7 +12,8 @@ import torch
 from pixelwise.geo.map_file import WRITTEN_PER_SECOND
 from pixelwise.geo.raster import RasterInfo
 from pixelwise.geo.tiles import StripPlan, plan_strips
-from pixelwise.jobs.tiling import AHEAD, Tiling, averaged_logits
+from pixelwise.jobs.pieces import wanted_tiles
+from pixelwise.jobs.tiling import AHEAD, Tiling, averaged_logits, read_tile
 from pixelwise.models.upsampling import argmax_upsampled
 
 BATCH = 16
@@ -20,7 +21,7 @@ BATCH = 16
 SHARE = 0.8
 """Of the memory there is, at most this is planned for."""
 WASTE = 1.3
-"""What rows of tiles take in practice, over what they hold: buffers of operations, holes between blocks of memory."""
+"""What pieces take in practice, over what they hold: buffers of operations, holes between blocks of memory."""
 
 
 @dataclass(frozen=True)
@@ -80,32 +81,33 @@ def free_memory(device: torch.device) -> int | None:
     return min(rooms) if rooms else None
 
 
-def row_bytes(plan: StripPlan, classes: int, *, cells: bool = False) -> int:
-    """Return the memory that rows of tiles and strips take, the network and the raster's reader aside.
+def piece_bytes(plan: StripPlan, classes: int, *, cells: bool = False) -> int:
+    """Return the memory that pieces of a map and the sums of their tiles take, the network and the reader aside.
 
     Per row of tiles: 4 (classes + 1) bytes for each cell of stride x stride pixels, and 1 for each pixel. There is one
-    row in the making, what overlaps it of up to two above, once more as it is written; and two finished strips, one in
-    the making and one being written.
+    piece in the making, with the tiles that reach beyond it; what overlaps it of up to two rows above; what it leaves
+    to the pieces below and to the right, twice, since the last is still being written; and four finished pieces of
+    labels and confidence, in the making, on their way to disk and in the map's files.
     """
-    tall = plan.rows[0][0].height
+    tall, wide = plan.rows[0][0].height, plan.rows[0][0].width
+    across = min(plan.across.edges[-1] * plan.stride, plan.across.edges[1] * plan.stride + wide)
     shared = min(tall, plan.overlap + 2 * plan.stride)
-    cell_rows = (tall + 3 * shared) // plan.stride
-    strip = min(plan.height, tall)
-    pixels = plan.width * (tall + 3 * shared + 2 * strip * 8)
-    kept = 8 * classes * strip // plan.stride * plan.cell_width if cells else 0
-    return 4 * (classes + 1) * cell_rows * plan.cell_width + pixels + kept
+    area = tall * across + 4 * shared * across + 2 * tall * wide
+    finished = 4 * 8 * min(plan.height, tall) * across
+    kept = 8 * classes * (tall // plan.stride) * (across // plan.stride) if cells else 0
+    return 4 * (classes + 1) * area // plan.stride**2 + area + finished + kept
 
 
 def fitting_tile(
     info: RasterInfo, tile: int, overlap: int, stride: int, classes: int, *, room: int | None
 ) -> tuple[int, int]:
-    """Return a tile and its overlap, halved until a row of tiles fits the memory; 128 pixels are the least.
+    """Return a tile and its overlap, halved until a piece fits the memory; 128 pixels are the least.
 
     Args:
         room: bytes; None: unknown, so nothing is halved.
     """
     while room is not None and tile >= 256:
-        if row_bytes(plan_strips(info.height, info.width, tile, overlap, stride), classes) <= SHARE * room:
+        if piece_bytes(plan_strips(info.height, info.width, tile, overlap, stride), classes) <= SHARE * room:
             break
         tile, overlap = tile // 64 * 32, overlap // 64 * 32
     return tile, overlap
@@ -156,11 +158,11 @@ def forecast(tiling: Tiling, *, confidence: bool, probabilities: bool, cache: in
         cache: bytes that GDAL may keep.
     """
     plan, info, classes = tiling.plan, tiling.reader.info, len(tiling.card.classes)
-    tiles = sum(len(tiling.wanted(row)) for row in range(len(plan)))
-    middle = plan.rows[len(plan) // 2]
+    tiles = sum(len(wanted_tiles(tiling, row)) for row in plan.rows)
+    middle = plan.rows[len(plan.rows) // 2]
     window = middle[len(middle) // 2]
     started = time.monotonic()
-    tiling.read(window)
+    read_tile(tiling.reader, window, tiling.card)
     reading = time.monotonic() - started
     images = np.zeros((tiling.batch, len(tiling.card.bands), window.height, window.width), np.float32)
     # The first time memory is asked for and kernels are chosen.
@@ -174,17 +176,17 @@ def forecast(tiling: Tiling, *, confidence: bool, probabilities: bool, cache: in
     deciding = (time.monotonic() - started) * step**2
     pixels = info.height * info.width
     bands = [1 if classes <= 255 else 2, *([1] if confidence else []), *([classes] if probabilities else [])]
-    cells = 4 * classes * plan.cell_height * plan.cell_width if probabilities else 0
-    carry = 4 * classes * (plan.overlap // plan.stride + 2) * plan.cell_width
+    cells = 4 * classes * plan.down.edges[-1] * plan.across.edges[-1] if probabilities else 0
+    carry = 4 * classes * (plan.overlap // plan.stride + 2) * plan.across.edges[-1]
     image = 4 * len(tiling.card.bands) * window.height * window.width
     output = sum(bands) * pixels * 4 // 3
-    memory = peak_memory() + int(WASTE * row_bytes(plan, classes, cells=probabilities))
+    memory = peak_memory() + int(WASTE * piece_bytes(plan, classes, cells=probabilities))
     return Forecast(
         tile=plan.tile,
         overlap=plan.overlap,
         batch=tiling.batch,
         tiles=tiles,
-        strips=len(plan),
+        strips=len(plan.rows),
         seconds=tiles * max(decoding + deciding, reading / 2) + sum(bands) * pixels / WRITTEN_PER_SECOND,
         memory_bytes=memory + 2 * max(AHEAD, 2 * tiling.batch) * image + min(cache, _raw_bytes(info) + output),
         output_bytes=output,

@@ -1,8 +1,9 @@
-"""Strips of a scene's map made on a Ray cluster, with the same bytes as on one machine.
+"""Pieces of a scene's map made on a Ray cluster, with the same bytes as on one machine.
 
 A worker is an actor that keeps the network in its memory, one for each GPU, or one for each machine where there are
-none. It sums a row of tiles, and blends a strip from the sums of the rows it needs. Only what neighbouring rows share
-travels between machines. The order of additions is that of `Tiling`, so it does not matter who made what.
+none. It sums a row of tiles over the full width, and blends a piece from the sums of the rows it needs. Only what
+neighbouring rows share travels between machines. The order of additions is that of `Tiling`, so it does not matter who
+made what.
 
 A worker whose machine dies is given up: what it was doing is done by another, sums that lay in its memory are made
 again where they are still needed, and a new worker is asked for, which comes when there is a place for it.
@@ -18,8 +19,10 @@ from typing import Any
 import torch
 
 from pixelwise.errors import ConfigError, MissingExtraError, PixelwiseError
+from pixelwise.geo.tiles import Place
 from pixelwise.jobs.capacity import with_batch
-from pixelwise.jobs.tiling import RowSum, Strip, Tiling
+from pixelwise.jobs.pieces import Carry, beside_of, wanted_tiles
+from pixelwise.jobs.tiling import Piece, TileSum, Tiling
 
 AHEAD = 2
 """Rows of tiles for each worker that may be summed before they are needed."""
@@ -28,7 +31,7 @@ PATIENCE = 600.0
 
 
 class Worker:
-    """Makes rows and strips; lives on a machine of the cluster."""
+    """Makes rows and pieces; lives on a machine of the cluster."""
 
     def __init__(self, tiling: Tiling, device: str, threads: int, batch: int | None) -> None:
         torch.set_num_threads(threads)
@@ -38,26 +41,35 @@ class Worker:
         """Return once the network is in memory."""
         return True
 
-    def sum_row(self, row: int) -> tuple[bool, RowSum, RowSum | None]:
-        """Return that it worked, the sum of a row of tiles, and the part of it that strips below need."""
-        plan = self.tiling.plan
-        part = next(self.tiling.row_sums([row]))
-        below = part.from_cell(plan.reach(row + 1)[0], plan.stride) if row + 1 < len(plan) else None
-        return True, part, below
+    def sum_row(self, row: int) -> tuple[Any, ...]:
+        """Return that it worked, the sums of a row of tiles by column of pieces, and what strips below need."""
+        tiling, plan = self.tiling, self.tiling.plan
+        columns = range(len(plan.across))
+        read = tiling.read(wanted_tiles(tiling, plan.tiles(row, column, begun=True)) for column in columns)
+        sums, below, beside = [], [], None
+        for column in columns:
+            own = tiling.sum_of(row, column, beside, iter(lambda: next(read), None))
+            sums.append(own)
+            beside = beside_of(plan, column, own)
+            if row + 1 < len(plan.down):
+                own = own.part(plan.down.reach(row + 1)[0], *plan.across.reach(column), plan.stride)
+            below.append(own)
+        return True, *sums, *below
 
-    def finish(self, strip: int, confidence: bool, cells: bool, *sums: RowSum) -> tuple[bool, Strip]:
-        """Return that it worked, and a strip made of the rows it needs."""
+    def finish(self, place: Place, confidence: bool, cells: bool, *sums: TileSum) -> tuple[bool, Piece]:
+        """Return that it worked, and a piece made of the rows it needs."""
         if self.tiling.single:
             return True, self.tiling.whole(confidence=confidence, cells=cells)
-        parts = dict(zip(self.tiling.plan.needed(strip), sums, strict=True))
-        return True, self.tiling.finish(strip, parts, confidence=confidence, cells=cells)
+        parts = dict(zip(self.tiling.plan.needed(place[0]), sums, strict=True))
+        return True, self.tiling.finish(place, parts, confidence=confidence, cells=cells)
 
 
 @dataclass(frozen=True)
 class _Task:
     kind: str
-    """'row', 'strip', or 'ready' of a new worker."""
-    number: int
+    """'row', 'piece', or 'ready' of a new worker."""
+    place: Place
+    """Of a row, with column 0."""
     worker: Any
     results: tuple[Any, ...] = ()
 
@@ -75,18 +87,23 @@ class _Cluster:
 
     def hire(self) -> None:
         worker = self.start()
-        self.running[worker.ready.remote()] = _Task("ready", 0, worker)
+        self.running[worker.ready.remote()] = _Task("ready", (0, 0), worker)
 
-    def run(self, kind: str, number: int, *arguments: Any) -> None:
+    def sum_row(self, row: int, columns: int) -> None:
+        """Have a row of tiles summed: a sum and what is needed below, for each column of pieces."""
         worker = self.idle.pop(0)
-        if kind == "row":
-            results = worker.sum_row.options(num_returns=3).remote(number)
-        else:
-            results = worker.finish.options(num_returns=2).remote(number, *arguments)
-        self.running[results[0]] = _Task(kind, number, worker, tuple(results[1:]))
+        self._note("row", (row, 0), worker, worker.sum_row.options(num_returns=1 + 2 * columns).remote(row))
 
-    def working(self, kind: str) -> set[int]:
-        return {task.number for task in self.running.values() if task.kind == kind}
+    def finish(self, place: Place, *arguments: Any) -> None:
+        """Have a piece made."""
+        worker = self.idle.pop(0)
+        self._note("piece", place, worker, worker.finish.options(num_returns=2).remote(place, *arguments))
+
+    def _note(self, kind: str, place: Place, worker: Any, results: Sequence[Any]) -> None:
+        self.running[results[0]] = _Task(kind, place, worker, tuple(results[1:]))
+
+    def working(self, kind: str) -> set[Place]:
+        return {task.place for task in self.running.values() if task.kind == kind}
 
     def next(self) -> tuple[_Task, BaseException | None]:
         """Wait for a task to end, well or badly; a worker that is gone is replaced."""
@@ -120,17 +137,17 @@ class _Cluster:
         return task, None
 
 
-def make_strips(
+def make_pieces(
     tiling: Tiling,
-    wanted: Sequence[int],
-    carry: Mapping[int, RowSum],
+    wanted: Sequence[Place],
+    kept: Mapping[Place, Carry],
     done: Callable[[int], None] = lambda tiles: None,
     *,
     confidence: bool = False,
     cells: bool = False,
     batch: int | None = None,
-) -> Iterator[tuple[int, Strip, dict[int, RowSum]]]:
-    """Make strips as `Tiling.make` does, but on a cluster, and in the order in which they are finished.
+) -> Iterator[tuple[Place, Piece, None]]:
+    """Make pieces as `pieces.make_pieces` does, but on a cluster, and in the order in which they are finished.
 
     Raises:
         DataError: a worker cannot read the scene.
@@ -143,42 +160,48 @@ def make_strips(
     actor = ray.remote(num_cpus=1, num_gpus=int(device == "cuda"), scheduling_strategy="SPREAD")(Worker)
     threads = torch.get_num_threads()
     cluster = _Cluster(ray, lambda: actor.remote(travelling, device, threads, batch))
-    # For each row of tiles: the whole sum, and what strips below need of it.
-    sums: dict[int, tuple[Any, Any]] = {}
-    for row, part in carry.items():
-        kept = ray.put(part)
-        sums[row] = (kept, kept)
-    rows = [] if tiling.single else sorted({row for strip in wanted for row in plan.needed(strip)})
-    open_strips, left = list(wanted), sum(len(plan.rows[row]) for row in rows if row not in sums)
+    # For each row of tiles and column of pieces: the whole sum, and what pieces below need of it.
+    sums: dict[Place, tuple[Any, Any]] = {}
+    for row, column in wanted:
+        if (row - 1, column) in kept:
+            for above, part in kept[row - 1, column].below.items():
+                there = ray.put(part)
+                sums[above, column] = (there, there)
+    needed = {place: [] if tiling.single else [(row, place[1]) for row in plan.needed(place[0])] for place in wanted}
+    rows = {row for places in needed.values() for row, column in places if (row, column) not in sums}
+    open_pieces, left = list(wanted), sum(len(plan.rows[row]) for row in rows)
     try:
-        places = _places(ray, device)
-        for _ in range(min(places, max(1, len(rows)))):
+        workers = _places(ray, device)
+        for _ in range(min(workers, max(1, len(rows)))):
             cluster.hire()
-        while open_strips:
-            _assign(cluster, tiling, open_strips, sums, places, (confidence, cells))
+        while open_pieces:
+            still = {place: needed[place] for place in open_pieces}
+            _assign(cluster, tiling, still, sums, workers, (confidence, cells))
             task, error = cluster.next()
             if error is not None:
                 if isinstance(cause := getattr(error, "cause", None), PixelwiseError):
                     raise cause
-                if task.kind == "strip":
+                if task.kind == "piece":
                     # Sums that lay on a machine that is gone; who made them is not known, so all come again.
-                    for row in plan.needed(task.number):
-                        sums.pop(row, None)
+                    for place in needed[task.place]:
+                        sums.pop(place, None)
                 elif not isinstance(error, (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError)):
                     raise error
             elif task.kind == "row":
-                sums[task.number] = (task.results[0], task.results[1])
-                left -= len(plan.rows[task.number])
+                row, columns = task.place[0], len(plan.across)
+                wholes, parts = task.results[:columns], task.results[columns:]
+                sums |= {(row, column): both for column, both in enumerate(zip(wholes, parts, strict=True))}
+                left -= len(plan.rows[row])
                 done(max(0, left))
-            elif task.kind == "strip":
+            elif task.kind == "piece":
                 try:
-                    strip = ray.get(task.results[0])
+                    piece = ray.get(task.results[0])
                 except (ray.exceptions.ObjectLostError, ray.exceptions.RayActorError):
                     continue
-                open_strips.remove(task.number)
-                needed = set() if tiling.single else {row for each in open_strips for row in plan.needed(each)}
-                sums = {row: parts for row, parts in sums.items() if row in needed}
-                yield task.number, strip, {}
+                open_pieces.remove(task.place)
+                asked = {place for each in open_pieces for place in needed[each]}
+                sums = {place: both for place, both in sums.items() if place in asked}
+                yield task.place, piece, None
         done(0)
     finally:
         for worker in [*cluster.idle, *(task.worker for task in cluster.running.values())]:
@@ -188,24 +211,25 @@ def make_strips(
 def _assign(
     cluster: _Cluster,
     tiling: Tiling,
-    open_strips: Sequence[int],
-    sums: Mapping[int, tuple[Any, Any]],
-    places: int,
+    needed: Mapping[Place, Sequence[Place]],
+    sums: Mapping[Place, tuple[Any, Any]],
+    workers: int,
     products: tuple[bool, bool],
 ) -> None:
-    """Give idle workers something to do: strips whose rows are there, else rows, the topmost first."""
-    plan = tiling.plan
-    making, summing = cluster.working("strip"), cluster.working("row")
-    needed = {strip: [] if tiling.single else plan.needed(strip) for strip in open_strips}
-    for strip in open_strips:
-        if cluster.idle and strip not in making and all(row in sums for row in needed[strip]):
-            parts = [sums[row][0 if row == strip else 1] for row in needed[strip]]
-            cluster.run("strip", strip, *products, *parts)
+    """Give idle workers something to do: pieces whose rows are there, else rows, the topmost first."""
+    making, summing = cluster.working("piece"), cluster.working("row")
+    for place, rows in needed.items():
+        if cluster.idle and place not in making and all(each in sums for each in rows):
+            parts = [sums[each][0 if each == place else 1] for each in rows]
+            cluster.finish(place, *products, *parts)
     # No further ahead than workers are busy with: sums are large.
-    rows = dict.fromkeys(row for strip in open_strips[: AHEAD * places + 1] for row in needed[strip])
-    for row in rows:
-        if cluster.idle and row not in sums and row not in summing:
-            cluster.run("row", row)
+    strips = list(dict.fromkeys(row for row, _ in needed))[: AHEAD * workers + 1]
+    lacking = dict.fromkeys(
+        row for place, rows in needed.items() if place[0] in strips for row, column in rows if (row, column) not in sums
+    )
+    for row in lacking:
+        if cluster.idle and (row, 0) not in summing:
+            cluster.sum_row(row, len(tiling.plan.across))
 
 
 def connected() -> ModuleType:

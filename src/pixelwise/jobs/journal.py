@@ -1,14 +1,14 @@
 """What is finished of a scene's map, in a folder beside it, until the map is complete.
 
-The folder ``.map.tif.parts`` holds ``journal.json`` (what the map is made from), a file for each finished strip, and
-what the next strip needs of the tiles above it. Every file is written beside its name and then renamed, what a strip
-leaves to its successor before the strip itself: so a process that is killed at any moment leaves finished strips, and
+The folder ``.map.tif.parts`` holds ``journal.json`` (what the map is made from), a file for each finished piece, and
+what the pieces below and to the right need of its tiles. Every file is written beside its name and then renamed, what a
+piece leaves to others before the piece itself: so a process that is killed at any moment leaves finished pieces, and
 what is needed to go on with the next.
 """
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,19 +22,19 @@ from jaxtyping import Float32, Integer, UInt8
 
 from pixelwise.errors import ConfigError
 from pixelwise.files import ensure_folder, locked, replacing
-from pixelwise.jobs.tiling import RowSum
+from pixelwise.geo.tiles import Place
+from pixelwise.jobs.pieces import Carry
+from pixelwise.jobs.tiling import TileSum
 
 
 @dataclass(frozen=True)
-class StoredStrip:
-    """Rows of a map as they are on disk (`stored_labels`, `stored_share`)."""
+class StoredPiece:
+    """A rectangle of a map as it is on disk (`stored_labels`, `stored_share`)."""
 
-    labels: Integer[np.ndarray, "n W"]
-    confidence: UInt8[np.ndarray, "n W"] | None
-    cells: Float32[np.ndarray, "K m w"] | None
-    """Blended logits at the stride, where probabilities are wanted."""
+    labels: Integer[np.ndarray, "n m"]
+    confidence: UInt8[np.ndarray, "n m"] | None
     digest: int
-    """Of what was read of the scene for the strip's row of tiles."""
+    """Of what was read of the scene for the piece (`Piece.digest`)."""
 
 
 def journal_folder(output: str | Path) -> Path:
@@ -52,7 +52,7 @@ def read_settings(output: str | Path) -> dict[str, object] | None:
 
 
 class Journal:
-    """The finished strips of one map. Used in a ``with`` block, which one process at a time can enter."""
+    """The finished pieces of one map. Used in a ``with`` block, which one process at a time can enter."""
 
     def __init__(self, output: str | Path, settings: dict[str, object], *, same: Callable[["Journal"], bool]) -> None:
         """Prepare the journal of a map.
@@ -60,7 +60,7 @@ class Journal:
         Args:
             settings: what the bytes of the map depend on, as JSON; and, in "noted", what need not agree but is kept
                 from the first start.
-            same: asked about a journal with the same settings and another ``noted["touched"]``: does it hold strips
+            same: asked about a journal with the same settings and another ``noted["touched"]``: does it hold pieces
                 of this very scene?
         """
         self.output, self.folder = Path(output), journal_folder(output)
@@ -128,56 +128,47 @@ class Journal:
                 path.unlink()
         self._write("journal.json", lambda file: file.write(json.dumps(self.settings, indent=1).encode()))
 
-    def finished(self, strip: int) -> bool:
-        """Return whether a strip is complete on disk."""
-        return self._strip(strip).exists()
+    def finished(self, place: Place) -> bool:
+        """Return whether a piece is complete on disk."""
+        return self._piece(place).exists()
 
-    def keep(self, strip: int, stored: StoredStrip, carry: Mapping[int, RowSum]) -> None:
-        """Store a finished strip, and what the next one needs of rows of tiles above it.
+    @property
+    def carries(self) -> "Mapping[Place, Carry]":
+        """What pieces left to others; read from disk when it is asked for."""
+        return _Carries(self.folder)
+
+    def keep(
+        self, place: Place, stored: StoredPiece, cells: Float32[np.ndarray, "K h w"] | None, carry: Carry | None
+    ) -> None:
+        """Store a finished piece.
+
+        Args:
+            cells: its blended logits, where probabilities are wanted.
+            carry: what the pieces below and to the right need of it; None: not known here.
 
         Raises:
             ConfigError: the disk is full; what was kept before stays.
         """
-        # The strip comes last: where it is, all that belongs to it is.
-        cells = stored.cells
+        # The piece comes last: where it is, all that belongs to it is.
         if cells is not None:
-            self._write(f"cells-{strip:06}.npy", lambda file: np.save(file, cells))
-        if carry:
-            arrays: dict[str, Any] = {}
-            for row, part in carry.items():
-                arrays[f"{row} place"] = np.array([part.top, part.digest], np.int64)
-                arrays[f"{row} total"], arrays[f"{row} weights"] = part.total.numpy(), part.weights.numpy()
-                arrays[f"{row} valid"] = np.packbits(part.valid, axis=1)
-                arrays[f"{row} width"] = np.array(part.valid.shape[1])
-            self._write(self._carry(strip).name, lambda file: np.savez(file, **arrays))
+            self._write(_name("cells", place, "npy"), lambda file: np.save(file, cells))
+        if carry is not None and (carry.below or carry.beside):
+            arrays = _arrays(carry)
+            self._write(_name("carry", place, "npz"), lambda file: np.savez(file, **arrays))
         own: dict[str, Any] = {"labels": stored.labels, "digest": np.array(stored.digest)}
         if stored.confidence is not None:
             own["confidence"] = stored.confidence
-        self._write(self._strip(strip).name, lambda file: np.savez(file, **own))
-        if strip:
-            self._carry(strip - 1).unlink(missing_ok=True)
+        self._write(self._piece(place).name, lambda file: np.savez(file, **own))
+        # The piece to the right of the one above was made before this one.
+        (self.folder / _name("carry", (place[0] - 1, place[1]), "npz")).unlink(missing_ok=True)
 
-    def carry(self, strip: int) -> dict[int, RowSum]:
-        """Return the parts of rows of tiles above a strip that were kept for it; none where none were."""
-        if strip == 0 or not self._carry(strip - 1).exists():
-            return {}
-        with np.load(self._carry(strip - 1)) as file:
-            rows = sorted({int(name.split()[0]) for name in file.files})
-            parts = {}
-            for row in rows:
-                top, digest = file[f"{row} place"].tolist()
-                valid = np.unpackbits(file[f"{row} valid"], axis=1, count=int(file[f"{row} width"])).astype(bool)
-                total, weights = (torch.from_numpy(file[f"{row} {name}"]) for name in ("total", "weights"))
-                parts[row] = RowSum(top, total, weights, valid, digest)
-            return parts
-
-    def load(self, strip: int) -> StoredStrip:
-        """Return a finished strip; its cells stay on disk until they are used.
+    def load(self, place: Place) -> StoredPiece:
+        """Return a finished piece.
 
         Raises:
-            ConfigError: the strip was damaged by something else; it is removed, so that it is made again.
+            ConfigError: the piece was damaged by something else; it is removed, so that it is made again.
         """
-        path, cells = self._strip(strip), self.folder / f"cells-{strip:06}.npy"
+        path = self._piece(place)
         try:
             with np.load(path) as file:
                 labels, digest = file["labels"], int(file["digest"])
@@ -185,9 +176,13 @@ class Journal:
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             path.unlink(missing_ok=True)
             raise ConfigError(
-                f"{path} was damaged, and is removed. Give the same command again; it makes this strip anew."
+                f"{path} was damaged, and is removed. Give the same command again; it makes this piece anew."
             ) from None
-        return StoredStrip(labels, confidence, np.load(cells, mmap_mode="r") if cells.exists() else None, digest)
+        return StoredPiece(labels, confidence, digest)
+
+    def cells(self, place: Place) -> Float32[np.ndarray, "K h w"]:
+        """Return the blended logits of a finished piece; they stay on disk until they are used."""
+        return np.load(self.folder / _name("cells", place, "npy"), mmap_mode="r")
 
     def remove(self) -> None:
         """Forget everything, since the map is complete."""
@@ -199,7 +194,7 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not any(self.folder.glob("strip-*")):
+        if not any(self.folder.glob("piece-*")):
             for path in self.folder.iterdir():
                 path.unlink()
             # The next process may have come already.
@@ -207,11 +202,8 @@ class Journal:
                 self.folder.rmdir()
         self._lock.close()
 
-    def _strip(self, strip: int) -> Path:
-        return self.folder / f"strip-{strip:06}.npz"
-
-    def _carry(self, strip: int) -> Path:
-        return self.folder / f"carry-{strip:06}.npz"
+    def _piece(self, place: Place) -> Path:
+        return self.folder / _name("piece", place, "npz")
 
     def _write(self, name: str, save: Callable[[IO[bytes]], object]) -> None:
         try:
@@ -223,3 +215,49 @@ class Journal:
             raise ConfigError(
                 f"{self.folder / name} could not be written: {error.strerror or error}. Make room on that disk."
             ) from None
+
+
+class _Carries(Mapping[Place, Carry]):
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __getitem__(self, place: Place) -> Carry:
+        try:
+            with np.load(self.folder / _name("carry", place, "npz")) as file:
+                sums = {name: _sum_from(file, name) for name in {each.split()[0] for each in file.files}}
+        except FileNotFoundError:
+            raise KeyError(place) from None
+        beside = sums.pop("beside", None)
+        return Carry({int(row): sums[row] for row in sorted(sums, key=int)}, beside)
+
+    def __iter__(self) -> Iterator[Place]:
+        for path in self.folder.glob("carry-*.npz"):
+            _, row, column = path.stem.split("-")
+            yield int(row), int(column)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def _name(kind: str, place: Place, suffix: str) -> str:
+    row, column = place
+    return f"{kind}-{row:06}-{column:04}.{suffix}"
+
+
+def _arrays(carry: Carry) -> dict[str, Any]:
+    sums = {str(row): part for row, part in carry.below.items()}
+    if carry.beside is not None:
+        sums["beside"] = carry.beside
+    arrays: dict[str, Any] = {}
+    for name, part in sums.items():
+        arrays[f"{name} place"] = np.array([part.top, part.left, part.digest, part.valid.shape[1]], np.int64)
+        arrays[f"{name} total"], arrays[f"{name} weights"] = part.total.numpy(), part.weights.numpy()
+        arrays[f"{name} valid"] = np.packbits(part.valid, axis=1)
+    return arrays
+
+
+def _sum_from(file: Mapping[str, np.ndarray], name: str) -> TileSum:
+    top, left, digest, width = file[f"{name} place"].tolist()
+    valid = np.unpackbits(file[f"{name} valid"], axis=1, count=width).astype(bool)
+    total, weights = (torch.from_numpy(file[f"{name} {what}"]) for what in ("total", "weights"))
+    return TileSum(top, left, total, weights, valid, digest)

@@ -10,13 +10,15 @@ import torch
 from pixelwise.errors import ConfigError
 from pixelwise.files import file_digest
 from pixelwise.geo.raster import Readable
-from pixelwise.geo.tiles import plan_strips
+from pixelwise.geo.tiles import PIECE, plan_strips
 from pixelwise.geo.vector import area_of_interest
 from pixelwise.jobs import cluster
 from pixelwise.jobs.capacity import Forecast, fitting_tile, forecast, free_memory, with_batch
 from pixelwise.jobs.journal import read_settings
 from pixelwise.jobs.model_folder import ModelCard
-from pixelwise.jobs.scene_map import Products, SceneMap, cache_bytes, check_places, write_map
+from pixelwise.jobs.pieces import make_pieces
+from pixelwise.jobs.scene_files import Products
+from pixelwise.jobs.scene_map import SceneMap, cache_bytes, check_places, write_map
 from pixelwise.jobs.tiling import Tiling, output_stride
 from pixelwise.labels import Classes
 from pixelwise.models import Segmenter
@@ -67,7 +69,7 @@ def map_scene(
     advance: Callable[[float], None] | None = None,
     say: Callable[[str], None] | None = None,
 ) -> SceneMap:
-    """Map a scene of any size to a GeoTIFF; memory does not grow with its height.
+    """Map a scene of any size to a GeoTIFF; memory does not grow with it.
 
     The map has the scene's coordinate system and transform, nodata where the scene has none, the classes' names
     and colours, and provenance in its tags. It depends on nothing but the scene, the model and the options; what
@@ -97,9 +99,9 @@ def map_scene(
         tile, overlap = cast("tuple[int, int]", (kept["tile"], kept["overlap"]))
     tiling = _tiling(predictor, scene, tile, overlap, batch, flips, scales, area)
     plan, device = tiling.plan, next(predictor.model.parameters()).device.type
-    strips = None
+    make = make_pieces
     if on == "ray":
-        strips = partial(cluster.make_strips, tiling, batch=batch)
+        make = partial(cluster.make_pieces, batch=batch)
         device = cluster.cluster_device()
     elif on is not None:
         raise ConfigError(f"A map cannot be made on {on!r}. Leave it out for this machine, or take 'ray'.")
@@ -117,7 +119,7 @@ def map_scene(
         tags=tags,
         settings={"model": predictor.model_hash, "area": None if area is None else file_digest(area), "device": device},
         batch=batch,
-        strips=strips,
+        make=make,
         advance=advance,
         say=say,
     )
@@ -161,5 +163,5 @@ def _tiling(
     if not chosen:
         room = free_memory(torch.device("cpu"))
         tile, overlap = fitting_tile(reader.info, tile, overlap, stride, len(predictor.classes), room=room)
-    plan = plan_strips(reader.info.height, reader.info.width, tile, overlap, stride)
+    plan = plan_strips(reader.info.height, reader.info.width, tile, overlap, stride, piece=PIECE)
     return Tiling(predictor.model, reader, predictor.card, plan, flips, tuple(scales), area=inside)
