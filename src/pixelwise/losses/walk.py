@@ -67,8 +67,8 @@ def _squares(
     logits: Tensor, labels: Tensor, stride: int, image: int, spread: Tensor | None, gradient: Tensor
 ) -> Iterator[Strip]:
     # Upsampling by a whole factor. Between the centres of four cells lie stride² pixels, each at its own constant
-    # distance from them. A strip is one row of pixels of some such squares, so upsampling adds weighted maps that are
-    # shifted by one cell. Maps are read flat: the last square of a row goes around the edge, outside of the image.
+    # distance from them. A strip is some rows of such squares, m the pixels of a square, and upsampling adds weighted
+    # maps that are shifted by one cell. Maps are read flat: a row's last square goes around the edge, out of the image.
     classes, h, w = logits.shape
     # A softmax does not see a shift. This one is upsampled like the logits, and leaves none of them above 0.
     cells = F.pad((logits - logits.amax(dim=0))[None], (1, 1, 1, 1), mode="replicate")[0]
@@ -79,21 +79,20 @@ def _squares(
     shares = [(i + (0.5 if stride % 2 == 0 else 0)) / stride for i in range(stride)]
     right = cells.new_tensor(shares)
     sides = torch.stack([1 - right, right])
+    corners = torch.einsum("ai,bj->abij", sides, sides).view(4, -1)
     gathered = torch.zeros_like(cells)
-    for top, bottom in strips(torch.Size((1, classes)), (h + 1, stride * (w + 2))):
-        for i, share in enumerate(shares):
-            place = places[i, :, None, top:bottom].flatten(2)
-            label = labels[place]
-            target = (label - 1).clamp_(min=0)
-            row = torch.lerp(cells[:, top:bottom], cells[:, top + 1 : bottom + 1], share)
-            exponential, chosen, shift = _exponentials(row, shares, target, chain)
-            mixed = None
-            if spread is not None and average is not None:
-                row = torch.lerp(average[:, top:bottom], average[:, top + 1 : bottom + 1], share)
-                mixed = torch.stack([_between(row, each) for each in shares])
-                mixed = mixed if shift is None else mixed - spread.sum() * shift
-            add = partial(_add_to_cells, gathered, top, bottom, share, sides)
-            yield Strip(exponential, chosen, mixed, label, target, place, image, add)
+    for top, bottom in strips(torch.Size((1, classes)), (h + 1, stride**2 * (w + 2))):
+        place = places[:, None, top:bottom].flatten(2)
+        label = labels[place]
+        target = (label - 1).clamp_(min=0)
+        exponential, chosen, shift = _exponentials(cells[:, top : bottom + 1], shares, target, chain)
+        mixed = None
+        if spread is not None and average is not None:
+            first, step = _rows_of_squares(average[:, top : bottom + 1], shares)
+            mixed = torch.stack([first + step * each for each in shares], dim=1).view_as(chosen)
+            mixed = mixed if shift is None else mixed - spread.sum() * shift
+        add = partial(_add_to_cells, gathered[:, top : bottom + 1], corners)
+        yield Strip(exponential, chosen, mixed, label, target, place, image, add)
     # The outermost cells are copies of their neighbours.
     gathered[:, 1] += gathered[:, 0]
     gathered[:, -2] += gathered[:, -1]
@@ -103,49 +102,56 @@ def _squares(
 
 
 def _places_in_squares(h: int, w: int, stride: int, device: torch.device) -> Tensor:
-    """Return each pixel's number in its image, -1 outside: [stride, stride, h+1, w+2], as (row, column) in a square."""
+    """Return each pixel's number in its image, -1 outside: [stride², h+1, w+2], by place in a square and square."""
     first = (stride + 1) // 2
     grid = torch.full(((h + 1) * stride, (w + 2) * stride), -1, device=device)
     numbers = torch.arange(h * w * stride**2, device=device).view(h * stride, w * stride)
     grid[first : first + h * stride, first : first + w * stride] = numbers
-    return grid.view(h + 1, stride, w + 2, stride).permute(1, 3, 0, 2)
+    return grid.view(h + 1, stride, w + 2, stride).permute(1, 3, 0, 2).flatten(0, 1)
 
 
-def _between(row: Tensor, share: float) -> Tensor:
-    # [K,n,w] -> [K,n*w], each number mixed with the next one; the last with itself.
-    flat = row.flatten()
-    return torch.cat([torch.lerp(flat[:-1], flat[1:], share), flat[-1:]]).view(len(row), -1)
+def _rows_of_squares(cells: Tensor, shares: list[float]) -> tuple[Tensor, Tensor]:
+    """Return cells [K,n+1,w] upsampled in height, [stride, K*n*w], and what is added to come to the next column."""
+    above, below = cells[:, :-1], cells[:, 1:]
+    # The last one has no next.
+    rows = cells.new_zeros(len(shares) * above.numel() + 1)
+    for out, share in zip(rows[:-1].view(len(shares), *above.shape), shares, strict=True):
+        torch.lerp(above, below, share, out=out)
+    return rows[:-1].view(len(shares), -1), (rows[1:] - rows[:-1]).view(len(shares), -1)
 
 
-def _exponentials(row: Tensor, shares: list[float], target: Tensor, chain: int) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return those of all pixels between the cells of a row [K,n,w], the targets' logits, and what these are less."""
-    exponential = row.new_empty(len(shares), len(row), row[0].numel())
-    if chain == 1:
-        for j, share in enumerate(shares):
-            exponential[j] = _between(row, share)
-        highest = exponential.amax(dim=1, keepdim=True)
-        exponential -= highest
-        chosen = exponential.gather(1, target)
-        return exponential.exp_(), chosen, highest
-    flat, out = row.flatten(), exponential.view(len(shares), -1)
-    step = torch.zeros_like(flat)
-    torch.sub(flat[1:], flat[:-1], out=step[:-1])
-    ratio = torch.exp(step / len(shares))
+def _exponentials(
+    cells: Tensor, shares: list[float], target: Tensor, chain: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return those of all pixels between rows of cells, the targets' logits, and what both are shifted by."""
+    first, step = _rows_of_squares(cells, shares)
+    stride = len(shares)
+    exponential = cells.new_empty(stride**2, len(cells), target.shape[-1])
+    out = exponential.view(stride, stride, -1)
+    ratio = torch.exp(step / stride) if chain > 1 else step
     for j, share in enumerate(shares):
-        if j % chain == 0:
-            torch.add(flat, step, alpha=share, out=out[j]).exp_()
+        if chain > 1 and j % chain:
+            torch.mul(out[:, j - 1], ratio, out=out[:, j])
         else:
-            torch.mul(out[j - 1], ratio, out=out[j])
-    return exponential, exponential.gather(1, target).log_(), None
+            torch.add(first, step, alpha=share, out=out[:, j])
+            if chain > 1:
+                out[:, j].exp_()
+    if chain > 1:
+        return exponential, exponential.gather(1, target).log_(), None
+    highest = exponential.amax(dim=1, keepdim=True)
+    exponential -= highest
+    chosen = exponential.gather(1, target)
+    return exponential.exp_(), chosen, highest
 
 
-def _add_to_cells(gathered: Tensor, top: int, bottom: int, share: float, sides: Tensor, slope: Tensor) -> None:
-    left, right = sides @ slope.flatten(1)
-    # What a pixel takes from its right cell belongs to the next number.
-    left[1:] += right[:-1]
-    by_cell = left.view(len(gathered), bottom - top, -1)
-    gathered[:, top:bottom].add_(by_cell, alpha=1 - share)
-    gathered[:, top + 1 : bottom + 1].add_(by_cell, alpha=share)
+def _add_to_cells(gathered: Tensor, corners: Tensor, slope: Tensor) -> None:
+    # [2,2,K*n*w]: what goes to the cells above and below, left and right.
+    by_corner = (corners @ slope.flatten(1)).view(2, 2, -1)
+    left, right = by_corner.unbind(1)
+    left[:, 1:] += right[:, :-1]
+    above, below = left.view(2, len(gathered), -1, gathered.shape[2])
+    gathered[:, :-1] += above
+    gathered[:, 1:] += below
 
 
 def _rows(
