@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from pixelwise.errors import ConfigError
 from pixelwise.models.layers import DropPath, drop_path_chances, folded, resize
@@ -90,7 +91,15 @@ class FeedForward(nn.Module):
 
     def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Return a map of the same shape."""
-        return self.project(F.gelu(self.depthwise(self.expand(image))))
+        hidden = self.expand(image)
+        if not torch.is_grad_enabled():
+            return self._projected(hidden)
+        # The widest maps of the network. Two of three are made again when their gradients are, which takes no matrix
+        # product; kept, they are a third of all that waits for the backward pass.
+        return checkpoint(self._projected, hidden, use_reentrant=False, preserve_rng_state=False)
+
+    def _projected(self, hidden: Float[Tensor, "B E H W"]) -> Float[Tensor, "B C H W"]:
+        return self.project(F.gelu(self.depthwise(hidden)))
 
 
 class Block(nn.Module):
