@@ -6,7 +6,7 @@ ICLR 2021 (arXiv 2109.04553). Sections and equations below are of the former.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +44,13 @@ BASES_SEED = 4242
 NMF_EPSILON = 1e-6
 
 
+def made_again(layer: Callable[[Tensor], Tensor], image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+    """Apply a layer whose inner maps are not kept for the backward pass, but computed again there."""
+    if not torch.is_grad_enabled():
+        return layer(image)
+    return checkpoint(layer, image, use_reentrant=False, preserve_rng_state=False)
+
+
 class MultiScaleConvolutionalAttention(nn.Module):
     """Weighs a map by what strip convolutions of three lengths see around each place (eq. 1 and 2)."""
 
@@ -61,8 +68,10 @@ class MultiScaleConvolutionalAttention(nn.Module):
 
     def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Return the weighted map."""
-        local = self.local(image)
-        return self.mix(sum((strip(local) for strip in self.strips), local)) * image
+        return made_again(self._mixed, self.local(image)) * image
+
+    def _mixed(self, local: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        return self.mix(sum((strip(local) for strip in self.strips), local))
 
 
 class Attention(nn.Module):
@@ -91,15 +100,7 @@ class FeedForward(nn.Module):
 
     def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Return a map of the same shape."""
-        hidden = self.expand(image)
-        if not torch.is_grad_enabled():
-            return self._projected(hidden)
-        # The widest maps of the network. Two of three are made again when their gradients are, which takes no matrix
-        # product; kept, they are a third of all that waits for the backward pass.
-        return checkpoint(self._projected, hidden, use_reentrant=False, preserve_rng_state=False)
-
-    def _projected(self, hidden: Float[Tensor, "B E H W"]) -> Float[Tensor, "B C H W"]:
-        return self.project(F.gelu(self.depthwise(hidden)))
+        return self.project(F.gelu(self.depthwise(self.expand(image))))
 
 
 class Block(nn.Module):
@@ -118,7 +119,9 @@ class Block(nn.Module):
     def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Return a map of the same shape."""
         image = image + self.drop_path(self.scale1[:, None, None] * self.attention(self.norm1(image)))
-        return image + self.drop_path(self.scale2[:, None, None] * self.feed_forward(self.norm2(image)))
+        # The widest maps of the network are within the feed-forward layer.
+        branch = made_again(self.feed_forward, self.norm2(image))
+        return image + self.drop_path(self.scale2[:, None, None] * branch)
 
 
 class Downsampling(nn.Module):
