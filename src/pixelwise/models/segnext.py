@@ -68,10 +68,8 @@ class MultiScaleConvolutionalAttention(nn.Module):
 
     def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Return the weighted map."""
-        return made_again(self._mixed, self.local(image)) * image
-
-    def _mixed(self, local: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        return self.mix(sum((strip(local) for strip in self.strips), local))
+        local = self.local(image)
+        return self.mix(sum((strip(local) for strip in self.strips), local)) * image
 
 
 class Attention(nn.Module):
@@ -118,8 +116,8 @@ class Block(nn.Module):
 
     def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Return a map of the same shape."""
-        image = image + self.drop_path(self.scale1[:, None, None] * self.attention(self.norm1(image)))
-        # The widest maps of the network are within the feed-forward layer.
+        branch = made_again(self.attention, self.norm1(image))
+        image = image + self.drop_path(self.scale1[:, None, None] * branch)
         branch = made_again(self.feed_forward, self.norm2(image))
         return image + self.drop_path(self.scale2[:, None, None] * branch)
 
