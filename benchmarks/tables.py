@@ -69,7 +69,7 @@ def training() -> list[str]:
         "## A step of training",
         "",
         "Each way in a process of its own, as its users run it. `pixelwise.train` sets the system's allocator to keep "
-        "freed memory; in brackets the others have that setting too. Memory is what three steps add to the process's peak. "
+        "freed memory; in brackets the others have that setting too. Memory is what three steps add to a process. "
         "Plain is our network with all maps kept and torch's cross-entropy at full size.",
         "",
         "| network, batch, size, classes | seconds | beside | ratio | MiB: ours | theirs |",
