@@ -3,8 +3,13 @@
     python benchmarks/training_step.py [--repeats 7]
 
 A step is forward, loss against the full-size mask, backward, AdamW. The peers upsample their logits and take torch's
-cross-entropy, as their documentation shows. All take their turn in each round; a ratio is the median of the rounds'
-ratios. Memory is what a process of its own adds to its peak from before the first step to after the third.
+cross-entropy, as their documentation shows. Every way has a process of its own, as its users run it: `pixelwise.train`
+sets the system's allocator (`jobs/memory.py`), which a user of the peers does not. With "kept memory" the peers get
+that setting too. The processes take one step each in turn, so only one works at any time; a ratio is the median of
+the rounds' ratios. Memory is what a process adds to its peak from before its first step to after its third.
+
+The rows of SegNeXt compare with "plain": the same network with blocks that keep all that autograd asks for, and torch's
+cross-entropy of full-size logits.
 """
 
 import argparse
@@ -12,9 +17,12 @@ import importlib.util
 import json
 import multiprocessing
 import os
+import platform
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -28,33 +36,61 @@ OPERATORS.define("qnms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
 import pixelwise as pw  # noqa: E402  after the operators
 from pixelwise.jobs.memory import keep_freed_memory  # noqa: E402  after the operators
 from pixelwise.losses import segmentation_loss  # noqa: E402  after the operators
+from pixelwise.models import segnext  # noqa: E402  after the operators
 
 RESULTS = Path(__file__).parent / "results" / "training_step.json"
-CASES = [(4, 256, 19), (2, 512, 150)]
-"""Batch, side and classes."""
+KEPT = " with kept memory"
+PEERS = ("transformers", "smp")
 
 
-def step_of(way: str, batch: int, side: int, classes: int) -> Callable[[], None]:
+@dataclass(frozen=True)
+class Case:
+    """What is trained, and which ways are compared."""
+
+    network: str
+    batch: int
+    size: int
+    classes: int
+    ways: tuple[str, ...]
+
+
+SEGFORMER_WAYS = ("pixelwise", *PEERS, *(peer + KEPT for peer in PEERS))
+CASES = [
+    Case("segformer-b0", 4, 256, 19, SEGFORMER_WAYS),
+    Case("segformer-b0", 2, 512, 150, SEGFORMER_WAYS),
+    Case("segnext-t", 8, 512, 150, ("pixelwise", "plain", "plain" + KEPT)),
+]
+
+
+def step_of(way: str, case: Case) -> Callable[[], None]:
     """Return a function that trains one step."""
     torch.manual_seed(0)
-    image, mask = torch.randn(batch, 3, side, side), torch.randint(0, classes, (batch, side, side))
+    image = torch.randn(case.batch, 3, case.size, case.size)
+    mask = torch.randint(0, case.classes, (case.batch, case.size, case.size))
     if way == "pixelwise":
-        model = pw.create("segformer-b0", classes=classes).train()
+        model = pw.create(case.network, classes=case.classes).train()
         small = mask.to(torch.int16)
 
         def loss() -> torch.Tensor:
             return segmentation_loss(model.decode(image).logits, small)
+    elif way == "plain":
+        segnext.made_again = lambda layer, image: layer(image)
+        model = pw.create(case.network, classes=case.classes).train()
+
+        def loss() -> torch.Tensor:
+            return F.cross_entropy(model(image), mask)
     elif way == "transformers":
         from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
-        model = SegformerForSemanticSegmentation(SegformerConfig(num_labels=classes)).train()
+        assert case.network == "segformer-b0", "the peer's standard configuration is B0"
+        model = SegformerForSemanticSegmentation(SegformerConfig(num_labels=case.classes)).train()
 
         def loss() -> torch.Tensor:
             return model(pixel_values=image, labels=mask).loss
     else:
         import segmentation_models_pytorch as smp
 
-        model = smp.Segformer("mit_b0", encoder_weights=None, classes=classes).train()
+        model = smp.Segformer("mit_b0", encoder_weights=None, classes=case.classes).train()
 
         def loss() -> torch.Tensor:
             return F.cross_entropy(model(image), mask)
@@ -75,62 +111,89 @@ def peak_mib() -> float:
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
-def peak_growth(way: str, case: tuple[int, int, int], answer: multiprocessing.Queue) -> None:
-    """Put what three steps add to the process's peak, in MiB."""
-    step = step_of(way, *case)
+def worker(way: str, case: Case, connection: Connection) -> None:
+    """Send what three steps add to the peak, in MiB; then the seconds of one step for each message that comes."""
+    if way == "pixelwise" or way.endswith(KEPT):
+        keep_freed_memory()
+    step = step_of(way.removesuffix(KEPT), case)
     before = peak_mib()
     for _ in range(3):
         step()
-    answer.put(peak_mib() - before)
-
-
-def measure(case: tuple[int, int, int], ways: list[str], repeats: int) -> dict:
-    """Time every way in turn, and measure the memory of each alone."""
-    context = multiprocessing.get_context("spawn")
-    memory = {}
-    for way in ways:
-        answer = context.Queue()
-        process = context.Process(target=peak_growth, args=(way, case, answer))
-        process.start()
-        memory[way] = round(answer.get())
-        process.join()
-    steps = {way: step_of(way, *case) for way in ways}
-    for step in steps.values():
+    connection.send(peak_mib() - before)
+    while connection.recv():
+        start = time.perf_counter()
         step()
+        connection.send(time.perf_counter() - start)
+
+
+def measure(case: Case, repeats: int) -> dict:
+    """Let every way take its turn in each round."""
+    context = multiprocessing.get_context("spawn")
+    connections, processes, memory = {}, [], {}
+    for way in case.ways:
+        connections[way], theirs = context.Pipe()
+        processes.append(context.Process(target=worker, args=(way, case, theirs)))
+        processes[-1].start()
+        # Answered before the next process begins, so that no two work at a time.
+        memory[way] = round(connections[way].recv())
     rounds = []
     for _ in range(repeats):
         taken = {}
-        for way, step in steps.items():
-            start = time.perf_counter()
-            step()
-            taken[way] = time.perf_counter() - start
+        for way, connection in connections.items():
+            connection.send(True)
+            taken[way] = connection.recv()
         rounds.append(taken)
+    for connection, process in zip(connections.values(), processes, strict=True):
+        connection.send(False)
+        process.join()
     return {
-        "batch": case[0],
-        "size": case[1],
-        "classes": case[2],
-        "seconds": {way: round(statistics.median(r[way] for r in rounds), 4) for way in ways},
-        "times_pixelwise": {way: round(statistics.median(r[way] / r["pixelwise"] for r in rounds), 2) for way in ways},
+        "network": case.network,
+        "batch": case.batch,
+        "size": case.size,
+        "classes": case.classes,
+        "seconds": {way: round(statistics.median(r[way] for r in rounds), 4) for way in case.ways},
+        "times_pixelwise": {
+            way: round(statistics.median(r[way] / r["pixelwise"] for r in rounds), 2) for way in case.ways
+        },
         "peak_growth_mib": memory,
+        "repeats": repeats,
         "threads": torch.get_num_threads(),
         "load": round(os.getloadavg()[0], 1),
+        "machine": platform.processor() or platform.machine(),
+        "torch": torch.__version__,
     }
+
+
+def merged(rows: list[dict], row: dict) -> list[dict]:
+    """Return the rows with this one in the place of that of the same case, or at the end."""
+
+    def case_of(each: dict) -> tuple:
+        return (each["network"], each["batch"], each["size"], each["classes"])
+
+    if case_of(row) in map(case_of, rows):
+        return [row if case_of(each) == case_of(row) else each for each in rows]
+    return [*rows, row]
 
 
 def main() -> None:
     """Measure, print and keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--network", help="only the cases of this one")
+    parser.add_argument("--size", type=int, help="only the cases of this side")
     given = parser.parse_args()
-    keep_freed_memory()
-    ways = ["pixelwise", "transformers", "smp"]
-    if importlib.util.find_spec("segmentation_models_pytorch") is None:
-        ways.remove("smp")
-    rows = []
+    missing = [
+        peer for peer in ("transformers", "segmentation_models_pytorch") if importlib.util.find_spec(peer) is None
+    ]
+    if missing:
+        parser.error(f"{' and '.join(missing)} must be installed to compare with: pip install {' '.join(missing)}")
     for case in CASES:
-        rows.append(measure(case, ways, given.repeats))
-        print(rows[-1], flush=True)
-    RESULTS.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        if given.network in (None, case.network) and given.size in (None, case.size):
+            row = measure(case, given.repeats)
+            print(row, flush=True)
+            rows = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
+            rows = merged([each for each in rows if "network" in each], row)
+            RESULTS.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

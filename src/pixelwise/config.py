@@ -155,6 +155,13 @@ class TrainConfig(_Table):
     mixed_precision: Literal["auto", "off"] = Field(
         default="auto", description="bfloat16 where there is a GPU, or never"
     )
+    checkpointing: bool = Field(
+        default=False,
+        description="compute the encoder's inner maps again in the backward pass: slower, and less memory",
+    )
+    compile: bool = Field(
+        default=False, description="compile the network before the first step (minutes; needs a C++ compiler)"
+    )
     device: str = Field(default="auto", description="'cpu', 'cuda', 'cuda:1'; auto: a GPU if there is one")
     workers: int | None = Field(default=None, ge=0, description="threads that read crops; none: one per two cores")
     seed: int = Field(default=0, ge=0, description="of every random draw")
@@ -163,6 +170,8 @@ class TrainConfig(_Table):
     def _some_loss(self) -> "TrainConfig":
         if not any(getattr(self, name) for name in LOSSES):
             raise ValueError("all losses have weight 0, so there is nothing to learn from; set cross_entropy = 1.0")
+        if self.compile and self.checkpointing:
+            raise ValueError("compile and checkpointing do not go together; leave one of them out")
         if self.boundary_tolerance % 2 == 0:
             raise ValueError(f"boundary_tolerance is {self.boundary_tolerance}, but must be odd")
         return self

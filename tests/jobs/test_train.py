@@ -1,3 +1,4 @@
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ from affine import Affine
 from small_network import small_network
 
 from pixelwise.config import Config
+from pixelwise.data.sampler import Sampler
 from pixelwise.errors import ConfigError, PixelwiseError
 from pixelwise.jobs import train as job
 from pixelwise.jobs.model_folder import load_model
@@ -58,7 +60,7 @@ def weights(run):
 
 
 def without_time(rows):
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+    return [{key: value for key, value in row.items() if key not in ("seconds", "waited")} for row in rows]
 
 
 class StoppedError(Exception):
@@ -162,7 +164,7 @@ def test_auxiliary_outputs_and_padding_enter_the_loss_as_the_network_says(scenes
     decode = network.decoder.forward
     network.decoder.forward = lambda maps: replace(decode(maps), aux={"early": maps[0].flip(1), "unused": maps[0]})
     image, mask = torch.randn(2, 3, 64, 64), torch.randint(IGNORE, 2, (2, 64, 64))
-    loss = job._loss(network, image, mask, settings, None)
+    loss = job._loss(network, network.decode, image, mask, settings, None)
     logits = network.decode(image).logits
     assert logits.shape[-2:] == (9, 9), "72 pixels"
     padded = torch.full((2, 72, 72), IGNORE)
@@ -184,3 +186,51 @@ def test_a_loss_that_is_no_number_stops_the_run_and_says_what_to_do(scenes, tmp_
     monkeypatch.setattr(job, "segmentation_loss", broken)
     with pytest.raises(PixelwiseError, match=r"loss is nan at step 0.*learning_rate"):
         train(config(scenes, tmp_path / "run"))
+
+
+def test_checkpointing_changes_no_bit_of_the_run(scenes, tmp_path, undisturbed):
+    run = train(config(scenes, tmp_path / "run", checkpointing=True))
+    assert weights(run) == weights(undisturbed)
+    assert without_time(run.log) == without_time(undisturbed.log)
+
+
+def test_an_encoder_without_blocks_is_trained_as_it_is_and_the_user_is_told(scenes, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(job, "recompute_blocks", lambda encoder: 0)
+    train(config(scenes, tmp_path / "run", checkpointing=True, steps=1), report=said.append)
+    assert any("[train].checkpointing changes nothing" in line for line in said if isinstance(line, str))
+
+
+def test_slow_reading_is_told_once_with_the_mend(scenes, tmp_path, monkeypatch):
+    said, sample = [], Sampler.sample
+
+    def slow(sampler, number):
+        time.sleep(0.2)
+        return sample(sampler, number)
+
+    monkeypatch.setattr(Sampler, "sample", slow)
+    monkeypatch.setattr(job, "WAITING_STEPS", 2)
+    monkeypatch.setattr(job, "WAITING_SHARE", 0.01)
+    run = train(config(scenes, tmp_path / "run"), report=said.append)
+    hints = [line for line in said if isinstance(line, str) and "waiting for crops" in line]
+    assert len(hints) == 1
+    assert "[train].workers (it is 0" in hints[0]
+    assert run.log[0]["waited"] == 0
+    assert all(row["waited"] >= 0.4 for row in run.log[1:])
+
+
+def test_where_all_cores_read_already_the_mend_is_another_one(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    assert "disk" in job._waiting_hint(0.5, 2)
+    assert "50% of the last 50 steps" in job._waiting_hint(0.5, 2)
+
+
+def test_without_a_compiler_the_user_is_told_before_any_run_is_begun(scenes, tmp_path, monkeypatch):
+    import torch._inductor.config as inductor
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(inductor.cpp, "cxx", (None, "no-such-compiler"))
+    torch._dynamo.reset()
+    with pytest.raises(ConfigError, match=r"\[train\].compile = true needs a compiler.*compile = false"):
+        train(config(scenes, tmp_path / "run", compile=True))
+    assert not (tmp_path / "run" / "config.toml").exists()

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from meeting import worst_errors
 
 import pixelwise as pw
+from pixelwise.models import segnext
 
 NAMES = ["segnext_t_official", "segnext_t_official_eps", "segnext_t_mmseg122", "segnext_t_mmseg122_eps"]
 
@@ -62,3 +63,20 @@ def test_operations_are_near_those_recorded_of_the_release(variant, gmacs):
         found = pw.cost(pw.create(f"segnext-{variant}", classes=150), size=(512, 512)).flops / 2e9
     # Ours squeezes before it upsamples, which saves some; the recorded count leaves no room for more.
     assert 0.85 * gmacs <= found <= 1.01 * gmacs
+
+
+def test_maps_that_are_made_again_change_no_gradient_and_are_not_kept(monkeypatch):
+    torch.manual_seed(0)
+    model, image = pw.create("segnext-t", classes=3, drop_path=0.0, dropout=0.0).train(), torch.randn(2, 3, 64, 64)
+
+    def gradients():
+        kept = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+            logits = model.decode(image).logits
+        return torch.autograd.grad(logits.square().sum(), list(model.parameters())), sum(kept)
+
+    found, kept = gradients()
+    monkeypatch.setattr(segnext, "made_again", lambda layer, image: layer(image))
+    expected, plain = gradients()
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    assert kept < 0.6 * plain

@@ -22,16 +22,22 @@ from pixelwise.data.sampler import Sampler, batches
 from pixelwise.data.scenes import Scene, open_scenes
 from pixelwise.data.split import split_scenes
 from pixelwise.data.stats import balanced_weights
+from pixelwise.data.waiting import Waiting
 from pixelwise.errors import ConfigError, PixelwiseError
 from pixelwise.jobs.evaluate import evaluate_scenes
-from pixelwise.jobs.memory import keep_freed_memory
+from pixelwise.jobs.memory import keep_freed_memory, recompute_blocks
 from pixelwise.jobs.model_folder import ModelCard, save_model
 from pixelwise.jobs.optimizer import MovingAverage, parameter_groups, rate_factor
 from pixelwise.jobs.run_folder import Run, events_writer, open_run
 from pixelwise.labels import IGNORE, Classes
 from pixelwise.losses import segmentation_loss, total_loss
-from pixelwise.models import Segmenter, create
+from pixelwise.models import Decoded, Segmenter, create
 from pixelwise.weights import load_weights
+
+WAITING_STEPS = 50
+"""Over so many steps the share of the time in which the network waited for crops is measured."""
+WAITING_SHARE = 0.25
+"""From this share on the user is told."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +95,12 @@ def train(
             say(f"{loaded.widened} is widened to {len(bands)} bands; those of the weights come first.")
     model.encoder.requires_grad_(not settings.freeze_encoder)
     card = _card(config, classes, training[0], found, model)
+    decode = _compiled(model, device) if settings.compile else model.decode
     run.begin(config)
     model.to(device)
     average = MovingAverage(model, copy.deepcopy(model), settings.average)
+    if settings.checkpointing and not recompute_blocks(model.encoder):
+        say(f"The encoder of {config.model.name} is no row of blocks, so [train].checkpointing changes nothing.")
     rate, decoder_rate = _rates(config)
     groups = parameter_groups(
         model,
@@ -119,10 +128,10 @@ def train(
     score, started = (best if best >= 0 else None), time.monotonic() - spent
     workers = settings.workers if settings.workers is not None else max(1, (os.cpu_count() or 2) // 2)
     write_events = events_writer(run.folder)
+    waiting, told = Waiting(WAITING_STEPS), False
     with open(run.folder / "log.jsonl", "a", encoding="utf-8", buffering=1) as log:
-        for step, (image, mask) in enumerate(
-            batches(sampler, batch=settings.batch, first=first, last=settings.steps, workers=workers), start=first
-        ):
+        crops = batches(sampler, batch=settings.batch, first=first, last=settings.steps, workers=workers)
+        for step, (image, mask) in enumerate(waiting.over(crops), start=first):
             model.train()
             model.encoder.train(not settings.freeze_encoder)
             # Dropout and drop-path are a function of the step, so a resumed run draws what an undisturbed one does.
@@ -130,7 +139,7 @@ def train(
             factor = rate_factor(step, steps=settings.steps, warmup=warmup, power=settings.power)
             for group in optimizer.param_groups:
                 group["lr"] = group["base_rate"] * factor
-            loss = _loss(model, image.to(device), mask.to(device), config, class_weights)
+            loss = _loss(model, decode, image.to(device), mask.to(device), config, class_weights)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
@@ -148,7 +157,11 @@ def train(
                 "loss": value,
                 "learning_rate": rate * factor,
                 "seconds": time.monotonic() - started,
+                "waited": waiting.seconds,
             }
+            if not told and waiting.share is not None and waiting.share >= WAITING_SHARE:
+                told = True
+                say(_waiting_hint(waiting.share, workers))
             if (step + 1) % evaluate_every == 0 or step + 1 == settings.steps:
                 judged = average.average if settings.average > 0 else model.eval()
                 if validation:
@@ -190,11 +203,43 @@ def open_parts(config: Config) -> tuple[Classes, list[Scene], list[Scene]]:
     return classes, split.training, split.validation
 
 
-def _loss(model: Segmenter, image: Tensor, mask: Tensor, config: Config, class_weights: Tensor | None) -> Tensor:
+def _compiled(model: Segmenter, device: torch.device) -> Callable[[Tensor], Decoded]:
+    from torch._dynamo.exc import TorchDynamoException
+
+    try:
+        # A trifle first: a machine that cannot compile says so before any data is read.
+        torch.compile(torch.sin)(torch.zeros(2, device=device))
+    except (TorchDynamoException, RuntimeError) as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ConfigError(
+            f"[train].compile = true needs a compiler that works here (g++ or clang++; triton on a GPU), but: {reason} "
+            "Install one, or set compile = false."
+        ) from None
+    return torch.compile(model.decode)
+
+
+def _waiting_hint(share: float, workers: int) -> str:
+    cores = os.cpu_count() or 1
+    mend = (
+        f"Raise [train].workers (it is {workers}, and there are {cores} cores)"
+        if workers < cores
+        else "Keep the images on a faster disk, or as uncompressed or tiled GeoTIFF"
+    )
+    return f"{share:.0%} of the last {WAITING_STEPS} steps' time was spent waiting for crops. {mend}."
+
+
+def _loss(
+    model: Segmenter,
+    decode: Callable[[Tensor], Decoded],
+    image: Tensor,
+    mask: Tensor,
+    config: Config,
+    class_weights: Tensor | None,
+) -> Tensor:
     settings = config.train
     half = settings.mixed_precision == "auto" and image.device.type == "cuda"
     with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=half):
-        decoded = model.decode(image)
+        decoded = decode(image)
     loss = partial(
         segmentation_loss, class_weights=class_weights, **settings.model_dump(include={*LOSSES, *LOSS_SETTINGS})
     )

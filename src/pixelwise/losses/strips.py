@@ -5,16 +5,15 @@ same sweep as the loss and carried back to the stride strip by strip. Losses tha
 any has a gradient take a sweep of their own for it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pixelwise.labels import IGNORE
 from pixelwise.losses.pixels import focal_parts
-from pixelwise.models.upsampling import strips, upsample, upsample_rows
+from pixelwise.losses.walk import walk
 
 
 @dataclass(frozen=True)
@@ -56,34 +55,32 @@ def strip_loss(
     if not (terms.cross_entropy or terms.focal) and (gradient is None or slopes is None):
         return loss
 
-    for strip in _strips(logits, mask, align_corners):
-        rows, weight, valid = strip.rows, hard_weight[strip.label], strip.label > 0
-        rows -= rows.amax(dim=1, keepdim=True)
-        chosen = rows.gather(1, strip.target)
-        spread = smooth_weight @ rows if smoothing else None
-        rows.exp_()
+    for strip in walk(
+        logits, mask, align_corners=align_corners, spread=smooth_weight if smoothing else None, gradient=gradient
+    ):
+        rows, weight, valid = strip.exponential, hard_weight[strip.label], strip.label > 0
         normaliser = rows.sum(dim=1, keepdim=True)
         logarithm = normaliser.log()
-        loss += (weight * (logarithm - chosen)).sum()
+        loss += (weight * (logarithm - strip.chosen)).sum()
         if terms.focal:
-            focal, by_pixel = focal_parts((logarithm - chosen).clamp_(min=0), terms.focal_gamma)
+            focal, by_pixel = focal_parts((logarithm - strip.chosen).clamp_(min=0), terms.focal_gamma)
             own_weight = focal_weight[strip.label]
             loss += (own_weight * focal).sum()
             weight = weight + own_weight * by_pixel
-        if spread is not None:
-            loss += (valid * (smooth_weight.sum() * logarithm - spread[:, None])).sum()
+        if strip.spread is not None:
+            loss += (valid * (smooth_weight.sum() * logarithm - strip.spread)).sum()
         if gradient is None:
             continue
         # The gradient is share * exp(rows), less at_target at the target, less smooth_weight where valid.
         if slopes is not None and slopes.by_pixel is not None:
-            weight = weight + slopes.by_pixel[strip.image, strip.top : strip.bottom, None]
+            weight = weight + slopes.by_pixel[strip.image][strip.place]
         share, at_target = weight, weight
         if smoothing:
             share = share + smooth_weight.sum() * valid
         if slopes is not None and terms.of_sums:
             # Through the softmax: p * (g - sum of g p), with g = by_probability, and by_target more at the target.
             by_probability = slopes.by_probability[strip.image]
-            pull = slopes.by_target[strip.image][strip.label] * chosen.exp() / normaliser
+            pull = slopes.by_target[strip.image][strip.label] * strip.chosen.exp() / normaliser
             share = share - valid * ((by_probability @ rows)[:, None] / normaliser + pull)
             share = share + valid * by_probability[:, None]
             at_target = weight - pull
@@ -91,7 +88,7 @@ def strip_loss(
         slope.scatter_add_(1, strip.target, -at_target)
         if smoothing:
             slope.addcmul_(smooth_weight[:, None], valid.to(slope.dtype), value=-1)
-        strip.add_gradient(slope, gradient)
+        strip.add_gradient(slope)
     return loss
 
 
@@ -105,7 +102,7 @@ class _Slopes:
     """The loss's derivatives by what was gathered over all pixels."""
 
     by_pixel: Tensor | None
-    """[B,H,W]: by each pixel's cross-entropy; 0 where ignored."""
+    """[B,H*W+1]: by each pixel's cross-entropy; 0 where ignored, and at the end."""
     by_probability: Tensor
     """[B,K]: by the probability of a class, at every valid pixel."""
     by_target: Tensor
@@ -117,16 +114,15 @@ def _of_statistics(
 ) -> tuple[Tensor, _Slopes | None]:
     if not terms.of_pixels and not terms.of_sums:
         return counts.new_zeros(()), None
-    pixel_loss = counts.new_zeros(mask.shape) if terms.of_pixels else None
+    (height, width), pixel_loss = mask.shape[-2:], None
+    if terms.of_pixels:
+        pixel_loss = counts.new_zeros(len(mask), height * width + 1)
     intersection, predicted = torch.zeros_like(counts), torch.zeros_like(counts)
-    for strip in _strips(logits, mask, align_corners):
-        rows = strip.rows
-        rows -= rows.amax(dim=1, keepdim=True)
-        chosen = rows.gather(1, strip.target)
-        rows.exp_()
+    for strip in walk(logits, mask, align_corners=align_corners):
+        rows = strip.exponential
         normaliser = rows.sum(dim=1, keepdim=True)
         if pixel_loss is not None:
-            pixel_loss[strip.image, strip.top : strip.bottom] = (normaliser.log() - chosen)[:, 0]
+            pixel_loss[strip.image][strip.place] = normaliser.log() - strip.chosen
         if terms.of_sums:
             rows *= (strip.label > 0) / normaliser
             predicted[strip.image] += rows.sum(dim=(0, 2))
@@ -140,62 +136,8 @@ def _of_statistics(
         loss = sum((weight * term(intersection, predicted, counts) for weight, term in terms.of_sums), counts.sum() * 0)
         if pixel_loss is not None:
             inputs.append(pixel_loss.requires_grad_())
-            loss = loss + sum(weight * term(pixel_loss, mask) for weight, term in terms.of_pixels)
+            full = pixel_loss[:, :-1].unflatten(1, (height, width))
+            loss = loss + sum(weight * term(full, mask) for weight, term in terms.of_pixels)
     by_target, by_probability, *by_pixel = torch.autograd.grad(loss, inputs, materialize_grads=True)
     slopes = _Slopes(by_pixel[0] if by_pixel else None, by_probability, F.pad(by_target, (1, 0)))
     return loss.detach(), slopes
-
-
-@dataclass(frozen=True)
-class _Strip:
-    """Some full-size rows of one image."""
-
-    rows: Tensor
-    """Their logits, [m,K,W], to be overwritten."""
-    label: Tensor
-    """[m,1,W]: 0 where ignored, else the class's index + 1, for tables that begin with what is ignored."""
-    target: Tensor
-    """[m,1,W]: the class's index, 0 where ignored."""
-    vertical: Tensor
-    """[m,n]: the weight of each coarse row in each full-size row."""
-    wide: Tensor
-    """The coarse rows at full width, [n,K,1,W], a function of ``coarse`` alone."""
-    coarse: Tensor
-    """[n,K,1,w]"""
-    image: int
-    top: int
-    bottom: int
-    first: int
-    """Number of the first coarse row."""
-
-    def add_gradient(self, slope: Tensor, gradient: Tensor) -> None:
-        """Carry the gradient by ``rows`` back to the stride and add it there."""
-        wide = (self.vertical.T @ slope.flatten(1)).view_as(self.wide)
-        (back,) = torch.autograd.grad(self.wide, self.coarse, wide)
-        gradient[self.image, :, self.first : self.first + len(back)] += back[:, :, 0].movedim(0, 1)
-
-
-def _strips(logits: Tensor, mask: Tensor, align_corners: bool) -> Iterator[_Strip]:
-    # Columns are upsampled first, on the few coarse rows, and by the slow kernel; then rows, by a fast matrix product.
-    height, width = mask.shape[-2:]
-    coarse = logits.shape[-2]
-    identity = torch.eye(coarse, dtype=working_dtype(logits), device=logits.device)[None, None]
-    for image, (own, own_mask) in enumerate(zip(logits.detach(), mask, strict=True)):
-        by_row = own.to(identity.dtype).movedim(1, 0)[:, :, None].contiguous()
-        for top, bottom in strips(logits[:1].shape, mask.shape[-2:]):
-            first = int(_centre(top, coarse, height, align_corners))
-            last = min(coarse, int(_centre(bottom - 1, coarse, height, align_corners)) + 2)
-            vertical = upsample_rows(identity, (height, coarse), top, bottom, align_corners=align_corners)
-            vertical = vertical[0, 0, :, first:last]
-            part = by_row[first:last].requires_grad_()
-            with torch.enable_grad():
-                wide = upsample(part, (1, width), align_corners=align_corners)
-            rows = (vertical @ wide.detach().flatten(1)).view(bottom - top, -1, width)
-            label = own_mask[top:bottom, None].long() - IGNORE
-            yield _Strip(rows, label, (label - 1).clamp(min=0), vertical, wide, part, image, top, bottom, first)
-
-
-def _centre(row: int, coarse: int, height: int, align_corners: bool) -> float:
-    if align_corners:
-        return row * ((coarse - 1) / max(1, height - 1))
-    return max(0.0, (row + 0.5) * (coarse / height) - 0.5)

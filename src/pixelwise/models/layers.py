@@ -137,6 +137,27 @@ def planes(image: Float[Tensor, "B C H W"], convolution: nn.Conv2d) -> Float[Ten
     return torch.baddbmm(convolution.bias[:, None], weight, columns).unflatten(2, image.shape[-2:])
 
 
+class PlanesOfTokens(torch.autograd.Function):
+    """The product of tokens [B,N,C] and each image's own matrix [B,D,C], plus [D]: a plane per channel, [B,D,N].
+
+    torch's own gradient by the tokens would be planes too, and whatever reads it beside tokens would be slow.
+    """
+
+    @staticmethod
+    def forward(ctx, tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Return the planes."""
+        ctx.save_for_backward(tokens, weight)
+        return torch.baddbmm(bias[:, None], weight, tokens.transpose(1, 2))
+
+    @staticmethod
+    def backward(ctx, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the gradients by tokens, matrices and bias."""
+        (gradient,) = grad_outputs
+        # Under autocast the product was taken in half precision, of saved tensors that are not.
+        tokens, weight = (saved.to(gradient.dtype) for saved in ctx.saved_tensors)
+        return torch.bmm(gradient.transpose(1, 2), weight), torch.bmm(gradient, tokens), gradient.sum(dim=(0, 2))
+
+
 def scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
     """Return what a batch norm multiplies with and adds, in evaluation."""
     assert norm.running_mean is not None

@@ -8,13 +8,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import DropPath, drop_path_chances, linear_of, pointwise, scale_and_shift
+from pixelwise.models.layers import (
+    DropPath,
+    PlanesOfTokens,
+    drop_path_chances,
+    linear_of,
+    pointwise,
+    scale_and_shift,
+)
 from pixelwise.models.segformer_fused import FusedAllMLPDecoder, FusedMixFFN
 from pixelwise.models.segmenter import Decoded
 from pixelwise.models.upsampling import upsample
@@ -235,9 +241,9 @@ class AllMLPDecoder(nn.Module):
         # A channel that is dropped from an image is a column that is dropped from that image's matrix.
         kept = self.dropout(fused.new_ones(fused.shape[0], fused.shape[1], 1, 1)).flatten(1)
         weight = self.classifier.weight.flatten(1) * kept[:, None]
-        columns = fused.permute(0, 2, 3, 1).flatten(1, 2).transpose(1, 2)
         assert self.classifier.bias is not None
-        return torch.baddbmm(self.classifier.bias[:, None], weight, columns).unflatten(2, fused.shape[-2:])
+        tokens = fused.permute(0, 2, 3, 1).flatten(1, 2)
+        return PlanesOfTokens.apply(tokens, weight, self.classifier.bias).unflatten(2, fused.shape[-2:])
 
     def fuse_slices(self) -> list[Float[Tensor, "D D"]]:
         """Return the part of the fusing matrix that belongs to each feature map, finest first.

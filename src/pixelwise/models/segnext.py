@@ -7,7 +7,7 @@ ICLR 2021 (arXiv 2109.04553). Sections and equations below are of the former.
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from pixelwise.errors import ConfigError
 from pixelwise.models.fused_convolution import FusedConvolution
@@ -45,6 +46,13 @@ STRIP_ELEMENTS = 1 << 20
 """Largest number of values in a strip of the hidden map of a feed-forward layer: 4 MB in float32."""
 BASES_SEED = 4242
 NMF_EPSILON = 1e-6
+
+
+def made_again(layer: Callable[[Tensor], Tensor], image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+    """Apply a layer whose inner maps are not kept for the backward pass, but computed again there."""
+    if not torch.is_grad_enabled():
+        return layer(image)
+    return checkpoint(layer, image, use_reentrant=False, preserve_rng_state=False)
 
 
 class MultiScaleConvolutionalAttention(nn.Module):
@@ -112,8 +120,10 @@ class Block(nn.Module):
 
     def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Return a map of the same shape."""
-        image = image + self.drop_path(self.scale1[:, None, None] * self.attention(self.norm1(image)))
-        return image + self.drop_path(self.scale2[:, None, None] * self.feed_forward(self.norm2(image)))
+        branch = made_again(self.attention, self.norm1(image))
+        image = image + self.drop_path(self.scale1[:, None, None] * branch)
+        branch = made_again(self.feed_forward, self.norm2(image))
+        return image + self.drop_path(self.scale2[:, None, None] * branch)
 
     def fused(self) -> nn.Module:
         """Return the same function for inference: norms and scales inside the 1x1 convolutions."""
