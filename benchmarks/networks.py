@@ -1,36 +1,26 @@
-"""Seconds from one image to its class map for a network of each family: fused, plain, and the peers that have it.
+"""Seconds and memory from one image to its class map, a network of each family: fused, plain, and smp's if it has one.
 
-    python benchmarks/networks.py [--repeats 5] [--only unet3p] [--size 512] [--classes 150]
+    python benchmarks/networks.py [--rounds 5] [--only unet3p] [--size 512] [--classes 150]
 
-All ways take their turn in each round, and the ratio of a round is taken before the median over rounds, so that a
-slow moment slows all. "plain" is the network as its paper draws it, with full-size logits and torch's argmax; peers
-have random weights of their own. Results are merged into `results/networks.json`.
+Every way has a process of its own and takes its turn (`turns.py`). "plain" is the network as its paper draws it, with
+full-size logits and torch's argmax; smp's have random weights of their own. Results are merged into
+`results/networks.json`.
 """
 
 import argparse
+import importlib.util
 import json
-import os
-import platform
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from turns import Way, machine, take_turns
 
-# Where there is no build of torchvision for this torch, its two operators that others import are only named.
-OPERATORS = torch.library.Library("torchvision", "DEF")
-OPERATORS.define("nms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
-OPERATORS.define("qnms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
-
-import pixelwise as pw  # noqa: E402  after the operators
+import pixelwise as pw
 
 RESULTS = Path(__file__).parent / "results" / "networks.json"
 NETWORKS: dict[str, dict[str, object]] = {
-    "segformer-b0": {},
-    "segformer-b2": {},
-    "segformer-b5": {},
     "segnext-b": {},
     "hrnet-w48": {},
     "hrnet-w48-ocr": {},
@@ -53,68 +43,67 @@ def smp_network(name: str, classes: int) -> nn.Module | None:
     except ImportError:
         return None
     given = {"encoder_name": "resnet50", "encoder_weights": None, "classes": classes}
-    if name.startswith("segformer"):
-        return smp.Segformer(f"mit_{name[-2:]}", encoder_weights=None, classes=classes)
     if name == "linknet":
         return smp.Linknet("resnet18", encoder_weights=None, classes=classes)
     known = {"deeplabv3": smp.DeepLabV3, "deeplabv3plus": smp.DeepLabV3Plus}
     return known[name](**given, encoder_output_stride=16) if name in known else None
 
 
-def ways(name: str, options: dict[str, object], classes: int) -> dict[str, Callable[[Tensor], object]]:
-    """Return every way from an image to a class map, by name."""
+def way(kind: str, name: str, size: int, classes: int) -> Callable[[], None]:
+    """Return a function that makes one class map."""
     torch.manual_seed(0)
-    model = pw.create(name, classes=classes, **options).eval()
-    found: dict[str, Callable[[Tensor], object]] = {
-        "fused": pw.fuse(model).label_map,
-        "plain": torch.no_grad()(lambda image: model(image).argmax(1)),
-    }
-    peer = smp_network(name, classes)
-    if peer is not None:
-        peer = peer.eval()
-        found["smp"] = torch.no_grad()(lambda image: peer(image).argmax(1))
-    return found
-
-
-def measure(name: str, options: dict[str, object], size: int, classes: int, repeats: int) -> dict:
-    """Time every way in turn."""
-    each = ways(name, options, classes)
     image = torch.randn(1, 3, size, size)
-    with torch.inference_mode():
-        for way in each.values():
-            way(image)
-        rounds = []
-        for _ in range(repeats):
-            taken = {}
-            for key, way in each.items():
-                start = time.perf_counter()
-                way(image)
-                taken[key] = time.perf_counter() - start
-            rounds.append(taken)
-    seconds = {key: round(statistics.median(r[key] for r in rounds), 4) for key in each}
-    ratios = {key: round(statistics.median(r[key] / r["fused"] for r in rounds), 2) for key in each}
-    return {"size": size, "classes": classes, "seconds": seconds, "times_fused": ratios}
+    if kind == "smp":
+        network = smp_network(name, classes)
+        assert network is not None
+        network.eval()
+    else:
+        network = pw.create(name, classes=classes, **NETWORKS[name]).eval()
+
+    def labels() -> Callable[[Tensor], Tensor]:
+        if kind == "fused":
+            return pw.fuse(network).label_map
+        return lambda image: network(image).argmax(1)
+
+    decide = labels()
+    # What a fused network was made from is not needed any more.
+    network = network if kind != "fused" else nn.Identity()
+
+    @torch.no_grad()
+    def call() -> None:
+        decide(image)
+
+    return call
+
+
+def measure(name: str, size: int, classes: int, rounds: int) -> dict:
+    """Let every way take its turn."""
+    kinds = ["fused", "plain"]
+    if importlib.util.find_spec("segmentation_models_pytorch"):
+        with torch.device("meta"):
+            kinds += ["smp"] if smp_network(name, classes) is not None else []
+    turns = take_turns({kind: Way(way, (kind, name, size, classes)) for kind in kinds}, rounds)
+    row = {"size": size, "classes": classes, "seconds": turns.seconds, "times_fused": turns.ratios}
+    return row | {"peak_mib": turns.peak_mib, "machine": machine()}
 
 
 def main() -> None:
     """Measure each network, print a line and keep it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--classes", type=int, default=150)
     parser.add_argument("--only", default="")
     given = parser.parse_args()
-    for name, options in NETWORKS.items():
+    for name in NETWORKS:
         if given.only not in name:
             continue
-        row = measure(name, options, given.size, given.classes, given.repeats)
+        row = measure(name, given.size, given.classes, given.rounds)
         kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
         kept[name] = row
-        kept["machine"] = {"cores": os.cpu_count(), "processor": platform.machine(), "threads": torch.get_num_threads()}
-        kept["machine"]["load"] = round(os.getloadavg()[0], 1)
         RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-        others = ", ".join(f"{key} {ratio:.2f}x" for key, ratio in row["times_fused"].items() if key != "fused")
-        print(f"{name:16} {row['seconds']['fused']:.3f} s; {others}", flush=True)
+        others = ", ".join(f"{kind} {ratio:.2f}x" for kind, ratio in row["times_fused"].items() if kind != "fused")
+        print(f"{name:16} {row['seconds']['fused']:.3f} s; {others}; {row['peak_mib']}", flush=True)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def predict(
       pixelwise predict runs/street photo.jpg labels.png
       pixelwise predict runs/street photos results
     """
-    with interruptible("Finished strips of a scene are kept; the same command goes on."):
+    with interruptible("Finished pieces of a scene are kept; the same command goes on."):
         from pixelwise.jobs.predict import load
         from pixelwise.jobs.prediction_folder import predict_folder
         from pixelwise.progress import shown_share
