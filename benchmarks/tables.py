@@ -17,6 +17,25 @@ shared CPU machine, float32. A ratio is the median of the rounds' ratios, and ab
 machine's when a row ended: 2 cores are busy at 2. No table was made on a GPU.
 """
 
+TRIED = """## Bounds, and what was tried
+
+SegFormer-B0's class map on one thread, by processor time (a busy machine, least of many runs): encoder 107 to 115 ms,
+decoder 30 ms, labels 30 to 36 ms. Before linear layers had packed weights and decoder and feed-forward layers worked
+in bands that stay in cache, encoder and decoder took 120 and 44 ms. Large tensors that are new each time cost more
+than arithmetic: a depthwise convolution and GELU over 128 maps of 128x128 took 11 ms, and 2.5 ms in memory that was
+used before. Tried and dropped for the labels: upsampling only classes whose four cells' highest logit reaches the
+least of another's, for each square of cells (slower with the 8 contenders of a random network on noise, 34 against 58
+ms with smooth logits, slower again with few classes) and for whole strips (nearly all classes contend somewhere);
+other sizes of strips. GELU inside oneDNN's depthwise convolution gained nothing.
+
+A step of B0 at batch 2, 512x512, 150 classes has about 51 GFLOP of matrix products, 600 ms on a thread at 85 GFLOP/s,
+and about 35 ms of exponentials; at batch 4, 256x256, 19 classes 17 GFLOP, 200 ms. Before the loss used that
+exponentials between two cells have equal ratios, it took 518 ms of processor time there, and 229 ms after. Plain
+attention was slower than torch's fused one at five of six sizes. `[train] checkpointing` takes 477 instead of 680 MiB
+there at 1.29 times the time. `[train] compile` has no figure: on a busy machine three steps did not end within seven
+minutes.
+"""
+
 
 def loaded(name: str) -> dict:
     """Return a file of results."""
@@ -127,16 +146,16 @@ def scenes() -> list[str]:
         "## Maps of large scenes",
         "",
         "One process each, tiles of 512 with 128 shared. The share is the time of the network alone on resident tiles "
-        "over that of the whole map with reading, blending and writing; above 1 where other work slowed the former.",
+        "over that of the whole map with reading, blending and writing: by the clock, and by processor time of all "
+        "threads.",
         "",
-        "| network, side | peak MiB | megapixels per second | share of the network alone | load |",
-        "|---|---|---|---|---|",
+        "| network, size | peak MiB | megapixels per second | share by the clock | by processor time | load |",
+        "|---|---|---|---|---|---|",
     ]
     for name, row in loaded("huge").items():
-        speed = "| |"
-        if "seconds" in row:
-            speed = f"{row['megapixels_per_second']:.2f} | {row['share_of_network_alone']:.2f} | {row['load']:.1f}"
-        lines.append(f"| {name} | {row['peak_mib']:.0f} | {speed} |")
+        peak = f"{row['peak_mib']:.0f}" if "peak_mib" in row else ""
+        shares = f"{row['share_by_seconds']:.2f} | {row['share_by_seconds_of_processors']:.2f}"
+        lines.append(f"| {name} | {peak} | {row['megapixels_per_second']:.2f} | {shares} | {row['load']:.1f} |")
     return lines
 
 
@@ -170,7 +189,7 @@ def scenes_of_peers() -> list[str]:
 def main() -> None:
     """Write the page."""
     parts = [class_maps(), networks(), training(), evaluation(), scenes(), scenes_of_peers()]
-    text = HEAD + "\n" + "\n\n".join("\n".join(part) for part in parts) + "\n"
+    text = HEAD + "\n" + "\n\n".join("\n".join(part) for part in parts) + "\n\n" + TRIED
     (ROOT / "docs" / "performance.md").write_text(text, encoding="utf-8")
 
 

@@ -6,6 +6,7 @@ import torch
 from meeting import worst_errors
 
 import pixelwise as pw
+from pixelwise.models.cio import convolutional_traffic
 from pixelwise.models.hardnet import VARIANTS, links
 
 ENCODERS = list(VARIANTS)
@@ -58,7 +59,7 @@ def test_encoders_with_a_classifier_of_images_have_the_published_size_and_cost(e
         classifier = torch.nn.Linear(model.encoder.channels[-1], 1000)
     parameters = [*model.encoder.parameters(), *classifier.parameters()]
     assert sum(p.numel() for p in parameters) / 1e6 == pytest.approx(millions, abs=0.05)
-    macs = sum(row.macs for row in pw.models.cio.convolutional_traffic(model, (224, 224)) if "encoder" in row.name)
+    macs = sum(row.macs for row in convolutional_traffic(model, (224, 224)) if "encoder" in row.name)
     assert macs / 1e9 == pytest.approx(gmacs, rel=0.03)
 
 
