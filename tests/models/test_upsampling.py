@@ -49,3 +49,11 @@ def test_labels_and_confidence_by_strips_are_those_of_the_whole(h, w, height, wi
 
 def test_ties_go_to_the_lower_class():
     assert upsampling.argmax_upsampled(torch.zeros(1, 5, 4, 4), (16, 16))[0].max() == 0
+
+
+def test_logits_of_full_size_are_decided_as_they_are(monkeypatch):
+    monkeypatch.setattr(upsampling, "STRIP_ELEMENTS", 100)
+    logits = torch.randn(2, 7, 9, 11, generator=torch.Generator().manual_seed(0))
+    labels, confidence = upsampling.argmax_upsampled(logits, (9, 11), confidence=True)
+    assert torch.equal(labels, logits.argmax(1).to(torch.uint8))
+    torch.testing.assert_close(confidence, logits.softmax(1).amax(1))

@@ -159,6 +159,10 @@ def argmax_upsampled(
             decide_cells(cells[:, :, top : top + count + 2], stride, confidence=confidence)
             for top in range(0, height, count)
         ]
+    elif tuple(size) == (height, width):
+        parts = [
+            decide(logits[:, :, top:bottom], confidence=confidence) for top, bottom in strips(logits.shape, size)
+        ]
     else:
         parts = [
             decide(upsample_rows(logits, size, top, bottom, align_corners=align_corners), confidence=confidence)
