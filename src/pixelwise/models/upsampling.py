@@ -160,9 +160,7 @@ def argmax_upsampled(
             for top in range(0, height, count)
         ]
     elif tuple(size) == (height, width):
-        parts = [
-            decide(logits[:, :, top:bottom], confidence=confidence) for top, bottom in strips(logits.shape, size)
-        ]
+        parts = [decide(logits[:, :, top:bottom], confidence=confidence) for top, bottom in strips(logits.shape, size)]
     else:
         parts = [
             decide(upsample_rows(logits, size, top, bottom, align_corners=align_corners), confidence=confidence)
