@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pixelwise.models.onednn import onednn_knows, parameter_state, traced
 from pixelwise.models.winograd import ROWS, convolve_by_rows, row_kernels
 
 Derived = TypeVar("Derived")
@@ -68,7 +69,7 @@ class FusedConvolution(nn.Conv2d):
         Args:
             overwrite: the result may take the memory of the shortcut.
         """
-        if not self._known_to_onednn(input):
+        if not onednn_knows(input, self.weight):
             result = super().forward(input)
             return self.activation(result if shortcut is None else result + shortcut)
         image = input.contiguous(memory_format=torch.channels_last)
@@ -110,17 +111,6 @@ class FusedConvolution(nn.Conv2d):
         result = convolve_by_rows(image, self.out_channels, rate, convolve, finish)
         return result if isinstance(self.activation, nn.ReLU) else self.activation(result)
 
-    def _known_to_onednn(self, image: Tensor) -> bool:
-        return (
-            image.device.type == self.weight.device.type == "cpu"
-            and image.dtype == self.weight.dtype == torch.float32
-            and torch.backends.mkldnn.is_available()
-            and not (torch.is_grad_enabled() and (image.requires_grad or self.weight.requires_grad))
-            and not torch.is_autocast_enabled("cpu")
-            and not _traced()
-            and image.numel() > 0
-        )
-
     def rows_pay(self, height: int) -> bool:
         """Return True if a map of this height is faster convolved by rows."""
         rate = self.dilation[0]
@@ -136,9 +126,9 @@ class FusedConvolution(nn.Conv2d):
     def derived(self, key: object, make: Callable[[Tensor, Tensor | None], Derived]) -> Derived:
         """Return what is made from weight and bias, from the last time where they have not changed since."""
         weight, bias = self.weight.detach(), None if self.bias is None else self.bias.detach()
-        if _traced():
+        if traced():
             return make(weight, bias)
-        source = (_state(weight), None if bias is None else _state(bias))
+        source = (parameter_state(weight), None if bias is None else parameter_state(bias))
         if self.derived_from != source:
             self.made, self.derived_from = {}, source
         if key not in self.made:
@@ -173,12 +163,3 @@ def _post_operation(activation: nn.Module) -> tuple[str, list[float], str]:
     if isinstance(activation, nn.GELU) and activation.approximate == "none":
         return "gelu", [], "none"
     return "none", [], ""
-
-
-def _traced() -> bool:
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
-
-
-def _state(parameter: Tensor) -> tuple[object, ...]:
-    # A tensor of inference mode counts no changes, and takes none outside of it.
-    return parameter.device, parameter.data_ptr(), 0 if parameter.is_inference() else parameter._version
