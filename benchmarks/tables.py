@@ -33,7 +33,8 @@ and about 35 ms of exponentials; at batch 4, 256x256, 19 classes 17 GFLOP, 200 m
 exponentials between two cells have equal ratios, it took 518 ms of processor time there, and 229 ms after. Plain
 attention was slower than torch's fused one at five of six sizes. `[train] checkpointing` takes 477 instead of 680 MiB
 there at 1.29 times the time. `[train] compile` has no figure: on a busy machine three steps did not end within seven
-minutes.
+minutes. LinkNet, compiled in 110 s, has the plain network's gradients: 4e-14 apart in float64, 2e-2 in float32, where
+rectifiers near 0 turn.
 """
 
 
