@@ -24,17 +24,17 @@ decoder 30 ms, labels 30 to 36 ms. Before linear layers had packed weights and d
 in bands that stay in cache, encoder and decoder took 120 and 44 ms. Large tensors that are new each time cost more
 than arithmetic: a depthwise convolution and GELU over 128 maps of 128x128 took 11 ms, and 2.5 ms in memory that was
 used before. Tried and dropped for the labels: upsampling only classes whose four cells' highest logit reaches the
-least of another's, for each square of cells (slower with the 8 contenders of a random network on noise, 34 against 58
-ms with smooth logits, slower again with few classes) and for whole strips (nearly all classes contend somewhere);
-other sizes of strips. GELU inside oneDNN's depthwise convolution gained nothing.
+least of another's, for each square of cells (57 instead of 43 ms on noise, 34 instead of 58 with smooth logits, 104
+instead of 49 with 8 classes) and for whole strips (nearly all classes contend somewhere); other sizes of strips. GELU
+inside oneDNN's depthwise convolution gained nothing.
 
 A step of B0 at batch 2, 512x512, 150 classes has about 51 GFLOP of matrix products, 600 ms on a thread at 85 GFLOP/s,
 and about 35 ms of exponentials; at batch 4, 256x256, 19 classes 17 GFLOP, 200 ms. Before the loss used that
 exponentials between two cells have equal ratios, it took 518 ms of processor time there, and 229 ms after. Plain
 attention was slower than torch's fused one at five of six sizes. `[train] checkpointing` takes 477 instead of 680 MiB
 there at 1.29 times the time. `[train] compile` has no figure: on a busy machine three steps did not end within seven
-minutes. LinkNet, compiled in 110 s, has the plain network's gradients: 4e-14 apart in float64, 2e-2 in float32, where
-rectifiers near 0 turn.
+minutes. LinkNet, compiled in 110 s, has the plain network's gradients: 4e-14 apart in float64, 2e-2 in float32 at
+64x64.
 """
 
 
