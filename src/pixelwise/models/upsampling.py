@@ -13,6 +13,8 @@ from torch import Tensor
 
 STRIP_ELEMENTS = 1 << 20
 """Largest number of logits in one strip: 4 MB in float32, about a core's share of cache."""
+DECIDED_ELEMENTS = 1 << 19
+"""Largest number of logits that are decided at once: 2 MB, about the cache that is a core's own."""
 
 
 def upsample(
@@ -106,8 +108,10 @@ def decide(
     Labels are uint8, or uint16 from 257 classes on.
     """
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-    highest, sure = _highest(logits, confidence)
-    return _index_of(highest, logits, torch.empty_like(logits)), sure
+    batch, classes, height, width = logits.shape
+    labels, sure = _decide_lines(logits.transpose(1, 2).contiguous().view(-1, classes, width), confidence)
+    shape = (batch, height, width)
+    return labels.to(_label_dtype(classes)).view(shape), None if sure is None else sure.view(shape)
 
 
 def decide_cells(
@@ -123,23 +127,31 @@ def decide_cells(
     """
     cells = cells.float() if cells.dtype in (torch.float16, torch.bfloat16) else cells
     batch, classes, n, w = cells.shape[0], cells.shape[1], cells.shape[2] - 2, cells.shape[3] - 2
-    labels = torch.empty(
-        (batch, n, stride, w, stride), dtype=torch.uint8 if classes <= 256 else torch.uint16, device=cells.device
-    )
+    labels = torch.empty((batch, n, stride, w, stride), dtype=_label_dtype(classes), device=cells.device)
     sure = cells.new_empty((batch, n, stride, w, stride)) if confidence else None
-    rows, pixels = cells.new_empty((batch, classes, n, w + 2)), cells.new_empty((batch, classes, n, w))
-    for i in range(stride):
-        first, share = _place(i, stride)
-        torch.lerp(cells[:, :, first : first + n], cells[:, :, first + 1 : first + 1 + n], share, out=rows)
-        for j in range(stride):
-            first, share = _place(j, stride)
-            torch.lerp(rows[..., first : first + w], rows[..., first + 1 : first + 1 + w], share, out=pixels)
-            highest, probability = _highest(pixels, confidence)
-            labels[:, :, i, :, j] = _index_of(highest, pixels, pixels)
-            if sure is not None and probability is not None:
-                sure[:, :, i, :, j] = probability
-    shape = (batch, n * stride, w * stride)
-    return labels.view(shape), None if sure is None else sure.view(shape)
+    by_line, width = cells.transpose(1, 2), w + 2
+    count = max(1, min(n, DECIDED_ELEMENTS // (batch * classes * width)))
+    size = batch * count * classes * width
+    rows, pixels = cells.new_zeros(size + 2), cells.new_empty(batch * count, classes, width)
+    lines, flat = rows[:size].view(batch, count, classes, width), pixels.view(-1)
+    cell_of = [rows[first : first + size] for first in range(3)]
+    # The last lines are decided together with some that were already, so that all passes have the same size.
+    for top in sorted({*range(0, n - count, count), n - count}):
+        for i in range(stride):
+            first, share = _place(i, stride)
+            above, below = (by_line[:, top + cell : top + cell + count] for cell in (first, first + 1))
+            torch.lerp(above, below, share, out=lines)
+            for j in range(stride):
+                first, share = _place(j, stride)
+                # One long loop over all lines: what it makes of the end of one and the start of the next falls into
+                # the two columns that are not read.
+                torch.lerp(cell_of[first], cell_of[first + 1], share, out=flat)
+                decided, probability = _decide_lines(pixels, confidence)
+                labels[:, top : top + count, i, :, j] = decided.view(batch, count, width)[..., :w]
+                if sure is not None and probability is not None:
+                    sure[:, top : top + count, i, :, j] = probability.view(batch, count, width)[..., :w]
+    full = (batch, n * stride, w * stride)
+    return labels.view(full), None if sure is None else sure.view(full)
 
 
 def argmax_upsampled(
@@ -153,13 +165,8 @@ def argmax_upsampled(
     height, width = logits.shape[-2:]
     stride = size[0] // height
     if tuple(size) == (height * stride, width * stride) and stride > 1 and not align_corners:
-        cells = F.pad(logits.contiguous(), (1, 1, 1, 1), mode="replicate")
-        count = max(1, STRIP_ELEMENTS // (logits.shape[0] * logits.shape[1] * width))
-        parts = [
-            decide_cells(cells[:, :, top : top + count + 2], stride, confidence=confidence)
-            for top in range(0, height, count)
-        ]
-    elif tuple(size) == (height, width):
+        return decide_cells(F.pad(logits, (1, 1, 1, 1), mode="replicate"), stride, confidence=confidence)
+    if tuple(size) == (height, width):
         parts = [decide(logits[:, :, top:bottom], confidence=confidence) for top, bottom in strips(logits.shape, size)]
     else:
         parts = [
@@ -176,18 +183,17 @@ def _place(pixel: int, stride: int) -> tuple[int, float]:
     return int(centre), centre - int(centre)
 
 
-def _highest(
-    logits: Float[Tensor, "B K h w"], confidence: bool
-) -> tuple[Float[Tensor, "B 1 h w"], Float[Tensor, "B h w"] | None]:
-    highest = logits.amax(dim=1, keepdim=True)
-    return highest, 1 / (logits - highest).exp_().sum(dim=1) if confidence else None
+def _decide_lines(
+    lines: Float[Tensor, "n K w"], confidence: bool
+) -> tuple[Integer[Tensor, "n w"], Float[Tensor, "n w"] | None]:
+    # Pooling over all classes, with pixels as channels, is vectorised and finds the first highest; max() with indices
+    # is not vectorised, and 20 times slower.
+    n, classes, width = lines.shape
+    channels_last = lines.as_strided((n, width, classes, 1), (classes * width, 1, width, width))
+    highest, labels = F.max_pool2d(channels_last, (classes, 1), return_indices=True)
+    highest, labels = highest.view(n, 1, width), labels.view(n, width)
+    return labels, 1 / (lines - highest).exp_().sum(dim=1) if confidence else None
 
 
-def _index_of(
-    highest: Float[Tensor, "B 1 h w"], logits: Float[Tensor, "B K h w"], space: Float[Tensor, "B K h w"]
-) -> Integer[Tensor, "B h w"]:
-    # Comparing and taking the largest of what is left are vectorised; max() with indices is not, and 20 times slower.
-    classes = logits.shape[1]
-    backwards = torch.arange(classes - 1, -1, -1, dtype=logits.dtype, device=logits.device)
-    found = torch.eq(logits, highest, out=space).mul_(backwards[:, None, None]).amax(dim=1)
-    return (classes - 1 - found).to(torch.uint8 if classes <= 256 else torch.uint16)
+def _label_dtype(classes: int) -> torch.dtype:
+    return torch.uint8 if classes <= 256 else torch.uint16
