@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from pixelwise.models.layers import planes
 from pixelwise.models.segmenter import Decoded
-from pixelwise.models.upsampling import add_resized, upsample
+from pixelwise.models.upsampling import add_resized, resizing_matrix, upsample
 
-BAND = 1 << 18
-"""Numbers of the widest map of a band of rows: 1 MB in float32."""
+BAND = 1 << 19
+"""Numbers of the widest map of a band of rows: 2 MB in float32."""
 
 
 class FusedMixFFN(nn.Module):
@@ -61,11 +61,12 @@ class FusedAllMLPDecoder(nn.Module):
         )
         batch, height, width, channels = total.shape
         wide = [upsample(part.permute(0, 3, 1, 2), (part.shape[1], width)).permute(0, 2, 3, 1) for part in parts]
+        matrices = [resizing_matrix(height, part[0]) for part in wide]
         logits = total.new_empty(batch, self.classifier.out_channels, height, width)
         for image, top, bottom in bands(total, width * channels):
             band = total[image, top:bottom]
-            for part in wide:
-                add_resized(band, part[image], top, height)
+            for part, matrix in zip(wide, matrices, strict=True):
+                add_resized(band, part[image], top, matrix)
             logits[image, :, top:bottom] = planes(band.relu_()[None].permute(0, 3, 1, 2), self.classifier)[0]
         return Decoded(logits, features=total.permute(0, 3, 1, 2))
 

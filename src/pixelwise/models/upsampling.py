@@ -5,6 +5,7 @@ above and below it, so losses, scores and label maps walk over strips and [B,K,H
 """
 
 from collections.abc import Iterator
+from math import isqrt
 
 import torch
 import torch.nn.functional as F
@@ -30,16 +31,23 @@ def upsample(
     return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=align_corners)
 
 
-def add_resized(total: Float[Tensor, "n W C"], part: Float[Tensor, "h W C"], top: int, height: int) -> None:
-    """Add the rows from ``top`` on of a map that is resized to ``height`` rows (bilinear, edges on edges), in place."""
-    n, h = len(total), len(part)
-    centre = (torch.arange(top, top + n, device=part.device, dtype=torch.float64) + 0.5) * (h / height) - 0.5
+def resizing_matrix(height: int, like: Float[Tensor, "h ..."]) -> Float[Tensor, "H h"]:
+    """Return the matrix that resizes the rows of a map to ``height`` rows (bilinear, edges on edges)."""
+    h = len(like)
+    centre = (torch.arange(height, device=like.device, dtype=torch.float64) + 0.5) * (h / height) - 0.5
+    rows = torch.arange(h, device=like.device)
+    # Beyond the rim the outermost row stands for the ones that lack.
+    return (1 - (centre.clamp(0, h - 1)[:, None] - rows).abs()).clamp(min=0).to(like.dtype)
+
+
+def add_resized(
+    total: Float[Tensor, "n W C"], part: Float[Tensor, "h W C"], top: int, matrix: Float[Tensor, "H h"]
+) -> None:
+    """Add the rows from ``top`` on of a map that is resized by a `resizing_matrix`, in place."""
+    n, (height, h) = len(total), matrix.shape
     first = max(0, int((top + 0.5) * (h / height) - 0.5))
     last = min(h, int((top + n - 0.5) * (h / height) - 0.5) + 2)
-    rows = torch.arange(first, last, device=part.device)
-    # Beyond the rim the outermost row stands for the ones that lack.
-    weight = (1 - (centre.clamp(0, h - 1)[:, None] - rows).abs()).clamp(min=0).to(part.dtype)
-    total.flatten(1).addmm_(weight, part[first:last].flatten(1))
+    total.flatten(1).addmm_(matrix[top : top + n, first:last], part[first:last].flatten(1))
 
 
 def recentred(logits: Float[Tensor, "B K h w"], size: tuple[int, int] | torch.Size) -> Float[Tensor, "B K h w"]:
@@ -109,9 +117,17 @@ def decide(
     """
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     batch, classes, height, width = logits.shape
-    labels, sure = _decide_lines(logits.transpose(1, 2).contiguous().view(-1, classes, width), confidence)
-    shape = (batch, height, width)
-    return labels.to(_label_dtype(classes)).view(shape), None if sure is None else sure.view(shape)
+    labels = torch.empty((batch, height, width), dtype=_label_dtype(classes), device=logits.device)
+    sure = logits.new_empty(labels.shape) if confidence else None
+    count = max(1, min(height, DECIDED_ELEMENTS // (batch * classes * width)))
+    lines = logits.new_empty(batch, count, classes, width)
+    for top in _steps(height, count):
+        lines.copy_(logits[:, :, top : top + count].transpose(1, 2))
+        decided, probability = _decide_lines(lines.flatten(0, 1), confidence)
+        labels[:, top : top + count] = decided.view(batch, count, width)
+        if sure is not None and probability is not None:
+            sure[:, top : top + count] = probability.view(batch, count, width)
+    return labels, sure
 
 
 def decide_cells(
@@ -135,8 +151,8 @@ def decide_cells(
     rows, pixels = cells.new_zeros(size + 2), cells.new_empty(batch * count, classes, width)
     lines, flat = rows[:size].view(batch, count, classes, width), pixels.view(-1)
     cell_of = [rows[first : first + size] for first in range(3)]
-    # The last lines are decided together with some that were already, so that all passes have the same size.
-    for top in sorted({*range(0, n - count, count), n - count}):
+    for top in _steps(n, count):
+        found = []
         for i in range(stride):
             first, share = _place(i, stride)
             above, below = (by_line[:, top + cell : top + cell + count] for cell in (first, first + 1))
@@ -146,10 +162,10 @@ def decide_cells(
                 # One long loop over all lines: what it makes of the end of one and the start of the next falls into
                 # the two columns that are not read.
                 torch.lerp(cell_of[first], cell_of[first + 1], share, out=flat)
-                decided, probability = _decide_lines(pixels, confidence)
-                labels[:, top : top + count, i, :, j] = decided.view(batch, count, width)[..., :w]
-                if sure is not None and probability is not None:
-                    sure[:, top : top + count, i, :, j] = probability.view(batch, count, width)[..., :w]
+                found.append(_decide_lines(pixels, confidence))
+        labels[:, top : top + count] = _by_cell([each for each, _ in found], batch, w)
+        if sure is not None:
+            sure[:, top : top + count] = _by_cell([each for _, each in found if each is not None], batch, w)
     full = (batch, n * stride, w * stride)
     return labels.view(full), None if sure is None else sure.view(full)
 
@@ -167,14 +183,25 @@ def argmax_upsampled(
     if tuple(size) == (height * stride, width * stride) and stride > 1 and not align_corners:
         return decide_cells(F.pad(logits, (1, 1, 1, 1), mode="replicate"), stride, confidence=confidence)
     if tuple(size) == (height, width):
-        parts = [decide(logits[:, :, top:bottom], confidence=confidence) for top, bottom in strips(logits.shape, size)]
-    else:
-        parts = [
-            decide(upsample_rows(logits, size, top, bottom, align_corners=align_corners), confidence=confidence)
-            for top, bottom in strips(logits.shape, size)
-        ]
+        return decide(logits, confidence=confidence)
+    parts = [
+        decide(upsample_rows(logits, size, top, bottom, align_corners=align_corners), confidence=confidence)
+        for top, bottom in strips(logits.shape, size)
+    ]
     labels = torch.cat([part for part, _ in parts], dim=1)
     return labels, torch.cat([part for _, part in parts if part is not None], dim=1) if confidence else None
+
+
+def _steps(lines: int, count: int) -> list[int]:
+    """Return the first lines of passes of equal size; the last pass may repeat lines of the one before."""
+    return [*range(0, lines - count, count), lines - count]
+
+
+def _by_cell(parts: list[Tensor], batch: int, w: int) -> Tensor:
+    """Lay out [stride²] maps, each of one pixel of every cell, as [B,n,stride,w,stride]."""
+    stride = isqrt(len(parts))
+    found = torch.stack(parts).unflatten(0, (stride, stride)).unflatten(2, (batch, -1))
+    return found[..., :w].permute(2, 3, 0, 4, 1)
 
 
 def _place(pixel: int, stride: int) -> tuple[int, float]:
