@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from pixelwise.models.layers import (
     pointwise,
     scale_and_shift,
 )
-from pixelwise.models.segformer_fused import FusedAllMLPDecoder, FusedMixFFN
+from pixelwise.models.segformer_fused import FusedAllMLPDecoder, FusedBlock, FusedSelfAttention, squares
 from pixelwise.models.segmenter import Decoded
 from pixelwise.models.upsampling import upsample
 
@@ -95,14 +96,30 @@ class EfficientSelfAttention(nn.Module):
         mixed = F.scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
         return self.out(mixed.transpose(1, 2).reshape(batch, height, width, channels))
 
+    def fused(self) -> nn.Module:
+        """Return the same function for inference, with weights in the order in which they are read.
+
+        Attention's weights sum to 1, so with a single head the last linear map can act on the values before they are
+        mixed, bias and all: fewer than the tokens.
+        """
+        key_value, out = self.key_value, self.out
+        if self.heads == 1:
+            key, value = key_value.weight.chunk(2)
+            key_bias, value_bias = key_value.bias.chunk(2)
+            merged = torch.cat([key, out.weight @ value])
+            key_value = linear_of(merged, torch.cat([key_bias, out.weight @ value_bias + out.bias]))
+            out = nn.Identity()
+        reduce, norm = nn.Identity(), nn.Identity()
+        if self.reduction > 1:
+            reduce, norm = linear_of(self._reducing_weight(), self.reduce.bias), self.norm
+        return FusedSelfAttention(self.heads, self.reduction, reduce, norm, self.query, key_value, out)
+
     def _reduced(self, tokens: Float[Tensor, "B h w D"]) -> Float[Tensor, "B n D"]:
+        return F.linear(squares(tokens, self.reduction), self._reducing_weight(), self.reduce.bias)
+
+    def _reducing_weight(self) -> Float[Tensor, "D E"]:
         # Kernel and stride are equal, so the convolution is one matrix product over cut-out squares.
-        batch, height, width, channels = tokens.shape
-        r = self.reduction
-        rows, columns = height // r, width // r
-        squares = tokens[:, : rows * r, : columns * r].reshape(batch, rows, r, columns, r, channels).transpose(2, 3)
-        weight = self.reduce.weight.permute(0, 2, 3, 1).reshape(channels, -1)
-        return F.linear(squares.reshape(batch, rows * columns, -1), weight, self.reduce.bias)
+        return self.reduce.weight.permute(0, 2, 3, 1).flatten(1)
 
 
 class MixFFN(nn.Module):
@@ -119,10 +136,6 @@ class MixFFN(nn.Module):
         """Mix the channels of each token, and its 3x3 neighbours."""
         hidden = self.depthwise(self.expand(tokens).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return self.project(F.gelu(hidden))
-
-    def fused(self) -> nn.Module:
-        """Return the same function for inference, band by band."""
-        return FusedMixFFN(self.expand, self.depthwise, self.project)
 
 
 class Block(nn.Module):
@@ -149,6 +162,11 @@ class Block(nn.Module):
         """Return tokens of the same shape."""
         tokens = tokens + self.drop_path(self.attention(self.norm1(tokens)))
         return tokens + self.drop_path(self.feed_forward(self.norm2(tokens)))
+
+    def fused(self) -> nn.Module:
+        """Return the same function for inference, in place and band by band."""
+        mix = self.feed_forward
+        return FusedBlock(self.norm1, self.attention, self.norm2, mix.expand, mix.depthwise, mix.project)
 
 
 class MixTransformer(nn.Module):

@@ -7,7 +7,6 @@ the system, whose pages cost more than the arithmetic.
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -20,27 +19,75 @@ BAND = 1 << 19
 """Numbers of the widest map of a band of rows: 2 MB in float32."""
 
 
-class FusedMixFFN(nn.Module):
-    """A `MixFFN` for inference."""
+class FusedBlock(nn.Module):
+    """A `Block` for inference. It writes over the tokens that it gets."""
 
-    def __init__(self, expand: nn.Module, depthwise: nn.Conv2d, project: nn.Module) -> None:
+    def __init__(
+        self,
+        norm1: nn.Module,
+        attention: nn.Module,
+        norm2: nn.Module,
+        expand: nn.Module,
+        depthwise: nn.Conv2d,
+        project: nn.Module,
+    ) -> None:
         super().__init__()
+        self.norm1, self.attention, self.norm2 = norm1, attention, norm2
         self.expand, self.depthwise, self.project = expand, depthwise, project
 
     def forward(self, tokens: Float[Tensor, "B h w D"]) -> Float[Tensor, "B h w D"]:
-        """Mix the channels of each token, and its 3x3 neighbours."""
+        """Add to each token what attention gives it, then what its channels and its 3x3 neighbours give it."""
+        tokens.add_(self.attention(self.norm1(tokens)))
+        normed, weight, bias = self.norm2(tokens), self.depthwise.weight, self.depthwise.bias
         height, width = tokens.shape[1:3]
-        mixed = torch.empty_like(tokens)
-        weight, bias = self.depthwise.weight, self.depthwise.bias
         for image, top, bottom in bands(tokens, width * len(weight)):
             # The rows above and below belong to the convolution's reach; beyond the map they are 0.
             first, last = max(0, top - 1), min(height, bottom + 1)
-            hidden = self.expand(tokens[image, None, first:last])
+            hidden = self.expand(normed[image : image + 1, first:last])
             if (first, last) != (top - 1, bottom + 1):
                 hidden = F.pad(hidden, (0, 0, 0, 0, first - top + 1, bottom + 1 - last))
             hidden = F.conv2d(hidden.permute(0, 3, 1, 2), weight, bias, padding=(0, 1), groups=len(weight))
-            mixed[image, None, top:bottom] = self.project(F.gelu(hidden.permute(0, 2, 3, 1)))
-        return mixed
+            tokens[image : image + 1, top:bottom].add_(self.project(F.gelu(hidden.permute(0, 2, 3, 1))))
+        return tokens
+
+
+class FusedSelfAttention(nn.Module):
+    """An `EfficientSelfAttention` for inference, whose reduction is a linear map of squares of tokens."""
+
+    def __init__(
+        self,
+        heads: int,
+        reduction: int,
+        reduce: nn.Module,
+        norm: nn.Module,
+        query: nn.Module,
+        key_value: nn.Module,
+        out: nn.Module,
+    ) -> None:
+        super().__init__()
+        self.heads, self.reduction = heads, reduction
+        self.reduce, self.norm = reduce, norm
+        self.query, self.key_value, self.out = query, key_value, out
+
+    def forward(self, tokens: Float[Tensor, "B h w D"]) -> Float[Tensor, "B h w D"]:
+        """Let every token attend to the reduced map of all tokens."""
+        batch, height, width, channels = tokens.shape
+        context = self.norm(self.reduce(squares(tokens, self.reduction)))
+        query = self.query(tokens).view(batch, -1, self.heads, channels // self.heads)
+        pair = self.key_value(context).view(batch, -1, 2, self.heads, channels // self.heads)
+        key, value = pair.unbind(2)
+        mixed = F.scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
+        return self.out(mixed.transpose(1, 2).reshape(batch, height, width, channels))
+
+
+def squares(tokens: Float[Tensor, "B h w D"], side: int) -> Float[Tensor, "B n E"]:
+    """Cut whole squares out of a map, rows first; each becomes the row of numbers that it is."""
+    if side == 1:
+        return tokens.flatten(1, 2)
+    batch, height, width, channels = tokens.shape
+    rows, columns = height // side, width // side
+    cut = tokens[:, : rows * side, : columns * side].reshape(batch, rows, side, columns, side, channels)
+    return cut.transpose(2, 3).reshape(batch, rows * columns, -1)
 
 
 class FusedAllMLPDecoder(nn.Module):
