@@ -7,13 +7,14 @@ the system, whose pages cost more than the arithmetic.
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.models.layers import planes
 from pixelwise.models.segmenter import Decoded
-from pixelwise.models.upsampling import add_resized, resizing_matrix, upsample
+from pixelwise.models.upsampling import upsample
 
 BAND = 1 << 19
 """Numbers of the widest map of a band of rows: 2 MB in float32."""
@@ -142,3 +143,22 @@ def bands(tokens: Float[Tensor, "B h w D"], row: int) -> Iterator[tuple[int, int
         for top, bottom in pairwise(edges):
             if top < bottom:
                 yield image, top, bottom
+
+
+def resizing_matrix(height: int, like: Float[Tensor, "h ..."]) -> Float[Tensor, "H h"]:
+    """Return the matrix that resizes the rows of a map to ``height`` rows (bilinear, edges on edges)."""
+    h = len(like)
+    centre = (torch.arange(height, device=like.device, dtype=torch.float64) + 0.5) * (h / height) - 0.5
+    rows = torch.arange(h, device=like.device)
+    # Beyond the rim the outermost row stands for the ones that lack.
+    return (1 - (centre.clamp(0, h - 1)[:, None] - rows).abs()).clamp(min=0).to(like.dtype)
+
+
+def add_resized(
+    total: Float[Tensor, "n W C"], part: Float[Tensor, "h W C"], top: int, matrix: Float[Tensor, "H h"]
+) -> None:
+    """Add the rows from ``top`` on of a map that is resized by a `resizing_matrix`, in place."""
+    n, (height, h) = len(total), matrix.shape
+    first = max(0, int((top + 0.5) * (h / height) - 0.5))
+    last = min(h, int((top + n - 0.5) * (h / height) - 0.5) + 2)
+    total.flatten(1).addmm_(matrix[top : top + n, first:last], part[first:last].flatten(1))

@@ -31,25 +31,6 @@ def upsample(
     return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=align_corners)
 
 
-def resizing_matrix(height: int, like: Float[Tensor, "h ..."]) -> Float[Tensor, "H h"]:
-    """Return the matrix that resizes the rows of a map to ``height`` rows (bilinear, edges on edges)."""
-    h = len(like)
-    centre = (torch.arange(height, device=like.device, dtype=torch.float64) + 0.5) * (h / height) - 0.5
-    rows = torch.arange(h, device=like.device)
-    # Beyond the rim the outermost row stands for the ones that lack.
-    return (1 - (centre.clamp(0, h - 1)[:, None] - rows).abs()).clamp(min=0).to(like.dtype)
-
-
-def add_resized(
-    total: Float[Tensor, "n W C"], part: Float[Tensor, "h W C"], top: int, matrix: Float[Tensor, "H h"]
-) -> None:
-    """Add the rows from ``top`` on of a map that is resized by a `resizing_matrix`, in place."""
-    n, (height, h) = len(total), matrix.shape
-    first = max(0, int((top + 0.5) * (h / height) - 0.5))
-    last = min(h, int((top + n - 0.5) * (h / height) - 0.5) + 2)
-    total.flatten(1).addmm_(matrix[top : top + n, first:last], part[first:last].flatten(1))
-
-
 def recentred(logits: Float[Tensor, "B K h w"], size: tuple[int, int] | torch.Size) -> Float[Tensor, "B K h w"]:
     """Resample logits whose corners are aligned with an image of ``size``, to the centres of equal cells.
 
