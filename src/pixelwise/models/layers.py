@@ -128,15 +128,6 @@ def pointwise(image: Float[Tensor, "B C H W"], convolution: nn.Conv2d) -> Float[
     return product.permute(0, 3, 1, 2)
 
 
-def planes(image: Float[Tensor, "B C H W"], convolution: nn.Conv2d) -> Float[Tensor, "B D H W"]:
-    """Apply a 1x1 convolution to a channels-last map; the result is a plane per channel, as the argmax reads it."""
-    columns = image.permute(0, 2, 3, 1).flatten(1, 2).transpose(1, 2)
-    weight = convolution.weight.flatten(1).expand(len(image), -1, -1)
-    if convolution.bias is None:
-        return torch.bmm(weight, columns).unflatten(2, image.shape[-2:])
-    return torch.baddbmm(convolution.bias[:, None], weight, columns).unflatten(2, image.shape[-2:])
-
-
 class PlanesOfTokens(torch.autograd.Function):
     """The product of tokens [B,N,C] and each image's own matrix [B,D,C], plus [D]: a plane per channel, [B,D,N].
 

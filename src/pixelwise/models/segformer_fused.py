@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pixelwise.models.layers import planes
 from pixelwise.models.segmenter import Decoded
 from pixelwise.models.upsampling import upsample
 
@@ -110,13 +109,17 @@ class FusedAllMLPDecoder(nn.Module):
         batch, height, width, channels = total.shape
         wide = [upsample(part.permute(0, 3, 1, 2), (part.shape[1], width)).permute(0, 2, 3, 1) for part in parts]
         matrices = [resizing_matrix(height, part[0]) for part in wide]
-        logits = total.new_empty(batch, self.classifier.out_channels, height, width)
+        # Line by line, with a plane for each class in a line, as the argmax reads them.
+        logits = total.new_empty(batch, height, self.classifier.out_channels, width)
+        weight, bias = self.classifier.weight.flatten(1), self.classifier.bias
+        assert bias is not None
         for image, top, bottom in bands(total, width * channels):
             band = total[image, top:bottom]
             for part, matrix in zip(wide, matrices, strict=True):
                 add_resized(band, part[image], top, matrix)
-            logits[image, :, top:bottom] = planes(band.relu_()[None].permute(0, 3, 1, 2), self.classifier)[0]
-        return Decoded(logits, features=total.permute(0, 3, 1, 2))
+            columns = band.relu_().transpose(1, 2)
+            torch.baddbmm(bias[:, None], weight.expand(bottom - top, -1, -1), columns, out=logits[image, top:bottom])
+        return Decoded(logits.transpose(1, 2), features=total.permute(0, 3, 1, 2))
 
     def train(self, mode: bool = True) -> "FusedAllMLPDecoder":
         """Refuse training: the batch norm is gone.

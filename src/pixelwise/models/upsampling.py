@@ -126,7 +126,7 @@ def decide_cells(
     batch, classes, n, w = cells.shape[0], cells.shape[1], cells.shape[2] - 2, cells.shape[3] - 2
     labels = torch.empty((batch, n, stride, w, stride), dtype=_label_dtype(classes), device=cells.device)
     sure = cells.new_empty((batch, n, stride, w, stride)) if confidence else None
-    by_line, width = cells.transpose(1, 2), w + 2
+    by_line, width = cells.transpose(1, 2).contiguous(), w + 2
     count = max(1, min(n, DECIDED_ELEMENTS // (batch * classes * width)))
     size = batch * count * classes * width
     rows, pixels = cells.new_zeros(size + 2), cells.new_empty(batch * count, classes, width)
@@ -162,7 +162,7 @@ def argmax_upsampled(
     height, width = logits.shape[-2:]
     stride = size[0] // height
     if tuple(size) == (height * stride, width * stride) and stride > 1 and not align_corners:
-        return decide_cells(F.pad(logits, (1, 1, 1, 1), mode="replicate"), stride, confidence=confidence)
+        return decide_cells(_rimmed(logits), stride, confidence=confidence)
     if tuple(size) == (height, width):
         return decide(logits, confidence=confidence)
     parts = [
@@ -176,6 +176,16 @@ def argmax_upsampled(
 def _steps(lines: int, count: int) -> list[int]:
     """Return the first lines of passes of equal size; the last pass may repeat lines of the one before."""
     return [*range(0, lines - count, count), lines - count]
+
+
+def _rimmed(logits: Float[Tensor, "B K h w"]) -> Float[Tensor, "B K h+2 w+2"]:
+    """Repeat the outermost cells once, in memory that `decide_cells` reads as it is."""
+    batch, classes, height, width = logits.shape
+    lines = logits.new_empty(batch, height + 2, classes, width + 2)
+    lines[:, 1:-1, :, 1:-1] = logits.transpose(1, 2)
+    lines[:, 1:-1, :, 0], lines[:, 1:-1, :, -1] = lines[:, 1:-1, :, 1], lines[:, 1:-1, :, -2]
+    lines[:, 0], lines[:, -1] = lines[:, 1], lines[:, -2]
+    return lines.transpose(1, 2)
 
 
 def _by_cell(parts: list[Tensor], batch: int, w: int) -> Tensor:
