@@ -187,3 +187,9 @@ def test_files_that_are_no_weights_are_refused_without_running_them(tmp_path, co
 def test_unknown_names_list_the_known_layouts():
     with pytest.raises(pw.WeightsError, match=r"no known layout.*paper.*transformers.*mmsegmentation"):
         pw.load_weights(ours(), {"conv1.weight": torch.zeros(3)})
+
+
+def test_weights_may_be_read_by_whoever_may_read_any_file_of_their_maker(tmp_path):
+    (tmp_path / "note").touch()
+    pw.save_weights(ours(), tmp_path / "weights.safetensors")
+    assert (tmp_path / "weights.safetensors").stat().st_mode == (tmp_path / "note").stat().st_mode

@@ -6,12 +6,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import tomli_w
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from pixelwise.errors import WeightsError
 from pixelwise.files import recovered_folder, replacing_folder
 from pixelwise.labels import Classes
 from pixelwise.models import Architecture, Segmenter, create
+from pixelwise.weights.files import write_state
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,7 @@ class ModelCard:
 def save_model(folder: str | Path, model: Segmenter, card: ModelCard) -> None:
     """Write ``model.safetensors`` and ``model.toml`` as one step: the old folder stays until the new is complete."""
     with replacing_folder(folder) as temporary:
-        save_file(
-            {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()},
-            temporary / "model.safetensors",
-        )
+        write_state(model, temporary / "model.safetensors")
         table = {key: value for key, value in asdict(card).items() if value is not None}
         (temporary / "model.toml").write_text(tomli_w.dumps(table), encoding="utf-8")
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 from pixelwise.errors import ConfigError, WeightsError
@@ -29,7 +28,7 @@ from pixelwise.weights import (
     unet,
     vit,
 )
-from pixelwise.weights.files import ARCHITECTURE_KEY, own_architecture, plain_state, read_state
+from pixelwise.weights.files import ARCHITECTURE_KEY, own_architecture, plain_state, read_state, write_state
 from pixelwise.weights.layout import Converted
 
 LAYOUTS = (
@@ -148,9 +147,8 @@ def save_weights(model: Segmenter, path: str | Path) -> None:
     """
     about = {"name": model.architecture.name, "options": dict(model.architecture.options)}
     header = {"format": "pt", ARCHITECTURE_KEY: json.dumps(about)}
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with replacing(path) as temporary:
-        save_file(state, temporary, metadata=header)
+        write_state(model, temporary, header)
 
 
 def _own_options(model: Segmenter, source: str | Path) -> dict[str, object]:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
-from torch import Tensor
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from pixelwise.errors import WeightsError
 
@@ -21,6 +21,16 @@ PREFIXES = ("module.", "_orig_mod.", "model.")
 ARCHITECTURE_KEY = "pixelwise.architecture"
 """Of the header of our .safetensors files: a JSON object of the network's name and options."""
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def write_state(module: nn.Module, path: Path, header: dict[str, str] | None = None) -> None:
+    """Write the tensors of a module to a ``.safetensors`` file, which others may read as any file of its maker."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    path.touch()
+    mode = path.stat().st_mode
+    # safetensors makes a file that nobody else can read.
+    save_file(state, path, metadata=header)
+    path.chmod(mode)
 
 
 def read_state(source: str | Path) -> dict[str, Tensor]:
