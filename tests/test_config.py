@@ -21,7 +21,7 @@ shares = st.floats(0, 0.96, allow_nan=False)
 tables = st.fixed_dictionaries(
     {
         "data": st.fixed_dictionaries(
-            {"images": paths, "labels": paths, "classes": st.lists(names, min_size=1, max_size=5)},
+            {"images": paths, "labels": paths, "classes": st.lists(names, min_size=2, max_size=5)},
             optional={
                 "palette": st.lists(st.just("#102030"), max_size=3),
                 "values": st.dictionaries(
@@ -160,7 +160,7 @@ def test_what_is_no_configuration_is_named(tmp_path):
 
 
 def test_a_value_may_stand_without_brackets():
-    config = parse_config({"data": {"images": "a", "labels": "b", "classes": ["c"], "values": {"c": 10}}}, "here")
+    config = parse_config({"data": {"images": "a", "labels": "b", "classes": ["c", "d"], "values": {"c": 10}}}, "here")
     assert config.data.values == {"c": [10]}
 
 
@@ -175,5 +175,10 @@ def test_the_explained_configuration_is_toml_with_every_key_and_gives_the_defaul
             )
             assert entry.description in line
     table = tomllib.loads(text)
-    table["data"] |= {"images": "a", "labels": "b", "classes": ["c"]}
+    table["data"] |= {"images": "a", "labels": "b", "classes": ["c", "d"]}
     assert parse_config(table, "explained") == parse_config({"data": table["data"]}, "least")
+
+
+def test_a_single_class_is_refused_since_nothing_could_be_learned():
+    with pytest.raises(ConfigError, match=r"\[data\].classes names one class.*'background'"):
+        parse_config({"data": {"images": "scenes", "labels": "masks", "classes": ["field"]}}, "mine.toml")

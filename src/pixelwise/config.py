@@ -270,9 +270,15 @@ def parse_config(table: dict[str, object], where: str) -> Config:
         ConfigError: an unknown key (the nearest known one is named), or a value that cannot be.
     """
     try:
-        return Config.model_validate(table)
+        config = Config.model_validate(table)
     except ValidationError as error:
         raise ConfigError(f"{where}: " + " ".join(_sentence(problem) for problem in error.errors()[:3])) from None
+    if len(config.data.classes) == 1:
+        raise ConfigError(
+            f"{where}: [data].classes names one class, so that every pixel is right from the start and nothing can be "
+            "learned. Name what is not of it too, such as 'background'."
+        )
+    return config
 
 
 def save_config(config: Config, path: str | Path) -> None:
