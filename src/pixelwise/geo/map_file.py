@@ -188,13 +188,10 @@ def _write_half(larger: Path, smaller: Path, nodata: int) -> int:
         )
         with file:
             for top, left in product(range(0, height, BLOCK), range(0, width, CHECKED // 2)):
-                rows, columns = (top, min(top + BLOCK, height)), (left, min(left + CHECKED // 2, width))
-                doubled = [
-                    (2 * start, min(2 * end, side))
-                    for (start, end), side in zip((rows, columns), source.shape, strict=True)
-                ]
-                half = most_frequent(source.read(1, window=RasterioWindow.from_slices(*doubled)), nodata)
-                file.write(half, 1, window=RasterioWindow.from_slices(rows, columns))
+                bottom, right = min(top + BLOCK, height), min(left + CHECKED // 2, width)
+                rows, columns = (2 * top, min(2 * bottom, source.height)), (2 * left, min(2 * right, source.width))
+                half = most_frequent(source.read(1, window=RasterioWindow.from_slices(rows, columns)), nodata)
+                file.write(half, 1, window=RasterioWindow.from_slices((top, bottom), (left, right)))
                 total += int(half.sum(dtype=np.int64))
     return total
 

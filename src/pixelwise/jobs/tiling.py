@@ -306,7 +306,7 @@ def read_tile(reader: Readable, window: Window, card: ModelCard) -> ReadTile:
     """Read what of a window lies within the raster."""
     inside, *outside = clip_window(window, reader.info.height, reader.info.width)
     values, valid = reader.read(inside)
-    digest = crc32(np.packbits(valid), crc32(np.ascontiguousarray(values)))
+    digest = crc32(np.packbits(valid).data, crc32(np.ascontiguousarray(values).data))
     return ReadTile(window, values, valid, digest.to_bytes(4), (outside[0], outside[1]), card)
 
 
