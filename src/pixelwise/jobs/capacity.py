@@ -186,7 +186,7 @@ def forecast(tiling: Tiling, *, confidence: bool, probabilities: bool, cache: in
         batch=tiling.batch,
         tiles=tiles,
         strips=len(plan.rows),
-        seconds=tiles * max(decoding + deciding, reading / 2) + sum(bands) * pixels / WRITTEN_PER_SECOND,
+        seconds=tiles * max(decoding + deciding, reading) + sum(bands) * pixels / WRITTEN_PER_SECOND,
         memory_bytes=memory + ahead + min(cache, _raw_bytes(info) + output),
         output_bytes=output,
         journal_bytes=pixels * sum(bands[: 1 + confidence]) + pixels * bands[0] * 4 // 3 + cells + 2 * carry,

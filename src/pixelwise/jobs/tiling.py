@@ -28,8 +28,6 @@ from pixelwise.models.upsampling import argmax_upsampled, decide_cells, recentre
 
 AHEAD = 8
 """Tiles that are read before the network asks for them, at least two batches."""
-STRIPE = 2048
-"""Width in pixels of what one thread reads from top to bottom: what it decoded of a scene, it alone can use again."""
 
 
 @dataclass(frozen=True)
@@ -118,10 +116,7 @@ class Tiling:
         """Read lists of tiles ahead; give the tiles of each in turn, then None."""
         tiles = (tile for each in lists for tile in [*each, None])
         return read_ahead(
-            lambda tile: tile and read_tile(self.reader, tile, self.card),
-            tiles,
-            max(AHEAD, 2 * self.batch),
-            place=lambda tile: tile.left // STRIPE if tile else 0,
+            lambda tile: tile and read_tile(self.reader, tile, self.card), tiles, max(AHEAD, 2 * self.batch)
         )
 
     @torch.no_grad()
