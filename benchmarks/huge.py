@@ -83,8 +83,11 @@ def map_here(folder: Path) -> None:
     import pixelwise as pw
     from pixelwise.geo.tiles import tile_windows
     from pixelwise.jobs.capacity import peak_memory
+    from pixelwise.jobs.memory import keep_freed_memory
     from pixelwise.jobs.tiling import averaged_logits, output_stride
 
+    # As `map_scene` does, so that the network alone has the same memory before the map as after it.
+    keep_freed_memory()
     predictor = pw.load(folder / "model", device="cpu")
     image = np.random.default_rng(0).standard_normal((1, 3, 512, 512), np.float32)
     stride = output_stride(predictor.model)

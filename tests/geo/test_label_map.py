@@ -17,10 +17,12 @@ from pixelwise.geo.label_map import (
     LabelMapWriter,
     colourise,
     confidence_path,
+    label_nodata,
     overlay,
     to_picture,
     write_palette_png,
 )
+from pixelwise.geo.map_file import most_frequent
 from pixelwise.geo.raster import RasterInfo
 from pixelwise.labels import make_classes
 
@@ -158,13 +160,15 @@ def test_other_bands_are_stretched_over_their_valid_pixels():
 
 
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.9, 0.999])
-def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path, share):
+@pytest.mark.parametrize(("classes", "sides"), [(3, (600, 700)), (255, (1024, 1024))])
+def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path, share, classes, sides):
+    """What has 255 classes at random is larger when it is compressed, so that there is room for it until then."""
     resource = pytest.importorskip("resource")
-    labels, confidence, valid = random_map(600, 700)
-    path = tmp_path / "m.tif"
+    labels, confidence, valid = random_map(*sides, classes=classes)
+    path, names = tmp_path / "m.tif", make_classes([f"class {i}" for i in range(classes)])
 
     def fill():
-        with LabelMapWriter(path, header(600, 700), CLASSES, tags={}) as writer:
+        with LabelMapWriter(path, header(*sides), names, tags={}) as writer:
             writer.write(0, labels, confidence, valid)
 
     fill()
@@ -178,6 +182,35 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path, share):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(tmp_path.iterdir()) == []
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 999))
+def test_a_copy_of_half_the_size_has_the_most_frequent_class_of_each_square(height, width, seed):
+    values = np.random.default_rng(seed).choice([0, 1, 2, 255], (height, width)).astype(np.uint8)
+    half = most_frequent(values, 255)
+    assert (half.shape, half.dtype) == (((height + 1) // 2, (width + 1) // 2), np.uint8)
+    for row, column in np.ndindex(half.shape):
+        square = values[2 * row : 2 * row + 2, 2 * column : 2 * column + 2].ravel().tolist()
+        known = [value for value in square if value != 255]
+        # max() takes the first of equals.
+        assert half[row, column] == (max(known, key=known.count) if known else 255)
+
+
+@pytest.mark.parametrize("classes", [3, 300])
+def test_smaller_copies_of_a_map_are_found_whatever_a_user_told_gdal(tmp_path, classes):
+    labels, _, valid = random_map(1100, 2100, classes=classes)
+    names = make_classes([f"class {i}" for i in range(classes)])
+    writer = LabelMapWriter(tmp_path / "m [1].tif", header(1100, 2100), names, tags={})
+    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"), writer:
+        writer.write(0, labels, None, valid)
+    with rasterio.open(tmp_path / "m [1].tif") as made:
+        expected = made.read(1)
+        assert made.overviews(1) == [2, 4, 8]
+    for level in range(3):
+        expected = most_frequent(expected, label_nodata(classes))
+        with rasterio.open(tmp_path / "m [1].tif", overview_level=level) as made:
+            np.testing.assert_array_equal(made.read(1), expected)
+    assert [each.name for each in tmp_path.iterdir()] == ["m [1].tif"]
 
 
 def test_a_new_map_takes_what_belonged_to_the_older_one_away(tmp_path):

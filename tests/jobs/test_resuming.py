@@ -274,6 +274,27 @@ def test_a_scene_that_vanishes_is_named_and_the_rest_comes_when_it_is_back(tmp_p
     assert runs(predictor) < 12 * 6 - 6
 
 
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_part_of_a_mosaic_that_was_written_to_is_noticed(tmp_path, changed):
+    """The mosaic is within another one, and its own file stays as it was."""
+    said: list[str] = []
+    write_scene(tmp_path / "part.tif", noise(3, 300, 200))
+    (tmp_path / "inner.vrt").write_text(mosaic(["part.tif"], 300, 200))
+    scene, output = tmp_path / "scene.vrt", tmp_path / "map.tif"
+    scene.write_text(mosaic(["inner.vrt"], 300, 200))
+    interrupted(scene, output)
+    write_scene(tmp_path / "part.tif", noise(3, 300, 200, seed=int(changed)))
+    os.utime(tmp_path / "part.tif", ns=(0, 0))
+    predictor = predictor_of()
+    predictor.map_scene(scene, output, say=said.append)
+    assert "was written to since the map began" in said[0]
+    assert any("another scene, which has changed" in text for text in said) == changed
+    assert (runs(predictor) == 6 * 9 + 1) == changed, "all strips again if it changed, and the probe of the stride"
+    made = output.read_bytes()
+    predictor_of().map_scene(scene, output)
+    assert output.read_bytes() == made
+
+
 def mosaic(names: list[str], height: int, width: int) -> str:
     bands = "".join(
         f'<VRTRasterBand dataType="Byte" band="{band}">'
@@ -321,4 +342,6 @@ def test_a_journal_says_what_its_strips_were_made_from(tmp_path):
     settings = json.loads((journal_folder(output) / "journal.json").read_text())
     assert settings["model"] == "0123abcd"
     assert settings["scene"] == str(scene.resolve())
-    assert time.time_ns() - settings["noted"]["touched"][1] < 60e9
+    ((name, size, touched),) = settings["noted"]["touched"]
+    assert (name, size) == (str(scene), scene.stat().st_size)
+    assert time.time_ns() - touched < 60e9

@@ -2,9 +2,9 @@
 
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -74,54 +74,143 @@ def writing_map(
         bands: what each band is.
         palette: colours of the values of the single band, which are then classes: smaller copies for viewers hold the
             most frequent one, and else the mean.
-        cog: rearrange it as a cloud-optimised GeoTIFF in the end.
+        cog: make it a cloud-optimised GeoTIFF in the end. One of classes always is.
 
     Raises:
         ConfigError: the disk is full.
     """
+    # Classes lie beside as they are until they are compressed, once, with their smaller copies.
+    plain = [path.with_name(f"{path.stem}.plain.tif{'.ovr' * level}") for level in range(len(_factors(info)) + 1)]
+    with ExitStack() as stack:
+        for each in plain:
+            stack.callback(each.unlink, missing_ok=True)
+        with _without_place():
+            file = rasterio.open(
+                path if palette is None else plain[0],
+                "w",
+                driver="GTiff",
+                height=info.height,
+                width=info.width,
+                count=len(bands),
+                dtype=dtype,
+                crs=info.crs,
+                transform=info.transform,
+                nodata=nodata,
+                tiled=True,
+                blockxsize=block,
+                blockysize=block,
+                interleave="band",
+                photometric="minisblack",
+                compress="deflate" if palette is None else "none",
+                # Blocks are written in their order all the same.
+                num_threads="all_cpus",
+                bigtiff="if_safer",
+            )
+        with file:
+            file.update_tags(**tags)
+            for band, description in enumerate(bands, start=1):
+                file.set_band_description(band, description)
+            if palette is not None:
+                file.write_colormap(1, {i: (*colour, 255) for i, colour in enumerate(palette)})
+                file.colorinterp = [ColorInterp.palette]
+            written = MapFile(file, name)
+            yield written
+        assert written.written == info.height * info.width * len(bands), "each pixel is written once"
+        try:
+            if palette is None:
+                complete = _finish_means(path, info, written.total, cog=cog)
+            else:
+                complete = _finish_classes(plain, path, written.total, nodata)
+        except RasterioError:
+            complete = False
+    if not complete:
+        raise _incomplete(name)
+
+
+def _finish_means(path: Path, info: RasterInfo, total: int, *, cog: bool) -> bool:
+    """Add smaller copies that hold means; return whether the file is complete."""
+    if _sum_of(path) != total:
+        return False
+    if factors := _factors(info):
+        with _without_place(), rasterio.open(path, "r+") as file:
+            file.build_overviews(factors, Resampling.average)
+    if cog:
+        with replacing(path) as temporary:
+            _write_cog(path, temporary)
+    return _sum_of(path) == total and _overviews_complete(path, info)
+
+
+def _finish_classes(plain: Sequence[Path], path: Path, total: int, nodata: int) -> bool:
+    """Compress classes and smaller copies of them into one file; return whether it is complete.
+
+    Args:
+        plain: the classes as they are, and where the copies go: GDAL looks for them under these names.
+    """
+    totals = [total, *(_write_half(larger, smaller, nodata) for larger, smaller in pairwise(plain))]
+    # What users set for scenes in object storage would keep GDAL from looking beside the file.
+    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="FALSE"):
+        _write_cog(plain[0], path)
+    return [_sum_of(path, level) for level in (None, *range(len(plain) - 1))] == totals
+
+
+def _write_cog(source: Path, path: Path) -> None:
+    """Compress a raster, with the smaller copies that it has."""
     with _without_place():
-        file = rasterio.open(
+        copy(
+            source,
             path,
-            "w",
-            driver="GTiff",
-            height=info.height,
-            width=info.width,
-            count=len(bands),
-            dtype=dtype,
-            crs=info.crs,
-            transform=info.transform,
-            nodata=nodata,
-            tiled=True,
-            blockxsize=block,
-            blockysize=block,
-            interleave="band",
-            photometric="minisblack",
+            driver="COG",
+            blocksize=BLOCK,
             compress="deflate",
-            # Blocks are written in their order all the same.
             num_threads="all_cpus",
             bigtiff="if_safer",
         )
-    with file:
-        file.update_tags(**tags)
-        for band, description in enumerate(bands, start=1):
-            file.set_band_description(band, description)
-        if palette is not None:
-            file.write_colormap(1, {i: (*colour, 255) for i, colour in enumerate(palette)})
-            file.colorinterp = [ColorInterp.palette]
-        written = MapFile(file, name)
-        yield written
-    assert written.written == info.height * info.width * len(bands), "each pixel is written once"
-    try:
-        complete = _sum_of(path) == written.total
-        if complete:
-            _add_overviews(path, info, Resampling.average if palette is None else Resampling.mode)
-            if cog:
-                _make_cog(path)
-            complete = _sum_of(path) == written.total and _overviews_complete(path, info)
-    except RasterioError:
-        complete = False
-    if not complete:
-        raise _incomplete(name)
+
+
+def _write_half(larger: Path, smaller: Path, nodata: int) -> int:
+    """Write a copy of half the size of a raster of classes; return the sum of its values."""
+    total = 0
+    with _without_place(), rasterio.open(larger) as source:
+        height, width = -(-source.height // 2), -(-source.width // 2)
+        file = rasterio.open(
+            smaller,
+            "w",
+            driver="GTiff",
+            height=height,
+            width=width,
+            count=1,
+            dtype=source.dtypes[0],
+            nodata=nodata,
+            tiled=True,
+            blockxsize=BLOCK,
+            blockysize=BLOCK,
+            bigtiff="if_safer",
+        )
+        with file:
+            for top, left in product(range(0, height, BLOCK), range(0, width, CHECKED // 2)):
+                bottom, right = min(top + BLOCK, height), min(left + CHECKED // 2, width)
+                rows, columns = (2 * top, min(2 * bottom, source.height)), (2 * left, min(2 * right, source.width))
+                half = most_frequent(source.read(1, window=RasterioWindow.from_slices(rows, columns)), nodata)
+                file.write(half, 1, window=RasterioWindow.from_slices((top, bottom), (left, right)))
+                total += int(half.sum(dtype=np.int64))
+    return total
+
+
+def most_frequent(values: Integer[np.ndarray, "H W"], nodata: int) -> Integer[np.ndarray, "h w"]:
+    """Return the most frequent value of each square of 2 x 2 pixels; of equally frequent ones, the first by rows.
+
+    A pixel without data counts only in squares that hold nothing else. At an odd edge squares are cut off.
+    """
+    height, width = values.shape
+    values = np.pad(values, ((0, height % 2), (0, width % 2)), constant_values=nodata)
+    a, b, c, d = (np.ascontiguousarray(values[row::2, column::2]) for row, column in product((0, 1), repeat=2))
+    result = d
+    for value in (c, b, a):
+        result = np.where(value != nodata, value, result)
+    # Of four values, the first that comes twice is the most frequent, or as frequent as any.
+    for value, twice in ((c, c == d), (b, (b == c) | (b == d)), (a, (a == b) | (a == c) | (a == d))):
+        result = np.where(twice & (value != nodata), value, result)
+    return result
 
 
 def read_tags(path: str | Path) -> dict[str, str]:
@@ -139,8 +228,9 @@ def _incomplete(name: Path) -> ConfigError:
     return ConfigError(f"{name} could not be written completely. Is the disk full? Make room, or write elsewhere.")
 
 
-def _sum_of(path: Path) -> int:
-    with _without_place(), rasterio.open(path) as file:
+def _sum_of(path: Path, level: int | None = None) -> int:
+    """Return the sum of a raster's values, or of those of one of its smaller copies."""
+    with _without_place(), rasterio.open(path, overview_level=level) as file:
         total = 0
         for band in file.indexes:
             for top, left in product(range(0, file.height, BLOCK), range(0, file.width, CHECKED)):
@@ -148,18 +238,6 @@ def _sum_of(path: Path) -> int:
                 area = RasterioWindow.from_slices(rows, columns)
                 total += int(file.read(band, window=area).sum(dtype=np.int64))
         return total
-
-
-def _add_overviews(path: Path, info: RasterInfo, resampling: Resampling) -> None:
-    """Put copies of half the size, a quarter and so on into a raster, down to one block; viewers show those."""
-    if factors := _factors(info):
-        with _without_place(), rasterio.open(path, "r+") as file:
-            file.build_overviews(factors, resampling)
-
-
-def _make_cog(path: Path) -> None:
-    with replacing(path) as temporary, _without_place():
-        copy(path, temporary, driver="COG", blocksize=BLOCK, compress="deflate", bigtiff="if_safer")
 
 
 def _overviews_complete(path: Path, info: RasterInfo) -> bool:

@@ -3,6 +3,7 @@
 import threading
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -109,6 +110,24 @@ def describe(path: str | Path) -> RasterInfo:
         )
 
 
+def files_of(path: str | Path) -> list[str]:
+    """Return all files that a raster is read from: its own, a mask beside it, the parts of a mosaic and theirs.
+
+    What is missing is left out, and what a mosaic within the mosaic names if that cannot be opened.
+
+    Raises:
+        DataError: no such file, or not a raster.
+    """
+    with _open(Path(path)) as source:
+        files = list(source.files)
+    # The list grows meanwhile.
+    for name in files:
+        if name.lower().endswith(".vrt") and name != files[0]:
+            with suppress(DataError), _open(Path(name)) as part:
+                files += [each for each in part.files if each not in files]
+    return files
+
+
 def holds_data(values: Shaped[np.ndarray, "C h w"], nodata: float | None) -> Bool[np.ndarray, "h w"]:
     """Return False where a band is not finite, or is nodata (where all bands are, if nodata is 0)."""
     valid = np.ones(values.shape[1:], bool)
@@ -171,10 +190,12 @@ class RasterReader:
                 f"{self.info.path} cannot be read at {place}: {_reason(error)}. "
                 "The file is corrupt or truncated; copy it again, or move it out of the folder."
             ) from None
-        values, valid = (values[:-1], values[-1] != 0) if alpha else (values, np.ones(values.shape[1:], bool))
-        if mask is not None:
-            valid &= mask != 0
-        return values, valid & holds_data(values, self.nodata)
+        values, shown = (values[:-1], values[-1]) if alpha else (values, None)
+        valid = holds_data(values, self.nodata)
+        for plane in (shown, mask):
+            if plane is not None:
+                valid &= plane != 0
+        return values, valid
 
     def colour_table(self) -> dict[int, tuple[int, int, int, int]]:
         """Return the red, green, blue and alpha of each index of a paletted raster."""
@@ -202,7 +223,9 @@ def normalize(
     """Bring raw values to mean 0 and standard deviation 1 per band; pixels without data become 0, the mean."""
     offset = np.asarray(mean, np.float32)[:, None, None]
     scale = (1 / np.asarray(std, np.float64)).astype(np.float32)[:, None, None]
-    out = np.subtract(values, offset, dtype=np.float32)
+    # To convert while subtracting would take a third longer.
+    out = values.astype(np.float32)
+    out -= offset
     out *= scale
     if not valid.all():
         out[:, ~valid] = 0

@@ -162,13 +162,12 @@ def forecast(tiling: Tiling, *, confidence: bool, probabilities: bool, cache: in
     middle = plan.rows[len(plan.rows) // 2]
     window = middle[len(middle) // 2]
     started = time.monotonic()
-    read_tile(tiling.reader, window, tiling.card)
+    tile = read_tile(tiling.reader, window, tiling.card)
     reading = time.monotonic() - started
-    images = np.zeros((tiling.batch, len(tiling.card.bands), window.height, window.width), np.float32)
     # The first time memory is asked for and kernels are chosen.
-    _logits(tiling, images)
+    _logits(tiling, np.stack([tile.image] * tiling.batch))
     started = time.monotonic()
-    logits = _logits(tiling, images)
+    logits = _logits(tiling, np.stack([tile.image] * tiling.batch))
     decoding = (time.monotonic() - started) / tiling.batch
     started = time.monotonic()
     argmax_upsampled(logits[:1], (window.height, window.width), confidence=confidence)
@@ -178,7 +177,7 @@ def forecast(tiling: Tiling, *, confidence: bool, probabilities: bool, cache: in
     bands = [1 if classes <= 255 else 2, *([1] if confidence else []), *([classes] if probabilities else [])]
     cells = 4 * classes * plan.down.edges[-1] * plan.across.edges[-1] if probabilities else 0
     carry = 4 * classes * (plan.overlap // plan.stride + 2) * plan.across.edges[-1]
-    image = 4 * len(tiling.card.bands) * window.height * window.width
+    ahead = 2 * max(AHEAD, 2 * tiling.batch) * (tile.values.nbytes + tile.valid.nbytes)
     output = sum(bands) * pixels * 4 // 3
     memory = peak_memory() + int(WASTE * piece_bytes(plan, classes, cells=probabilities))
     return Forecast(
@@ -187,10 +186,10 @@ def forecast(tiling: Tiling, *, confidence: bool, probabilities: bool, cache: in
         batch=tiling.batch,
         tiles=tiles,
         strips=len(plan.rows),
-        seconds=tiles * max(decoding + deciding, reading / 2) + sum(bands) * pixels / WRITTEN_PER_SECOND,
-        memory_bytes=memory + 2 * max(AHEAD, 2 * tiling.batch) * image + min(cache, _raw_bytes(info) + output),
+        seconds=tiles * max(decoding + deciding, reading) + sum(bands) * pixels / WRITTEN_PER_SECOND,
+        memory_bytes=memory + ahead + min(cache, _raw_bytes(info) + output),
         output_bytes=output,
-        journal_bytes=pixels * sum(bands[: 1 + confidence]) + cells + 2 * carry,
+        journal_bytes=pixels * sum(bands[: 1 + confidence]) + pixels * bands[0] * 4 // 3 + cells + 2 * carry,
     )
 
 

@@ -21,6 +21,7 @@ import torch
 from pixelwise.errors import ConfigError, MissingExtraError, PixelwiseError
 from pixelwise.geo.tiles import Place
 from pixelwise.jobs.capacity import with_batch
+from pixelwise.jobs.memory import keep_freed_memory
 from pixelwise.jobs.pieces import Carry, beside_of, wanted_tiles
 from pixelwise.jobs.tiling import Piece, TileSum, Tiling
 
@@ -35,6 +36,7 @@ class Worker:
 
     def __init__(self, tiling: Tiling, device: str, threads: int, batch: int | None) -> None:
         torch.set_num_threads(threads)
+        keep_freed_memory()
         self.tiling = with_batch(replace(tiling, model=tiling.model.to(device)), batch)
 
     def ready(self) -> bool:

@@ -5,8 +5,9 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-READERS = 2
-"""Threads that read tiles while the network is at work."""
+READERS = 1
+"""Threads that read tiles while the network is at work. GDAL decodes a block again for each thread that wants it, and
+neighbouring tiles want the same: two threads would read no sooner, in twice the processor's time."""
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -45,7 +45,7 @@ def put_together(
     """Write the files from finished pieces; return how many pixels each class has."""
     plan, info, classes = tiling.plan, tiling.reader.info, tiling.card.classes
     load = lru_cache(HELD)(journal.load)
-    counts = np.zeros(len(classes) + 1, np.int64)
+    counts = np.zeros(label_nodata(len(classes)) + 1, np.int64)
     with ExitStack() as stack:
         # The map gets its name last: where it is, all is.
         writer = LabelMapWriter(
@@ -61,12 +61,12 @@ def put_together(
                 if products.confidence:
                     sure = _joined(strips, columns, rows, column, lambda place: load(place).confidence)
                 writer.write_stored(top, labels, sure, left=column[0])
-                counts += np.bincount(np.minimum(labels, len(classes)).ravel(), minlength=len(counts))
+                counts += np.bincount(labels.ravel(), minlength=len(counts))
         probabilities_path(output).unlink(missing_ok=True)
         if products.probabilities:
             _write_probabilities(tiling, journal, probabilities_path(output), products, tags)
         write_map_style(output, classes)
-    return counts[:-1]
+    return counts[: len(classes)]
 
 
 def _pixels(tiling: Tiling) -> tuple[list[Range], list[Range]]:

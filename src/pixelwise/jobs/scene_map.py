@@ -18,10 +18,11 @@ import torch
 from pixelwise import __version__
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.geo.label_map import LabelMapWriter, confidence_path, probabilities_path, stored_labels, stored_share
-from pixelwise.geo.raster import RasterInfo, Readable, Window
+from pixelwise.geo.raster import RasterInfo, Readable, Window, files_of
 from pixelwise.geo.stored_blocks import largest_block
 from pixelwise.geo.tiles import Place
 from pixelwise.jobs.journal import Journal, StoredPiece
+from pixelwise.jobs.memory import keep_freed_memory
 from pixelwise.jobs.pieces import Carry, places, wanted_tiles
 from pixelwise.jobs.scene_files import Products, put_together
 from pixelwise.jobs.tiling import Piece, Tiling
@@ -73,6 +74,7 @@ def write_map(
         ConfigError: the output cannot be, or the disk is full.
     """
     started = time.monotonic()
+    keep_freed_memory()
     plan, info, classes = tiling.plan, tiling.reader.info, tiling.card.classes
 
     def same(journal: Journal) -> bool:
@@ -135,12 +137,6 @@ def _digest(tiling: Tiling, place: Place) -> int:
 def _settings(tiling: Tiling, scene: str | Path, products: Products, settings: dict[str, object]) -> dict[str, object]:
     info, plan = tiling.reader.info, tiling.plan
     card = json.dumps(asdict(tiling.card), default=str, sort_keys=True)
-    try:
-        status = Path(scene).stat()
-        touched = [status.st_size, status.st_mtime_ns]
-    except OSError:
-        # A place that only GDAL can reach.
-        touched = None
     return {
         "pixelwise": __version__,
         "torch": torch.__version__,
@@ -155,8 +151,17 @@ def _settings(tiling: Tiling, scene: str | Path, products: Products, settings: d
         "scales": tiling.scales,
         "confidence": products.confidence,
         "probabilities": products.probabilities,
-        "noted": {"touched": touched, "threads": torch.get_num_threads()},
+        "noted": {"touched": [_state(name) for name in files_of(scene)], "threads": torch.get_num_threads()},
     }
+
+
+def _state(name: str) -> list[object]:
+    try:
+        status = Path(name).stat()
+    except OSError:
+        # A place that only GDAL can reach.
+        return [name]
+    return [name, status.st_size, status.st_mtime_ns]
 
 
 def _header(info: RasterInfo) -> list[object]:
