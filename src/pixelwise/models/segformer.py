@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -22,7 +23,9 @@ from pixelwise.models.layers import (
     scale_and_shift,
 )
 from pixelwise.models.segformer_fused import FusedAllMLPDecoder, FusedMixFFN
+from pixelwise.models.segformer_training import MixFFNByImage, pays_by_image
 from pixelwise.models.segmenter import Decoded
+from pixelwise.models.trained_linear import TrainedLinear, linear
 from pixelwise.models.upsampling import upsample
 
 
@@ -89,11 +92,25 @@ class EfficientSelfAttention(nn.Module):
         """Let every token attend to the reduced map of all tokens."""
         batch, height, width, channels = tokens.shape
         context = self.norm(self._reduced(tokens)) if self.reduction > 1 else tokens
+        # Kept for the backward pass, the scores are no larger than a hidden map of Mix-FFN.
+        if self.training and self.heads == 1 and tokens.is_cpu and context[0].numel() <= 4 * channels**2:
+            return self._of_one_head(tokens, context)
         query = self.query(tokens).view(batch, -1, self.heads, channels // self.heads)
         pair = self.key_value(context).view(batch, -1, 2, self.heads, channels // self.heads)
         key, value = pair.unbind(2)
         mixed = F.scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
         return self.out(mixed.transpose(1, 2).reshape(batch, height, width, channels))
+
+    def _of_one_head(
+        self, tokens: Float[Tensor, "B h w D"], context: Float[Tensor, "B n D"]
+    ) -> Float[Tensor, "B h w D"]:
+        """Return the same for one head: its matrices for query and output meet the keys and values, which are few."""
+        key, value = self.key_value(context).chunk(2, dim=-1)
+        key = key / math.sqrt(key.shape[-1])
+        bias = (key @ self.query.bias)[:, None]
+        scores = torch.baddbmm(bias, tokens.flatten(1, 2), (key @ self.query.weight).transpose(1, 2))
+        # A token's shares add up to 1, so the output's bias goes through them.
+        return torch.bmm(scores.softmax(dim=-1), self.out(value)).view_as(tokens)
 
     def _reduced(self, tokens: Float[Tensor, "B h w D"]) -> Float[Tensor, "B n D"]:
         # Kernel and stride are equal, so the convolution is one matrix product over cut-out squares.
@@ -111,12 +128,15 @@ class MixFFN(nn.Module):
     def __init__(self, channels: int, expansion: int) -> None:
         super().__init__()
         hidden = channels * expansion
-        self.expand = nn.Linear(channels, hidden)
+        self.expand = TrainedLinear(channels, hidden)
         self.depthwise = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
-        self.project = nn.Linear(hidden, channels)
+        self.project = TrainedLinear(hidden, channels)
 
     def forward(self, tokens: Float[Tensor, "B h w D"]) -> Float[Tensor, "B h w D"]:
         """Mix the channels of each token, and its 3x3 neighbours."""
+        if self.training and torch.is_grad_enabled() and pays_by_image(tokens, self.expand.weight):
+            layers = (self.expand, self.depthwise, self.project)
+            return MixFFNByImage.apply(tokens, *(each for layer in layers for each in (layer.weight, layer.bias)))
         hidden = self.depthwise(self.expand(tokens).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return self.project(F.gelu(hidden))
 
@@ -256,8 +276,8 @@ class AllMLPDecoder(nn.Module):
         projection, fuse = self.projections[index], self.fuse_slices()[index]
         if isinstance(projection, nn.Linear):
             weight, bias = fuse @ projection.weight, fuse @ projection.bias
-            return F.linear(feature.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
-        return F.linear(projection(feature).permute(0, 2, 3, 1), fuse).permute(0, 3, 1, 2)
+            return linear(feature.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
+        return linear(projection(feature).permute(0, 2, 3, 1), fuse, None).permute(0, 3, 1, 2)
 
 
 def _projection(inputs: int, channels: int, release: str) -> nn.Module:
