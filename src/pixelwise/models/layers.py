@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from pixelwise.errors import DataError
 from pixelwise.models.fused_convolution import FusedConvolution
-from pixelwise.models.trained_linear import product
 from pixelwise.models.resized_convolution import convolve_resized, pays
+from pixelwise.models.trained_linear import product
 
 
 class ConvNorm(nn.Module):

@@ -94,7 +94,7 @@ class EfficientSelfAttention(nn.Module):
         context = self.norm(self._reduced(tokens)) if self.reduction > 1 else tokens
         # Kept for the backward pass, the scores are no larger than a hidden map of Mix-FFN.
         if self.training and self.heads == 1 and tokens.is_cpu and context[0].numel() <= 4 * channels**2:
-            return self._of_one_head(tokens, context)
+            return self._of_one_head(tokens, context.flatten(1, -2))
         query = self.query(tokens).view(batch, -1, self.heads, channels // self.heads)
         pair = self.key_value(context).view(batch, -1, 2, self.heads, channels // self.heads)
         key, value = pair.unbind(2)

@@ -7,7 +7,6 @@ larger than that, while those of one image are still there from the step before 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from pixelwise.models.onednn import onednn_fits
 from pixelwise.models.trained_linear import product
@@ -28,7 +27,7 @@ class MixFFNByImage(torch.autograd.Function):
     @staticmethod
     def forward(ctx, tokens: Tensor, *parameters: Tensor) -> Tensor:
         """Return tokens of the same shape."""
-        ctx.save_for_backward(tokens, *parameters)
+        ctx.save_for_backward(tokens, *parameters[:-1])
         expand, expand_bias, depthwise, depthwise_bias, project, project_bias = parameters
         outputs = []
         for image in tokens.split(1):
@@ -37,10 +36,14 @@ class MixFFNByImage(torch.autograd.Function):
         return torch.cat(outputs)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, *grad_outputs: Tensor) -> tuple[Tensor, ...]:
         """Return the gradients by all arguments."""
-        tokens, expand, expand_bias, depthwise, depthwise_bias, project, project_bias = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "SegFormer's Mix-FFN in training has no second derivative on a CPU. Call backward without "
+                "create_graph=True, or train in float64."
+            )
+        tokens, expand, expand_bias, depthwise, depthwise_bias, project = ctx.saved_tensors
         (by_outputs,) = grad_outputs
         sums = [torch.zeros_like(each) for each in (expand, expand_bias, depthwise, depthwise_bias, project)]
         by_expand, by_expand_bias, by_depthwise, by_depthwise_bias, by_project = sums

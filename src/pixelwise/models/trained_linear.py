@@ -1,4 +1,4 @@
-"""A linear map for training on a CPU: forward and by its tokens by oneDNN, which torch's own linear layer leaves out."""
+"""A linear map for training on a CPU, whose products are oneDNN's where that is faster than torch's own library."""
 
 import torch
 import torch.nn.functional as F
