@@ -234,7 +234,7 @@ class AllMLPDecoder(nn.Module):
     def forward(self, features: list[Float[Tensor, "B _ _ _"]]) -> Decoded:
         """Return logits at the stride of the finest map."""
         features = features[-len(self.projections) :]
-        total = _sum_at_finest([self._fused_part(i, feature) for i, feature in enumerate(features)])
+        total = _sum_at_finest(self._fused_parts(features))
         fused = F.relu(self.norm(total), inplace=True)
         return Decoded(self._classified(fused), features=fused)
 
@@ -272,12 +272,22 @@ class AllMLPDecoder(nn.Module):
         """
         return list(self.fuse.weight.flatten(1).chunk(len(self.projections), dim=1))[::-1]
 
-    def _fused_part(self, index: int, feature: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D h w"]:
-        projection, fuse = self.projections[index], self.fuse_slices()[index]
-        if isinstance(projection, nn.Linear):
-            weight, bias = fuse @ projection.weight, fuse @ projection.bias
-            return linear(feature.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
-        return linear(projection(feature).permute(0, 2, 3, 1), fuse, None).permute(0, 3, 1, 2)
+    def _fused_parts(self, features: list[Float[Tensor, "B _ _ _"]]) -> list[Float[Tensor, "B D _ _"]]:
+        maps, matrices, shift = [], [], None
+        for projection, fuse, feature in zip(self.projections, self.fuse_slices(), features, strict=True):
+            if isinstance(projection, nn.Linear):
+                maps.append(feature)
+                matrices.append(fuse @ projection.weight)
+                shift = fuse @ projection.bias if shift is None else shift + fuse @ projection.bias
+            else:
+                maps.append(projection(feature))
+                matrices.append(fuse)
+        # Upsampling keeps a constant, so all shifts are added, and their gradient summed, where the map is smallest.
+        shifts = [*[None] * (len(maps) - 1), shift]
+        return [
+            linear(image.permute(0, 2, 3, 1), matrix, own).permute(0, 3, 1, 2)
+            for image, matrix, own in zip(maps, matrices, shifts, strict=True)
+        ]
 
 
 def _projection(inputs: int, channels: int, release: str) -> nn.Module:
