@@ -32,9 +32,19 @@ A step of B0 at batch 2, 512x512, 150 classes has about 51 GFLOP of matrix produ
 and about 35 ms of exponentials; at batch 4, 256x256, 19 classes 17 GFLOP, 200 ms. Before the loss used that
 exponentials between two cells have equal ratios, it took 518 ms of processor time there, and 229 ms after. Plain
 attention was slower than torch's fused one at five of six sizes. `[train] checkpointing` takes 477 instead of 680 MiB
-there at 1.29 times the time. `[train] compile` has no figure: on a busy machine three steps did not end within seven
-minutes. LinkNet, compiled in 110 s, has the plain network's gradients: 4e-14 apart in float64, 2e-2 in float32 at
-64x64.
+there at 1.29 times the time. LinkNet, compiled in 110 s, has the plain network's gradients: 4e-14 apart in float64,
+2e-2 in float32 at 64x64. `[train] compile` does not pay on a CPU: SegFormer-B0's first step at batch 4, 256x256 took
+27 s of processor time on one thread beside the compiler's own (99 s by the clock of a busy machine), and each later one
+1.45 times the plain step's (median of 9 turns, 0.334 and 0.485 s at least).
+
+On one thread the step of B0 at batch 4, 256x256 came from 381 to 344 ms, and that at batch 2, 512x512 from 1157 to
+1069 ms (processor time, least of 21 and of 5 turns), by what follows. Pages of 2 MiB: 2 to 4 per cent. Scores and
+values of one head that take in the matrices of query and output: a block's attention 11.8 instead of 15.2 ms. oneDNN
+for linear maps: 38 instead of 44 ms of the encoder's forward pass. Mix-FFN image by image, hidden maps computed again:
+10 of 262 ms of the encoder. Tried and dropped: oneDNN for small linear maps too (a function in Python costs 0.1 ms, and
+the step took as long); the same scores with two heads (no gain); hidden maps that are kept, and Mix-FFN by image in
+later stages or by channels (no gain, or up to a third slower); a depthwise convolution's weight gradient as nine
+shifted products (120 instead of 1.3 ms); GELU's tanh form (3.5 instead of 1.4 ms); other strips of the loss.
 """
 
 

@@ -3,10 +3,9 @@
     python benchmarks/training_step.py [--repeats 7]
 
 A step is forward, loss against the full-size mask, backward, AdamW. The peers upsample their logits and take torch's
-cross-entropy, as their documentation shows. Every way has a process of its own, as its users run it: `pixelwise.train`
-sets the system's allocator (`jobs/memory.py`), which a user of the peers does not. With "kept memory" the peers get
-that setting too. The processes take one step each in turn, so only one works at any time; a ratio is the median of
-the rounds' ratios. Memory is what a process adds to its peak from before its first step to after its third.
+cross-entropy, as their documentation shows. Every way has a process of its own and takes its turn (`turns.py`), as its
+users run it: `pixelwise.train` sets the system's allocator (`jobs/memory.py`), which a user of the peers does not. With
+"kept memory" the peers get that setting too.
 
 The rows of SegNeXt compare with "plain": the same network with blocks that keep all that autograd asks for, and torch's
 cross-entropy of full-size logits.
@@ -15,28 +14,18 @@ cross-entropy of full-size logits.
 import argparse
 import importlib.util
 import json
-import multiprocessing
-import os
-import platform
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from turns import Way, machine, take_turns
 
-# Where there is no build of torchvision for this torch, its two operators that others import are only named.
-OPERATORS = torch.library.Library("torchvision", "DEF")
-OPERATORS.define("nms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
-OPERATORS.define("qnms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
-
-import pixelwise as pw  # noqa: E402  after the operators
-from pixelwise.jobs.memory import keep_freed_memory  # noqa: E402  after the operators
-from pixelwise.losses import segmentation_loss  # noqa: E402  after the operators
-from pixelwise.models import segnext  # noqa: E402  after the operators
+import pixelwise as pw
+from pixelwise.jobs.memory import keep_freed_memory
+from pixelwise.losses import segmentation_loss
+from pixelwise.models import segnext
 
 RESULTS = Path(__file__).parent / "results" / "training_step.json"
 KEPT = " with kept memory"
@@ -64,6 +53,9 @@ CASES = [
 
 def step_of(way: str, case: Case) -> Callable[[], None]:
     """Return a function that trains one step."""
+    if way == "pixelwise" or way.endswith(KEPT):
+        keep_freed_memory()
+    way = way.removesuffix(KEPT)
     torch.manual_seed(0)
     image = torch.randn(case.batch, 3, case.size, case.size)
     mask = torch.randint(0, case.classes, (case.batch, case.size, case.size))
@@ -105,62 +97,23 @@ def step_of(way: str, case: Case) -> Callable[[], None]:
     return step
 
 
-def peak_mib() -> float:
-    """Return the process's largest memory so far; getrusage would count that of the process which began this one."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
-
-
-def worker(way: str, case: Case, connection: Connection) -> None:
-    """Send what three steps add to the peak, in MiB; then the seconds of one step for each message that comes."""
-    if way == "pixelwise" or way.endswith(KEPT):
-        keep_freed_memory()
-    step = step_of(way.removesuffix(KEPT), case)
-    before = peak_mib()
-    for _ in range(3):
-        step()
-    connection.send(peak_mib() - before)
-    while connection.recv():
-        start = time.perf_counter()
-        step()
-        connection.send(time.perf_counter() - start)
-
-
 def measure(case: Case, repeats: int) -> dict:
     """Let every way take its turn in each round."""
-    context = multiprocessing.get_context("spawn")
-    connections, processes, memory = {}, [], {}
-    for way in case.ways:
-        connections[way], theirs = context.Pipe()
-        processes.append(context.Process(target=worker, args=(way, case, theirs)))
-        processes[-1].start()
-        # Answered before the next process begins, so that no two work at a time.
-        memory[way] = round(connections[way].recv())
-    rounds = []
-    for _ in range(repeats):
-        taken = {}
-        for way, connection in connections.items():
-            connection.send(True)
-            taken[way] = connection.recv()
-        rounds.append(taken)
-    for connection, process in zip(connections.values(), processes, strict=True):
-        connection.send(False)
-        process.join()
+    turns = take_turns({way: Way(step_of, (way, case)) for way in case.ways}, repeats)
+    here = machine()
     return {
         "network": case.network,
         "batch": case.batch,
         "size": case.size,
         "classes": case.classes,
-        "seconds": {way: round(statistics.median(r[way] for r in rounds), 4) for way in case.ways},
-        "times_pixelwise": {
-            way: round(statistics.median(r[way] / r["pixelwise"] for r in rounds), 2) for way in case.ways
-        },
-        "peak_growth_mib": memory,
+        "seconds": turns.seconds,
+        "times_pixelwise": turns.ratios,
+        "peak_growth_mib": {way: round(mib) for way, mib in turns.peak_mib.items()},
         "repeats": repeats,
-        "threads": torch.get_num_threads(),
-        "load": round(os.getloadavg()[0], 1),
-        "machine": platform.processor() or platform.machine(),
-        "torch": torch.__version__,
+        "threads": here["threads"],
+        "load": here["load"],
+        "machine": here["processor"],
+        "torch": here["torch"],
     }
 
 

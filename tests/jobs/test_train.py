@@ -1,3 +1,7 @@
+import os
+import shutil
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -223,6 +227,39 @@ def test_where_all_cores_read_already_the_mend_is_another_one(monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     assert "disk" in job._waiting_hint(0.5, 2)
     assert "50% of the last 50 steps" in job._waiting_hint(0.5, 2)
+
+
+COMPILED = """
+import copy
+import torch
+from torch._inductor import metrics
+import pixelwise as pw
+from pixelwise.jobs.train import _compiled
+from pixelwise.losses import segmentation_loss
+
+torch.manual_seed(0)
+plain = pw.create("unet", classes=3, filters=[4, 8], batch_norm=False, upsampling="transposed").train()
+compiled = copy.deepcopy(plain)
+image, mask = torch.randn(2, 3, 64, 64), torch.randint(0, 3, (2, 64, 64))
+segmentation_loss(plain.decode(image).logits, mask).backward()
+decode = _compiled(compiled, torch.device("cpu"))
+metrics.reset()
+segmentation_loss(decode(image).logits, mask).backward()
+print(metrics.generated_kernel_count)
+pairs = zip(plain.parameters(), compiled.parameters(), strict=True)
+print(max(float((b.grad - a.grad).abs().max() / a.grad.abs().max()) for a, b in pairs))
+"""
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="no C++ compiler to compile with")
+def test_a_compiled_network_has_the_plain_ones_gradients(tmp_path):
+    # In a process of its own, since the checks of shapes in tests cannot be compiled.
+    place = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path), "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", COMPILED], env=place, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    kernels, difference = done.stdout.split()
+    assert int(kernels) > 0
+    assert float(difference) <= 1e-4
 
 
 def test_without_a_compiler_the_user_is_told_before_any_run_is_begun(scenes, tmp_path, monkeypatch):

@@ -3,7 +3,6 @@
 import threading
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -108,24 +107,6 @@ def describe(path: str | Path) -> RasterInfo:
             paletted=source.count == 1 and source.colorinterp[0] == ColorInterp.palette,
             masked=MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags,
         )
-
-
-def files_of(path: str | Path) -> list[str]:
-    """Return all files that a raster is read from: its own, a mask beside it, the parts of a mosaic and theirs.
-
-    What is missing is left out, and what a mosaic within the mosaic names if that cannot be opened.
-
-    Raises:
-        DataError: no such file, or not a raster.
-    """
-    with _open(Path(path)) as source:
-        files = list(source.files)
-    # The list grows meanwhile.
-    for name in files:
-        if name.lower().endswith(".vrt") and name != files[0]:
-            with suppress(DataError), _open(Path(name)) as part:
-                files += [each for each in part.files if each not in files]
-    return files
 
 
 def holds_data(values: Shaped[np.ndarray, "C h w"], nodata: float | None) -> Bool[np.ndarray, "h w"]:

@@ -1,4 +1,4 @@
-"""What GDAL decodes at once when any pixel of a raster is asked for."""
+"""How a raster is stored: its files, and what GDAL decodes at once when any pixel is asked for."""
 
 import warnings
 from pathlib import Path
@@ -26,3 +26,26 @@ def largest_block(path: str | Path) -> tuple[int, int]:
             return 1, 1
     shapes = [(1, 1), *map(largest_block, parts)]
     return max(down for down, _ in shapes), max(across for _, across in shapes)
+
+
+def files_of(path: str | Path) -> list[str]:
+    """Return all files that a raster is read from: its own, a mask beside it, the parts of a mosaic and theirs.
+
+    What cannot be opened names no others.
+    """
+    files = [str(path)]
+    # The list grows meanwhile.
+    for name in files:
+        if name == files[0] or name.lower().endswith(".vrt"):
+            files += [each for each in _named_by(name) if each not in files]
+    return files
+
+
+def _named_by(path: str) -> list[str]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        try:
+            with rasterio.open(path) as source:
+                return list(source.files)
+        except RasterioError:
+            return []

@@ -18,8 +18,8 @@ import torch
 from pixelwise import __version__
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.geo.label_map import LabelMapWriter, confidence_path, probabilities_path, stored_labels, stored_share
-from pixelwise.geo.raster import RasterInfo, Readable, Window, files_of
-from pixelwise.geo.stored_blocks import largest_block
+from pixelwise.geo.raster import RasterInfo, Readable, Window
+from pixelwise.geo.stored_blocks import files_of, largest_block
 from pixelwise.geo.tiles import Place
 from pixelwise.jobs.journal import Journal, StoredPiece
 from pixelwise.jobs.memory import keep_freed_memory

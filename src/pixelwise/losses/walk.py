@@ -52,19 +52,20 @@ def walk(
     (h, w), size = logits.shape[-2:], (mask.shape[-2], mask.shape[-1])
     stride = size[0] // h
     whole = stride > 1 and size == (h * stride, w * stride) and not align_corners
+    places = _places_in_squares(h, w, stride, mask.device) if whole else None
     for image, (own, own_mask) in enumerate(zip(logits.detach(), mask, strict=True)):
         own = own.to(torch.promote_types(own.dtype, torch.float32))
         # One more at the end, for places outside of the image.
         labels = F.pad(own_mask.flatten().long() - IGNORE, (0, 1))
         part = torch.empty_like(own) if gradient is None else gradient[image]
-        if whole:
-            yield from _squares(own, labels, stride, image, spread, part)
+        if places is not None:
+            yield from _squares(own, labels, places, stride, image, spread, part)
         else:
             yield from _rows(own, labels, size, align_corners, image, spread, part)
 
 
 def _squares(
-    logits: Tensor, labels: Tensor, stride: int, image: int, spread: Tensor | None, gradient: Tensor
+    logits: Tensor, labels: Tensor, places: Tensor, stride: int, image: int, spread: Tensor | None, gradient: Tensor
 ) -> Iterator[Strip]:
     # Upsampling by a whole factor. Between the centres of four cells lie stride² pixels, each at its own constant
     # distance from them. A strip is some rows of such squares, m the pixels of a square, and upsampling adds weighted
@@ -75,7 +76,6 @@ def _squares(
     # Pixels of a row of a square have logits in equal steps, so their exponentials have equal ratios.
     chain = CHAIN if bool(cells.amin() > -STEEPEST) else 1
     average = None if spread is None else torch.tensordot(spread, cells, dims=1)[None]
-    places = _places_in_squares(h, w, stride, labels.device)
     shares = [(i + (0.5 if stride % 2 == 0 else 0)) / stride for i in range(stride)]
     right = cells.new_tensor(shares)
     sides = torch.stack([1 - right, right])

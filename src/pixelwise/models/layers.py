@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pixelwise.errors import DataError
 from pixelwise.models.fused_convolution import FusedConvolution
 from pixelwise.models.resized_convolution import convolve_resized, pays
+from pixelwise.models.trained_linear import product
 
 
 class ConvNorm(nn.Module):
@@ -138,7 +139,8 @@ class PlanesOfTokens(torch.autograd.Function):
     def forward(ctx, tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Return the planes."""
         ctx.save_for_backward(tokens, weight)
-        return torch.baddbmm(bias[:, None], weight, tokens.transpose(1, 2))
+        planes = [product(own, image, None) for own, image in zip(weight, tokens, strict=True)]
+        return torch.stack(planes).add_(bias[:, None])
 
     @staticmethod
     def backward(ctx, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -146,7 +148,8 @@ class PlanesOfTokens(torch.autograd.Function):
         (gradient,) = grad_outputs
         # Under autocast the product was taken in half precision, of saved tensors that are not.
         tokens, weight = (saved.to(gradient.dtype) for saved in ctx.saved_tensors)
-        return torch.bmm(gradient.transpose(1, 2), weight), torch.bmm(gradient, tokens), gradient.sum(dim=(0, 2))
+        by_weight = torch.stack([product(own, image.T, None) for own, image in zip(gradient, tokens, strict=True)])
+        return torch.bmm(gradient.transpose(1, 2), weight), by_weight, gradient.sum(dim=(0, 2))
 
 
 def scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:

@@ -9,11 +9,16 @@ from torch import Tensor
 
 def onednn_knows(values: Tensor, weight: Tensor) -> bool:
     """Return True if oneDNN's operators give what the plain function would, for these values and weights."""
+    with_gradient = torch.is_grad_enabled() and (values.requires_grad or weight.requires_grad)
+    return not with_gradient and onednn_fits(values, weight)
+
+
+def onednn_fits(values: Tensor, weight: Tensor) -> bool:
+    """Return True if they would but for the gradient."""
     return (
         values.device.type == weight.device.type == "cpu"
         and values.dtype == weight.dtype == torch.float32
         and torch.backends.mkldnn.is_available()
-        and not (torch.is_grad_enabled() and (values.requires_grad or weight.requires_grad))
         and not torch.is_autocast_enabled("cpu")
         and not traced()
         and values.numel() > 0

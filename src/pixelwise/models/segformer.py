@@ -18,12 +18,12 @@ from pixelwise.models.layers import (
     DropPath,
     PlanesOfTokens,
     drop_path_chances,
-    linear_of,
     pointwise,
-    scale_and_shift,
 )
-from pixelwise.models.segformer_fused import FusedAllMLPDecoder, FusedBlock, FusedSelfAttention, squares
+from pixelwise.models.segformer_fused import FusedBlock, fused_attention, fused_decoder, squares
+from pixelwise.models.segformer_training import MixFFNByImage, attention_of_one_head, pays_by_image
 from pixelwise.models.segmenter import Decoded
+from pixelwise.models.trained_linear import TrainedLinear, linear
 from pixelwise.models.upsampling import upsample
 
 
@@ -89,7 +89,12 @@ class EfficientSelfAttention(nn.Module):
     def forward(self, tokens: Float[Tensor, "B h w D"]) -> Float[Tensor, "B h w D"]:
         """Let every token attend to the reduced map of all tokens."""
         batch, height, width, channels = tokens.shape
-        context = self.norm(self._reduced(tokens)) if self.reduction > 1 else tokens
+        context = tokens
+        if self.reduction > 1:
+            context = self.norm(F.linear(squares(tokens, self.reduction), self.reducing_weight(), self.reduce.bias))
+        # Kept for the backward pass, the scores are no larger than a hidden map of Mix-FFN.
+        if self.training and self.heads == 1 and tokens.is_cpu and context[0].numel() <= 4 * channels**2:
+            return attention_of_one_head(tokens, context.flatten(1, -2), self.query, self.key_value, self.out)
         query = self.query(tokens).view(batch, -1, self.heads, channels // self.heads)
         pair = self.key_value(context).view(batch, -1, 2, self.heads, channels // self.heads)
         key, value = pair.unbind(2)
@@ -97,28 +102,11 @@ class EfficientSelfAttention(nn.Module):
         return self.out(mixed.transpose(1, 2).reshape(batch, height, width, channels))
 
     def fused(self) -> nn.Module:
-        """Return the same function for inference, with weights in the order in which they are read.
+        """Return the same function for inference, with weights in the order in which they are read."""
+        return fused_attention(self)
 
-        Attention's weights sum to 1, so with a single head the last linear map can act on the values before they are
-        mixed, bias and all: fewer than the tokens.
-        """
-        key_value, out = self.key_value, self.out
-        if self.heads == 1:
-            key, value = key_value.weight.chunk(2)
-            key_bias, value_bias = key_value.bias.chunk(2)
-            merged = torch.cat([key, out.weight @ value])
-            key_value = linear_of(merged, torch.cat([key_bias, out.weight @ value_bias + out.bias]))
-            out = nn.Identity()
-        reduce, norm = nn.Identity(), nn.Identity()
-        if self.reduction > 1:
-            reduce, norm = linear_of(self._reducing_weight(), self.reduce.bias), self.norm
-        return FusedSelfAttention(self.heads, self.reduction, reduce, norm, self.query, key_value, out)
-
-    def _reduced(self, tokens: Float[Tensor, "B h w D"]) -> Float[Tensor, "B n D"]:
-        return F.linear(squares(tokens, self.reduction), self._reducing_weight(), self.reduce.bias)
-
-    def _reducing_weight(self) -> Float[Tensor, "D E"]:
-        # Kernel and stride are equal, so the convolution is one matrix product over cut-out squares.
+    def reducing_weight(self) -> Float[Tensor, "D E"]:
+        """Return the reduction's matrix: kernel and stride are equal, so it is one product over cut-out squares."""
         return self.reduce.weight.permute(0, 2, 3, 1).flatten(1)
 
 
@@ -128,12 +116,15 @@ class MixFFN(nn.Module):
     def __init__(self, channels: int, expansion: int) -> None:
         super().__init__()
         hidden = channels * expansion
-        self.expand = nn.Linear(channels, hidden)
+        self.expand = TrainedLinear(channels, hidden)
         self.depthwise = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
-        self.project = nn.Linear(hidden, channels)
+        self.project = TrainedLinear(hidden, channels)
 
     def forward(self, tokens: Float[Tensor, "B h w D"]) -> Float[Tensor, "B h w D"]:
         """Mix the channels of each token, and its 3x3 neighbours."""
+        if self.training and torch.is_grad_enabled() and pays_by_image(tokens, self.expand.weight):
+            layers = (self.expand, self.depthwise, self.project)
+            return MixFFNByImage.apply(tokens, *(each for layer in layers for each in (layer.weight, layer.bias)))
         hidden = self.depthwise(self.expand(tokens).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return self.project(F.gelu(hidden))
 
@@ -232,26 +223,13 @@ class AllMLPDecoder(nn.Module):
     def forward(self, features: list[Float[Tensor, "B _ _ _"]]) -> Decoded:
         """Return logits at the stride of the finest map."""
         features = features[-len(self.projections) :]
-        total = _sum_at_finest([self._fused_part(i, feature) for i, feature in enumerate(features)])
+        total = _sum_at_finest(self._fused_parts(features))
         fused = F.relu(self.norm(total), inplace=True)
         return Decoded(self._classified(fused), features=fused)
 
     def fused(self) -> nn.Module:
         """Return the same function with the batch norm folded, for inference."""
-        matrices, projections = [], []
-        scale, shift = scale_and_shift(self.norm)
-        for projection, fuse in zip(self.projections, self.fuse_slices(), strict=True):
-            fuse = scale[:, None] * fuse
-            if isinstance(projection, nn.Linear):
-                shift = shift + fuse @ projection.bias
-                projections.append(nn.Identity())
-                matrices.append(fuse @ projection.weight)
-            else:
-                projections.append(_folded_projection(projection))
-                matrices.append(fuse)
-        # Upsampling keeps a constant, so the shift is added where the map is smallest.
-        linears = [*(linear_of(matrix, None) for matrix in matrices[:-1]), linear_of(matrices[-1], shift)]
-        return FusedAllMLPDecoder(projections, linears, self.classifier)
+        return fused_decoder(self)
 
     def _classified(self, fused: Float[Tensor, "B D h w"]) -> Float[Tensor, "B K h w"]:
         if not self.training or self.dropout.p == 0:
@@ -270,28 +248,26 @@ class AllMLPDecoder(nn.Module):
         """
         return list(self.fuse.weight.flatten(1).chunk(len(self.projections), dim=1))[::-1]
 
-    def _fused_part(self, index: int, feature: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D h w"]:
-        projection, fuse = self.projections[index], self.fuse_slices()[index]
-        if isinstance(projection, nn.Linear):
-            weight, bias = fuse @ projection.weight, fuse @ projection.bias
-            return F.linear(feature.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
-        return F.linear(projection(feature).permute(0, 2, 3, 1), fuse).permute(0, 3, 1, 2)
+    def _fused_parts(self, features: list[Float[Tensor, "B _ _ _"]]) -> list[Float[Tensor, "B D _ _"]]:
+        maps, matrices, shift = [], [], None
+        for projection, fuse, feature in zip(self.projections, self.fuse_slices(), features, strict=True):
+            if isinstance(projection, nn.Linear):
+                maps.append(feature)
+                matrices.append(fuse @ projection.weight)
+                shift = fuse @ projection.bias if shift is None else shift + fuse @ projection.bias
+            else:
+                maps.append(projection(feature))
+                matrices.append(fuse)
+        # Upsampling keeps a constant, so all shifts are added, and their gradient summed, where the map is smallest.
+        shifts = [*[None] * (len(maps) - 1), shift]
+        parts = [linear(each.permute(0, 2, 3, 1), *rest) for each, *rest in zip(maps, matrices, shifts, strict=True)]
+        return [part.permute(0, 3, 1, 2) for part in parts]
 
 
 def _projection(inputs: int, channels: int, release: str) -> nn.Module:
     if release == "mmsegmentation":
         return nn.Sequential(nn.Conv2d(inputs, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU())
     return nn.Linear(inputs, channels)
-
-
-def _folded_projection(projection: nn.Module) -> nn.Module:
-    """mmsegmentation's convolution, batch norm and ReLU, as a linear map and a ReLU over channels-last maps."""
-    assert isinstance(projection, nn.Sequential)
-    convolution, norm = projection[0], projection[1]
-    assert isinstance(convolution, nn.Conv2d)
-    assert isinstance(norm, nn.BatchNorm2d)
-    scale, shift = scale_and_shift(norm)
-    return nn.Sequential(linear_of(scale[:, None] * convolution.weight.flatten(1), shift), nn.ReLU())
 
 
 def _sum_at_finest(parts: list[Tensor]) -> Tensor:

@@ -6,14 +6,19 @@ the system, whose pages cost more than the arithmetic.
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pixelwise.models.layers import linear_of, scale_and_shift
 from pixelwise.models.segmenter import Decoded
 from pixelwise.models.upsampling import upsample
+
+if TYPE_CHECKING:
+    from pixelwise.models.segformer import AllMLPDecoder, EfficientSelfAttention
 
 BAND = 1 << 19
 """Numbers of the widest map of a band of rows: 2 MB in float32."""
@@ -80,6 +85,25 @@ class FusedSelfAttention(nn.Module):
         return self.out(mixed.transpose(1, 2).reshape(batch, height, width, channels))
 
 
+def fused_attention(attention: "EfficientSelfAttention") -> FusedSelfAttention:
+    """Return an attention's form for inference.
+
+    Its shares add up to 1, so with a single head the last linear map can act on the values before they are mixed, bias
+    and all: they are fewer than the tokens.
+    """
+    key_value, out = attention.key_value, attention.out
+    if attention.heads == 1:
+        key, value = key_value.weight.chunk(2)
+        key_bias, value_bias = key_value.bias.chunk(2)
+        merged = torch.cat([key, out.weight @ value])
+        key_value = linear_of(merged, torch.cat([key_bias, out.weight @ value_bias + out.bias]))
+        out = nn.Identity()
+    reduce, norm = nn.Identity(), nn.Identity()
+    if attention.reduction > 1:
+        reduce, norm = linear_of(attention.reducing_weight(), attention.reduce.bias), attention.norm
+    return FusedSelfAttention(attention.heads, attention.reduction, reduce, norm, attention.query, key_value, out)
+
+
 def squares(tokens: Float[Tensor, "B h w D"], side: int) -> Float[Tensor, "B n E"]:
     """Cut whole squares out of a map, rows first; each becomes the row of numbers that it is."""
     if side == 1:
@@ -130,6 +154,34 @@ class FusedAllMLPDecoder(nn.Module):
         if mode:
             raise RuntimeError("A fused network is for inference alone. Train the network that it was made from.")
         return super().train(mode)
+
+
+def fused_decoder(decoder: "AllMLPDecoder") -> FusedAllMLPDecoder:
+    """Return a decoder's form for inference."""
+    matrices, projections = [], []
+    scale, shift = scale_and_shift(decoder.norm)
+    for projection, fuse in zip(decoder.projections, decoder.fuse_slices(), strict=True):
+        fuse = scale[:, None] * fuse
+        if isinstance(projection, nn.Linear):
+            shift = shift + fuse @ projection.bias
+            projections.append(nn.Identity())
+            matrices.append(fuse @ projection.weight)
+        else:
+            projections.append(_folded_projection(projection))
+            matrices.append(fuse)
+    # Upsampling keeps a constant, so the shift is added where the map is smallest.
+    linears = [*(linear_of(matrix, None) for matrix in matrices[:-1]), linear_of(matrices[-1], shift)]
+    return FusedAllMLPDecoder(projections, linears, decoder.classifier)
+
+
+def _folded_projection(projection: nn.Module) -> nn.Module:
+    """mmsegmentation's convolution, batch norm and ReLU, as a linear map and a ReLU over channels-last maps."""
+    assert isinstance(projection, nn.Sequential)
+    convolution, norm = projection[0], projection[1]
+    assert isinstance(convolution, nn.Conv2d)
+    assert isinstance(norm, nn.BatchNorm2d)
+    scale, shift = scale_and_shift(norm)
+    return nn.Sequential(linear_of(scale[:, None] * convolution.weight.flatten(1), shift), nn.ReLU())
 
 
 def bands(tokens: Float[Tensor, "B h w D"], row: int) -> Iterator[tuple[int, int, int]]:
