@@ -81,9 +81,9 @@ def write_model(folder: Path, network: str, classes: int) -> None:
 def map_here(folder: Path) -> None:
     """Make the map, and run the network alone on a resident tile before and after it; print both."""
     import pixelwise as pw
+    from pixelwise.allocator import keep_freed_memory
     from pixelwise.geo.tiles import tile_windows
     from pixelwise.jobs.capacity import peak_memory
-    from pixelwise.jobs.memory import keep_freed_memory
     from pixelwise.jobs.tiling import averaged_logits, output_stride
 
     # As `map_scene` does, so that the network alone has the same memory before the map as after it.

@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 
+from pixelwise.allocator import keep_freed_memory
 from pixelwise.errors import ConfigError, MissingExtraError, PixelwiseError
 from pixelwise.geo.tiles import Place
 from pixelwise.jobs.capacity import with_batch
-from pixelwise.jobs.memory import keep_freed_memory
 from pixelwise.jobs.pieces import Carry, beside_of, wanted_tiles
 from pixelwise.jobs.tiling import Piece, TileSum, Tiling
 

@@ -1,54 +1,11 @@
-"""Memory of a training step: what the allocator does with freed blocks, and what waits for the backward pass."""
+"""Memory of a training step: what waits for the backward pass."""
 
-import ctypes
-import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-
-MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
-"""Numbers of two parameters of glibc's mallopt (malloc.h)."""
-KEPT = 2**30
-LARGE_PAGE, MADV_HUGEPAGE = 2**21, 14
-"""Bytes of a large page, and what asks for such (Linux's mman.h)."""
-
-
-def keep_freed_memory() -> bool:
-    """Let glibc keep freed blocks of up to 1 GiB for the next request, instead of giving them back to the system.
-
-    Each step asks for the same large tensors again, and fresh pages must be cleared: a third of a training step on a
-    CPU (`docs/performance.md`). Elsewhere than on Linux with glibc nothing happens.
-
-    That memory is asked for in large pages, which is a matter of a few per cent more.
-
-    Returns:
-        whether freed blocks are kept.
-    """
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        system = ctypes.CDLL(None)
-        kept = bool(system.mallopt(MMAP_THRESHOLD, KEPT)) and bool(system.mallopt(TRIM_THRESHOLD, 2 * KEPT - 1))
-        if kept:
-            _ask_for_large_pages(system)
-    except (AttributeError, OSError):
-        return False
-    return kept
-
-
-def _ask_for_large_pages(system: ctypes.CDLL) -> None:
-    # A block that is never touched takes no memory; given back, it is where the next ones will lie.
-    system.malloc.restype, system.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
-    system.madvise.argtypes, system.free.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int], [ctypes.c_void_p]
-    size = KEPT - 2 * LARGE_PAGE
-    block = system.malloc(size)
-    if block:
-        first, last = -(-block // LARGE_PAGE), (block + size) // LARGE_PAGE
-        system.madvise(first * LARGE_PAGE, (last - first) * LARGE_PAGE, MADV_HUGEPAGE)
-        system.free(block)
 
 
 def recompute_blocks(encoder: nn.Module) -> int:

@@ -22,7 +22,6 @@ from pixelwise.geo.raster import RasterInfo, Readable, Window
 from pixelwise.geo.stored_blocks import files_of, largest_block
 from pixelwise.geo.tiles import Place
 from pixelwise.jobs.journal import Journal, StoredPiece
-from pixelwise.jobs.memory import keep_freed_memory
 from pixelwise.jobs.pieces import Carry, places, wanted_tiles
 from pixelwise.jobs.scene_files import Products, put_together
 from pixelwise.jobs.tiling import Piece, Tiling
@@ -74,7 +73,6 @@ def write_map(
         ConfigError: the output cannot be, or the disk is full.
     """
     started = time.monotonic()
-    keep_freed_memory()
     plan, info, classes = tiling.plan, tiling.reader.info, tiling.card.classes
 
     def same(journal: Journal) -> bool:

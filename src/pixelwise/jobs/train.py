@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pixelwise import __version__
+from pixelwise.allocator import keep_freed_memory
 from pixelwise.config import LOSS_SETTINGS, LOSSES, Config, load_config
 from pixelwise.data.check import Survey, require_usable, survey
 from pixelwise.data.sampler import Sampler, batches
@@ -25,7 +26,7 @@ from pixelwise.data.stats import balanced_weights
 from pixelwise.data.waiting import Waiting
 from pixelwise.errors import ConfigError, PixelwiseError
 from pixelwise.jobs.evaluate import evaluate_scenes
-from pixelwise.jobs.memory import keep_freed_memory, recompute_blocks
+from pixelwise.jobs.memory import recompute_blocks
 from pixelwise.jobs.model_folder import ModelCard, save_model
 from pixelwise.jobs.optimizer import MovingAverage, parameter_groups, rate_factor
 from pixelwise.jobs.run_folder import Run, events_writer, open_run

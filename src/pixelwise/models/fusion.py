@@ -5,6 +5,7 @@ import copy
 import torch
 from torch import nn
 
+from pixelwise.allocator import keep_freed_memory
 from pixelwise.models.fused_convolution import FusedConvolution
 from pixelwise.models.packed_linear import PackedLinear
 from pixelwise.models.segmenter import Segmenter
@@ -16,8 +17,9 @@ def fuse(model: Segmenter) -> Segmenter:
 
     Plain convolutions become `FusedConvolution`, linear layers `PackedLinear`. The answers are equal to rounding. The
     copy is in evaluation mode and its parameters take no gradient; a module that stands for one with a folded norm
-    refuses ``train()``.
+    refuses ``train()``. From the first call on the process keeps freed memory (`keep_freed_memory`).
     """
+    keep_freed_memory()
     model = copy.deepcopy(model).eval()
     for module in model.modules():
         if hasattr(module, "with_aux"):
