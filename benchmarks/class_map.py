@@ -2,8 +2,10 @@
 
     python benchmarks/class_map.py [--rounds 9] [--only segformer-b0]
 
-Every way has a process of its own and takes its turn (`turns.py`). All get the same image and weights, but for smp,
-which has weights of its own. ONNX Runtime and OpenVINO run transformers' export with the resize and the argmax inside.
+Every way has a process of its own and takes its turn (`turns.py`). A fused network's process keeps freed memory
+(`allocator.py`), its peers' do not; those of PyTorch are measured with that setting too. All get the same image and
+weights, but for smp, which has weights of its own. ONNX Runtime and OpenVINO run transformers' export with the resize
+and the argmax inside.
 """
 
 import argparse
@@ -17,7 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from turns import Way, machine, take_turns
+from turns import KEPT, Way, machine, take_turns, with_kept_memory
 
 import pixelwise as pw
 
@@ -165,6 +167,9 @@ def measure(variant: str, size: int, classes: int, rounds: int, left_out: list[s
         ways = {
             name: Way(make, (variant, size, classes, folder)) for name, make in WAYS.items() if name not in left_out
         }
+        for name in ("transformers", "smp"):
+            if name in ways:
+                ways[name + KEPT] = Way(with_kept_memory, (WAYS[name], variant, size, classes, folder))
         turns = take_turns(ways, rounds)
     expected = turns.answers["transformers"]
     bound = roofline(variant, size, classes)
@@ -173,7 +178,11 @@ def measure(variant: str, size: int, classes: int, rounds: int, left_out: list[s
         "times_pixelwise": turns.ratios,
         "peak_mib": turns.peak_mib,
         # smp has weights of its own, so its answer says nothing.
-        "agreement": {name: float((a == expected).mean()) for name, a in turns.answers.items() if name != "smp"},
+        "agreement": {
+            name: float((a == expected).mean())
+            for name, a in turns.answers.items()
+            if name not in ("smp", "smp" + KEPT)
+        },
         "roofline": bound,
         "pixelwise_over_roofline": turns.seconds["pixelwise"] / bound["seconds"],
         "machine": machine(),

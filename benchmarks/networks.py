@@ -2,9 +2,10 @@
 
     python benchmarks/networks.py [--rounds 5] [--only unet3p] [--size 512] [--classes 150]
 
-Every way has a process of its own and takes its turn (`turns.py`). "plain" is the network as its paper draws it, with
-full-size logits and torch's argmax; smp's have random weights of their own. Results are merged into
-`results/networks.json`.
+Every way has a process of its own and takes its turn (`turns.py`). A fused network's process keeps freed memory
+(`allocator.py`); the others are measured without that setting, as their users run them, and with it. "plain" is the
+network as its paper draws it, with full-size logits and torch's argmax; smp's have random weights of their own. Results
+are merged into `results/networks.json`.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from turns import Way, machine, take_turns
+from turns import KEPT, Way, machine, take_turns, with_kept_memory
 
 import pixelwise as pw
 
@@ -82,7 +83,9 @@ def measure(name: str, size: int, classes: int, rounds: int) -> dict:
     if importlib.util.find_spec("segmentation_models_pytorch"):
         with torch.device("meta"):
             kinds += ["smp"] if smp_network(name, classes) is not None else []
-    turns = take_turns({kind: Way(way, (kind, name, size, classes)) for kind in kinds}, rounds)
+    ways = {kind: Way(way, (kind, name, size, classes)) for kind in kinds}
+    ways |= {kind + KEPT: Way(with_kept_memory, (way, kind, name, size, classes)) for kind in kinds[1:]}
+    turns = take_turns(ways, rounds)
     row = {"size": size, "classes": classes, "seconds": turns.seconds, "times_fused": turns.ratios}
     return row | {"peak_mib": turns.peak_mib, "machine": machine()}
 

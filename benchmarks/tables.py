@@ -9,6 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PEERS = ("transformers", "smp", "onnxruntime", "openvino")
+KEPT = " with kept memory"
 HEAD = """# Performance
 
 Made by `python benchmarks/tables.py` from `benchmarks/results/`; `benchmarks/README.md` has the command of each table.
@@ -19,14 +20,19 @@ machine's when a row ended: 2 cores are busy at 2. No table was made on a GPU.
 
 TRIED = """## Bounds, and what was tried
 
-SegFormer-B0's class map on one thread, by processor time (a busy machine, least of many runs): encoder 107 to 115 ms,
-decoder 30 ms, labels 30 to 36 ms. Before linear layers had packed weights and decoder and feed-forward layers worked
-in bands that stay in cache, encoder and decoder took 120 and 44 ms. Large tensors that are new each time cost more
-than arithmetic: a depthwise convolution and GELU over 128 maps of 128x128 took 11 ms, and 2.5 ms in memory that was
-used before. Tried and dropped for the labels: upsampling only classes whose four cells' highest logit reaches the
-least of another's, for each square of cells (57 instead of 43 ms on noise, 34 instead of 58 with smooth logits, 104
-instead of 49 with 8 classes) and for whole strips (nearly all classes contend somewhere); other sizes of strips. GELU
-inside oneDNN's depthwise convolution gained nothing.
+SegFormer-B0's class map on one thread is 1,200 calls of torch that take 148 ms (a busy machine, least of 20 runs):
+linear layers 44 ms, attention 32, the classifier 17, labels 15, the first layers of stages 7, layer norms 6, sums of
+maps of the decoder 5, their resizing 4, depthwise convolutions 4, GELU 4. Freed memory that the system takes back costs
+11,400 fresh pages for each map, 150 instead of 104 ms by the clock on two threads. Labels by pooling over the classes
+took 19 to 22 instead of 23 to 25 ms, and 33 instead of 54 where logits have full size. Before linear layers had packed
+weights and decoder and feed-forward layers worked in bands that stay in cache, encoder and decoder took 120 and 44 ms.
+Large tensors that are new each time cost more than arithmetic: a depthwise convolution and GELU over 128 maps of
+128x128 took 11 ms, and 2.5 ms in memory that was used before. Attention over 1,024 tokens runs at 80 GFLOP/s of a
+thread and linear layers at 107, so that DEPICT-SA, 46 GFLOP, has no room for twice its plain speed. Tried and dropped
+for the labels: upsampling only classes whose four cells' highest logit reaches the least of another's, for each square
+of cells (57 instead of 43 ms on noise, 34 instead of 58 with smooth logits, 104 instead of 49 with 8 classes) and for
+whole strips (nearly all classes contend somewhere); other sizes of strips. GELU inside oneDNN's depthwise convolution
+gained nothing.
 
 A step of B0 at batch 2, 512x512, 150 classes has about 51 GFLOP of matrix products, 600 ms on a thread at 85 GFLOP/s,
 and about 35 ms of exponentials; at batch 4, 256x256, 19 classes 17 GFLOP, 200 ms. Before the loss used that
@@ -53,6 +59,13 @@ def loaded(name: str) -> dict:
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
+def _times(ratios: dict[str, float], way: str) -> str:
+    """A ratio and, in brackets, that with kept memory; nothing for a way that was not measured."""
+    if way not in ratios:
+        return ""
+    return f"{ratios[way]:.2f}x" + (f" ({ratios[way + KEPT]:.2f}x)" if way + KEPT in ratios else "")
+
+
 def class_maps() -> list[str]:
     """SegFormer beside all peers."""
     found = loaded("class_map")
@@ -60,8 +73,9 @@ def class_maps() -> list[str]:
         "## From image to class map, SegFormer",
         "",
         f"{found['classes']} classes, {found['size']}x{found['size']}; ONNX Runtime and OpenVINO run transformers' "
-        "export with the resize and the argmax inside. The bound is FLOPs over the measured speed of a matrix product. "
-        "Memory is what the first three images add to the peak of the process, once the network is loaded: nothing, "
+        "export with the resize and the argmax inside. A process that runs a fused network keeps freed memory; in "
+        "brackets the peers of PyTorch have that setting too. The bound is FLOPs over the measured speed of a matrix "
+        "product. Memory is what the first three images add to the peak of the process, once the network is loaded: nothing, "
         "where loading and fusing took more than they do.",
         "",
         "| | seconds | transformers | smp | ONNX Runtime | OpenVINO | over the bound | MiB | transformers | load |",
@@ -69,7 +83,7 @@ def class_maps() -> list[str]:
     ]
     for name, row in found["networks"].items():
         ratios, seconds, memory = row["times_pixelwise"], row["seconds"]["pixelwise"], row["peak_mib"]
-        peers = " | ".join(f"{ratios[key]:.2f}x" if key in ratios else "" for key in PEERS)
+        peers = " | ".join(_times(ratios, key) for key in PEERS)
         both = f"{memory['pixelwise']:.0f} | {memory['transformers']:.0f}"
         lines.append(
             f"| `{name}` | {seconds:.3f} | {peers} | {row['pixelwise_over_roofline']:.2f} | {both} | "
@@ -99,17 +113,17 @@ def networks() -> list[str]:
         "## From image to class map, every family",
         "",
         "150 classes, 512x512. Fused beside plain, which is the network as its paper draws it with full-size logits "
-        "and torch's argmax, and beside smp's network on the same encoder where it has one.",
+        "and torch's argmax, and beside smp's network on the same encoder where it has one; in brackets with "
+        "kept memory too. smp's DeepLabV3+ has separable convolutions, 37 of our 70 billion multiplications.",
         "",
         "| | seconds | plain | smp | MiB: fused | plain | load |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, row in found.items():
         ratios, memory = row["times_fused"], row["peak_mib"]
-        smp = f"{ratios['smp']:.2f}x" if "smp" in ratios else ""
         lines.append(
-            f"| `{name}` | {row['seconds']['fused']:.3f} | {ratios['plain']:.2f}x | {smp} | {memory['fused']:.0f} | "
-            f"{memory['plain']:.0f} | {row['machine']['load']} |"
+            f"| `{name}` | {row['seconds']['fused']:.3f} | {_times(ratios, 'plain')} | {_times(ratios, 'smp')} | "
+            f"{memory['fused']:.0f} | {memory['plain']:.0f} | {row['machine']['load']} |"
         )
     return lines
 
@@ -131,10 +145,10 @@ def training() -> list[str]:
         memory = row["peak_growth_mib"]
         for peer in ("transformers", "smp", "plain"):
             if peer in row["seconds"]:
-                kept = f"{peer} with kept memory"
+                times = _times(row["times_pixelwise"], peer)
                 lines.append(
-                    f"| {case} | {row['seconds']['pixelwise']:.3f} | {peer} | {row['times_pixelwise'][peer]:.2f}x "
-                    f"({row['times_pixelwise'][kept]:.2f}x) | {memory['pixelwise']} | {memory[peer]} ({memory[kept]}) |"
+                    f"| {case} | {row['seconds']['pixelwise']:.3f} | {peer} | {times} | {memory['pixelwise']} | "
+                    f"{memory[peer]} ({memory[peer + KEPT]}) |"
                 )
     return lines
 

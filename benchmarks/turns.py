@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 
+from pixelwise.allocator import keep_freed_memory
+
 # Where there is no build of torchvision for this torch, its two operators that others import are only named.
 OPERATORS = torch.library.Library("torchvision", "DEF")
 OPERATORS.define("nms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
@@ -29,6 +31,16 @@ class Way:
 
     make: Callable[..., Callable[[], Any]]
     arguments: tuple[object, ...]
+
+
+KEPT = " with kept memory"
+"""Ends the name of a peer's way in a process that keeps freed memory, which ours do and its users' do not."""
+
+
+def with_kept_memory(make: Callable[..., Callable[[], Any]], *arguments: object) -> Callable[[], Any]:
+    """Prepare a way in a process that keeps freed memory."""
+    keep_freed_memory()
+    return make(*arguments)
 
 
 @dataclass(frozen=True)
