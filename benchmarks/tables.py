@@ -75,8 +75,8 @@ def class_maps() -> list[str]:
         f"{found['classes']} classes, {found['size']}x{found['size']}; ONNX Runtime and OpenVINO run transformers' "
         "export with the resize and the argmax inside. A process that runs a fused network keeps freed memory; in "
         "brackets the peers of PyTorch have that setting too. The bound is FLOPs over the measured speed of a matrix "
-        "product. Memory is what the first three images add to the peak of the process, once the network is loaded: nothing, "
-        "where loading and fusing took more than they do.",
+        "product. Memory is what the first three images add to the peak of the process, once the network is loaded: "
+        "nothing, where loading and fusing took more than they do.",
         "",
         "| | seconds | transformers | smp | ONNX Runtime | OpenVINO | over the bound | MiB | transformers | load |",
         "|---|---|---|---|---|---|---|---|---|---|",
