@@ -260,7 +260,7 @@ def test_a_page_of_large_pictures_stays_below_six_megabytes():
 
 
 def test_a_run_without_scores_is_an_error_with_its_mend(tmp_path):
-    (tmp_path / "config.toml").write_text('[data]\nimages="a"\nlabels="b"\nclasses=["x"]\n')
+    (tmp_path / "config.toml").write_text('[data]\nimages="a"\nlabels="b"\nclasses=["x", "y"]\n')
     with pytest.raises(ConfigError, match="pixelwise evaluate"):
         write_report(tmp_path)
     with pytest.raises(ConfigError, match="not a run"):

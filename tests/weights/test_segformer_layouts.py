@@ -158,7 +158,7 @@ def test_a_failed_save_keeps_the_older_file(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError("disk full")
 
-    monkeypatch.setattr("pixelwise.weights.save_file", fail)
+    monkeypatch.setattr("pixelwise.weights.files.save_file", fail)
     with pytest.raises(OSError, match="disk full"):
         save_weights(pw.create("segformer-b0", classes=4), path)
     assert path.read_bytes() == before
