@@ -34,6 +34,10 @@ of cells (57 instead of 43 ms on noise, 34 instead of 58 with smooth logits, 104
 whole strips (nearly all classes contend somewhere); other sizes of strips. GELU inside oneDNN's depthwise convolution
 gained nothing.
 
+Ratios of short runs move with the machine's memory, on which the peers depend more than ours. Three runs of the first
+table's first row gave 6.97, 5.75 and 6.01 times transformers and 6.00, 6.37 and 5.80 times smp (9, 15 and 15 rounds);
+two of the training step at batch 4 gave 2.82 and 2.51, 2.93 and 2.50. The last is in the table.
+
 A step of B0 at batch 2, 512x512, 150 classes has about 51 GFLOP of matrix products, 600 ms on a thread at 85 GFLOP/s,
 and about 35 ms of exponentials; at batch 4, 256x256, 19 classes 17 GFLOP, 200 ms. Before the loss used that
 exponentials between two cells have equal ratios, it took 518 ms of processor time there, and 229 ms after. Plain
