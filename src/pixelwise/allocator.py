@@ -16,8 +16,8 @@ def keep_freed_memory() -> bool:
     """Let glibc keep freed blocks of up to 1 GiB for the next request, instead of giving them back to the system.
 
     This holds for the process from then on. A network asks for the same large tensors with each image, and fresh pages
-    must be cleared: a third of a training step on a CPU, a quarter of a label map (`docs/performance.md`). Elsewhere
-    than on Linux with glibc nothing happens.
+    must be cleared: a third of a training step on a CPU, and nearly as much of SegFormer-B0's label map
+    (`docs/performance.md`). Elsewhere than on Linux with glibc nothing happens.
 
     That memory is asked for in large pages, which is a matter of a few per cent more.
 

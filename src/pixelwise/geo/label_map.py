@@ -77,7 +77,7 @@ class LabelMapWriter:
         Args:
             info: the scene's header, whose size, coordinate system and transform the map takes over.
             tags: provenance, kept in the file.
-            cog: write cloud-optimised GeoTIFFs.
+            cog: write shares as cloud-optimised GeoTIFFs too; the map of classes always is one.
             scratch: a folder on the same disk where files grow until they get their names; None: beside them.
 
         Raises:

@@ -81,7 +81,7 @@ def map_scene(
         flips, scales: as in `segment`.
         confidence: write NAME.confidence.tif beside the map.
         probabilities: write NAME.probabilities.tif, a band for each class.
-        cog: write cloud-optimised GeoTIFFs.
+        cog: write confidence and probabilities as cloud-optimised GeoTIFFs too; the map of classes always is one.
         area: a file of polygons; elsewhere the map has nodata, and nothing is computed.
         on: 'ray' for the machines of a Ray cluster; None: this machine.
         advance: called with the share that is done, 0 to 1.
