@@ -8,8 +8,9 @@ by a process of its own, whose peak resident memory is read from the system. "sm
 under the all-MLP decoder; any name of `pixelwise models` can be given instead. Results are merged into
 `results/huge.json`.
 
-Seconds are those of the clock. On a machine that others work on they say nothing; "of the main thread" are seconds of
-processor, which with OMP_NUM_THREADS=1 are what the clock would say on a quiet machine with a core for other threads.
+Seconds are those of the clock, and of the processor in all threads; the former say little on a machine that others work
+on. The network alone is measured in two ways: a tile after the other, each on all cores, and as many tiles at once as
+there are cores, as maps are made.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from rasterio.windows import Window
 
 RESULTS = Path(__file__).parent / "results" / "huge.json"
 BLOCK = 1000
-RUNS = 30
+RUNS = 100
 """Of the network alone, before the map and after it."""
 
 
@@ -80,41 +81,58 @@ def write_model(folder: Path, network: str, classes: int) -> None:
 
 def map_here(folder: Path) -> None:
     """Make the map, and run the network alone on a resident tile before and after it; print both."""
+    import torch
+
     import pixelwise as pw
     from pixelwise.allocator import keep_freed_memory
     from pixelwise.geo.tiles import tile_windows
-    from pixelwise.jobs.capacity import peak_memory
+    from pixelwise.jobs.capacity import peak_memory, threads
+    from pixelwise.jobs.read_ahead import read_ahead
     from pixelwise.jobs.tiling import averaged_logits, output_stride
 
     # As `map_scene` does, so that the network alone has the same memory before the map as after it.
     keep_freed_memory()
     predictor = pw.load(folder / "model", device="cpu")
     image = np.random.default_rng(0).standard_normal((1, 3, 512, 512), np.float32)
-    stride = output_stride(predictor.model)
+    stride, cores = output_stride(predictor.model), torch.get_num_threads()
 
-    def alone() -> np.ndarray:
-        started = clocks()
-        for _ in range(RUNS):
+    def alone(streams: int) -> np.ndarray:
+        """A tile's share of the clocks, on a tile that is in memory, with as many at the same time."""
+
+        def decode(_: int) -> None:
             averaged_logits(predictor.model, image, stride=stride, flips=False, scales=(1.0,))
-        return (clocks() - started) / RUNS
 
-    alone()
-    before, started = alone(), clocks()
+        with threads(cores // streams):
+            started = clocks()
+            list(read_ahead(decode, range(RUNS), RUNS, threads=streams))
+            return (clocks() - started) / RUNS
+
+    # All cores for one tile, as a user would call the network, and a tile for each.
+    ways = {"in_turn": 1, "at_once": cores}
+    for streams in ways.values():
+        alone(streams)
+    before = {way: alone(streams) for way, streams in ways.items()}
+    started = clocks()
     made = predictor.map_scene(folder / "scene.tif", folder / "map.tif")
     mapped = clocks() - started
     # Not by getrusage, which counts the memory of the process that started this one too.
     peak = peak_memory() / 2**20
     tiles = sum(len(row) for row in tile_windows(made.height, made.width, 512, 128))
-    network = (before + alone()) / 2 * tiles
-    found = {"peak_mib": peak, "tiles": tiles}
-    for i, name in enumerate(("seconds", "seconds_of_main_thread", "seconds_of_processors")):
-        found |= {name: mapped[i], f"network_alone_{name}": network[i], f"share_by_{name}": network[i] / mapped[i]}
+    found = {"peak_mib": peak, "tiles": tiles, "threads": cores}
+    for way, streams in ways.items():
+        network = (before[way] + alone(streams)) / 2 * tiles
+        for i, name in enumerate(("seconds", "seconds_of_processors")):
+            found |= {
+                name: mapped[i],
+                f"network_{way}_{name}": network[i],
+                f"share_{way}_by_{name}": network[i] / mapped[i],
+            }
     print(json.dumps(found))
 
 
 def clocks() -> np.ndarray:
-    """Seconds of the clock, of this thread, and of all threads."""
-    return np.array([time.perf_counter(), time.thread_time(), time.process_time()])
+    """Seconds of the clock, and of all threads."""
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 def main() -> None:

@@ -4,8 +4,8 @@ import ctypes
 import sys
 from functools import cache
 
-MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
-"""Numbers of two parameters of glibc's mallopt (malloc.h)."""
+MMAP_THRESHOLD, TRIM_THRESHOLD, ARENA_MAX = -3, -1, -8
+"""Numbers of parameters of glibc's mallopt (malloc.h)."""
 KEPT = 2**30
 LARGE_PAGE, MADV_HUGEPAGE = 2**21, 14
 """Bytes of a large page, and what asks for such (Linux's mman.h)."""
@@ -29,6 +29,8 @@ def keep_freed_memory() -> bool:
     try:
         system = ctypes.CDLL(None)
         kept = bool(system.mallopt(MMAP_THRESHOLD, KEPT)) and bool(system.mallopt(TRIM_THRESHOLD, 2 * KEPT - 1))
+        # Threads with heaps of their own would each keep what they freed.
+        kept = kept and bool(system.mallopt(ARENA_MAX, 1))
         if kept:
             _ask_for_large_pages(system)
     except (AttributeError, OSError):

@@ -17,8 +17,9 @@ from small_network import noise, predictor_of, runs, write_scene
 
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.geo.tiles import plan_strips
+from pixelwise.jobs import capacity, scenes
 from pixelwise.jobs.journal import Journal, journal_folder
-from pixelwise.jobs.pieces import places
+from pixelwise.jobs.pieces import make_pieces, places
 
 MAPPING = """
 import os, signal, sys, time
@@ -149,26 +150,31 @@ def test_a_process_that_is_killed_again_and_again_at_random_moments_gets_there(m
     assert mapping.outputs() == expected
 
 
-def test_a_map_that_goes_on_computes_with_as_many_threads_as_it_began_with(tmp_path):
+def test_a_map_that_goes_on_computes_with_as_many_threads_as_it_began_with(tmp_path, monkeypatch):
     scene = write_scene(tmp_path / "scene.tif", noise(3, 300, 200))
-    seen: set[int] = set()
+    seen = set()
+
+    def noted(tiling, *arguments, **options):
+        for made in make_pieces(tiling, *arguments, **options):
+            seen.add((tiling.streams, torch.get_num_threads()))
+            yield made
 
     def stop(share: float) -> None:
-        seen.add(torch.get_num_threads())
-        if share > 0.5 and len(seen) == 1:
+        if share > 0.5:
             raise KeyboardInterrupt
 
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(3)
+    monkeypatch.setattr(scenes, "make_pieces", noted)
+    # For five networks at the same time.
+    monkeypatch.setattr(capacity, "PIXEL_BYTES", capacity.SHARE * 2**30 / 64**2 / 5.5)
+    monkeypatch.setattr(scenes, "free_memory", lambda device: 2**30)
+    with capacity.threads(11):
         with pytest.raises(KeyboardInterrupt):
             predictor_of().map_scene(scene, tmp_path / "map.tif", advance=stop)
-        torch.set_num_threads(1)
-        predictor_of().map_scene(scene, tmp_path / "map.tif", advance=lambda _: seen.add(torch.get_num_threads()))
-        assert seen == {3}
+        assert torch.get_num_threads() == 11
+    with capacity.threads(1):
+        predictor_of().map_scene(scene, tmp_path / "map.tif")
         assert torch.get_num_threads() == 1
-    finally:
-        torch.set_num_threads(before)
+    assert seen == {(5, 2)}
 
 
 def interrupted(scene: Path, output: Path, **options: object) -> None:

@@ -12,11 +12,13 @@ import rasterio
 import shapely
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from small_network import NORTH_UP, card_of, noise, predictor_of, runs, small_network, write_scene
 
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.geo.tiles import plan_strips
-from pixelwise.jobs.capacity import exact_batch, fitting_tile, piece_bytes
+from pixelwise.jobs.capacity import PIXEL_BYTES, exact_batch, fitting_streams, fitting_tile, piece_bytes, threads
 from pixelwise.jobs.images import ArrayReader
 from pixelwise.jobs.pieces import make_pieces, places
 from pixelwise.jobs.predict import Predictor
@@ -129,7 +131,12 @@ def test_batches_change_no_byte(tmp_path):
     scene = write_scene(tmp_path / "scene.tif", noise(3, 300, 330))
     maps = []
     for batch in (1, 2, 3, 8, None):
-        predictor_of().map_scene(scene, tmp_path / "map.tif", batch=batch, confidence=True, probabilities=True)
+        predictor = predictor_of()
+        predictor.map_scene(scene, tmp_path / "map.tif", batch=batch, confidence=True, probabilities=True)
+        # 9 x 10 tiles; random ones are tried first, together and alone.
+        tried = 0 if batch in (1, None) else 1 + batch
+        together = [count for count, *_, side in predictor.model.encoder.seen[tried + 1 :] if side == 64]
+        assert sorted(together, reverse=True) == [batch or 1] * (90 // (batch or 1)) + [1] * (90 % (batch or 1))
         names = ("map.tif", "map.confidence.tif", "map.probabilities.tif")
         maps.append([(tmp_path / name).read_bytes() for name in names])
     assert all(each == maps[0] for each in maps)
@@ -152,6 +159,34 @@ def test_a_batch_whose_answers_differ_from_those_of_single_tiles_is_not_used(tmp
         assert exact_batch(tiling, 8) == 2
     with patch.object(network, "decode", lambda images: type(decode(images))(decode(images).logits * len(images))):
         assert exact_batch(tiling, 8) == 1
+
+
+def test_tiles_that_are_decoded_at_the_same_time_change_no_byte(tmp_path):
+    scene = write_scene(tmp_path / "scene.tif", noise(3, 300, 330))
+    maps = []
+    for count in (1, 2, 7, 8):
+        with threads(count):
+            predictor = predictor_of()
+            predictor.map_scene(scene, tmp_path / "map.tif", confidence=True, probabilities=True)
+        assert runs(predictor) == 1 + 90
+        maps.append([(tmp_path / name).read_bytes() for name in ("map.tif", "map.confidence.tif")])
+    assert all(each == maps[0] for each in maps)
+
+
+@given(st.integers(1, 10**4), st.integers(1, 10**4), st.integers(0, 10**11), st.integers(1, 40), st.integers(1, 16))
+def test_as_many_tiles_are_decoded_at_once_as_threads_memory_and_python_allow(height, width, room, count, batch):
+    network = small_network()
+    reader = ArrayReader(np.zeros((3, 1, 1), np.uint8), np.ones((1, 1), bool))
+    tiling = Tiling(network, reader, card_of(network), plan_strips(height, width, 512, 128, 4))
+    tiles = sum(map(len, tiling.plan.rows))
+    with threads(count):
+        streams = fitting_streams(tiling, batch, room=room)
+        unlimited = fitting_streams(tiling, None, room=None)
+    window = tiling.plan.rows[0][0]
+    taken = PIXEL_BYTES * batch * window.height * window.width
+    assert 1 <= streams <= unlimited == min(8, count, tiles)
+    assert streams == 1 or streams * taken <= 0.8 * room
+    assert streams == unlimited or (streams + 1) * taken > 0.8 * room
 
 
 def test_threads_that_read_and_their_number_change_no_byte(tmp_path):

@@ -2,8 +2,10 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +15,16 @@ from pixelwise.geo.map_file import WRITTEN_PER_SECOND
 from pixelwise.geo.raster import RasterInfo
 from pixelwise.geo.tiles import StripPlan, plan_strips
 from pixelwise.jobs.pieces import wanted_tiles
+from pixelwise.jobs.read_ahead import read_ahead
 from pixelwise.jobs.tiling import AHEAD, Tiling, averaged_logits, read_tile
 from pixelwise.models.upsampling import argmax_upsampled
 
 BATCH = 16
 """Largest batch that is chosen without being asked for."""
+STREAMS = 8
+"""Most tiles that are in the network at the same time: Python starts the operations of all, one after the other."""
+PIXEL_BYTES = 6144
+"""What a network takes for a pixel of a tile: UNet 3+ needs the most, SegFormer-B0 a twentieth (`benchmarks`)."""
 SHARE = 0.8
 """Of the memory there is, at most this is planned for."""
 WASTE = 1.3
@@ -113,6 +120,24 @@ def fitting_tile(
     return tile, overlap
 
 
+def fitting_streams(tiling: Tiling, batch: int | None, *, room: int | None) -> int:
+    """Return how many batches should be in the network at the same time.
+
+    One on a GPU. A processor's threads do more with a tile each than with one tile together, since they never wait for
+    each other; but each tile takes memory.
+
+    Args:
+        batch: what was asked for; None: single tiles.
+        room: bytes; None: unknown, so taken as enough.
+    """
+    if next(tiling.model.parameters()).device.type != "cpu":
+        return 1
+    rows = tiling.plan.rows
+    pixels = (batch or 1) * rows[0][0].height * rows[0][0].width * max(1, *tiling.scales) ** 2
+    fitting = STREAMS if room is None else int(SHARE * room / (PIXEL_BYTES * pixels))
+    return max(1, min(STREAMS, fitting, torch.get_num_threads(), len(rows) * len(rows[0])))
+
+
 def exact_batch(tiling: Tiling, most: int) -> int:
     """Return how many tiles may go through the network together: the largest batch that changes no byte.
 
@@ -143,12 +168,23 @@ def _logits(tiling: Tiling, images: np.ndarray) -> torch.Tensor:
 def with_batch(tiling: Tiling, batch: int | None) -> Tiling:
     """Return a tiling with the batch that was asked for, or one that suits the device, if it changes no byte.
 
-    A processor is as quick with single tiles, since a tile occupies all of its cores.
+    A processor is as quick with single tiles.
     """
     if batch is None:
         batch = BATCH if next(tiling.model.parameters()).device.type == "cuda" else 1
     tiles = max(len(row) for row in tiling.plan.rows)
     return replace(tiling, batch=exact_batch(tiling, min(batch, tiles)))
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch compute with this many threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def forecast(tiling: Tiling, *, confidence: bool, probabilities: bool, cache: int) -> Forecast:
@@ -164,13 +200,19 @@ def forecast(tiling: Tiling, *, confidence: bool, probabilities: bool, cache: in
     started = time.monotonic()
     tile = read_tile(tiling.reader, window, tiling.card)
     reading = time.monotonic() - started
-    # The first time memory is asked for and kernels are chosen.
-    _logits(tiling, np.stack([tile.image] * tiling.batch))
-    started = time.monotonic()
-    logits = _logits(tiling, np.stack([tile.image] * tiling.batch))
-    decoding = (time.monotonic() - started) / tiling.batch
-    started = time.monotonic()
-    argmax_upsampled(logits[:1], (window.height, window.width), confidence=confidence)
+    batches = [np.stack([tile.image] * tiling.batch)] * tiling.streams
+
+    def decode() -> list[torch.Tensor]:
+        return list(read_ahead(partial(_logits, tiling), batches, len(batches), threads=len(batches)))
+
+    with threads(torch.get_num_threads() // tiling.streams):
+        # The first time memory is asked for and kernels are chosen.
+        decode()
+        started = time.monotonic()
+        logits, *_ = decode()
+        decoding = (time.monotonic() - started) / (tiling.batch * tiling.streams)
+        started = time.monotonic()
+        argmax_upsampled(logits[:1], (window.height, window.width), confidence=confidence)
     step = (plan.tile - plan.overlap) / plan.tile
     deciding = (time.monotonic() - started) * step**2
     pixels = info.height * info.width

@@ -13,6 +13,7 @@ import copy
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from types import ModuleType
 from typing import Any
 
@@ -37,7 +38,8 @@ class Worker:
     def __init__(self, tiling: Tiling, device: str, threads: int, batch: int | None) -> None:
         torch.set_num_threads(threads)
         keep_freed_memory()
-        self.tiling = with_batch(replace(tiling, model=tiling.model.to(device)), batch)
+        streams = tiling.streams if device == "cpu" else 1
+        self.tiling = with_batch(replace(tiling, model=tiling.model.to(device), streams=streams), batch)
 
     def ready(self) -> bool:
         """Return once the network is in memory."""
@@ -46,11 +48,10 @@ class Worker:
     def sum_row(self, row: int) -> tuple[Any, ...]:
         """Return that it worked, the sums of a row of tiles by column of pieces, and what strips below need."""
         tiling, plan = self.tiling, self.tiling.plan
-        columns = range(len(plan.across))
-        read = tiling.read(wanted_tiles(tiling, plan.tiles(row, column, begun=True)) for column in columns)
-        sums, below, beside = [], [], None
-        for column in columns:
-            own = tiling.sum_of(row, column, beside, iter(lambda: next(read), None))
+        columns = [wanted_tiles(tiling, plan.tiles(row, column, begun=True)) for column in range(len(plan.across))]
+        decoded, sums, below, beside = tiling.decoded(chain(*columns)), [], [], None
+        for column, tiles in enumerate(columns):
+            own = tiling.sum_of(row, column, beside, islice(decoded, len(tiles)))
             sums.append(own)
             beside = beside_of(plan, column, own)
             if row + 1 < len(plan.down):

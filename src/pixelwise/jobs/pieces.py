@@ -7,10 +7,11 @@ made in the same order, so that the bytes are the same.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 
 from pixelwise.geo.raster import Window
 from pixelwise.geo.tiles import GRID, Place, StripPlan
-from pixelwise.jobs.tiling import Piece, ReadTile, TileSum, Tiling
+from pixelwise.jobs.tiling import DecodedTile, Piece, TileSum, Tiling
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,13 @@ def make_pieces(
         yield (0, 0), tiling.whole(confidence=confidence, cells=cells), Carry({}, None)
         done(0)
         return
-    work = _planned(tiling.plan, wanted, set(kept))
-    left = sum(len(tiles) for each in work for tiles in each.rows.values())
-    read = tiling.read(wanted_tiles(tiling, tiles) for each in work for tiles in each.rows.values())
+    work = _planned(tiling, wanted, set(kept))
+    rows = [tiles for each in work for tiles in each.rows.values()]
+    left, decoded = sum(map(len, rows)), tiling.decoded(chain(*rows))
 
-    def counted() -> Iterator[ReadTile]:
+    def counted(tiles: int) -> Iterator[DecodedTile]:
         nonlocal left
-        for tile in iter(lambda: next(read), None):
+        for tile in islice(decoded, tiles):
             yield tile
             left -= 1
             done(left)
@@ -67,12 +68,7 @@ def make_pieces(
         sums = {} if above is None else dict(above.below)
         for row, tiles in each.rows.items():
             begun = beside.beside if beside and row == each.place[0] else None
-            rest = left - len(tiles)
-            sums[row] = tiling.sum_of(row, each.place[1], begun, counted())
-            if left > rest:
-                # Some were not wanted.
-                left = rest
-                done(left)
+            sums[row] = tiling.sum_of(row, each.place[1], begun, counted(len(tiles)))
         row, column = each.place
         last = {each.place: Carry(tiling.below(each.place, sums), beside_of(tiling.plan, column, sums[row]))}
         yield each.place, tiling.finish(each.place, sums, confidence=confidence, cells=cells), last[each.place]
@@ -85,15 +81,16 @@ class _Work:
     beside: Place | None
     """The neighbours whose carries are used; None: there is none, so that their tiles are among these."""
     rows: dict[int, list[Window]]
-    """Tiles to be computed, by row of tiles."""
+    """Tiles to be computed, by row of tiles: those that are wanted."""
 
 
-def _planned(plan: StripPlan, wanted: Sequence[Place], there: set[Place]) -> list[_Work]:
-    work = []
+def _planned(tiling: Tiling, wanted: Sequence[Place], there: set[Place]) -> list[_Work]:
+    plan, work = tiling.plan, []
     for row, column in wanted:
         above, beside = (place if place in there else None for place in ((row - 1, column), (row, column - 1)))
         rows = plan.needed(row) if above is None else [row]
-        tiles = {each: plan.tiles(each, column, begun=beside is not None and each == row) for each in rows}
+        needed = {each: plan.tiles(each, column, begun=beside is not None and each == row) for each in rows}
+        tiles = {each: wanted_tiles(tiling, needed[each]) for each in rows}
         work.append(_Work((row, column), above, beside, tiles))
         there.add((row, column))
     return work

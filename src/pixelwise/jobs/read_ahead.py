@@ -5,6 +5,8 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+import torch
+
 READERS = 1
 """Threads that read tiles while the network is at work. GDAL decodes a block again for each thread that wants it, and
 neighbouring tiles want the same: two threads would read no sooner, in twice the processor's time."""
@@ -13,14 +15,20 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def read_ahead(function: Callable[[T], R], items: Iterable[T], most: int) -> Generator[R, None, None]:
-    """Apply a function to items in `READERS` threads; give the results in order.
+def read_ahead(
+    function: Callable[[T], R], items: Iterable[T], most: int, *, threads: int | None = None
+) -> Generator[R, None, None]:
+    """Apply a function to items in threads; give the results in order.
 
     Args:
         most: how many results may wait to be asked for, so that memory is bounded.
+        threads: how many; None: `READERS`.
     """
     waiting: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(READERS) as pool:
+    # Left alone, a new thread computes with as many threads of its own as the machine has cores.
+    with ThreadPoolExecutor(
+        READERS if threads is None else threads, initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),)
+    ) as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))

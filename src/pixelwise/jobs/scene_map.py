@@ -5,9 +5,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from zlib import crc32
 
@@ -21,6 +19,7 @@ from pixelwise.geo.label_map import LabelMapWriter, confidence_path, probabiliti
 from pixelwise.geo.raster import RasterInfo, Readable, Window
 from pixelwise.geo.stored_blocks import files_of, largest_block
 from pixelwise.geo.tiles import Place
+from pixelwise.jobs.capacity import threads, with_batch
 from pixelwise.jobs.journal import Journal, StoredPiece
 from pixelwise.jobs.pieces import Carry, places, wanted_tiles
 from pixelwise.jobs.scene_files import Products, put_together
@@ -63,7 +62,7 @@ def write_map(
     Args:
         tags: provenance, kept in the files.
         settings: what the bytes depend on besides the tiling and the scene: the model, the area, the device.
-        batch: how many tiles go together (`with_batch`).
+        batch: how many tiles go through the network together (`with_batch`).
         make: makes pieces, as `make_pieces` does.
         advance: called with the share that is done, 0 to 1.
         say: called with what the user should know.
@@ -84,7 +83,11 @@ def write_map(
         return all(journal.load(place).digest == _digest(tiling, place) for place in kept)
 
     journal = Journal(output, _settings(tiling, scene, products, settings), same=same)
-    with rasterio.Env(GDAL_CACHEMAX=cache_bytes(tiling)), journal, _threads(journal.noted["threads"]):
+    with rasterio.Env(GDAL_CACHEMAX=cache_bytes(tiling)), journal:
+        # As when the map was begun: how sums are divided among threads changes last digits.
+        count, streams = journal.noted["threads"], journal.noted["streams"]
+        assert isinstance(count, int)
+        assert isinstance(streams, int)
         if say:
             for message in journal.messages:
                 say(message)
@@ -92,12 +95,15 @@ def write_map(
         if say and len(missing) < len(places(plan)):
             say(f"{len(places(plan)) - len(missing)} of {len(places(plan))} pieces were finished before; going on.")
         try:
-            _make(tiling, journal, missing, products, make, advance)
+            with threads(count // streams):
+                ready = with_batch(replace(tiling, streams=streams), batch)
+                _make(ready, journal, missing, products, make, advance)
         except DataError as error:
             raise DataError(f"{error} {_kept(journal, places(plan))}") from None
         except ConfigError as error:
             raise ConfigError(f"{error} {_kept(journal, places(plan))}") from None
-        counts = put_together(tiling, journal, Path(output), products, tags)
+        with threads(count):
+            counts = put_together(tiling, journal, Path(output), products, tags)
         journal.remove()
     output, total = Path(output), max(1, int(counts.sum()))
     shares = {name: int(count) / total for name, count in zip(classes.names, counts, strict=True)}
@@ -127,7 +133,7 @@ def _digest(tiling: Tiling, place: Place) -> int:
     """Return the digest of a piece (`Piece.digest`) by reading alone."""
     digest = 0
     tiles = wanted_tiles(tiling, tiling.plan.tiles(*place, begun=True))
-    for tile in iter(partial(next, tiling.read([tiles])), None):
+    for tile in tiling.read(tiles):
         digest = crc32(tile.digest, digest)
     return digest
 
@@ -149,7 +155,11 @@ def _settings(tiling: Tiling, scene: str | Path, products: Products, settings: d
         "scales": tiling.scales,
         "confidence": products.confidence,
         "probabilities": products.probabilities,
-        "noted": {"touched": [_state(name) for name in files_of(scene)], "threads": torch.get_num_threads()},
+        "noted": {
+            "touched": [_state(name) for name in files_of(scene)],
+            "threads": torch.get_num_threads(),
+            "streams": tiling.streams,
+        },
     }
 
 
@@ -165,18 +175,6 @@ def _state(name: str) -> list[object]:
 def _header(info: RasterInfo) -> list[object]:
     crs = None if info.crs is None else info.crs.to_wkt()
     return [info.height, info.width, info.count, info.dtype, str(info.nodata), crs, list(info.transform)[:6]]
-
-
-@contextmanager
-def _threads(count: object) -> Iterator[None]:
-    """Compute with as many threads as when the map was begun: how sums are divided among them changes last digits."""
-    assert isinstance(count, int)
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _kept(journal: Journal, wanted: list[Place]) -> str:
@@ -195,7 +193,7 @@ def _make(
     advance: Callable[[float], None] | None,
 ) -> None:
     """Make pieces that are missing; while one is written, the next is being made."""
-    tiles = sum(len(row) for row in tiling.plan.rows)
+    tiles = max(1, sum(len(wanted_tiles(tiling, row)) for row in tiling.plan.rows))
 
     def done(left: int) -> None:
         if advance:

@@ -1,6 +1,7 @@
 """A scene to a map, and what that will take: from what the user asks to a tiling of the scene."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
@@ -13,7 +14,7 @@ from pixelwise.geo.raster import Readable
 from pixelwise.geo.tiles import PIECE, plan_strips
 from pixelwise.geo.vector import area_of_interest
 from pixelwise.jobs import cluster
-from pixelwise.jobs.capacity import Forecast, fitting_tile, forecast, free_memory, with_batch
+from pixelwise.jobs.capacity import Forecast, fitting_streams, fitting_tile, forecast, free_memory, with_batch
 from pixelwise.jobs.journal import read_settings
 from pixelwise.jobs.model_folder import ModelCard
 from pixelwise.jobs.pieces import make_pieces
@@ -99,9 +100,10 @@ def map_scene(
         tile, overlap = cast("tuple[int, int]", (kept["tile"], kept["overlap"]))
     tiling = _tiling(predictor, scene, tile, overlap, batch, flips, scales, area)
     plan, device = tiling.plan, next(predictor.model.parameters()).device.type
-    make = make_pieces
+    make, together = make_pieces, batch
     if on == "ray":
-        make = partial(cluster.make_pieces, batch=batch)
+        # Each worker finds its own.
+        make, together = partial(cluster.make_pieces, batch=batch), 1
         device = cluster.cluster_device()
     elif on is not None:
         raise ConfigError(f"A map cannot be made on {on!r}. Leave it out for this machine, or take 'ray'.")
@@ -118,7 +120,7 @@ def map_scene(
         products,
         tags=tags,
         settings={"model": predictor.model_hash, "area": None if area is None else file_digest(area), "device": device},
-        batch=batch,
+        batch=together,
         make=make,
         advance=advance,
         say=say,
@@ -160,8 +162,9 @@ def _tiling(
     tile, overlap = predictor.grid(tile, overlap, scales)
     inside = None if area is None else area_of_interest(area, reader.info)
     stride = output_stride(predictor.model)
+    room = free_memory(torch.device("cpu"))
     if not chosen:
-        room = free_memory(torch.device("cpu"))
         tile, overlap = fitting_tile(reader.info, tile, overlap, stride, len(predictor.classes), room=room)
     plan = plan_strips(reader.info.height, reader.info.width, tile, overlap, stride, piece=PIECE)
-    return Tiling(predictor.model, reader, predictor.card, plan, flips, tuple(scales), area=inside)
+    tiling = Tiling(predictor.model, reader, predictor.card, plan, flips, tuple(scales), area=inside)
+    return replace(tiling, streams=fitting_streams(tiling, batch, room=room))

@@ -9,6 +9,7 @@ whoever makes it: one process from top to bottom, one that goes on where another
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from zlib import crc32
 
 import numpy as np
@@ -49,9 +50,12 @@ class ReadTile:
     def image(self) -> Float32[np.ndarray, "C H W"]:
         """Normalised, and mirrored where it reaches beyond the raster; made anew each time."""
         image = normalize(self.values, self.valid, self.card.mean, self.card.std)
-        if any(map(any, self.outside)):
-            image = np.pad(image, ((0, 0), *self.outside), mode="symmetric")
-        return image
+        beyond = any(map(any, self.outside))
+        return np.pad(image, ((0, 0), *self.outside), mode="symmetric") if beyond else image
+
+
+DecodedTile = tuple[ReadTile, Float[Tensor, "K h w"] | None]
+"""A tile and its logits at the stride; None where no pixel holds data."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,9 @@ class Tiling:
     flips: bool = False
     scales: tuple[float, ...] = (1.0,)
     batch: int = 1
-    """Tiles that go through the network together, where that changes no byte (`exact_batch`)."""
+    """Tiles that go through the network together, where that changes no byte (`with_batch`)."""
+    streams: int = 1
+    """Batches that are in the network at the same time, each with torch's number of threads (`fitting_streams`)."""
     area: PolygonLabels | None = None
     """What is wanted of a scene: 1 inside, 0 outside; None: everything."""
 
@@ -112,16 +118,32 @@ class Tiling:
         """The raster is no larger than a tile, and goes through the network at its own size."""
         return len(self.plan.rows) == len(self.plan.rows[0]) == 1
 
-    def read(self, lists: Iterable[Iterable[Window]]) -> Iterator[ReadTile | None]:
-        """Read lists of tiles ahead; give the tiles of each in turn, then None."""
-        tiles = (tile for each in lists for tile in [*each, None])
-        return read_ahead(
-            lambda tile: tile and read_tile(self.reader, tile, self.card), tiles, max(AHEAD, 2 * self.batch)
-        )
+    def read(self, tiles: Iterable[Window]) -> Iterator[ReadTile]:
+        """Read tiles, some before they are asked for."""
+        return read_ahead(lambda tile: read_tile(self.reader, tile, self.card), tiles, max(AHEAD, 2 * self.batch))
+
+    def decoded(self, tiles: Iterable[Window]) -> Iterator[DecodedTile]:
+        """Read tiles and run the network on them, some before they are asked for."""
+        read = self.read(tiles)
+        batches = iter(lambda: list(islice(read, self.batch)), [])
+        yield from chain.from_iterable(read_ahead(self._decode, batches, self.streams + 1, threads=self.streams))
+
+    def _decode(self, tiles: list[ReadTile]) -> list[DecodedTile]:
+        full = [tile.image for tile in tiles if tile.valid.any()]
+        # A batch that is not full goes tile by tile: only full ones were proven to change no byte.
+        size, logits = self.batch if len(full) == self.batch else 1, list[Tensor]()
+        for start in range(0, len(full), size):
+            batch = np.stack(full[start : start + size])
+            found = averaged_logits(self.model, batch, stride=self.plan.stride, flips=self.flips, scales=self.scales)
+            if self.model.align_corners and self.plan.stride > 1:
+                found = recentred(found, batch.shape[2:])
+            logits += found.cpu()
+        rest = iter(logits)
+        return [(tile, next(rest) if tile.valid.any() else None) for tile in tiles]
 
     @torch.no_grad()
-    def sum_of(self, row: int, column: int, begun: TileSum | None, tiles: Iterable[ReadTile]) -> TileSum:
-        """Decode tiles of a row, from the left, and add them to what those before have in a column of pieces.
+    def sum_of(self, row: int, column: int, begun: TileSum | None, tiles: Iterable[DecodedTile]) -> TileSum:
+        """Add tiles of a row, from the left, to what those before have in a column of pieces.
 
         ``begun`` is the sum of those before, from the column's `Cuts.reach` on; None: they are among the tiles.
         """
@@ -132,31 +154,21 @@ class Tiling:
         weight = torch.from_numpy(blend_weight(height, wide, plan.overlap // stride))
         total, weights = torch.zeros(len(self.card.classes), height, end - first), torch.zeros(height, end - first)
         pixels = min(end * stride, plan.width) - first * stride
-        valid = np.zeros((min(top.height, plan.height - top.top), pixels), bool)
+        valid, digest = np.zeros((min(top.height, plan.height - top.top), pixels), bool), 0
         if begun is not None:
             shared = begun.weights.shape[1]
             total[..., :shared], weights[:, :shared] = begun.total, begun.weights
             valid[:, : begun.valid.shape[1]] = begun.valid
-        digest, waiting = 0, list[ReadTile]()
-
-        def add() -> None:
-            for window, logits in zip([tile.window for tile in waiting], self._logits(waiting), strict=True):
-                # What lies to the left of the piece is not its own.
-                left = window.left // stride - first
-                columns, inside = slice(max(0, left), left + wide), slice(max(0, -left), None)
-                total[..., columns] += (logits * weight)[..., inside]
-                weights[:, columns] += weight[:, inside]
-            waiting.clear()
-
-        for tile in tiles:
+        for tile, logits in tiles:
             digest = crc32(tile.digest, digest) if tile.window in own else digest
             left = tile.window.left - first * stride
             valid[:, max(0, left) : left + tile.window.width] |= tile.valid[:, max(0, -left) :]
-            if tile.valid.any():
-                waiting.append(tile)
-            if len(waiting) == self.batch:
-                add()
-        add()
+            if logits is not None:
+                # What lies to the left of the piece is not its own.
+                left //= stride
+                columns, inside = slice(max(0, left), left + wide), slice(max(0, -left), None)
+                total[..., columns] += (logits * weight)[..., inside]
+                weights[:, columns] += weight[:, inside]
         return TileSum(top.top // stride, first, total, weights, valid, digest)
 
     def below(self, place: Place, sums: Mapping[int, TileSum]) -> dict[int, TileSum]:
@@ -166,17 +178,6 @@ class Tiling:
             return {}
         top, reach = plan.down.reach(row + 1)[0], plan.across.reach(column)
         return {each: sums[each].part(top, *reach, plan.stride) for each in plan.needed(row + 1) if each <= row}
-
-    def _logits(self, tiles: list[ReadTile]) -> Iterator[Float[Tensor, "K h w"]]:
-        # A batch that is not full goes tile by tile: only full ones were proven to change no byte.
-        size = self.batch if len(tiles) == self.batch else 1
-        for start in range(0, len(tiles), size):
-            images = [tile.image for tile in tiles[start : start + size]]
-            batch = np.stack(images) if size > 1 else images[0][None]
-            logits = averaged_logits(self.model, batch, stride=self.plan.stride, flips=self.flips, scales=self.scales)
-            if self.model.align_corners and self.plan.stride > 1:
-                logits = recentred(logits, batch.shape[2:])
-            yield from logits.cpu()
 
     def finish(
         self, place: Place, sums: Mapping[int, TileSum], *, confidence: bool = False, cells: bool = False
@@ -269,18 +270,17 @@ def predict_strips(
         if advance:
             advance(1)
         return
-    read, sums, across = tiling.read(plan.rows), dict[int, TileSum](), len(plan.rows[0])
+    decoded, sums, across = tiling.decoded(chain(*plan.rows)), dict[int, TileSum](), len(plan.rows[0])
 
-    def tiles(row: int) -> Iterator[ReadTile]:
-        for number, tile in enumerate(iter(lambda: next(read), None), start=row * across + 1):
+    def tiles(row: int) -> Iterator[DecodedTile]:
+        for number, tile in enumerate(islice(decoded, across), start=row * across + 1):
             yield tile
             if advance:
                 advance(number / (len(plan.rows) * across))
 
     for row in range(len(plan.rows)):
         sums[row] = tiling.sum_of(row, 0, None, tiles(row))
-        made = tiling.finish((row, 0), sums, confidence=confidence)
-        sums = tiling.below((row, 0), sums)
+        made, sums = tiling.finish((row, 0), sums, confidence=confidence), tiling.below((row, 0), sums)
         if len(made.labels):
             yield made
 
