@@ -1,6 +1,7 @@
 """A fused network gives the answers of the one that it was made from."""
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pixelwise as pw
+from pixelwise.jobs.capacity import threads
 from pixelwise.models import segformer_fused
 
 RELEASES = ["paper", "transformers", "mmsegmentation"]
@@ -58,6 +60,22 @@ def test_answers_repeat_to_the_bit_and_leave_the_image_alone(release):
     kept = image.clone()
     assert torch.equal(fused(image), fused(image))
     assert torch.equal(image, kept)
+
+
+@pytest.mark.parametrize("name", ["segformer-b0", "unet3p", "segnext-t", "linknet"])
+def test_threads_that_share_a_network_get_the_answers_of_one(name):
+    torch.manual_seed(0)
+    model, images = pw.create(name, classes=4), torch.randn(4, 1, 3, 64, 64)
+    one, shared = pw.fuse(model), pw.fuse(model)
+
+    def decode(image):
+        with torch.no_grad():
+            return shared.decode(image).logits
+
+    with threads(1), torch.no_grad(), ThreadPoolExecutor(4, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        # Also the first call, in which weights are put in order.
+        found = list(pool.map(decode, images))
+        assert all(torch.equal(got, one.decode(image).logits) for got, image in zip(found, images, strict=True))
 
 
 def test_fusing_changes_nothing_in_the_network_itself():

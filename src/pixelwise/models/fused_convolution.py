@@ -131,9 +131,11 @@ class FusedConvolution(nn.Conv2d):
         source = (parameter_state(weight), None if bias is None else parameter_state(bias))
         if self.derived_from != source:
             self.made, self.derived_from = {}, source
-        if key not in self.made:
-            self.made = dict([*list(self.made.items())[1 - KEPT :], (key, make(weight, bias))])
-        return self.made[key]
+        # Other threads may set `made` at any moment.
+        made = self.made
+        if key not in made:
+            made = self.made = dict([*list(made.items())[1 - KEPT :], (key, make(weight, bias))])
+        return made[key]
 
     def _in_order(self, size: tuple[int, int], *, by_rows: bool) -> list[tuple[Tensor, Tensor | None]]:
         """Return kernels as oneDNN likes them for maps of ``size``, and biases."""
