@@ -4,12 +4,12 @@
     python benchmarks/large_scene_peers.py SCENES --seams      # trains a network on the example fields first
 
 SCENES is a folder of 8-bit scenes of three bands, such as `examples/fields/train`; `huge.py` makes a large one of them.
-Each way is in `peers/maps.py`, and runs in a process of its own with one thread, tiles of 512 pixels that share 128,
-one at a time. All have the same fused network, so that the way from scene to map is compared. In each round every way
-takes its turn, and the ratio of a round is taken before the median over rounds. "seconds" are those of the call, with
-the map on disk, and without imports; "cpu" is the processor's time of the same; a peer whose memory would pass
-``--memory`` is stopped and said to be. Results are merged into `results/large_scene_peers.json`; a peer that is not
-installed is left out.
+Each way is in `peers/maps.py`, and runs in a process of its own with one thread or ``--threads``, tiles of 512 pixels
+that share 128, one at a time. All have the same fused network, so that the way from scene to map is compared. In each
+round every way takes its turn, and the ratio of a round is taken before the median over rounds. "seconds" are those of
+the call, with the map on disk, and without imports; "cpu" is the processor's time of the same; a peer whose memory
+would pass ``--memory`` is stopped and said to be. Results are merged into `results/large_scene_peers.json`; a peer that
+is not installed is left out.
 
 With ``--seams``: labels that change when the grid of tiles is shifted by half a tile (`seams.py`), tiles of 256 pixels
 that share 64, on four scenes. What is near a border is counted where each way has its borders.
@@ -91,7 +91,8 @@ def map_here(folder: Path, way: str, memory: float) -> None:
     import torch
     from peers.maps import MAPS
 
-    torch.set_num_threads(1)
+    # Some peers ask for as many as there are cores.
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     importlib.import_module(PACKAGES[way][0])
     if memory:
         limit = int(memory * 2**30)
@@ -112,10 +113,10 @@ def map_here(folder: Path, way: str, memory: float) -> None:
     print(json.dumps({**found, "map": str(path), "map_mib": path.stat().st_size / 2**20}))
 
 
-def in_own_process(folder: Path, way: str, memory: float) -> dict:
+def in_own_process(folder: Path, way: str, memory: float, threads: int) -> dict:
     """Make one map in a new process; return what it printed."""
     command = [sys.executable, __file__, str(folder), "--here", way, "--memory", str(memory)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     ended = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
     if ended.returncode:
         raise RuntimeError(f"{way} failed:\n{ended.stderr[-3000:]}")
@@ -125,13 +126,13 @@ def in_own_process(folder: Path, way: str, memory: float) -> dict:
 def write_plain_scene(sources: list[Path], path: Path, side: int) -> None:
     """Write a scene without loss: geoai copies the scene's profile for its map, which JPEG in YCbCr does not allow."""
     rough = path.with_name("jpeg.tif")
-    write_scene(sources, rough, side)
+    write_scene(sources, rough, side, side)
     layout = {"tiled": True, "blockxsize": 512, "blockysize": 512, "photometric": "rgb", "compress": "deflate"}
     rasterio.shutil.copy(rough, path, driver="GTiff", interleave="pixel", **layout)
     rough.unlink()
 
 
-def compare(scenes: Path, side: int, rounds: int, memory: float, network: str, classes: int) -> None:
+def compare(scenes: Path, side: int, rounds: int, memory: float, network: str, classes: int, threads: int) -> None:
     """Map one scene by all ways, in turn, and keep the ratios."""
     ways, took = installed(), []
     with tempfile.TemporaryDirectory() as name:
@@ -140,7 +141,7 @@ def compare(scenes: Path, side: int, rounds: int, memory: float, network: str, c
         command = [sys.executable, __file__, str(scenes), "--prepare", str(folder), "--sides", str(side)]
         subprocess.run([*command, "--network", network, "--classes", str(classes)], check=True)
         for turn in range(rounds):
-            took.append({way: in_own_process(folder, way, memory) for way in ways})
+            took.append({way: in_own_process(folder, way, memory, threads) for way in ways})
             ways = [way for way in ways if "out_of_memory" not in took[turn][way]]
     found = {}
     for way in took[0]:
@@ -158,7 +159,7 @@ def compare(scenes: Path, side: int, rounds: int, memory: float, network: str, c
         print(f"{network} {side} {way}: {found[way]}", flush=True)
     found["versions"] = {package: version(package) for _, package in map(PACKAGES.__getitem__, took[0])}
     found |= {"classes": classes, "rounds": rounds, "load": round(os.getloadavg()[0], 2)}
-    keep(f"{network} {side}", found)
+    keep(f"{network} {side}" + (f", {threads} threads" if threads > 1 else ""), found)
 
 
 def middles(first: int) -> Callable[[int, int, int], np.ndarray]:
@@ -273,6 +274,7 @@ def main() -> None:
     parser.add_argument("--memory", type=float, default=10.0, help="GiB that a process may have")
     parser.add_argument("--network", default="small")
     parser.add_argument("--classes", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seams", action="store_true")
     parser.add_argument("--nodata", action="store_true", help="what maps hold where a scene has no data")
     parser.add_argument("--here", help=argparse.SUPPRESS)
@@ -289,7 +291,7 @@ def main() -> None:
         measure_nodata()
     else:
         for side in given.sides:
-            compare(given.scenes, side, given.rounds, given.memory, given.network, given.classes)
+            compare(given.scenes, side, given.rounds, given.memory, given.network, given.classes, given.threads)
 
 
 if __name__ == "__main__":

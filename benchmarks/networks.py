@@ -27,6 +27,7 @@ NETWORKS: dict[str, dict[str, object]] = {
     "hrnet-w48-ocr": {},
     "deeplabv3": {},
     "deeplabv3plus": {},
+    "deeplabv3plus separable": {"separable": True},
     "pspnet": {},
     "unet": {},
     "unetpp": {},
@@ -47,7 +48,7 @@ def smp_network(name: str, classes: int) -> nn.Module | None:
     if name == "linknet":
         return smp.Linknet("resnet18", encoder_weights=None, classes=classes)
     known = {"deeplabv3": smp.DeepLabV3, "deeplabv3plus": smp.DeepLabV3Plus}
-    return known[name](**given, encoder_output_stride=16) if name in known else None
+    return known[name.split()[0]](**given, encoder_output_stride=16) if name.split()[0] in known else None
 
 
 def way(kind: str, name: str, size: int, classes: int) -> Callable[[], None]:
@@ -59,7 +60,7 @@ def way(kind: str, name: str, size: int, classes: int) -> Callable[[], None]:
         assert network is not None
         network.eval()
     else:
-        network = pw.create(name, classes=classes, **NETWORKS[name]).eval()
+        network = pw.create(name.split()[0], classes=classes, **NETWORKS[name]).eval()
 
     def labels() -> Callable[[Tensor], Tensor]:
         if kind == "fused":
@@ -106,7 +107,7 @@ def main() -> None:
         kept[name] = row
         RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
         others = ", ".join(f"{kind} {ratio:.2f}x" for kind, ratio in row["times_fused"].items() if kind != "fused")
-        print(f"{name:16} {row['seconds']['fused']:.3f} s; {others}; {row['peak_mib']}", flush=True)
+        print(f"{name:24} {row['seconds']['fused']:.3f} s; {others}; {row['peak_mib']}", flush=True)
 
 
 if __name__ == "__main__":

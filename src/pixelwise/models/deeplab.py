@@ -26,18 +26,35 @@ def atrous_rates(output_stride: int) -> tuple[int, int, int]:
     return (6 * 16 // output_stride, 12 * 16 // output_stride, 18 * 16 // output_stride)
 
 
+def mix_3x3(inputs: int, outputs: int, rate: int, *, separable: bool) -> nn.Module:
+    """Return a dilated 3x3 convolution with batch norm and rectifier.
+
+    If ``separable``, it is a depthwise one and a 1x1 one, each with norm and rectifier (V3+, sections 3.1 and 3.2).
+    """
+    if not separable:
+        return ConvNorm(inputs, outputs, 3, dilation=rate)
+    return nn.Sequential(ConvNorm(inputs, inputs, 3, dilation=rate, groups=inputs), ConvNorm(inputs, outputs, 1))
+
+
 class ASPP(nn.Module):
     """Atrous spatial pyramid pooling (V3, section 3.3, figure 5): 1x1, three dilated 3x3, and the mean of the image."""
 
     def __init__(
-        self, inputs: int, channels: int, rates: Sequence[int], *, kernel: int, pool_first: bool, dropout: float
+        self,
+        inputs: int,
+        channels: int,
+        rates: Sequence[int],
+        *,
+        kernel: int,
+        pool_first: bool,
+        dropout: float,
+        separable: bool = False,
     ) -> None:
         super().__init__()
         self.pool_first = pool_first
         self.pooled = ConvNorm(inputs, channels, 1)
-        self.branches = nn.ModuleList(
-            [ConvNorm(inputs, channels, 1), *(ConvNorm(inputs, channels, 3, dilation=rate) for rate in rates)]
-        )
+        dilated = [mix_3x3(inputs, channels, rate, separable=separable) for rate in rates]
+        self.branches = nn.ModuleList([ConvNorm(inputs, channels, 1), *dilated])
         self.project = ConvNorm((len(rates) + 2) * channels, channels, kernel)
         self.dropout = nn.Dropout(dropout)
 
@@ -96,13 +113,14 @@ class CascadeDecoder(nn.Module):
 class PlusDecoder(nn.Module):
     """DeepLabV3+ (V3+, section 3.1, figure 2): ASPP, upsampled onto a fine map of few channels, and refined."""
 
-    def __init__(self, aspp: ASPP, index: int, low: int, channels: int, classes: int, refinements: int) -> None:
+    def __init__(
+        self, aspp: ASPP, index: int, low: int, channels: int, classes: int, refinements: int, *, separable: bool
+    ) -> None:
         super().__init__()
         self.aspp, self.index = aspp, index
         self.project = ConvNorm(low, 48, 1)
-        self.refine = nn.Sequential(
-            *(ConvNorm(channels + 48 if i == 0 else channels, channels, 3) for i in range(refinements))
-        )
+        inputs = [channels + 48, *[channels] * (refinements - 1)]
+        self.refine = nn.Sequential(*(mix_3x3(count, channels, 1, separable=separable) for count in inputs))
         self.classifier = nn.Conv2d(channels, classes, 1)
 
     def forward(self, features: list[Float[Tensor, "B _ _ _"]]) -> Decoded:
@@ -188,6 +206,7 @@ def deeplabv3plus(
     decoder_channels: int = 256,
     dropout: float = 0.1,
     refinements: int = 2,
+    separable: bool = False,
 ) -> PlusDecoder:
     """Build the decoder of DeepLabV3+ with fresh weights, for an encoder's last map and its finest from stride 4.
 
@@ -196,6 +215,7 @@ def deeplabv3plus(
         decoder_channels: of each branch and after it.
         dropout: after the branches are joined, 0 to below 1.
         refinements: 3x3 convolutions on the joined maps: 2 in the paper (table 2), 1 in VainF's release.
+        separable: let all 3x3 convolutions be depthwise ones followed by 1x1 (V3+, section 3.1; SC in its table 5).
 
     Raises:
         ConfigError: an option that cannot be.
@@ -205,8 +225,10 @@ def deeplabv3plus(
         raise ConfigError(f"DeepLabV3+ has at least one refinement, not {refinements}.")
     index = next((i for i, stride in enumerate(strides) if stride >= 4), 0)
     rates = atrous_rates(strides[-1])
-    pyramid = ASPP(channels[-1], decoder_channels, rates, kernel=1, pool_first=False, dropout=dropout)
-    decoder = PlusDecoder(pyramid, index, channels[index], decoder_channels, classes, refinements)
+    pyramid = ASPP(
+        channels[-1], decoder_channels, rates, kernel=1, pool_first=False, dropout=dropout, separable=separable
+    )
+    decoder = PlusDecoder(pyramid, index, channels[index], decoder_channels, classes, refinements, separable=separable)
     decoder.apply(initialise_convolutions)
     return decoder
 
