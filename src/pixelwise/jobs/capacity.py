@@ -38,6 +38,8 @@ class Forecast:
     tile: int
     overlap: int
     batch: int
+    streams: int
+    """Batches that are in the network at the same time."""
     tiles: int
     strips: int
     seconds: float
@@ -50,7 +52,7 @@ class Forecast:
 
     def __str__(self) -> str:
         return (
-            f"{self.tiles:,} tiles of {self.tile} pixels (overlap {self.overlap}, {self.batch} at once) in "
+            f"{self.tiles:,} tiles of {self.tile} pixels (overlap {self.overlap}, {self.batch * self.streams} at once) in "
             f"{self.strips:,} strips: at most {_duration(self.seconds)}, {_size(self.memory_bytes)} of memory, "
             f"{_size(self.journal_bytes)} of disk on the way, {_size(self.output_bytes)} of output before compression."
         )
@@ -226,6 +228,7 @@ def forecast(tiling: Tiling, *, confidence: bool, probabilities: bool, cache: in
         tile=plan.tile,
         overlap=plan.overlap,
         batch=tiling.batch,
+        streams=tiling.streams,
         tiles=tiles,
         strips=len(plan.rows),
         seconds=tiles * max(decoding + deciding, reading) + sum(bands) * pixels / WRITTEN_PER_SECOND,
