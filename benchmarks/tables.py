@@ -205,9 +205,10 @@ def scenes_of_peers() -> list[str]:
     lines = [
         "## Maps of large scenes, beside the peers",
         "",
-        "The same fused small network for all, one thread unless said otherwise, tiles of 512 with 128 shared: peak MiB, "
-        "and time over ours by the clock and, in brackets, by processor time. Seams: labels that change when the grid of tiles is shifted by half a tile, along tile borders and "
-        "inside (tiles of 256, a network trained on the example fields). `benchmarks/large_scene_peers.py` says how.",
+        "The same fused small network for all, one thread unless said otherwise, tiles of 512 with 128 shared: peak "
+        "MiB, and time over ours by the clock and, in brackets, by processor time. Seams: labels that change when the "
+        "grid of tiles is shifted by half a tile, along tile borders and inside (tiles of 256, a network trained on "
+        "the example fields). `benchmarks/large_scene_peers.py` says how.",
         "",
         f"| | {' | '.join(name.replace('small ', 'side ') for name in sides)} | seams: borders | inside |",
         f"|---{'|---' * len(sides)}|---|---|",

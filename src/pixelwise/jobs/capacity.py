@@ -52,8 +52,8 @@ class Forecast:
 
     def __str__(self) -> str:
         return (
-            f"{self.tiles:,} tiles of {self.tile} pixels (overlap {self.overlap}, {self.batch * self.streams} at once) in "
-            f"{self.strips:,} strips: at most {_duration(self.seconds)}, {_size(self.memory_bytes)} of memory, "
+            f"{self.tiles:,} tiles of {self.tile} pixels (overlap {self.overlap}, {self.batch * self.streams} at once) "
+            f"in {self.strips:,} strips: at most {_duration(self.seconds)}, {_size(self.memory_bytes)} of memory, "
             f"{_size(self.journal_bytes)} of disk on the way, {_size(self.output_bytes)} of output before compression."
         )
 
