@@ -27,12 +27,14 @@ maps of the decoder 5, their resizing 4, depthwise convolutions 4, GELU 4. Freed
 took 19 to 22 instead of 23 to 25 ms, and 33 instead of 54 where logits have full size. Before linear layers had packed
 weights and decoder and feed-forward layers worked in bands that stay in cache, encoder and decoder took 120 and 44 ms.
 Large tensors that are new each time cost more than arithmetic: a depthwise convolution and GELU over 128 maps of
-128x128 took 11 ms, and 2.5 ms in memory that was used before. Attention over 1,024 tokens runs at 80 GFLOP/s of a
-thread and linear layers at 107, so that DEPICT-SA, 46 GFLOP, has no room for twice its plain speed. Tried and dropped
-for the labels: upsampling only classes whose four cells' highest logit reaches the least of another's, for each square
-of cells (57 instead of 43 ms on noise, 34 instead of 58 with smooth logits, 104 instead of 49 with 8 classes) and for
-whole strips (nearly all classes contend somewhere); other sizes of strips. GELU inside oneDNN's depthwise convolution
-gained nothing.
+128x128 took 11 ms, and 2.5 ms in memory that was used before. DEPICT-SA on ViT-small has 70 GFLOP, a third of them in
+attention over 1,025 tokens, which runs at 80 GFLOP/s of a thread, linear layers at 107: at the 193 GFLOP/s of two
+threads its bound is 0.36 s, and half of its plain form's time 0.35. So neither it nor B5 (147 GFLOP, 0.76 s, where
+OpenVINO takes 1.38) can be twice as fast as the other. Tried and dropped for the labels: upsampling only classes whose
+four cells' highest logit reaches the least of another's, for each square of cells (57 instead of 43 ms on noise, 34
+instead of 58 with smooth logits, 104 instead of 49 with 8 classes) and for whole strips (nearly all classes contend
+somewhere); other sizes of strips, and bands of twice the size for two threads. GELU inside oneDNN's depthwise
+convolution gained nothing.
 
 Ratios of short runs move with the machine's memory, on which the peers depend more than ours. Three runs of the first
 table's first row gave 6.97, 5.75 and 6.01 times transformers and 6.00, 6.37 and 5.80 times smp (9, 15 and 15 rounds);
@@ -47,14 +49,16 @@ there at 1.29 times the time. LinkNet, compiled in 110 s, has the plain network'
 27 s of processor time on one thread beside the compiler's own (99 s by the clock of a busy machine), and each later one
 1.45 times the plain step's (median of 9 turns, 0.334 and 0.485 s at least).
 
-On one thread the step of B0 at batch 4, 256x256 came from 381 to 344 ms, and that at batch 2, 512x512 from 1157 to
-1069 ms (processor time, least of 21 and of 5 turns), by what follows. Pages of 2 MiB: 2 to 4 per cent. Scores and
-values of one head that take in the matrices of query and output: a block's attention 11.8 instead of 15.2 ms. oneDNN
-for linear maps: 38 instead of 44 ms of the encoder's forward pass. Mix-FFN image by image, hidden maps computed again:
-10 of 262 ms of the encoder. Tried and dropped: oneDNN for small linear maps too (a function in Python costs 0.1 ms, and
-the step took as long); the same scores with two heads (no gain); hidden maps that are kept, and Mix-FFN by image in
-later stages or by channels (no gain, or up to a third slower); a depthwise convolution's weight gradient as nine
-shifted products (120 instead of 1.3 ms); GELU's tanh form (3.5 instead of 1.4 ms); other strips of the loss.
+On one thread the step of B0 at batch 4, 256x256 came from 381 to 344 ms, and that at batch 2, 512x512 from 1157 to 1069
+ms (processor time, least of 21 and of 5 turns), by what follows. Pages of 2 MiB: 2 to 4 per cent. Scores and values of
+one head that take in the matrices of query and output: a block's attention 11.8 instead of 15.2 ms. oneDNN for linear
+maps: 38 instead of 44 ms of the encoder's forward pass. Mix-FFN image by image, hidden maps computed again: 10 of 262
+ms of the encoder. Tried and dropped: oneDNN for small linear maps too (a function in Python costs 0.1 ms, and the step
+took as long); the same scores with two heads (no gain); hidden maps that are kept, and Mix-FFN by image in later stages
+or by channels (no gain, or up to a third slower); a depthwise convolution's weight gradient as nine shifted products
+(120 instead of 1.3 ms); GELU's tanh form (3.5 instead of 1.4 ms); other strips of the loss; on two threads, the encoder
+with the half of the images on a thread each, forward and backward (a step 3 to 7 per cent faster, for a thread's own
+random draws and twice the code around it).
 """
 
 
