@@ -78,7 +78,8 @@ def map_scene(
 
     Args:
         tile, overlap: in multiples of 32 pixels; None: as in training's evaluation.
-        batch: how many tiles the network may get at once; None: as many as there is memory for.
+        batch: how many tiles go through the network together; None: on a GPU as many as there is memory for, on a CPU
+            one, with one for each thread at the same time (`fitting_streams`).
         flips, scales: as in `segment`.
         confidence: write NAME.confidence.tif beside the map.
         probabilities: write NAME.probabilities.tif, a band for each class.
