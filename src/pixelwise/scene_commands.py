@@ -15,7 +15,9 @@ FILE = click.Path(path_type=Path)
 @click.argument("output", type=FILE)
 @click.option("--tile", type=int, help="Side of a tile in pixels, a multiple of 32.  [default: as in training]")
 @click.option("--overlap", type=int, help="Pixels that tiles share, a multiple of 32.  [default: as in training]")
-@click.option("--batch", type=int, help="Scenes: tiles that go together; changes no byte.  [default: by memory; CPU: 1]")
+@click.option(
+    "--batch", type=int, help="Scenes: tiles that go together; changes no byte.  [default: by memory; CPU: 1]"
+)
 @click.option("--flips", is_flag=True, help="Average with the mirrored image.")
 @click.option("--scale", type=float, multiple=True, help="Average over zoomed copies; give it several times.")
 @click.option("--confidence", is_flag=True, help="Scenes: write NAME.confidence.tif beside the map.")
