@@ -179,9 +179,8 @@ def test_as_many_tiles_are_decoded_at_once_as_threads_memory_and_python_allow(he
     reader = ArrayReader(np.zeros((3, 1, 1), np.uint8), np.ones((1, 1), bool))
     tiling = Tiling(network, reader, card_of(network), plan_strips(height, width, 512, 128, 4))
     tiles = sum(map(len, tiling.plan.rows))
-    with threads(count):
-        streams = fitting_streams(tiling, batch, room=room)
-        unlimited = fitting_streams(tiling, None, room=None)
+    streams = fitting_streams(tiling, batch, cores=count, room=room)
+    unlimited = fitting_streams(tiling, None, cores=count, room=None)
     window = tiling.plan.rows[0][0]
     taken = PIXEL_BYTES * batch * window.height * window.width
     assert 1 <= streams <= unlimited == min(8, count, tiles)

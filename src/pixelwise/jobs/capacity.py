@@ -122,14 +122,15 @@ def fitting_tile(
     return tile, overlap
 
 
-def fitting_streams(tiling: Tiling, batch: int | None, *, room: int | None) -> int:
+def fitting_streams(tiling: Tiling, batch: int | None, *, cores: int, room: int | None) -> int:
     """Return how many batches should be in the network at the same time.
 
-    One on a GPU. A processor's threads do more with a tile each than with one tile together, since they never wait for
-    each other; but each tile takes memory.
+    One on a GPU. Cores do more with a tile each than with one tile together, since they never wait for each other; but
+    each tile takes memory.
 
     Args:
         batch: what was asked for; None: single tiles.
+        cores: how many there are for the network.
         room: bytes; None: unknown, so taken as enough.
     """
     if next(tiling.model.parameters()).device.type != "cpu":
@@ -137,7 +138,7 @@ def fitting_streams(tiling: Tiling, batch: int | None, *, room: int | None) -> i
     rows = tiling.plan.rows
     pixels = (batch or 1) * rows[0][0].height * rows[0][0].width * max(1, *tiling.scales) ** 2
     fitting = STREAMS if room is None else int(SHARE * room / (PIXEL_BYTES * pixels))
-    return max(1, min(STREAMS, fitting, torch.get_num_threads(), len(rows) * len(rows[0])))
+    return max(1, min(STREAMS, fitting, cores, len(rows) * len(rows[0])))
 
 
 def exact_batch(tiling: Tiling, most: int) -> int:

@@ -11,6 +11,7 @@ again where they are still needed, and a new worker is asked for, which comes wh
 
 import copy
 import importlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
@@ -22,7 +23,7 @@ import torch
 from pixelwise.allocator import keep_freed_memory
 from pixelwise.errors import ConfigError, MissingExtraError, PixelwiseError
 from pixelwise.geo.tiles import Place
-from pixelwise.jobs.capacity import with_batch
+from pixelwise.jobs.capacity import fitting_streams, free_memory, with_batch
 from pixelwise.jobs.pieces import Carry, beside_of, wanted_tiles
 from pixelwise.jobs.tiling import Piece, TileSum, Tiling
 
@@ -36,10 +37,13 @@ class Worker:
     """Makes rows and pieces; lives on a machine of the cluster."""
 
     def __init__(self, tiling: Tiling, device: str, threads: int, batch: int | None) -> None:
+        # Bytes depend on a network's threads, but not on how many tiles are in it.
         torch.set_num_threads(threads)
         keep_freed_memory()
-        streams = tiling.streams if device == "cpu" else 1
-        self.tiling = with_batch(replace(tiling, model=tiling.model.to(device), streams=streams), batch)
+        tiling = replace(tiling, model=tiling.model.to(device))
+        cores, room = (os.cpu_count() or 1) // threads, free_memory(torch.device("cpu"))
+        streams = fitting_streams(tiling, batch, cores=cores, room=room)
+        self.tiling = with_batch(replace(tiling, streams=streams), batch)
 
     def ready(self) -> bool:
         """Return once the network is in memory."""

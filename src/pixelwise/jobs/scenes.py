@@ -168,4 +168,4 @@ def _tiling(
         tile, overlap = fitting_tile(reader.info, tile, overlap, stride, len(predictor.classes), room=room)
     plan = plan_strips(reader.info.height, reader.info.width, tile, overlap, stride, piece=PIECE)
     tiling = Tiling(predictor.model, reader, predictor.card, plan, flips, tuple(scales), area=inside)
-    return replace(tiling, streams=fitting_streams(tiling, batch, room=room))
+    return replace(tiling, streams=fitting_streams(tiling, batch, cores=torch.get_num_threads(), room=room))
