@@ -29,16 +29,19 @@ weights and decoder and feed-forward layers worked in bands that stay in cache, 
 Large tensors that are new each time cost more than arithmetic: a depthwise convolution and GELU over 128 maps of
 128x128 took 11 ms, and 2.5 ms in memory that was used before. DEPICT-SA on ViT-small has 70 GFLOP, a third of them in
 attention over 1,025 tokens, which runs at 80 GFLOP/s of a thread, linear layers at 107: at the 193 GFLOP/s of two
-threads its bound is 0.36 s, and half of its plain form's time 0.35. So neither it nor B5 (147 GFLOP, 0.76 s, where
+threads its bound is 0.36 s, and half of its plain form's time 0.30 to 0.35. So neither it nor B5 (147 GFLOP, 0.76 s, where
 OpenVINO takes 1.38) can be twice as fast as the other. Tried and dropped for the labels: upsampling only classes whose
 four cells' highest logit reaches the least of another's, for each square of cells (57 instead of 43 ms on noise, 34
 instead of 58 with smooth logits, 104 instead of 49 with 8 classes) and for whole strips (nearly all classes contend
 somewhere); other sizes of strips, and bands of twice the size for two threads. GELU inside oneDNN's depthwise
 convolution gained nothing.
 
-Ratios of short runs move with the machine's memory, on which the peers depend more than ours. Three runs of the first
-table's first row gave 6.97, 5.75 and 6.01 times transformers and 6.00, 6.37 and 5.80 times smp (9, 15 and 15 rounds);
-two of the training step at batch 4 gave 2.82 and 2.51, 2.93 and 2.50. The last is in the table.
+Ratios of short runs move with the machine's memory, on which the peers depend more than ours, and with its clock: after
+half a second in which another process had both cores, B0's class map took 94 instead of 83 ms, five times in a row.
+Five runs of the first table's first row gave 6.97, 5.75, 6.01, 5.82 and 6.50 times transformers and 6.00, 6.37, 5.80,
+5.60 and 4.82 times smp (9 to 15 rounds); six of the training step at batch 4, 256x256 gave 2.82, 2.51, 3.02, 2.89, 2.91
+and 2.38 times transformers and 2.93, 2.50, 3.16, 2.60, 2.83 and 2.29 times smp. The last is in the table. Working on
+bands of rows or strips of labels in two Python threads, each on one core, took 1.2 to 1.3 times as long.
 
 A step of B0 at batch 2, 512x512, 150 classes has about 51 GFLOP of matrix products, 600 ms on a thread at 85 GFLOP/s,
 and about 35 ms of exponentials; at batch 4, 256x256, 19 classes 17 GFLOP, 200 ms. Before the loss used that
