@@ -29,10 +29,10 @@ weights and decoder and feed-forward layers worked in bands that stay in cache, 
 Large tensors that are new each time cost more than arithmetic: a depthwise convolution and GELU over 128 maps of
 128x128 took 11 ms, and 2.5 ms in memory that was used before. DEPICT-SA on ViT-small has 70 GFLOP, a third of them in
 attention over 1,025 tokens, which runs at 80 GFLOP/s of a thread, linear layers at 107: at the 193 GFLOP/s of two
-threads its bound is 0.36 s, and half of its plain form's time 0.30 to 0.35. So neither it nor B5 (147 GFLOP, 0.76 s, where
-OpenVINO takes 1.38) can be twice as fast as the other. Tried and dropped for the labels: upsampling only classes whose
-four cells' highest logit reaches the least of another's, for each square of cells (57 instead of 43 ms on noise, 34
-instead of 58 with smooth logits, 104 instead of 49 with 8 classes) and for whole strips (nearly all classes contend
+threads its bound is 0.36 s, and half of its plain form's time 0.30 to 0.35. So neither it nor B5 (147 GFLOP, 0.76 s,
+where OpenVINO takes 1.38) can be twice as fast as the other. Tried and dropped for the labels: upsampling only classes
+whose four cells' highest logit reaches the least of another's, for each square of cells (57 instead of 43 ms on noise,
+34 instead of 58 with smooth logits, 104 instead of 49 with 8 classes) and for whole strips (nearly all classes contend
 somewhere); other sizes of strips, and bands of twice the size for two threads. GELU inside oneDNN's depthwise
 convolution gained nothing.
 
