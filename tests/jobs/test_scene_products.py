@@ -163,13 +163,13 @@ def test_a_batch_whose_answers_differ_from_those_of_single_tiles_is_not_used(tmp
 
 def test_tiles_that_are_decoded_at_the_same_time_change_no_byte(tmp_path):
     scene = write_scene(tmp_path / "scene.tif", noise(3, 300, 330))
-    maps = []
+    maps, names = [], ("map.tif", "map.confidence.tif", "map.probabilities.tif")
     for count in (1, 2, 7, 8):
         with threads(count):
             predictor = predictor_of()
             predictor.map_scene(scene, tmp_path / "map.tif", confidence=True, probabilities=True)
         assert runs(predictor) == 1 + 90
-        maps.append([(tmp_path / name).read_bytes() for name in ("map.tif", "map.confidence.tif")])
+        maps.append([(tmp_path / name).read_bytes() for name in names])
     assert all(each == maps[0] for each in maps)
 
 
