@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from zlib import crc32
@@ -83,11 +84,12 @@ def write_map(
         return all(journal.load(place).digest == _digest(tiling, place) for place in kept)
 
     journal = Journal(output, _settings(tiling, scene, products, settings), same=same)
-    with rasterio.Env(GDAL_CACHEMAX=cache_bytes(tiling)), journal:
+    with rasterio.Env(GDAL_CACHEMAX=cache_bytes(tiling)), journal, ExitStack() as stack:
         # As when the map was begun: how sums are divided among threads changes last digits.
         count, streams = journal.noted["threads"], journal.noted.get("streams", 1)
         assert isinstance(count, int)
         assert isinstance(streams, int)
+        stack.enter_context(threads(count // streams))
         if say:
             for message in journal.messages:
                 say(message)
@@ -95,15 +97,13 @@ def write_map(
         if say and len(missing) < len(places(plan)):
             say(f"{len(places(plan)) - len(missing)} of {len(places(plan))} pieces were finished before; going on.")
         try:
-            with threads(count // streams):
-                ready = with_batch(replace(tiling, streams=streams), batch)
-                _make(ready, journal, missing, products, make, advance)
+            ready = with_batch(replace(tiling, streams=streams), batch)
+            _make(ready, journal, missing, products, make, advance)
         except DataError as error:
             raise DataError(f"{error} {_kept(journal, places(plan))}") from None
         except ConfigError as error:
             raise ConfigError(f"{error} {_kept(journal, places(plan))}") from None
-        with threads(count):
-            counts = put_together(tiling, journal, Path(output), products, tags)
+        counts = put_together(tiling, journal, Path(output), products, tags)
         journal.remove()
     output, total = Path(output), max(1, int(counts.sum()))
     shares = {name: int(count) / total for name, count in zip(classes.names, counts, strict=True)}
