@@ -10,7 +10,7 @@ under the all-MLP decoder; any name of `pixelwise models` can be given instead. 
 
 Seconds are those of the clock, and of the processor in all threads; the former say little on a machine that others work
 on. The network alone is measured in two ways: a tile after the other, each on all cores, and as many tiles at once as
-there are cores, as maps are made.
+there are cores (8 at most), as maps are made.
 """
 
 import argparse
@@ -86,7 +86,7 @@ def map_here(folder: Path) -> None:
     import pixelwise as pw
     from pixelwise.allocator import keep_freed_memory
     from pixelwise.geo.tiles import tile_windows
-    from pixelwise.jobs.capacity import peak_memory, threads
+    from pixelwise.jobs.capacity import STREAMS, peak_memory, threads
     from pixelwise.jobs.read_ahead import read_ahead
     from pixelwise.jobs.tiling import averaged_logits, output_stride
 
@@ -108,7 +108,7 @@ def map_here(folder: Path) -> None:
             return (clocks() - started) / RUNS
 
     # All cores for one tile, as a user would call the network, and a tile for each.
-    ways = {"in_turn": 1, "at_once": cores}
+    ways = {"in_turn": 1, "at_once": min(cores, STREAMS)}
     for streams in ways.values():
         alone(streams)
     before = {way: alone(streams) for way, streams in ways.items()}

@@ -24,7 +24,8 @@ BATCH = 16
 STREAMS = 8
 """Most tiles that are in the network at the same time: Python starts the operations of all, one after the other."""
 PIXEL_BYTES = 6144
-"""What a network takes for a pixel of a tile: UNet 3+ needs the most, SegFormer-B0 a twentieth (`benchmarks`)."""
+"""What a network takes for a pixel of a tile: UNet 3+ needs the most, SegFormer-B0 a twentieth of it
+(`docs/performance.md`)."""
 SHARE = 0.8
 """Of the memory there is, at most this is planned for."""
 WASTE = 1.3

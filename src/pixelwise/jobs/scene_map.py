@@ -85,7 +85,8 @@ def write_map(
 
     journal = Journal(output, _settings(tiling, scene, products, settings), same=same)
     with rasterio.Env(GDAL_CACHEMAX=cache_bytes(tiling)), journal, ExitStack() as stack:
-        # As when the map was begun: how sums are divided among threads changes last digits.
+        # As when the map was begun: how sums are divided among threads changes last digits. Journals from before tiles
+        # had a core each do not name streams.
         count, streams = journal.noted["threads"], journal.noted.get("streams", 1)
         assert isinstance(count, int)
         assert isinstance(streams, int)
