@@ -94,11 +94,12 @@ def test_the_loss_is_the_weighted_sum_and_so_is_its_gradient():
     torch.testing.assert_close(gradient, sum(w * part[1] for w, part in zip(weights.values(), parts, strict=True)))
 
 
+@pytest.mark.parametrize("without", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("name", LOSSES)
-def test_without_gradients_the_loss_is_the_same(name):
+def test_without_gradients_the_loss_is_the_same(name, without):
     logits, mask = drawn(2, 3, 5, 6, size=(20, 24))
     loss, _ = loss_and_gradient(logits, mask, **{name: 1.0})
-    with torch.no_grad():
+    with without():
         options = {"cross_entropy": 0.0} | SETTINGS | {name: 1.0}
         assert segmentation_loss(logits.requires_grad_(), mask, **options) == loss
 

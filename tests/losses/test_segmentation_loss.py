@@ -295,3 +295,13 @@ def test_a_mask_value_that_is_no_class_raises_and_is_named(value):
     mask[0, 3, 4] = value
     with pytest.raises(ValueError, match=f"{value}.*3 classes"):
         segmentation_loss(torch.zeros(1, 3, 2, 2), mask)
+
+
+@pytest.mark.parametrize(("dtype", "classes"), [(torch.uint8, 3), (torch.uint8, 256), (torch.int8, 128)])
+def test_masks_of_small_types_hold_what_fits_into_them(dtype, classes):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, classes, 4, 4, generator=generator)
+    mask = torch.randint(0, classes, (2, 16, 16), generator=generator)
+    mask[0, 0, 0] = classes - 1
+    expected = segmentation_loss(logits, mask, cross_entropy=1.0, dice=1.0)
+    assert segmentation_loss(logits, mask.to(dtype), cross_entropy=1.0, dice=1.0) == expected

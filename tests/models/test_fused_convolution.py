@@ -104,6 +104,22 @@ def test_every_size_gets_its_own_answers_and_few_are_remembered():
     assert len(layer.made) == KEPT
 
 
+@given(st.lists(st.tuples(st.sampled_from([1, 2, 7, 8, 16]), st.sampled_from([5, 8])), min_size=2, max_size=6))
+def test_sizes_may_follow_each_other_in_any_order(sizes):
+    layer = frozen(MANY, MANY, 3, padding=1)
+    for size in sizes:
+        image = torch.randn(1, MANY, *size)
+        assert_close(layer(image), expected(layer, image))
+
+
+def test_nothing_made_from_weights_outlives_their_cast():
+    # Cast back, they may lie at the old place.
+    layer, image = frozen(MANY, MANY, 3, padding=1), torch.randn(1, MANY, 16, 16)
+    layer(image)
+    assert not layer.bfloat16().made
+    assert_close(layer.float()(image), expected(layer, image))
+
+
 def test_a_used_one_can_be_copied_and_pickled():
     layer, image = frozen(MANY, MANY, 3, padding=1), torch.randn(1, MANY, 16, 16)
     found = layer(image)
@@ -115,6 +131,16 @@ def test_gradients_of_the_image_still_flow():
     layer = frozen(MANY, MANY, 3, nn.ReLU(), padding=1)
     image = torch.randn(1, MANY, 16, 16, requires_grad=True)
     layer(image).sum().backward()
+    assert image.grad is not None
+    assert image.grad.abs().sum() > 0
+
+
+def test_gradients_of_the_image_still_flow_after_a_call_in_inference_mode():
+    model = pw.fuse(pw.create("deeplabv3plus", classes=3, encoder="resnet18"))
+    image = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        model(image)
+    model(image.requires_grad_()).sum().backward()
     assert image.grad is not None
     assert image.grad.abs().sum() > 0
 

@@ -78,6 +78,26 @@ def test_threads_that_share_a_network_get_the_answers_of_one(name):
         assert all(torch.equal(got, one.decode(image).logits) for got, image in zip(found, images, strict=True))
 
 
+@pytest.mark.parametrize("release", RELEASES)
+def test_under_autocast_it_answers_in_half_precision(release):
+    plain, fused = PAIRS[release]
+    image = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        expected, got = plain.decode(image).logits, fused.decode(image).logits
+    assert got.dtype == expected.dtype == torch.bfloat16
+    assert (got - expected).abs().max() <= 0.05 * expected.abs().max()
+
+
+def test_weights_that_are_loaded_in_inference_mode_are_the_ones_that_are_used():
+    image = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        plain = pw.create("linknet", classes=4).eval()
+        fused = pw.fuse(plain)
+        fused(image)
+        fused.load_state_dict({name: value * 1.1 for name, value in fused.state_dict().items()})
+        assert torch.equal(fused(image), copy.deepcopy(fused)(image))
+
+
 def test_fusing_changes_nothing_in_the_network_itself():
     model = trained("paper").train()
     before = copy.deepcopy(model.state_dict())

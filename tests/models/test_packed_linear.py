@@ -7,6 +7,7 @@ import pickle
 import hypothesis.strategies as st
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from torch import nn
 
@@ -39,6 +40,13 @@ def test_weights_that_change_are_ordered_again(used: tuple) -> None:
         packed.weight.mul_(2)
         linear.weight.mul_(2)
     torch.testing.assert_close(packed(tokens), linear(tokens))
+
+
+def test_ordered_weights_do_not_outlive_a_cast(used: tuple) -> None:
+    _, packed, tokens = used
+    assert packed.bfloat16().ordered is None
+    expected = F.linear(tokens, packed.float().weight, packed.bias)
+    torch.testing.assert_close(packed(tokens), expected)
 
 
 @pytest.mark.parametrize("way", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])

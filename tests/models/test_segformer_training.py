@@ -53,6 +53,16 @@ def test_mix_ffn_goes_by_image_only_where_one_stays_in_cache_and_all_do_not(shap
     assert not pays_by_image(torch.empty(shape), torch.empty(128, 32))
 
 
+def test_under_autocast_a_backward_pass_has_the_precision_of_the_forward_pass():
+    torch.manual_seed(0)
+    layer, tokens = MixFFN(32, 4).train(), torch.randn(3, 64, 64, 32)
+    expected = torch.autograd.grad(layer(tokens).sum(), layer.parameters())
+    total = layer(tokens).sum()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = torch.autograd.grad(total, layer.parameters())
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+
+
 def test_mix_ffn_by_image_says_that_it_has_no_second_derivative():
     tokens = torch.randn(3, 64, 64, 32, requires_grad=True)
     with pytest.raises(RuntimeError, match="create_graph=True"):

@@ -1,5 +1,6 @@
 """Strips of upsampled logits are those of torch's own upsampling in one piece."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
@@ -49,6 +50,14 @@ def test_labels_and_confidence_by_strips_are_those_of_the_whole(h, w, height, wi
 
 def test_ties_go_to_the_lower_class():
     assert upsampling.argmax_upsampled(torch.zeros(1, 5, 4, 4), (16, 16))[0].max() == 0
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 9), (4, 4)])
+def test_a_class_that_is_forbidden_by_an_infinite_logit_is_never_chosen(size):
+    logits = torch.randn(2, 5, 4, 4, generator=torch.Generator().manual_seed(0))
+    without = upsampling.argmax_upsampled(logits[:, [0, 1, 3, 4]], size)[0].long()
+    logits[:, 2] = -torch.inf
+    assert torch.equal(upsampling.argmax_upsampled(logits, size)[0].long(), torch.tensor([0, 1, 3, 4])[without])
 
 
 def test_logits_of_full_size_are_decided_as_they_are(monkeypatch):

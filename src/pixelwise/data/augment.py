@@ -48,9 +48,12 @@ def resample(crop: Crop, geometry: Geometry, side: int) -> Crop:
     matrix = torch.tensor([[[cos * across, -sin * across, 0], [sin * down, cos * down, 0]]], dtype=torch.float32)
     grid = F.affine_grid(matrix, [1, 1, side, side], align_corners=False)
     image = torch.from_numpy(crop.values.astype(np.float32))[None]
-    # Bilinear sampling would smear raw nodata values into their neighbours.
-    image[0, :, torch.from_numpy(~crop.valid)] = 0
+    # Raw nodata values must not be smeared into their neighbours, so each pixel is a mean of valid ones alone.
+    covered = torch.from_numpy(crop.valid)[None, None].to(image.dtype)
+    image = torch.cat([torch.where(covered > 0, image, 0), covered], dim=1)
     image = F.grid_sample(image, grid, mode="bilinear", padding_mode="reflection", align_corners=False)[0]
+    # Where the nearest pixel is valid, at least a quarter is.
+    image = image[:-1] / image[-1:].clamp(min=0.1)
     flat = np.stack([crop.mask.astype(np.float32), crop.valid.astype(np.float32)])
     mask, valid = F.grid_sample(torch.from_numpy(flat)[None], grid, mode="nearest", align_corners=False)[0].numpy()
     inside = (grid.abs() <= 1).all(dim=-1)[0].numpy()

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor
 
 from pixelwise.labels import IGNORE
@@ -21,7 +21,7 @@ from pixelwise.losses.strips import StripTerms, strip_loss, working_dtype
 
 def segmentation_loss(
     logits: Float[Tensor, "B K h w"],
-    mask: Int[Tensor, "B H W"],
+    mask: Integer[Tensor, "B H W"],
     *,
     align_corners: bool = False,
     cross_entropy: float = 1.0,
@@ -81,10 +81,13 @@ def segmentation_loss(
         ValueError: a mask value that is neither a class nor `IGNORE`, or a mask too small for MS-SSIM or RMI.
     """
     assert len(logits) == len(mask), f"{len(logits)} images of logits, {len(mask)} masks"
-    low, high = mask.aminmax()
+    if mask.dtype == torch.uint8:
+        mask = mask.short()
+    # As numbers of Python, since a mask's type need not hold the number of classes.
+    low, high = (int(each) for each in mask.aminmax())
     if low < IGNORE or high >= logits.shape[1]:
         raise ValueError(
-            f"The mask holds values from {int(low)} to {int(high)}, but there are {logits.shape[1]} classes. "
+            f"The mask holds values from {low} to {high}, but there are {logits.shape[1]} classes. "
             f"Map other values to a class or to {IGNORE} (ignored)."
         )
     if class_weights is None:
@@ -128,7 +131,7 @@ def _wanted(*terms: tuple[float, Callable[..., Tensor]]) -> list[tuple[float, Ca
 def _counts(mask: Tensor, classes: int) -> Tensor:
     # [B,K]: the pixels of each class in each image.
     images = torch.arange(len(mask), device=mask.device)[:, None, None]
-    shifted = mask - IGNORE + images * (classes + 1)
+    shifted = images * (classes + 1) - IGNORE + mask
     return torch.bincount(shifted.flatten(), minlength=len(mask) * (classes + 1)).view(len(mask), -1)[:, 1:]
 
 

@@ -51,8 +51,8 @@ def strip_loss(
     hard_weight = F.pad(scaled * (terms.cross_entropy * (1 - smoothing)), (1, 0))
     focal_weight = F.pad(scaled * terms.focal, (1, 0))
     smooth_weight = scaled * (terms.cross_entropy * smoothing / classes)
-    loss, slopes = _of_statistics(logits, mask, terms, align_corners, counts)
-    if not (terms.cross_entropy or terms.focal) and (gradient is None or slopes is None):
+    loss, slopes = _of_statistics(logits, mask, terms, align_corners, counts, with_slopes=gradient is not None)
+    if not (terms.cross_entropy or terms.focal) and slopes is None:
         return loss
 
     for strip in walk(
@@ -110,7 +110,7 @@ class _Slopes:
 
 
 def _of_statistics(
-    logits: Tensor, mask: Tensor, terms: StripTerms, align_corners: bool, counts: Tensor
+    logits: Tensor, mask: Tensor, terms: StripTerms, align_corners: bool, counts: Tensor, *, with_slopes: bool
 ) -> tuple[Tensor, _Slopes | None]:
     if not terms.of_pixels and not terms.of_sums:
         return counts.new_zeros(()), None
@@ -131,13 +131,14 @@ def _of_statistics(
             by_row.scatter_add_(1, strip.target[:, 0], rows.gather(1, strip.target)[:, 0])
             intersection[strip.image] += by_row.sum(dim=0)
     # What is left is small, or of one number per pixel: autograd's to differentiate.
-    inputs = [intersection.requires_grad_(), predicted.requires_grad_()]
-    with torch.enable_grad():
+    inputs = [each.requires_grad_(with_slopes) for each in (intersection, predicted, pixel_loss) if each is not None]
+    with torch.set_grad_enabled(with_slopes):
         loss = sum((weight * term(intersection, predicted, counts) for weight, term in terms.of_sums), counts.sum() * 0)
         if pixel_loss is not None:
-            inputs.append(pixel_loss.requires_grad_())
             full = pixel_loss[:, :-1].unflatten(1, (height, width))
             loss = loss + sum(weight * term(full, mask) for weight, term in terms.of_pixels)
+    if not with_slopes:
+        return loss, None
     by_target, by_probability, *by_pixel = torch.autograd.grad(loss, inputs, materialize_grads=True)
     slopes = _Slopes(by_pixel[0] if by_pixel else None, by_probability, F.pad(by_target, (1, 0)))
     return loss.detach(), slopes

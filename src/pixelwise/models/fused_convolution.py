@@ -134,7 +134,10 @@ class FusedConvolution(nn.Conv2d):
         # Other threads may set `made` at any moment.
         made = self.made
         if key not in made:
-            made = self.made = dict([*list(made.items())[1 - KEPT :], (key, make(weight, bias))])
+            # A tensor of inference mode could not be used outside of it.
+            with torch.inference_mode(False), torch.no_grad():
+                new = make(weight, bias)
+            made = self.made = dict([*list(made.items())[1 - KEPT :], (key, new)])
         return made[key]
 
     def _in_order(self, size: tuple[int, int], *, by_rows: bool) -> list[tuple[Tensor, Tensor | None]]:
@@ -149,7 +152,12 @@ class FusedConvolution(nn.Conv2d):
             order = torch._C._nn.mkldnn_reorder_conv2d_weight  # pyright: ignore[reportAttributeAccessIssue]
             return [(order(kernel.contiguous().to_mkldnn(), *settings), bias) for kernel, bias in kernels]
 
-        return self.derived(size, make)
+        return self.derived((size, by_rows), make)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FusedConvolution":
+        # A weight that is cast and cast back may lie where it lay, and count as few changes.
+        self.made, self.derived_from = {}, None
+        return super()._apply(fn, recurse)
 
     def __getstate__(self) -> dict[str, object]:
         # Weights in oneDNN's order can be neither copied nor pickled; they are made again from the parameter.

@@ -11,6 +11,7 @@ from pixelwise.models.packed_linear import PackedLinear
 from pixelwise.models.segmenter import Segmenter
 
 
+@torch.inference_mode(False)
 @torch.no_grad()
 def fuse(model: Segmenter) -> Segmenter:
     """Return a copy for inference: every module that knows a faster equal (its ``fused()``) gives way to it.
@@ -18,6 +19,10 @@ def fuse(model: Segmenter) -> Segmenter:
     Plain convolutions become `FusedConvolution`, linear layers `PackedLinear`. The answers are equal to rounding. The
     copy is in evaluation mode and its parameters take no gradient; a module that stands for one with a folded norm
     refuses ``train()``. From the first call on the process keeps freed memory (`keep_freed_memory`).
+
+    Weights that are changed in place or loaded are used from the next call on; only a change through ``.data`` is not
+    seen. On a CPU a rectifier may turn a NaN of the image into 0. Ask the network it was made from for gradients by the
+    image: parts of the copy work in place.
     """
     keep_freed_memory()
     model = copy.deepcopy(model).eval()

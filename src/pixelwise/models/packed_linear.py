@@ -4,6 +4,8 @@ torch keeps weights in rows, and has a general library multiply. oneDNN, which t
 weights that were ordered once.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -31,6 +33,11 @@ class PackedLinear(nn.Module):
             self.ordered = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach())
             self.ordered_from = state
         return torch.ops.mkldnn._linear_pointwise(tokens, self.ordered, self.bias, "none", [], "")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "PackedLinear":
+        # A weight that is cast and cast back may lie where it lay, and count as few changes.
+        self.ordered = self.ordered_from = None
+        return super()._apply(fn, recurse)
 
     def __getstate__(self) -> dict[str, object]:
         # Weights in oneDNN's order can be neither copied nor pickled; they are made again from the parameter.

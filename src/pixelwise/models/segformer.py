@@ -14,12 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import (
-    DropPath,
-    PlanesOfTokens,
-    drop_path_chances,
-    pointwise,
-)
+from pixelwise.models.layers import DropPath, PlanesOfTokens, drop_path_chances, pointwise
 from pixelwise.models.segformer_fused import FusedBlock, fused_attention, fused_decoder, squares
 from pixelwise.models.segformer_training import MixFFNByImage, attention_of_one_head, pays_by_image
 from pixelwise.models.segmenter import Decoded

@@ -135,8 +135,9 @@ class FusedAllMLPDecoder(nn.Module):
         matrices = [resizing_matrix(height, part[0]) for part in wide]
         # Line by line, with a plane for each class in a line, as the argmax reads them.
         logits = total.new_empty(batch, height, self.classifier.out_channels, width)
-        weight, bias = self.classifier.weight.flatten(1), self.classifier.bias
-        assert bias is not None
+        assert self.classifier.bias is not None
+        # Under autocast products have another type than weights.
+        weight, bias = self.classifier.weight.flatten(1).to(total.dtype), self.classifier.bias.to(total.dtype)
         for image, top, bottom in bands(total, width * channels):
             band = total[image, top:bottom]
             for part, matrix in zip(wide, matrices, strict=True):

@@ -56,6 +56,7 @@ class MixFFNByImage(torch.autograd.Function):
         return torch.cat(outputs)
 
     @staticmethod
+    @torch.autocast("cpu", enabled=False)
     def backward(ctx, *grad_outputs: Tensor) -> tuple[Tensor, ...]:
         """Return the gradients by all arguments."""
         if torch.is_grad_enabled():

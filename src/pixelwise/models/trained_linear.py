@@ -48,6 +48,7 @@ class _Linear(torch.autograd.Function):
         return product(tokens, weight, bias)
 
     @staticmethod
+    @torch.autocast("cpu", enabled=False)
     def backward(ctx, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         tokens, weight = ctx.saved_tensors
         (gradient,) = grad_outputs

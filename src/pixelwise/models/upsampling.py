@@ -161,10 +161,13 @@ def argmax_upsampled(
     """Return `decide` of the upsampled logits, without building them."""
     height, width = logits.shape[-2:]
     stride = size[0] // height
-    if tuple(size) == (height * stride, width * stride) and stride > 1 and not align_corners:
-        return decide_cells(_rimmed(logits), stride, confidence=confidence)
     if tuple(size) == (height, width):
         return decide(logits, confidence=confidence)
+    # Between two infinite logits would lie no number.
+    largest = torch.finfo(logits.dtype).max / 4
+    if tuple(size) == (height * stride, width * stride) and not align_corners:
+        return decide_cells(_rimmed(logits, largest), stride, confidence=confidence)
+    logits = logits.clamp(-largest, largest)
     parts = [
         decide(upsample_rows(logits, size, top, bottom, align_corners=align_corners), confidence=confidence)
         for top, bottom in strips(logits.shape, size)
@@ -178,11 +181,11 @@ def _steps(lines: int, count: int) -> list[int]:
     return [*range(0, lines - count, count), lines - count]
 
 
-def _rimmed(logits: Float[Tensor, "B K h w"]) -> Float[Tensor, "B K h+2 w+2"]:
-    """Repeat the outermost cells once, in memory that `decide_cells` reads as it is."""
+def _rimmed(logits: Float[Tensor, "B K h w"], largest: float) -> Float[Tensor, "B K h+2 w+2"]:
+    """Repeat the outermost cells once, none beyond ``largest``, in memory that `decide_cells` reads as it is."""
     batch, classes, height, width = logits.shape
     lines = logits.new_empty(batch, height + 2, classes, width + 2)
-    lines[:, 1:-1, :, 1:-1] = logits.transpose(1, 2)
+    torch.clamp(logits.transpose(1, 2), -largest, largest, out=lines[:, 1:-1, :, 1:-1])
     lines[:, 1:-1, :, 0], lines[:, 1:-1, :, -1] = lines[:, 1:-1, :, 1], lines[:, 1:-1, :, -2]
     lines[:, 0], lines[:, -1] = lines[:, 1], lines[:, -2]
     return lines.transpose(1, 2)
