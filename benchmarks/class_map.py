@@ -203,6 +203,9 @@ def main() -> None:
         if given.only in name:
             row = measure(variant, given.size, given.classes, given.rounds, given.without)
             print(name, json.dumps(row, indent=1), flush=True)
+            if (given.size, given.classes) != (parser.get_default("size"), parser.get_default("classes")):
+                print("Not kept: the table is of the default size and classes.")
+                continue
             kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
             kept |= {"size": given.size, "classes": given.classes}
             kept.setdefault("networks", {})[name] = row

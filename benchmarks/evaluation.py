@@ -69,7 +69,10 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "load": round(os.getloadavg()[0], 1),
     }
-    RESULTS.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
+    if all(given == parser.get_default(name) for name, given in vars(given).items()):
+        RESULTS.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
+    else:
+        print("Not kept: the table is of the default images, classes and size.")
     print(row)
 
 

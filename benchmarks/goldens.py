@@ -6,6 +6,7 @@ Runs the tests of the networks and writes the errors that they noted to `docs/go
 of all its outputs, as max |difference| / max |reference|.
 """
 
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -44,11 +45,13 @@ def noted() -> dict[str, dict[str, float]]:
 
 def main() -> None:
     """Write the table."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     rows = [
         f"| `{name}` | {errors.get('plain', float('nan')):.1e} | {errors.get('fused', float('nan')):.1e} |"
         for name, errors in sorted(noted().items())
     ]
     (ROOT / "docs" / "goldens.md").write_text(HEAD + "\n".join(rows).replace("nan", "") + "\n", encoding="utf-8")
+    print("docs/goldens.md is written.")
 
 
 if __name__ == "__main__":

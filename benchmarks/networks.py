@@ -103,11 +103,14 @@ def main() -> None:
         if given.only not in name:
             continue
         row = measure(name, given.size, given.classes, given.rounds)
+        others = ", ".join(f"{kind} {ratio:.2f}x" for kind, ratio in row["times_fused"].items() if kind != "fused")
+        print(f"{name:24} {row['seconds']['fused']:.3f} s; {others}; {row['peak_mib']}", flush=True)
+        if (given.size, given.classes) != (parser.get_default("size"), parser.get_default("classes")):
+            print("Not kept: the table is of the default size and classes.")
+            continue
         kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
         kept[name] = row
         RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-        others = ", ".join(f"{kind} {ratio:.2f}x" for kind, ratio in row["times_fused"].items() if kind != "fused")
-        print(f"{name:24} {row['seconds']['fused']:.3f} s; {others}; {row['peak_mib']}", flush=True)
 
 
 if __name__ == "__main__":

@@ -83,6 +83,8 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=96)
     parser.add_argument("--only", default="")
     given = parser.parse_args()
+    if not (given.folder / "images").is_dir():
+        parser.error(f"{given.folder} has no folder of images called images. Name a folder that has one.")
     image, mask = four_images(given.folder, given.side)
     for name in overfitted():
         if given.only not in name:

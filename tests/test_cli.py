@@ -126,7 +126,10 @@ def test_the_list_of_commands_shows_the_purpose_of_each(pixelwise):
     assert all(len(line.split()) > 4 and not line.endswith("...") for line in lines.values())
 
 
-@pytest.mark.parametrize("arguments", [["--nonsense"], ["nonsense"], ["train"], ["predict", "a"], ["models", "--jsn"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--nonsense"], ["nonsense"], ["train"], ["predict", "a"], ["models", "--jsn"], ["models", "--size", "-5"]],
+)
 def test_wrong_usage_leaves_with_2_and_says_how_to_get_help(pixelwise, arguments):
     status, _, err = pixelwise(*arguments)
     assert status == 2

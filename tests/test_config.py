@@ -1,3 +1,4 @@
+import math
 import tomllib
 from pathlib import Path
 
@@ -54,7 +55,7 @@ tables = st.fixed_dictionaries(
                 "learning_rate": st.floats(1e-8, 1),
                 "warmup": st.integers(0, 2000),
                 "average": shares,
-                "class_weights": st.just("balanced") | st.lists(st.floats(0, 9), max_size=3),
+                "class_weights": st.just("balanced") | st.lists(st.floats(0.1, 9), min_size=1, max_size=3),
                 "seed": st.integers(0, 2**31),
             },
         ),
@@ -115,7 +116,7 @@ def test_relative_paths_count_from_the_file_and_not_from_where_one_stands(tmp_pa
     [
         ("[train]\nstep = 5", ["[train].step is not a known key", "Did you mean steps?"]),
         ("[train]\nlearningrate = 1", ["Did you mean learning_rate?"]),
-        ("[trian]\nsteps = 5", ["[trian] is not a known key", "Did you mean train?"]),
+        ("[trian]\nsteps = 5", ["[trian] is not a known key", "Did you mean [train]?"]),
         ("steps = 5", ["[steps] is not a known key", "Did you mean [train].steps?"]),
         ("[train]\nxyzzy = 5", ["[train].xyzzy", "Known here: steps, batch"]),
         ("[train]\nsteps = 0", ["[train].steps", "greater than or equal to 1", "(it is 0)"]),
@@ -127,6 +128,12 @@ def test_relative_paths_count_from_the_file_and_not_from_where_one_stands(tmp_pa
         ("[predict]\ntile = 100", ["multiples of 32"]),
         ("[predict]\noverlap = 480", ["overlap is 480, more than half of tile = 512"]),
         ("[augment]\nscale = [2.0, 0.5]", ["the smaller first"]),
+        ("[augment]\nscale = [1.0, inf]", ["[augment].scale", "finite number", "(it is inf)"]),
+        ("[train]\nlearning_rate = inf", ["[train].learning_rate", "finite number", "(it is inf)"]),
+        ("[model.options]\nclasses = 5", ["[model]", "'classes'", "follows from [data].classes", "leave it out"]),
+        ('[train]\nclass_weights = "balance"', ["class_weights is 'balance'", "'none', 'balanced' or a list"]),
+        ("[train]\nclass_weights = [-1.0, 1.0]", ["class_weights is [-1.0, 1.0]", "from 0 on"]),
+        ("[train]\nclass_weights = [0.0, 0.0]", ["class_weights is [0.0, 0.0]", "not all of them 0"]),
     ],
 )
 def test_a_mistake_names_the_file_the_key_and_the_mend(tmp_path, text, parts):
@@ -171,7 +178,7 @@ def test_the_explained_configuration_is_toml_with_every_key_and_gives_the_defaul
             line = next(
                 line
                 for line in text[text.index(f"[{name}]") :].splitlines()
-                if line.lstrip("# ").startswith(f"{key} =")
+                if line.lstrip("# ").startswith((f"{key} =", f"[{name}.{key}]"))
             )
             assert entry.description in line
     table = tomllib.loads(text)
@@ -182,3 +189,20 @@ def test_the_explained_configuration_is_toml_with_every_key_and_gives_the_defaul
 def test_a_single_class_is_refused_since_nothing_could_be_learned():
     with pytest.raises(ConfigError, match=r"\[data\].classes names one class.*'background'"):
         parse_config({"data": {"images": "scenes", "labels": "masks", "classes": ["field"]}}, "mine.toml")
+
+
+def test_the_printed_configuration_can_be_filled_in_below_each_of_its_tables(tmp_path):
+    printed = explain_config().replace("[model.options]", "[model.options]\ndrop_path = 0.5\n")
+    given = {"images": "scenes", "labels": "fields.gpkg", "classes": ["background", "field"]}
+    for key, value in given.items():
+        printed = printed.replace(f"# {key} =", f"{key} = {value!r}", 1)
+    assert load_config(written(tmp_path, printed)).model.options == {"drop_path": 0.5}
+
+
+def test_validation_labels_without_images_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"validation_labels are those of validation_images, which is missing"):
+        load_config(written(tmp_path, LEAST + 'validation_labels = "other.gpkg"\n'))
+
+
+def test_nodata_may_be_no_number(tmp_path):
+    assert math.isnan(load_config(written(tmp_path, LEAST + "nodata = nan\n")).data.nodata)

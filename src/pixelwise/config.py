@@ -21,7 +21,7 @@ Values = Annotated[list[Value], BeforeValidator(_as_list)]
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataConfig(_Table):
@@ -29,7 +29,9 @@ class DataConfig(_Table):
 
     images: Path = Field(description="a folder of images or GeoTIFF scenes, or one file")
     labels: Path = Field(description="a folder of masks with the images' names, or a file of polygons")
-    classes: list[str] = Field(min_length=1, description="names, in the order of their indices")
+    classes: list[Annotated[str, Field(min_length=1)]] = Field(
+        min_length=1, description="names, in the order of their indices"
+    )
     palette: list[str] | None = Field(default=None, description="a colour '#rrggbb' per class; none: well-spaced hues")
     values: dict[str, Values] | None = Field(
         default=None,
@@ -51,7 +53,9 @@ class DataConfig(_Table):
     bands: list[Annotated[int, Field(ge=1)]] | None = Field(
         default=None, min_length=1, description="bands to use, counted from 1; none: all but alpha"
     )
-    nodata: float | None = Field(default=None, description="value of pixels without data; none: as the file says")
+    nodata: float | None = Field(
+        default=None, allow_inf_nan=True, description="value of pixels without data; none: as the file says"
+    )
     validation: float = Field(default=0.2, ge=0, lt=1, description="share of scenes (or blocks) kept for validation")
     validation_images: Path | None = Field(default=None, description="images kept for validation, instead of a share")
     validation_labels: Path | None = Field(default=None, description="their masks or polygons; none: [data].labels")
@@ -59,6 +63,12 @@ class DataConfig(_Table):
         default="scene", description="what goes to validation: whole scenes, or blocks of ground"
     )
     block: int = Field(default=512, ge=32, description="side of a block in pixels, where split = 'block'")
+
+    @model_validator(mode="after")
+    def _labels_with_images(self) -> "DataConfig":
+        if self.validation_labels is not None and self.validation_images is None:
+            raise ValueError("validation_labels are those of validation_images, which is missing; name both or neither")
+        return self
 
 
 class ModelConfig(_Table):
@@ -69,6 +79,13 @@ class ModelConfig(_Table):
     options: dict[str, bool | int | float | str | list[int | float]] = Field(
         default={}, description="the paper's options, such as drop_path"
     )
+
+    @model_validator(mode="after")
+    def _options_of_the_paper(self) -> "ModelConfig":
+        for name, instead in (("classes", "[data].classes"), ("bands", "[data].bands")):
+            if name in self.options:
+                raise ValueError(f"options hold {name!r}, which follows from {instead}; leave it out")
+        return self
 
 
 LOSSES = (
@@ -127,10 +144,10 @@ class TrainConfig(_Table):
     ms_ssim: float = Field(default=0.0, ge=0, description="weight of the multi-scale structural similarity in the loss")
     rmi: float = Field(default=0.0, ge=0, description="weight of the region mutual information in the loss")
     boundary: float = Field(default=0.0, ge=0, description="weight of the boundary F1 loss in the loss")
-    class_weights: list[float] | Literal["none", "balanced"] = Field(
+    class_weights: list[float] | str = Field(
         default="none",
-        description="in cross-entropy, focal, ohem and bootstrapped: a number per class, or 'balanced' (by the root of "
-        "the frequency)",
+        description="in cross-entropy, focal, ohem and bootstrapped: 'none', a number per class, or 'balanced' (by the "
+        "root of the frequency)",
     )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="in the cross-entropy")
     focal_gamma: float = Field(default=2.0, ge=0, description="power that turns easy pixels down; 0: cross-entropy")
@@ -170,6 +187,11 @@ class TrainConfig(_Table):
     def _some_loss(self) -> "TrainConfig":
         if not any(getattr(self, name) for name in LOSSES):
             raise ValueError("all losses have weight 0, so there is nothing to learn from; set cross_entropy = 1.0")
+        weights = self.class_weights
+        if isinstance(weights, str) and weights not in ("none", "balanced"):
+            raise ValueError(f"class_weights is {weights!r}, but must be 'none', 'balanced' or a list of numbers")
+        if isinstance(weights, list) and (min(weights, default=0.0) < 0 or not any(weights)):
+            raise ValueError(f"class_weights is {weights}; give a number from 0 on per class, not all of them 0")
         if self.compile and self.checkpointing:
             raise ValueError("compile and checkpointing do not go together; leave one of them out")
         if self.boundary_tolerance % 2 == 0:
@@ -296,6 +318,10 @@ def explain_config() -> str:
         assert issubclass(model, BaseModel)
         lines += [f"[{name}]"]
         for key, entry in model.model_fields.items():
+            if entry.default == {}:
+                # A table of its own: keys that a user adds stand below it.
+                lines += ["", f"[{name}.{key}]".ljust(34) + f"  # {entry.description}"]
+                continue
             shown = "" if entry.is_required() or entry.default is None else _toml(key, entry.get_default())
             lines += [f"{shown or f'# {key} ='}".ljust(34) + f"  # {entry.description}"]
         lines += [""]
@@ -305,7 +331,7 @@ def explain_config() -> str:
 def _toml(key: str, value: object) -> str:
     value = list(value) if isinstance(value, tuple) else value
     text = tomli_w.dumps({key: value}, multiline_strings=False).strip()
-    return f"{key} = {{}}" if value == {} else text.replace("[\n    ", "[").replace(",\n]", "]").replace("\n    ", " ")
+    return text.replace("[\n    ", "[").replace(",\n]", "]").replace("\n    ", " ")
 
 
 def _sentence(problem) -> str:
@@ -322,7 +348,7 @@ def _sentence(problem) -> str:
                 for t, f in Config.model_fields.items()
                 if place[0] in getattr(f.annotation, "model_fields", {})
             ]
-            near = homes or near
+            near = homes or [f"[{each}]" for each in near]
         hint = f"Did you mean {near[0]}?" if near else f"Known here: {', '.join(known)}."
         return f"{name} is not a known key. {hint}"
     if problem["type"] == "missing":

@@ -148,7 +148,8 @@ def make_mask_table(
     packed = [_packed(value) for value in [*raw, *listed_ignore]]
     for value, code in zip([*raw, *listed_ignore], packed, strict=True):
         if packed.count(code) > 1:
-            raise ConfigError(f"The mask value {value} is listed twice in [data].values and [data].ignore. Keep one.")
+            where = "[data].values and [data].ignore" if values else "[data].ignore and the indices of the classes"
+            raise ConfigError(f"The mask value {value} is listed twice in {where}. Keep one.")
     by_value = tuple((code, index) for code, (_, index) in zip(packed, pairs, strict=False))
     return MaskTable(by_value, tuple(packed[len(pairs) :]), colours, classes)
 

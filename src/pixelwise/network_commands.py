@@ -8,8 +8,13 @@ import click
 
 @click.command()
 @click.option("--match", default="", help="Only names that hold this text.")
-@click.option("--max-parameters", type=float, metavar="M", help="Only networks of at most so many million parameters.")
-@click.option("--max-gflop", type=float, metavar="G", help="Only networks of at most so many GFLOP.")
+@click.option(
+    "--max-parameters",
+    type=click.FloatRange(min=0),
+    metavar="M",
+    help="Only networks of at most so many million parameters.",
+)
+@click.option("--max-gflop", type=click.FloatRange(min=0), metavar="G", help="Only networks of at most so many GFLOP.")
 @click.option(
     "--sort",
     "order",
@@ -17,8 +22,10 @@ import click
     help="Order of the rows; as grouped by family if not given.",
 )
 @click.option("--time", "timed", is_flag=True, help="Measure a label map of each network here (seconds per network).")
-@click.option("--size", default=512, show_default=True, help="Side of the image in pixels.")
-@click.option("--classes", default=19, show_default=True, help="Number of classes.")
+@click.option(
+    "--size", default=512, type=click.IntRange(min=32), show_default=True, help="Side of the image in pixels."
+)
+@click.option("--classes", default=19, type=click.IntRange(min=1), show_default=True, help="Number of classes.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def models(
     match: str,

@@ -141,6 +141,21 @@ def test_resuming_with_other_settings_names_what_changed(scenes, undisturbed):
         train(config(scenes, undisturbed.folder, batch=3), resume=True)
 
 
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        ({"class_weights": [1.0, 2.0, 3.0]}, "3 numbers for 2 classes"),
+        ({"learning_rate": 1e30, "evaluate_every": 6}, r"learning_rate \(it is 1e\+30\)\.$"),
+    ],
+    ids=["found before the first step", "found in a step"],
+)
+def test_a_run_that_ended_by_a_mistake_begins_anew_once_it_is_mended(scenes, tmp_path, undisturbed, mistake, message):
+    with pytest.raises(PixelwiseError, match=message):
+        train(config(scenes, tmp_path / "run", **mistake))
+    run = train(config(scenes, tmp_path / "run"), resume=(tmp_path / "run" / "config.toml").exists())
+    assert weights(run) == weights(undisturbed)
+
+
 def test_resuming_a_finished_run_changes_nothing(scenes, undisturbed):
     before = weights(undisturbed)
     run = train(config(scenes, undisturbed.folder), resume=True)
@@ -181,6 +196,8 @@ def test_auxiliary_outputs_and_padding_enter_the_loss_as_the_network_says(scenes
 def test_a_device_that_is_not_there_is_an_error(scenes, tmp_path):
     with pytest.raises(ConfigError, match="device"):
         train(config(scenes, tmp_path / "run", device="cuda:77"))
+    with pytest.raises(ConfigError, match="'banana', but must be 'auto' or one of cpu, cuda"):
+        train(config(scenes, tmp_path / "run", device="banana"))
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_says_what_to_do(scenes, tmp_path, monkeypatch):
@@ -234,7 +251,6 @@ import copy
 import torch
 from torch._inductor import metrics
 import pixelwise as pw
-from pixelwise.jobs.train import _compiled
 from pixelwise.losses import segmentation_loss
 
 torch.manual_seed(0)
@@ -242,7 +258,7 @@ plain = pw.create("unet", classes=3, filters=[4, 8], batch_norm=False, upsamplin
 compiled = copy.deepcopy(plain)
 image, mask = torch.randn(2, 3, 64, 64), torch.randint(0, 3, (2, 64, 64))
 segmentation_loss(plain.decode(image).logits, mask).backward()
-decode = _compiled(compiled, torch.device("cpu"))
+decode = torch.compile(compiled.decode)
 metrics.reset()
 segmentation_loss(decode(image).logits, mask).backward()
 print(metrics.generated_kernel_count)

@@ -69,7 +69,8 @@ def open_run(config: Config, *, resume: bool) -> Run:
     """Make a run's folder, or find it again; `Run.begin` makes it a run.
 
     Raises:
-        ConfigError: the folder holds another run and ``resume`` is not set, or a run of other settings.
+        ConfigError: the folder holds another run and ``resume`` is not set, or a run of other settings that has kept a
+            state to go on from.
     """
     if config.run.folder is None:
         raise ConfigError("A configuration that was not read from a file needs [run].folder. Name the run's folder.")
@@ -91,7 +92,8 @@ def open_run(config: Config, *, resume: bool) -> Run:
         for key in type(getattr(config, table)).model_fields
         if table != "run" and getattr(getattr(config, table), key) != getattr(getattr(before, table), key)
     ]
-    if changed:
+    # A run that has kept nothing yet begins anew, maybe with a mistake mended.
+    if changed and (recovered_folder(folder / "last") / "state.pt").exists():
         raise ConfigError(
             f"{folder} was begun with other settings ({', '.join(changed[:5])}). "
             "Resume with the same ones, or choose another folder (--run)."

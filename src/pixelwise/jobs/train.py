@@ -35,6 +35,8 @@ from pixelwise.losses import segmentation_loss, total_loss
 from pixelwise.models import Decoded, Segmenter, create
 from pixelwise.weights import load_weights
 
+DEVICES = ("cpu", "cuda", "mps", "xpu")
+"""Where networks are trained."""
 WAITING_STEPS = 50
 """Over so many steps the share of the time in which the network waited for crops is measured."""
 WAITING_SHARE = 0.25
@@ -76,6 +78,9 @@ def train(
     settings = config.train
     say = report or (lambda _: None)
 
+    device = _device(settings.device)
+    if settings.compile:
+        _require_compiler(device)
     classes, training, validation = open_parts(config)
     run = open_run(config, resume=resume)
     say(f"Reading {len(training)} training and {len(validation)} validation scenes.")
@@ -86,7 +91,6 @@ def train(
 
     keep_freed_memory()
     torch.manual_seed(settings.seed)
-    device = _device(settings.device)
     bands = training[0].reader.bands
     model = create(config.model.name, classes=len(classes), bands=len(bands), **config.model.options)
     if config.model.weights is not None:
@@ -96,8 +100,9 @@ def train(
             say(f"{loaded.widened} is widened to {len(bands)} bands; those of the weights come first.")
     model.encoder.requires_grad_(not settings.freeze_encoder)
     card = _card(config, classes, training[0], found, model)
-    decode = _compiled(model, device) if settings.compile else model.decode
+    class_weights = _class_weights(config, classes, found, device)
     run.begin(config)
+    decode = torch.compile(model.decode) if settings.compile else model.decode
     model.to(device)
     average = MovingAverage(model, copy.deepcopy(model), settings.average)
     if settings.checkpointing and not recompute_blocks(model.encoder):
@@ -111,7 +116,6 @@ def train(
         first_layer_rate=settings.first_layer_rate,
     )
     optimizer = torch.optim.AdamW(groups, fused=True)
-    class_weights = _class_weights(config, classes, found, device)
     warmup = settings.warmup if settings.warmup is not None else min(1500, settings.steps // 10)
     evaluate_every = settings.evaluate_every or max(1, settings.steps // 10)
     sampler = Sampler(training, config.augment, crop=settings.crop, seed=settings.seed, mean=card.mean, std=card.std)
@@ -146,9 +150,10 @@ def train(
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
             value = loss.item()
             if not math.isfinite(value) or not torch.isfinite(norm):
+                kept = run.folder / "last"
+                held = f" {kept} holds the state of the last evaluation." if kept.exists() else ""
                 raise PixelwiseError(
-                    f"The loss is {value} at step {step}. Lower [train].learning_rate (it is {rate:g}); "
-                    f"{run.folder / 'last'} holds the state of the last evaluation."
+                    f"The loss is {value} at step {step}. Lower [train].learning_rate (it is {rate:g}).{held}"
                 )
             optimizer.step()
             average.update(step)
@@ -204,19 +209,18 @@ def open_parts(config: Config) -> tuple[Classes, list[Scene], list[Scene]]:
     return classes, split.training, split.validation
 
 
-def _compiled(model: Segmenter, device: torch.device) -> Callable[[Tensor], Decoded]:
+def _require_compiler(device: torch.device) -> None:
     from torch._dynamo.exc import TorchDynamoException
 
     try:
-        # A trifle first: a machine that cannot compile says so before any data is read.
+        # A trifle: a machine that cannot compile says so before any data is read.
         torch.compile(torch.sin)(torch.zeros(2, device=device))
     except (TorchDynamoException, RuntimeError) as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ConfigError(
-            f"[train].compile = true needs a compiler that works here (g++ or clang++; triton on a GPU), but: {reason} "
-            "Install one, or set compile = false."
+            "[train].compile = true needs a compiler that works here (g++ or clang++; triton on a GPU), but: "
+            f"{reason.rstrip('.')}. Install one, or set compile = false."
         ) from None
-    return torch.compile(model.decode)
 
 
 def _waiting_hint(share: float, workers: int) -> str:
@@ -284,13 +288,14 @@ def _card(config: Config, classes: Classes, scene: Scene, found: Survey, model: 
 def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.split(":")[0] not in DEVICES:
+        raise ConfigError(f"[train].device is {name!r}, but must be 'auto' or one of {', '.join(DEVICES)}.")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"[train].device = {name!r} cannot be used: {str(error).splitlines()[0]} Use 'auto' or 'cpu'."
-        ) from None
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ConfigError(f"[train].device = {name!r} cannot be used: {reason}. Use 'auto' or 'cpu'.") from None
     return device
 
 

@@ -207,7 +207,8 @@ def _known(name: object, table: Mapping[str, object], kind: str) -> str:
         return str(name)
     near = difflib.get_close_matches(str(name), table, n=1, cutoff=0.4)
     hint = f"Did you mean {near[0]!r}? " if near else ""
-    raise ConfigError(f"No {kind} is called {name!r}. {hint}`pixelwise models` lists all names.")
+    known = "`pixelwise models` lists all names." if table is MODELS else f"There are {', '.join(table)}."
+    raise ConfigError(f"No {kind} is called {name!r}. {hint}{known}")
 
 
 def _kin(table: Mapping[str, Callable[..., nn.Module]], one: str, other: str) -> bool:
