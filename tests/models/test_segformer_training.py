@@ -4,8 +4,7 @@ import pytest
 import torch
 
 import pixelwise as pw
-from pixelwise.models.segformer import EfficientSelfAttention, MixFFN
-from pixelwise.models.segformer_training import pays_by_image
+from pixelwise.models.segformer import EfficientSelfAttention
 
 
 def test_an_encoder_in_training_has_the_maps_and_gradients_of_its_plain_form():
@@ -26,47 +25,6 @@ def test_an_encoder_in_training_has_the_maps_and_gradients_of_its_plain_form():
         # The keys' bias shifts all scores of a token alike, so it has no gradient but rounding.
         scale = max(1.0, float(expected.abs().max()))
         assert (parameter.grad - expected).abs().max() <= 1e-4 * scale, name
-
-
-def test_mix_ffn_image_by_image_has_the_plain_gradients_and_keeps_no_hidden_map():
-    torch.manual_seed(0)
-    layer = MixFFN(32, 4)
-    plain = copy.deepcopy(layer).double()
-    tokens = torch.randn(3, 64, 64, 32)
-    assert pays_by_image(tokens, layer.expand.weight)
-    by_output, sizes, results = torch.randn_like(tokens), [], []
-    for module, given in ((layer, tokens.clone()), (plain, tokens.double())):
-        given.requires_grad_()
-        with torch.autograd.graph.saved_tensors_hooks(
-            lambda tensor: sizes.append(tensor.numel()) or tensor, lambda t: t
-        ):
-            out = module.train()(given)
-        results.append(torch.autograd.grad(out, [given, *module.parameters()], by_output.to(out.dtype)))
-        if module is layer:
-            assert max(sizes) == tokens.numel()
-    for found, expected in zip(*results, strict=True):
-        assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
-
-
-@pytest.mark.parametrize("shape", [(1, 64, 64, 32), (3, 128, 128, 32), (3, 16, 16, 32)], ids=["one", "large", "small"])
-def test_mix_ffn_goes_by_image_only_where_one_stays_in_cache_and_all_do_not(shape):
-    assert not pays_by_image(torch.empty(shape), torch.empty(128, 32))
-
-
-def test_under_autocast_a_backward_pass_has_the_precision_of_the_forward_pass():
-    torch.manual_seed(0)
-    layer, tokens = MixFFN(32, 4).train(), torch.randn(3, 64, 64, 32)
-    expected = torch.autograd.grad(layer(tokens).sum(), layer.parameters())
-    total = layer(tokens).sum()
-    with torch.autocast("cpu", torch.bfloat16):
-        found = torch.autograd.grad(total, layer.parameters())
-    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
-
-
-def test_mix_ffn_by_image_says_that_it_has_no_second_derivative():
-    tokens = torch.randn(3, 64, 64, 32, requires_grad=True)
-    with pytest.raises(RuntimeError, match="create_graph=True"):
-        torch.autograd.grad(MixFFN(32, 4).train()(tokens).sum(), tokens, create_graph=True)
 
 
 @pytest.mark.parametrize("reduction", [1, 2])

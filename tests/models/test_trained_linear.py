@@ -54,3 +54,12 @@ def test_where_a_gradient_is_asked_for_the_product_is_one_that_has_it():
     product(tokens, weight, None).sum().backward()
     assert tokens.grad is not None
     assert torch.allclose(tokens.grad, weight.sum(dim=0).expand(3, -1))
+
+
+def test_under_autocast_a_backward_pass_has_the_precision_of_the_forward_pass():
+    tokens, weight = torch.randn(LARGE_SHAPE, requires_grad=True), torch.randn(64, 64, requires_grad=True)
+    expected = torch.autograd.grad(linear(tokens, weight, None).sum(), [tokens, weight])
+    total = linear(tokens, weight, None).sum()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = torch.autograd.grad(total, [tokens, weight])
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))

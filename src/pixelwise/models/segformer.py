@@ -8,7 +8,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from pixelwise.errors import ConfigError
 from pixelwise.models.layers import DropPath, PlanesOfTokens, drop_path_chances, pointwise
 from pixelwise.models.segformer_fused import FusedBlock, fused_attention, fused_decoder, squares
-from pixelwise.models.segformer_training import MixFFNByImage, attention_of_one_head, pays_by_image
+from pixelwise.models.segformer_training import attention_of_one_head
 from pixelwise.models.segmenter import Decoded
 from pixelwise.models.trained_linear import TrainedLinear, linear
 from pixelwise.models.upsampling import upsample
@@ -117,9 +116,6 @@ class MixFFN(nn.Module):
 
     def forward(self, tokens: Float[Tensor, "B h w D"]) -> Float[Tensor, "B h w D"]:
         """Mix the channels of each token, and its 3x3 neighbours."""
-        if self.training and torch.is_grad_enabled() and pays_by_image(tokens, self.expand.weight):
-            layers = (self.expand, self.depthwise, self.project)
-            return MixFFNByImage.apply(tokens, *(each for layer in layers for each in (layer.weight, layer.bias)))
         hidden = self.depthwise(self.expand(tokens).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return self.project(F.gelu(hidden))
 

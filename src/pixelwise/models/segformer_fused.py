@@ -46,13 +46,12 @@ class FusedBlock(nn.Module):
         normed, weight, bias = self.norm2(tokens), self.depthwise.weight, self.depthwise.bias
         height, width = tokens.shape[1:3]
         for image, top, bottom in bands(tokens, width * len(weight)):
-            # The rows above and below belong to the convolution's reach; beyond the map they are 0.
+            # The rows above and below belong to the convolution's reach; what it makes of them is not used.
             first, last = max(0, top - 1), min(height, bottom + 1)
-            hidden = self.expand(normed[image : image + 1, first:last])
-            if (first, last) != (top - 1, bottom + 1):
-                hidden = F.pad(hidden, (0, 0, 0, 0, first - top + 1, bottom + 1 - last))
-            hidden = F.conv2d(hidden.permute(0, 3, 1, 2), weight, bias, padding=(0, 1), groups=len(weight))
-            tokens[image : image + 1, top:bottom].add_(self.project(F.gelu(hidden.permute(0, 2, 3, 1))))
+            hidden = self.expand(normed[image : image + 1, first:last]).permute(0, 3, 1, 2)
+            mixed = F.conv2d(hidden, weight, bias, padding=1, groups=len(weight)).permute(0, 2, 3, 1)
+            mixed = F.gelu(mixed[:, top - first : bottom - first])
+            tokens[image : image + 1, top:bottom].add_(self.project(mixed))
         return tokens
 
 

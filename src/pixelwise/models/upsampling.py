@@ -45,14 +45,14 @@ def recentred(logits: Float[Tensor, "B K h w"], size: tuple[int, int] | torch.Si
     return F.grid_sample(logits, grid.expand(len(logits), -1, -1, -1), mode="bilinear", align_corners=True)
 
 
-def strips(shape: torch.Size, size: tuple[int, int] | torch.Size) -> Iterator[tuple[int, int]]:
-    """Cut the full-size rows 0 to ``size[0]`` into ranges small enough for `STRIP_ELEMENTS`.
+def strips(shape: torch.Size, size: tuple[int, int] | torch.Size, *, times: int = 1) -> Iterator[tuple[int, int]]:
+    """Cut the full-size rows 0 to ``size[0]`` into ranges small enough for ``times`` `STRIP_ELEMENTS`.
 
     Args:
         shape: of the coarse logits, [B,K,h,w].
         size: full height and width, or the height of the part that is wanted.
     """
-    rows = max(1, STRIP_ELEMENTS // max(1, shape[0] * shape[1] * size[1]))
+    rows = max(1, times * STRIP_ELEMENTS // max(1, shape[0] * shape[1] * size[1]))
     for top in range(0, size[0], rows):
         yield top, min(size[0], top + rows)
 
