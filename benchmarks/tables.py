@@ -42,9 +42,9 @@ half a second in which another process had both cores, B0's class map took 94 in
 Seven runs of the first table's first row gave 6.97, 5.75, 6.01, 5.82, 6.50, 5.86 and 5.70 times transformers and 6.00,
 6.37, 5.80, 5.60, 4.82, 6.51 and 6.06 times smp (9 to 15 rounds); the training step at batch 4, 256x256 gave 2.82, 2.51,
 3.02, 2.89, 2.91, 2.38, 2.60 and 2.71 times transformers and 2.93, 2.50, 3.16, 2.60, 2.83, 2.29, 2.70 and 2.65 times smp
-before its last change, and 2.66, 2.74 and 2.49, 2.56 after it, minutes before matrix products were measured at 139 to 150
-instead of 183 to 193 GFLOP/s. The last is in the table. Working on bands of rows or strips of labels in two Python threads, each on one
-core, took 1.2 to 1.3 times as long.
+before its last change, and 2.66, 2.74 and 2.49, 2.56 after it, minutes before matrix products were measured at 139 to
+150 instead of 183 to 193 GFLOP/s. The last is in the table. Working on bands of rows or strips of labels in two Python
+threads, each on one core, took 1.2 to 1.3 times as long.
 
 B5's class map on two threads, 1.05 s: linear layers 615 ms, attention 155, depthwise convolutions 48, GELU 29, the
 classifier 23, layer norms 18, sums 17, labels 13, the rest and what lies between operations 130. DEPICT-SA's, 0.49 s:
@@ -65,13 +65,13 @@ one head that take in the matrices of query and output: a block's attention 11.8
 maps: 38 instead of 44 ms of the encoder's forward pass. On two threads both steps then came to 0.93 and 0.97 of their
 time (medians of 50 and 15 turns) by larger strips of the loss (0.84 of its own time), the first also by a plain
 Mix-FFN: image by image, hidden maps computed again, it had saved 10 of 262 ms of the encoder on one thread, and cost 4
-to 5 per cent of that step on two (and saved 36 to 62 MB of memory). Tried and dropped: oneDNN for small linear maps too (a function in Python costs 0.1 ms, and the step took
-as long); the same scores with two heads (no gain); Mix-FFN by channels (no gain, or up to a third slower); a depthwise
-convolution's weight gradient as nine shifted products (120 instead of 1.3 ms); GELU's tanh form (3.5 instead of 1.4
-ms); on two threads, the encoder with the half of the images on a thread each, forward and backward (a step 3 to 7 per
-cent faster, for a thread's own random draws and twice the code around it); a whole block forward and backward as one
-function, without autograd between its operations and with all its products oneDNN's (1 to 2 per cent of a block of any
-stage but the first).
+to 5 per cent of that step on two (and saved 36 to 62 MB of memory). Tried and dropped: oneDNN for small linear maps too
+(a function in Python costs 0.1 ms, and the step took as long); the same scores with two heads (no gain); Mix-FFN by
+channels (no gain, or up to a third slower); a depthwise convolution's weight gradient as nine shifted products (120
+instead of 1.3 ms); GELU's tanh form (3.5 instead of 1.4 ms); on two threads, the encoder with the half of the images on
+a thread each, forward and backward (a step 3 to 7 per cent faster, for a thread's own random draws and twice the code
+around it); a whole block forward and backward as one function, without autograd between its operations and with all its
+products oneDNN's (1 to 2 per cent of a block of any stage but the first).
 """
 
 
