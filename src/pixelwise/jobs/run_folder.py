@@ -69,8 +69,8 @@ def open_run(config: Config, *, resume: bool) -> Run:
     """Make a run's folder, or find it again; `Run.begin` makes it a run.
 
     Raises:
-        ConfigError: the folder holds another run and ``resume`` is not set, or a run of other settings that has kept a
-            state to go on from.
+        ConfigError: the folder holds another run and ``resume`` is not set, or a run of other settings that has kept
+            weights.
     """
     if config.run.folder is None:
         raise ConfigError("A configuration that was not read from a file needs [run].folder. Name the run's folder.")
@@ -93,7 +93,7 @@ def open_run(config: Config, *, resume: bool) -> Run:
         if table != "run" and getattr(getattr(config, table), key) != getattr(getattr(before, table), key)
     ]
     # A run that has kept nothing yet begins anew, maybe with a mistake mended.
-    if changed and (recovered_folder(folder / "last") / "state.pt").exists():
+    if changed and any(recovered_folder(folder / each).exists() for each in ("model", "last")):
         raise ConfigError(
             f"{folder} was begun with other settings ({', '.join(changed[:5])}). "
             "Resume with the same ones, or choose another folder (--run)."

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from pixelwise.labels import IGNORE
@@ -14,7 +14,7 @@ from pixelwise.models.segmenter import Decoded
 
 def total_loss(
     decoded: Decoded,
-    mask: Integer[Tensor, "B H W"],
+    mask: Int[Tensor, "B H W"],
     *,
     aux_weights: Mapping[str, float],
     align_corners: bool = False,
