@@ -1,7 +1,7 @@
 """Ways to do the same thing, each in a process of its own as its users run it, that take their turns.
 
-Only one process works at any time, and the ratio of a round is taken before the median over rounds, so that a slow
-moment of the machine slows all.
+Only one process works at any time, with a pause before each turn, and the ratio of a round is taken before the median
+over rounds, so that a slow moment of the machine slows all.
 """
 
 import multiprocessing
@@ -43,6 +43,10 @@ def with_kept_memory(make: Callable[..., Callable[[], Any]], *arguments: object)
     return make(*arguments)
 
 
+PAUSE = 0.1
+"""Seconds before a turn: the threads of the process before wait for more work for some milliseconds, on all cores."""
+
+
 @dataclass(frozen=True)
 class Turns:
     """By way."""
@@ -71,6 +75,7 @@ def take_turns(ways: dict[str, Way], rounds: int) -> Turns:
     for _ in range(rounds):
         taken.append({})
         for name, connection in connections.items():
+            time.sleep(PAUSE)
             connection.send(True)
             taken[-1][name] = connection.recv()
     for connection, process in zip(connections.values(), processes, strict=True):

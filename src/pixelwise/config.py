@@ -184,7 +184,7 @@ class TrainConfig(_Table):
     seed: int = Field(default=0, ge=0, description="of every random draw")
 
     @model_validator(mode="after")
-    def _some_loss(self) -> "TrainConfig":
+    def _settings_that_go_together(self) -> "TrainConfig":
         if not any(getattr(self, name) for name in LOSSES):
             raise ValueError("all losses have weight 0, so there is nothing to learn from; set cross_entropy = 1.0")
         weights = self.class_weights

@@ -71,6 +71,19 @@ def blended_in_one_piece(network, reader, card, *, tile, overlap):
     return full.argmax(0).numpy(), full.softmax(0).amax(0).numpy(), (best[0] - best[1]).numpy()
 
 
+def test_a_class_that_is_forbidden_by_an_infinite_logit_is_never_chosen():
+    network = small_network(classes=4)
+    reader = scene(0, 3, 150, 170)
+    options = {"tile": 64, "overlap": 32, "confidence": True}
+    network.encoder.convolution.bias[2] = -1e4
+    expected = whole(predict_strips(network, reader, card_of(network), **options))
+    network.encoder.convolution.bias[2] = -torch.inf
+    found = whole(predict_strips(network, reader, card_of(network), **options))
+    assert len(np.unique(found[0])) == 3
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.integers(0, 99),

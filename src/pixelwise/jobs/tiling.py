@@ -25,7 +25,7 @@ from pixelwise.jobs.model_folder import ModelCard
 from pixelwise.jobs.read_ahead import read_ahead
 from pixelwise.labels import label_dtype
 from pixelwise.models import Segmenter
-from pixelwise.models.upsampling import argmax_upsampled, decide_cells, recentred, strips, upsample
+from pixelwise.models.upsampling import argmax_upsampled, decide_cells, largest_logit, recentred, strips, upsample
 
 AHEAD = 8
 """Tiles that are read before the network asks for them, at least two batches."""
@@ -294,7 +294,8 @@ def _blended(parts: Sequence[TileSum], top: int, bottom: int, width: int) -> Flo
             rows, own = slice(first - top, last - top), slice(first - part.top, last - part.top)
             total[0, :, rows] += part.total[:, own, :width]
             weights[rows] += part.weights[own, :width]
-    return total.div_(weights.clamp_(min=1e-12))
+    largest = largest_logit(total.dtype)
+    return total.div_(weights.clamp_(min=1e-12)).clamp_(-largest, largest)
 
 
 def read_tile(reader: Readable, window: Window, card: ModelCard) -> ReadTile:

@@ -163,8 +163,7 @@ def argmax_upsampled(
     stride = size[0] // height
     if tuple(size) == (height, width):
         return decide(logits, confidence=confidence)
-    # Between two infinite logits would lie no number.
-    largest = torch.finfo(logits.dtype).max / 4
+    largest = largest_logit(logits.dtype)
     if tuple(size) == (height * stride, width * stride) and not align_corners:
         return decide_cells(_rimmed(logits, largest), stride, confidence=confidence)
     logits = logits.clamp(-largest, largest)
@@ -174,6 +173,11 @@ def argmax_upsampled(
     ]
     labels = torch.cat([part for part, _ in parts], dim=1)
     return labels, torch.cat([part for _, part in parts if part is not None], dim=1) if confidence else None
+
+
+def largest_logit(dtype: torch.dtype) -> float:
+    """Return the bound of logits that are upsampled: between two infinite ones would lie no number."""
+    return torch.finfo(dtype).max / 4
 
 
 def _steps(lines: int, count: int) -> list[int]:
