@@ -39,12 +39,16 @@ convolution gained nothing.
 
 Ratios of short runs move with the machine's memory, on which the peers depend more than ours, and with its clock: after
 half a second in which another process had both cores, B0's class map took 94 instead of 83 ms, five times in a row.
-Seven runs of the first table's first row gave 6.97, 5.75, 6.01, 5.82, 6.50, 5.86 and 5.70 times transformers and 6.00,
-6.37, 5.80, 5.60, 4.82, 6.51 and 6.06 times smp (9 to 15 rounds); the training step at batch 4, 256x256 gave 2.82, 2.51,
-3.02, 2.89, 2.91, 2.38, 2.60 and 2.71 times transformers and 2.93, 2.50, 3.16, 2.60, 2.83, 2.29, 2.70 and 2.65 times smp
-before its last change, and 2.66, 2.74 and 2.49, 2.56 after it, minutes before matrix products were measured at 139 to
-150 instead of 183 to 193 GFLOP/s. The last is in the table. Working on bands of rows or strips of labels in two Python
-threads, each on one core, took 1.2 to 1.3 times as long.
+Runs of 9 to 15 rounds of the first table's first row gave, times transformers and smp: 6.97 and 6.00, 5.75 and 6.37,
+6.01 and 5.80, 5.82 and 5.60, 6.50 and 4.82, 5.86 and 6.51, 5.70 and 6.06, 4.91 and 8.09, 7.31 and 8.23, 6.20 and 6.12
+with turns that followed each other at once, so that threads of the process before, which wait actively for some
+milliseconds, took from the next; with a pause before each turn 6.75 and 6.88, 6.61 and 8.07, 6.11 and 5.80 (0.2 s),
+6.24 and 6.80, 7.05 and 7.41, 7.16 and 6.96 (0.1 s). In the same way the training step at batch 4, 256x256 gave 2.82 and
+2.93, 2.51 and 2.50, 3.02 and 3.16, 2.89 and 2.60, 2.91 and 2.83, 2.38 and 2.29, 2.60 and 2.70, 2.71 and 2.65 before its
+last change, 2.66 and 2.49, 2.74 and 2.56, 2.77 and 2.69, 3.00 and 2.94 after it, and with the pause 2.87 and 3.04, 2.76
+and 2.77, 3.05 and 2.87; that at batch 2, 512x512 with the pause 4.44 and 3.77, 4.84 and 4.46. From one run to the next
+matrix products were measured at 139 to 193 GFLOP/s. The last run is in the table. Working on bands of rows or strips of
+labels in two Python threads, each on one core, took 1.2 to 1.3 times as long.
 
 B5's class map on two threads, 1.05 s: linear layers 615 ms, attention 155, depthwise convolutions 48, GELU 29, the
 classifier 23, layer norms 18, sums 17, labels 13, the rest and what lies between operations 130. DEPICT-SA's, 0.49 s:
@@ -71,7 +75,11 @@ channels (no gain, or up to a third slower); a depthwise convolution's weight gr
 instead of 1.3 ms); GELU's tanh form (3.5 instead of 1.4 ms); on two threads, the encoder with the half of the images on
 a thread each, forward and backward (a step 3 to 7 per cent faster, for a thread's own random draws and twice the code
 around it); a whole block forward and backward as one function, without autograd between its operations and with all its
-products oneDNN's (1 to 2 per cent of a block of any stage but the first).
+products oneDNN's (1 to 2 per cent of a block of any stage but the first); leaving the branches of images that drop path
+leaves out uncomputed (0.99 of the step at both sizes, and 47 MiB more); at 512x512 the scores of the first stage kept
+for the backward pass (1.01 of the step); products of a weight's gradient by oneDNN, or split into two to eight (no gain
+at most shapes); torch.compile of the whole network for inference (0.087 instead of 0.084 s of the plain form's logits,
+and its upsampling with argmax 27 instead of 12 ms).
 """
 
 
