@@ -48,13 +48,15 @@ def models(
     """
     from pixelwise.jobs.catalog import catalog, sort_rows, table_text
     from pixelwise.models import list_models
+    from pixelwise.progress import shown_steps
 
     if order == "seconds" and not timed:
         raise click.UsageError("--sort seconds needs --time.")
     names = [name for name in list_models() if match in name]
     if not names:
         raise click.UsageError(f"No network's name holds {match!r}. `pixelwise models` lists all.")
-    rows = catalog(names, size=size, classes=classes, timed=timed)
+    with shown_steps("Counting", len(names)) as advance:
+        rows = catalog(names, size=size, classes=classes, timed=timed, advance=advance)
     rows = [row for row in rows if max_parameters is None or row.parameters <= max_parameters * 1e6]
     rows = [row for row in rows if max_gflop is None or row.flops <= max_gflop * 1e9]
     rows = sort_rows(rows, order) if order else rows

@@ -43,7 +43,7 @@ def catalog(
     bands: int = 3,
     size: int = 512,
     timed: bool = False,
-    advance: Callable[[str], None] | None = None,
+    advance: Callable[[], None] | None = None,
 ) -> list[Row]:
     """Compute the table; nothing is allocated for a network unless it is timed.
 
@@ -51,12 +51,10 @@ def catalog(
         names: of `list_models`; None: all.
         size: side of the image in pixels.
         timed: measure a label map of each network on this machine.
-        advance: called with each name before its turn.
+        advance: called after each network.
     """
     rows = []
     for name in list_models() if names is None else names:
-        if advance:
-            advance(name)
         with torch.device("meta"):
             found = cost(create(name, classes=classes, bands=bands), size=(size, size))
         seconds = measured_seconds(name, classes=classes, bands=bands, size=size) if timed else None
@@ -74,6 +72,8 @@ def catalog(
                 paper.weights,
             )
         )
+        if advance:
+            advance()
     return rows
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
@@ -122,7 +123,8 @@ class _Memory(TorchFunctionMode):
     ) -> object:
         inputs = _tensors([*args, *(kwargs or {}).values()])
         versions = [tensor._version for tensor in inputs]
-        output = func(*args, **(kwargs or {}))
+        # A batch norm keeps the shape, which takes torch a millisecond to find out.
+        output = torch.empty_like(inputs[0]) if func is F.batch_norm else func(*args, **(kwargs or {}))
         roots = [_root(tensor) for tensor in inputs]
         new = [tensor for tensor in _tensors([output]) if not any(_root(tensor) is root for root in roots)]
         changed = [tensor for tensor, version in zip(inputs, versions, strict=True) if tensor._version != version]
