@@ -46,9 +46,9 @@ milliseconds, took from the next; with a pause before each turn 6.75 and 6.88, 6
 6.24 and 6.80, 7.05 and 7.41, 7.16 and 6.96 (0.1 s). In the same way the training step at batch 4, 256x256 gave 2.82 and
 2.93, 2.51 and 2.50, 3.02 and 3.16, 2.89 and 2.60, 2.91 and 2.83, 2.38 and 2.29, 2.60 and 2.70, 2.71 and 2.65 before its
 last change, 2.66 and 2.49, 2.74 and 2.56, 2.77 and 2.69, 3.00 and 2.94 after it, and with the pause 2.87 and 3.04, 2.76
-and 2.77, 3.05 and 2.87; that at batch 2, 512x512 with the pause 4.44 and 3.77, 4.84 and 4.46. From one run to the next
-matrix products were measured at 139 to 193 GFLOP/s. The last run is in the table. Working on bands of rows or strips of
-labels in two Python threads, each on one core, took 1.2 to 1.3 times as long.
+and 2.77, 3.05 and 2.87; that at batch 2, 512x512 with the pause 4.44 and 3.77, 4.84 and 4.46, 4.68 and 4.24, 4.43 and
+3.67. From one run to the next matrix products were measured at 139 to 193 GFLOP/s. The last run is in the table.
+Working on bands of rows or strips of labels in two Python threads, each on one core, took 1.2 to 1.3 times as long.
 
 B5's class map on two threads, 1.05 s: linear layers 615 ms, attention 155, depthwise convolutions 48, GELU 29, the
 classifier 23, layer norms 18, sums 17, labels 13, the rest and what lies between operations 130. DEPICT-SA's, 0.49 s:
