@@ -76,10 +76,11 @@ instead of 1.3 ms); GELU's tanh form (3.5 instead of 1.4 ms); on two threads, th
 a thread each, forward and backward (a step 3 to 7 per cent faster, for a thread's own random draws and twice the code
 around it); a whole block forward and backward as one function, without autograd between its operations and with all its
 products oneDNN's (1 to 2 per cent of a block of any stage but the first); leaving the branches of images that drop path
-leaves out uncomputed (0.99 of the step at both sizes, and 47 MiB more); at 512x512 the scores of the first stage kept
-for the backward pass (1.01 of the step); products of a weight's gradient by oneDNN, or split into two to eight (no gain
-at most shapes); torch.compile of the whole network for inference (0.087 instead of 0.084 s of the plain form's logits,
-and its upsampling with argmax 27 instead of 12 ms).
+leaves out uncomputed (0.99 of the step at both sizes, and 47 MiB more; 0.99 too, by 120 turns, together with a
+depthwise convolution's gradient by its input as a convolution forward and the classifier's by oneDNN); at 512x512 the
+scores of the first stage kept for the backward pass (1.01 of the step); products of a weight's gradient by oneDNN, or
+split into two to eight (no gain at most shapes); torch.compile of the whole network for inference (0.087 instead of
+0.084 s of the plain form's logits, and its upsampling with argmax 27 instead of 12 ms).
 """
 
 
