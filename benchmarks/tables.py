@@ -41,14 +41,16 @@ Ratios of short runs move with the machine's memory, on which the peers depend m
 half a second in which another process had both cores, B0's class map took 94 instead of 83 ms, five times in a row.
 Runs of 9 to 15 rounds of the first table's first row gave, times transformers and smp: 6.97 and 6.00, 5.75 and 6.37,
 6.01 and 5.80, 5.82 and 5.60, 6.50 and 4.82, 5.86 and 6.51, 5.70 and 6.06, 4.91 and 8.09, 7.31 and 8.23, 6.20 and 6.12
-with turns that followed each other at once, so that threads of the process before, which wait actively for some
-milliseconds, took from the next; with a pause before each turn 6.75 and 6.88, 6.61 and 8.07, 6.11 and 5.80 (0.2 s),
-6.24 and 6.80, 7.05 and 7.41, 7.16 and 6.96 (0.1 s). In the same way the training step at batch 4, 256x256 gave 2.82 and
-2.93, 2.51 and 2.50, 3.02 and 3.16, 2.89 and 2.60, 2.91 and 2.83, 2.38 and 2.29, 2.60 and 2.70, 2.71 and 2.65 before its
-last change, 2.66 and 2.49, 2.74 and 2.56, 2.77 and 2.69, 3.00 and 2.94 after it, and with the pause 2.87 and 3.04, 2.76
-and 2.77, 3.05 and 2.87; that at batch 2, 512x512 with the pause 4.44 and 3.77, 4.84 and 4.46, 4.68 and 4.24, 4.43 and
-3.67. From one run to the next matrix products were measured at 139 to 193 GFLOP/s. The last run is in the table.
-Working on bands of rows or strips of labels in two Python threads, each on one core, took 1.2 to 1.3 times as long.
+with turns that followed each other at once, and with a pause before each turn 6.75 and 6.88, 6.61 and 8.07, 6.11 and
+5.80 (0.2 s), 6.24 and 6.80, 7.05 and 7.41, 7.16 and 6.96 (0.1 s). The medians of the 16 are 6.2 and 6.4. The pause is
+for fairness, not what made the difference: after an answer our threads wait for more work for 9 ms of processor time,
+transformers' not at all (medians of 15), so that without it the peer whose turn came next may have lost about 1 per
+cent. In the same way the training step at batch 4, 256x256 gave 2.82 and 2.93, 2.51 and 2.50, 3.02 and 3.16, 2.89 and
+2.60, 2.91 and 2.83, 2.38 and 2.29, 2.60 and 2.70, 2.71 and 2.65 before its last change, 2.66 and 2.49, 2.74 and 2.56,
+2.77 and 2.69, 3.00 and 2.94 after it, and with the pause 2.87 and 3.04, 2.76 and 2.77, 3.05 and 2.87; that at batch 2,
+512x512 with the pause 4.44 and 3.77, 4.84 and 4.46, 4.68 and 4.24, 4.43 and 3.67. From one run to the next matrix
+products were measured at 139 to 193 GFLOP/s. The last run is in the table. Working on bands of rows or strips of labels
+in two Python threads, each on one core, took 1.2 to 1.3 times as long.
 
 B5's class map on two threads, 1.05 s: linear layers 615 ms, attention 155, depthwise convolutions 48, GELU 29, the
 classifier 23, layer norms 18, sums 17, labels 13, the rest and what lies between operations 130. DEPICT-SA's, 0.49 s:

@@ -44,7 +44,7 @@ def with_kept_memory(make: Callable[..., Callable[[], Any]], *arguments: object)
 
 
 PAUSE = 0.1
-"""Seconds before a turn: the threads of the process before wait for more work for some milliseconds, on all cores."""
+"""Seconds before a turn: threads may wait actively for more work after an answer, ours for 9 ms, transformers' not."""
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def models(
     names = [name for name in list_models() if match in name]
     if not names:
         raise click.UsageError(f"No network's name holds {match!r}. `pixelwise models` lists all.")
-    with shown_steps("Counting", len(names)) as advance:
+    with shown_steps("Measuring" if timed else "Counting", len(names)) as advance:
         rows = catalog(names, size=size, classes=classes, timed=timed, advance=advance)
     rows = [row for row in rows if max_parameters is None or row.parameters <= max_parameters * 1e6]
     rows = [row for row in rows if max_gflop is None or row.flops <= max_gflop * 1e9]
