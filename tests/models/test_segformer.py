@@ -144,12 +144,12 @@ def test_a_branch_is_dropped_for_whole_images_and_kept_in_evaluation():
     block = model.encoder.stages[3][-1]
     assert block.drop_path.chance == 0.5
     ones = torch.ones(400, 1, 1, 256)
-    dropped = block.train().drop_path(ones)
+    dropped = block.train().drop_path(10 * ones, ones)
     per_image = dropped.flatten(1)
-    assert set(per_image.unique().tolist()) == {0.0, 2.0}
+    assert set(per_image.unique().tolist()) == {10.0, 12.0}
     assert (per_image == per_image[:, :1]).all()
-    assert 0.4 < (per_image[:, 0] == 0).float().mean() < 0.6
-    assert torch.equal(block.eval().drop_path(ones), ones)
+    assert 0.4 < (per_image[:, 0] == 10).float().mean() < 0.6
+    assert torch.equal(block.eval().drop_path(10 * ones, ones), 11 * ones)
 
 
 def test_drop_path_grows_linearly_from_nought():

@@ -59,7 +59,7 @@ def walk(
         labels = F.pad(own_mask.flatten().long() - IGNORE, (0, 1))
         part = torch.empty_like(own) if gradient is None else gradient[image]
         if places is not None:
-            yield from _squares(own, labels, places, stride, image, spread, part)
+            yield from _squares(own, labels[places], places, stride, image, spread, part)
         else:
             yield from _rows(own, labels, size, align_corners, image, spread, part)
 
@@ -79,12 +79,12 @@ def _squares(
     shares = [(i + (0.5 if stride % 2 == 0 else 0)) / stride for i in range(stride)]
     right = cells.new_tensor(shares)
     sides = torch.stack([1 - right, right])
-    corners = torch.einsum("ai,bj->abij", sides, sides).view(4, -1)
+    corners = torch.einsum("ai,bj->abij", sides, sides).view(1, 4, -1).expand(classes, -1, -1)
     gathered = torch.zeros_like(cells)
     # A strip has many small steps, so larger ones are faster, by measurement.
     for top, bottom in strips(torch.Size((1, classes)), (h + 1, stride**2 * (w + 2)), times=2):
         place = places[:, None, top:bottom].flatten(2)
-        label = labels[place]
+        label = labels[:, None, top:bottom].flatten(2)
         target = (label - 1).clamp_(min=0)
         exponential, chosen, shift = _exponentials(cells[:, top : bottom + 1], shares, target, chain)
         mixed = None
@@ -115,7 +115,8 @@ def _rows_of_squares(cells: Tensor, shares: list[float]) -> tuple[Tensor, Tensor
     """Return cells [K,n+1,w] upsampled in height, [stride, K*n*w], and what is added to come to the next column."""
     above, below = cells[:, :-1], cells[:, 1:]
     # The last one has no next.
-    rows = cells.new_zeros(len(shares) * above.numel() + 1)
+    rows = cells.new_empty(len(shares) * above.numel() + 1)
+    rows[-1] = 0
     for out, share in zip(rows[:-1].view(len(shares), *above.shape), shares, strict=True):
         torch.lerp(above, below, share, out=out)
     return rows[:-1].view(len(shares), -1), (rows[1:] - rows[:-1]).view(len(shares), -1)
@@ -129,14 +130,16 @@ def _exponentials(
     stride = len(shares)
     exponential = cells.new_empty(stride**2, len(cells), target.shape[-1])
     out = exponential.view(stride, stride, -1)
-    ratio = torch.exp(step / stride) if chain > 1 else step
-    for j, share in enumerate(shares):
-        if chain > 1 and j % chain:
-            torch.mul(out[:, j - 1], ratio, out=out[:, j])
-        else:
-            torch.add(first, step, alpha=share, out=out[:, j])
-            if chain > 1:
+    starts = range(0, stride, chain)
+    for j in starts:
+        torch.add(first, step, alpha=shares[j], out=out[:, j])
+    if chain > 1:
+        ratio = step.div_(stride).exp_()
+        for j in range(stride):
+            if j in starts:
                 out[:, j].exp_()
+            else:
+                torch.mul(out[:, j - 1], ratio, out=out[:, j])
     if chain > 1:
         return exponential, exponential.gather(1, target).log_(), None
     highest = exponential.amax(dim=1, keepdim=True)
@@ -146,11 +149,11 @@ def _exponentials(
 
 
 def _add_to_cells(gathered: Tensor, corners: Tensor, slope: Tensor) -> None:
-    # [2,2,K*n*w]: what goes to the cells above and below, left and right.
-    by_corner = (corners @ slope.flatten(1)).view(2, 2, -1)
-    left, right = by_corner.unbind(1)
-    left[:, 1:] += right[:, :-1]
-    above, below = left.view(2, len(gathered), -1, gathered.shape[2])
+    # [K,2,2,n*w]: what goes to the cells above and below, left and right.
+    by_corner = torch.bmm(corners, slope.transpose(0, 1)).unflatten(1, (2, 2))
+    left, right = by_corner.unbind(2)
+    left[..., 1:] += right[..., :-1]
+    above, below = left.unflatten(2, (-1, gathered.shape[2])).unbind(1)
     gathered[:, :-1] += above
     gathered[:, 1:] += below
 

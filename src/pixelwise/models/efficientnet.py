@@ -74,7 +74,7 @@ class InvertedResidual(nn.Module):
     def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         """Return [B,D,H/stride,W/stride]."""
         branch = self.project(self.depthwise(self.expand(image)))
-        return image + self.drop_path(branch) if self.shortcut else branch
+        return self.drop_path(image, branch) if self.shortcut else branch
 
 
 def _brick(inputs: int, outputs: int, kernel: int, *, groups: int = 1) -> ConvNorm:

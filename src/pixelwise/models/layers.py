@@ -76,18 +76,18 @@ class AuxiliaryHead(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Leaves a branch out for a random share of the images (stochastic depth, Huang et al. 2016, arXiv 1603.09382)."""
+    """Adds a branch, for a random share of the images not (stochastic depth, Huang et al. 2016, arXiv 1603.09382)."""
 
     def __init__(self, chance: float) -> None:
         super().__init__()
         self.chance = chance
 
-    def forward(self, branch: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
-        """Return the branch, or 0 for the images that leave it out; what is kept grows, so that the mean stays."""
+    def forward(self, image: Float[Tensor, "B ..."], branch: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
+        """Return image + branch, or the image alone where that is left out; what is kept grows, so the mean stays."""
         if not self.training or self.chance == 0:
-            return branch
+            return image + branch
         kept = torch.rand(len(branch), *[1] * (branch.ndim - 1), device=branch.device) >= self.chance
-        return branch * (kept.to(branch.dtype) / (1 - self.chance))
+        return torch.addcmul(image, branch, kept.to(branch.dtype) / (1 - self.chance))
 
 
 def drop_path_chances(largest: float, blocks: int) -> list[float]:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -59,6 +60,8 @@ class OverlapPatchEmbedding(nn.Module):
 
     def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B h w D"]:
         """Return a map of tokens, channels last."""
+        # A convolution answers in the layout it is asked in, and the norm reads channels last.
+        image = image.contiguous(memory_format=torch.channels_last)
         return self.norm(self.projection(image).permute(0, 2, 3, 1))
 
 
@@ -142,8 +145,8 @@ class Block(nn.Module):
 
     def forward(self, tokens: Float[Tensor, "B h w D"]) -> Float[Tensor, "B h w D"]:
         """Return tokens of the same shape."""
-        tokens = tokens + self.drop_path(self.attention(self.norm1(tokens)))
-        return tokens + self.drop_path(self.feed_forward(self.norm2(tokens)))
+        tokens = self.drop_path(tokens, self.attention(self.norm1(tokens)))
+        return self.drop_path(tokens, self.feed_forward(self.norm2(tokens)))
 
     def fused(self) -> nn.Module:
         """Return the same function for inference, in place and band by band."""

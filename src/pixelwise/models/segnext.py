@@ -121,9 +121,9 @@ class Block(nn.Module):
     def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Return a map of the same shape."""
         branch = made_again(self.attention, self.norm1(image))
-        image = image + self.drop_path(self.scale1[:, None, None] * branch)
+        image = self.drop_path(image, self.scale1[:, None, None] * branch)
         branch = made_again(self.feed_forward, self.norm2(image))
-        return image + self.drop_path(self.scale2[:, None, None] * branch)
+        return self.drop_path(image, self.scale2[:, None, None] * branch)
 
     def fused(self) -> nn.Module:
         """Return the same function for inference: norms and scales inside the 1x1 convolutions."""

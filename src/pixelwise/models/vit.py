@@ -88,8 +88,8 @@ class Block(nn.Module):
 
     def forward(self, tokens: Float[Tensor, "B N C"]) -> Float[Tensor, "B N C"]:
         """Return as many tokens."""
-        tokens = tokens + self.drop_path(self.attention(self.norm1(tokens)))
-        return tokens + self.drop_path(self.feed_forward(self.norm2(tokens)))
+        tokens = self.drop_path(tokens, self.attention(self.norm1(tokens)))
+        return self.drop_path(tokens, self.feed_forward(self.norm2(tokens)))
 
     def fused(self) -> nn.Module:
         """Return the same function for inference."""
