@@ -123,6 +123,11 @@ def open_scenes(
     if labels.is_dir() or (
         labels.is_file() and images.is_file() and labels.suffix.lower() in (".png", ".tif", ".tiff")
     ):
+        if data.attribute is not None and data.validation_labels is None:
+            raise ConfigError(
+                f"[data].attribute names {data.attribute!r}, a column of polygons, but {labels} holds masks. Leave it "
+                "out and map the masks' values with [data].values, or name a file of polygons in [data].labels."
+            )
         table = make_mask_table(classes, data.values, data.ignore)
         pairs = [
             (RasterReader(image, bands=data.bands, nodata=data.nodata), mask)
