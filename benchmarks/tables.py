@@ -42,15 +42,18 @@ half a second in which another process had both cores, B0's class map took 94 in
 Runs of 9 to 15 rounds of the first table's first row gave, times transformers and smp: 6.97 and 6.00, 5.75 and 6.37,
 6.01 and 5.80, 5.82 and 5.60, 6.50 and 4.82, 5.86 and 6.51, 5.70 and 6.06, 4.91 and 8.09, 7.31 and 8.23, 6.20 and 6.12
 with turns that followed each other at once, and with a pause before each turn 6.75 and 6.88, 6.61 and 8.07, 6.11 and
-5.80 (0.2 s), 6.24 and 6.80, 7.05 and 7.41, 7.16 and 6.96 (0.1 s). The medians of the 16 are 6.2 and 6.4. The pause is
-for fairness, not what made the difference: after an answer our threads wait for more work for 9 ms of processor time,
-transformers' not at all (medians of 15), so that without it the peer whose turn came next may have lost about 1 per
-cent. In the same way the training step at batch 4, 256x256 gave 2.82 and 2.93, 2.51 and 2.50, 3.02 and 3.16, 2.89 and
-2.60, 2.91 and 2.83, 2.38 and 2.29, 2.60 and 2.70, 2.71 and 2.65 before its last change, 2.66 and 2.49, 2.74 and 2.56,
-2.77 and 2.69, 3.00 and 2.94 after it, and with the pause 2.87 and 3.04, 2.76 and 2.77, 3.05 and 2.87; that at batch 2,
-512x512 with the pause 4.44 and 3.77, 4.84 and 4.46, 4.68 and 4.24, 4.43 and 3.67. From one run to the next matrix
-products were measured at 139 to 193 GFLOP/s. The last run is in the table. Working on bands of rows or strips of labels
-in two Python threads, each on one core, took 1.2 to 1.3 times as long.
+5.80 (0.2 s), 6.24 and 6.80, 7.05 and 7.41, 7.16 and 6.96, and another day 6.01 and 6.05, 5.20 and 5.09, 5.23 and 5.80,
+5.27 and 5.26 (0.1 s). The medians of the 20 are 6.1 and 6.1. The first 16 had 6.2 and 6.4: on the last day transformers
+took 0.57 to 0.58 s, and 0.88 the day before, by less time for fresh pages. The pause is for fairness, not what made the
+difference: after an answer our threads wait for more work for 9 ms of processor time, transformers' not at all (medians
+of 15), so that without it the peer whose turn came next may have lost about 1 per cent. In the same way the training
+step at batch 4, 256x256 gave 2.82 and 2.93, 2.51 and 2.50, 3.02 and 3.16, 2.89 and 2.60, 2.91 and 2.83, 2.38 and 2.29,
+2.60 and 2.70, 2.71 and 2.65 before its last change, 2.66 and 2.49, 2.74 and 2.56, 2.77 and 2.69, 3.00 and 2.94 after
+it, and with the pause 2.87 and 3.04, 2.76 and 2.77, 3.05 and 2.87, after the changes of the next day 2.51 and 2.44,
+2.69 and 2.65, 2.76 and 2.48; that at batch 2, 512x512 with the pause 4.44 and 3.77, 4.84 and 4.46, 4.68 and 4.24, 4.43
+and 3.67, after those changes 4.62 and 4.65, 4.11 and 4.00, 3.94 and 4.13. From one run to the next matrix products were
+measured at 139 to 193 GFLOP/s. The last run is in the table. Working on bands of rows or strips of labels in two Python
+threads, each on one core, took 1.2 to 1.3 times as long.
 
 B5's class map on two threads, 1.05 s: linear layers 615 ms, attention 155, depthwise convolutions 48, GELU 29, the
 classifier 23, layer norms 18, sums 17, labels 13, the rest and what lies between operations 130. DEPICT-SA's, 0.49 s:
@@ -75,14 +78,28 @@ to 5 per cent of that step on two (and saved 36 to 62 MB of memory). Tried and d
 (a function in Python costs 0.1 ms, and the step took as long); the same scores with two heads (no gain); Mix-FFN by
 channels (no gain, or up to a third slower); a depthwise convolution's weight gradient as nine shifted products (120
 instead of 1.3 ms); GELU's tanh form (3.5 instead of 1.4 ms); on two threads, the encoder with the half of the images on
-a thread each, forward and backward (a step 3 to 7 per cent faster, for a thread's own random draws and twice the code
-around it); a whole block forward and backward as one function, without autograd between its operations and with all its
-products oneDNN's (1 to 2 per cent of a block of any stage but the first); leaving the branches of images that drop path
-leaves out uncomputed (0.99 of the step at both sizes, and 47 MiB more; 0.99 too, by 120 turns, together with a
-depthwise convolution's gradient by its input as a convolution forward and the classifier's by oneDNN); at 512x512 the
-scores of the first stage kept for the backward pass (1.01 of the step); products of a weight's gradient by oneDNN, or
-split into two to eight (no gain at most shapes); torch.compile of the whole network for inference (0.087 instead of
-0.084 s of the plain form's logits, and its upsampling with argmax 27 instead of 12 ms).
+a thread each, forward and backward (3 to 7 per cent of a step at first; measured again 1.00 of the step at batch 4,
+256x256 and 1.06 at batch 2, 512x512); a whole block forward and backward as one function, without autograd between its
+operations and with all its products oneDNN's (1 to 2 per cent of a block of any stage but the first); leaving the
+branches of images that drop path leaves out uncomputed (0.99 of the step at both sizes, and 47 MiB more; 0.99 too, by
+120 turns, together with a depthwise convolution's gradient by its input as a convolution forward and the classifier's
+by oneDNN); at 512x512 the scores of the first stage kept for the backward pass (1.01 of the step); products of a
+weight's gradient by oneDNN, or split into two to eight (no gain at most shapes); torch.compile of the whole network for
+inference (0.087 instead of 0.084 s of the plain form's logits, and its upsampling with argmax 27 instead of 12 ms).
+
+Of a step at batch 4, 256x256 on two threads, sampled by a profiler, the second thread waits 24 per cent for the first
+to come to the next parallel part and 7 at its end, and the first 8 for the second. In that time the first runs Python
+(7 per cent of the step), allocates (3), and goes from operation to operation in torch; none of the 8,000 calls of a
+step stands out. The same step takes 0.38 s on one thread, 0.25 to 0.30 on two, and 0.20 to 0.26 with the half of the
+batch in each of two processes at once, which is what two threads could come to. A linear layer's function in Python
+costs 0.13 ms more than torch's own, 2.5 ms of a step. Later the loss came to 0.89 of its time at batch 2, 512x512, 150
+classes and 0.96 at batch 4, 256x256, 19 (0.99 on one thread) by products class by class, which two threads share, and
+fewer passes; a first layer that gets its image in channels-last order takes 3.4 instead of 4.7 ms and 7.8 instead of
+11.0; shortcuts add what drop path leaves in one pass. The steps came to 0.96 and 0.98 of their time at 512x512, and at
+256x256 to 0.98 and 1.01, which is noise. Tried and dropped there (ratios of the step, 40 or 50 turns): that function
+with fewer checks (1.01), no fast bins in the allocator (1.01), numbers near 0 flushed (1.01); strips of the loss of
+half, one and a half or twice the size (1.19, 0.98, 1.02 of the loss); 1x1 convolutions instead of linear functions, and
+the wider matrix of a weight's gradient first (no gain at most shapes).
 """
 
 

@@ -60,7 +60,7 @@ class OverlapPatchEmbedding(nn.Module):
 
     def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B h w D"]:
         """Return a map of tokens, channels last."""
-        # A convolution answers in the layout it is asked in, and the norm reads channels last.
+        # A convolution answers in the layout that it is given, and the norm reads channels last.
         image = image.contiguous(memory_format=torch.channels_last)
         return self.norm(self.projection(image).permute(0, 2, 3, 1))
 
@@ -188,9 +188,7 @@ class MixTransformer(nn.Module):
         """Return the four feature maps [B,D,H/s,W/s], finest first; sizes round up, memory is channels-last."""
         features = []
         for embedding, blocks, norm in zip(self.embeddings, self.stages, self.norms, strict=True):
-            tokens = embedding(image)
-            tokens = blocks(tokens)
-            image = norm(tokens).permute(0, 3, 1, 2)
+            image = norm(blocks(embedding(image))).permute(0, 3, 1, 2)
             features.append(image)
         return features
 
