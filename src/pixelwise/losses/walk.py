@@ -140,7 +140,6 @@ def _exponentials(
                 out[:, j].exp_()
             else:
                 torch.mul(out[:, j - 1], ratio, out=out[:, j])
-    if chain > 1:
         return exponential, exponential.gather(1, target).log_(), None
     highest = exponential.amax(dim=1, keepdim=True)
     exponential -= highest

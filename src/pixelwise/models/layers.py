@@ -76,14 +76,14 @@ class AuxiliaryHead(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Adds a branch, for a random share of the images not (stochastic depth, Huang et al. 2016, arXiv 1603.09382)."""
+    """Adds a branch to all but a random share of images (stochastic depth, Huang et al. 2016, arXiv 1603.09382)."""
 
     def __init__(self, chance: float) -> None:
         super().__init__()
         self.chance = chance
 
     def forward(self, image: Float[Tensor, "B ..."], branch: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
-        """Return image + branch, or the image alone where that is left out; what is kept grows, so the mean stays."""
+        """Return image + branch, or the image where that is left out; what is kept grows, so that the mean stays."""
         if not self.training or self.chance == 0:
             return image + branch
         kept = torch.rand(len(branch), *[1] * (branch.ndim - 1), device=branch.device) >= self.chance
