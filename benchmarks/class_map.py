@@ -1,6 +1,6 @@
 """Seconds and memory from one image to its class map: ours beside the peers, in one run.
 
-    python benchmarks/class_map.py [--rounds 9] [--only segformer-b0]
+    python benchmarks/class_map.py [--rounds 9] [--only segformer-b0] [--turn 1]
 
 Every way has a process of its own and takes its turn (`turns.py`). A fused network's process keeps freed memory
 (`allocator.py`), its peers' do not; those of PyTorch are measured with that setting too. All get the same image and
@@ -155,7 +155,7 @@ def _best(work: Callable[[], object]) -> float:
     return min(taken)
 
 
-def measure(variant: str, size: int, classes: int, rounds: int, left_out: list[str]) -> dict:
+def measure(variant: str, size: int, classes: int, rounds: int, seconds: float, left_out: list[str]) -> dict:
     """Let every way take its turn, and compare their answers."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -170,7 +170,7 @@ def measure(variant: str, size: int, classes: int, rounds: int, left_out: list[s
         for name in ("transformers", "smp"):
             if name in ways:
                 ways[name + KEPT] = Way(with_kept_memory, (WAYS[name], variant, size, classes, folder))
-        turns = take_turns(ways, rounds)
+        turns = take_turns(ways, rounds, seconds=seconds)
     expected = turns.answers["transformers"]
     bound = roofline(variant, size, classes)
     return {
@@ -195,16 +195,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--only", default="")
     parser.add_argument("--without", nargs="*", default=[], choices=list(WAYS)[2:], help="peers that are not installed")
+    parser.add_argument("--turn", type=float, default=0.0, help="seconds of a turn at least; 0: one image")
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--classes", type=int, default=150)
     given = parser.parse_args()
     for variant in SIZES:
         name = f"segformer-{variant}"
         if given.only in name:
-            row = measure(variant, given.size, given.classes, given.rounds, given.without)
+            row = measure(variant, given.size, given.classes, given.rounds, given.turn, given.without)
             print(name, json.dumps(row, indent=1), flush=True)
-            if (given.size, given.classes) != (parser.get_default("size"), parser.get_default("classes")):
-                print("Not kept: the table is of the default size and classes.")
+            if any(getattr(given, each) != parser.get_default(each) for each in ("size", "classes", "turn")):
+                print("Not kept: the table is of the default size and classes, and of turns of one image.")
                 continue
             kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
             kept |= {"size": given.size, "classes": given.classes}

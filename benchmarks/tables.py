@@ -51,9 +51,11 @@ step at batch 4, 256x256 gave 2.82 and 2.93, 2.51 and 2.50, 3.02 and 3.16, 2.89 
 2.60 and 2.70, 2.71 and 2.65 before its last change, 2.66 and 2.49, 2.74 and 2.56, 2.77 and 2.69, 3.00 and 2.94 after
 it, and with the pause 2.87 and 3.04, 2.76 and 2.77, 3.05 and 2.87, after the changes of the next day 2.51 and 2.44,
 2.69 and 2.65, 2.76 and 2.48; that at batch 2, 512x512 with the pause 4.44 and 3.77, 4.84 and 4.46, 4.68 and 4.24, 4.43
-and 3.67, after those changes 4.62 and 4.65, 4.11 and 4.00, 3.94 and 4.13. From one run to the next matrix products were
-measured at 139 to 193 GFLOP/s. The last run is in the table. Working on bands of rows or strips of labels in two Python
-threads, each on one core, took 1.2 to 1.3 times as long.
+and 3.67, after those changes 4.62 and 4.65, 4.11 and 4.00, 3.94 and 4.13. Turns of a second, in calls that follow each
+other (`--turn 1`), gave 5.42 and 6.98, 5.76 and 6.78 for the map, and four steps in a row 2.77 and 2.61, 2.75 and 2.62
+for the step at 256x256: no more than turns of one call. From one run to the next matrix products were measured at 103
+to 193 GFLOP/s. The last run is in the table. Working on bands of rows or strips of labels in two Python threads, each
+on one core, took 1.2 to 1.3 times as long.
 
 B5's class map on two threads, 1.05 s: linear layers 615 ms, attention 155, depthwise convolutions 48, GELU 29, the
 classifier 23, layer norms 18, sums 17, labels 13, the rest and what lies between operations 130. DEPICT-SA's, 0.49 s:

@@ -1,6 +1,6 @@
 """One step of training, from a batch to new weights: ours beside transformers' and smp's SegFormer, in one run.
 
-    python benchmarks/training_step.py [--repeats 7]
+    python benchmarks/training_step.py [--repeats 7] [--turn 1]
 
 A step is forward, loss against the full-size mask, backward, AdamW. The peers upsample their logits and take torch's
 cross-entropy, as their documentation shows. Every way has a process of its own and takes its turn (`turns.py`), as its
@@ -94,11 +94,11 @@ def step_of(way: str, case: Case) -> Callable[[], None]:
     return step
 
 
-def measure(case: Case, repeats: int) -> dict:
+def measure(case: Case, repeats: int, seconds: float) -> dict:
     """Let every way take its turn in each round."""
     ways = {way: Way(step_of, (way, case)) for way in case.ways}
     ways |= {way + KEPT: Way(with_kept_memory, (step_of, way, case)) for way in case.ways[1:]}
-    turns = take_turns(ways, repeats)
+    turns = take_turns(ways, repeats, seconds=seconds)
     here = machine()
     return {
         "network": case.network,
@@ -131,6 +131,7 @@ def main() -> None:
     """Measure, print and keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--turn", type=float, default=0.0, help="seconds of a turn at least; 0: one step")
     parser.add_argument("--network", help="only the cases of this one")
     parser.add_argument("--size", type=int, help="only the cases of this side")
     given = parser.parse_args()
@@ -141,8 +142,11 @@ def main() -> None:
         parser.error(f"{' and '.join(missing)} must be installed to compare with: pip install {' '.join(missing)}")
     for case in CASES:
         if given.network in (None, case.network) and given.size in (None, case.size):
-            row = measure(case, given.repeats)
+            row = measure(case, given.repeats, given.turn)
             print(row, flush=True)
+            if given.turn:
+                print("Not kept: the table is of turns of one step.")
+                continue
             rows = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
             rows = merged([each for each in rows if "network" in each], row)
             RESULTS.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

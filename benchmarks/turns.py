@@ -56,13 +56,18 @@ class Turns:
     peak_mib: dict[str, float]
     """What the first three calls added to the largest memory of the process."""
     seconds: dict[str, float]
-    """Median."""
+    """Of a call: median of the turns."""
     ratios: dict[str, float]
     """Seconds over those of the first way: median of the rounds' ratios."""
 
 
-def take_turns(ways: dict[str, Way], rounds: int) -> Turns:
-    """Measure all ways."""
+def take_turns(ways: dict[str, Way], rounds: int, *, seconds: float = 0.0) -> Turns:
+    """Measure all ways.
+
+    Args:
+        rounds: turns of each way.
+        seconds: a turn lasts at least so long, in calls that follow each other at once; 0: it is one call.
+    """
     context = multiprocessing.get_context("spawn")
     connections, processes, answers, memory = {}, [], {}, {}
     for name, way in ways.items():
@@ -76,10 +81,10 @@ def take_turns(ways: dict[str, Way], rounds: int) -> Turns:
         taken.append({})
         for name, connection in connections.items():
             time.sleep(PAUSE)
-            connection.send(True)
+            connection.send(seconds)
             taken[-1][name] = connection.recv()
     for connection, process in zip(connections.values(), processes, strict=True):
-        connection.send(False)
+        connection.send(None)
         process.join()
     first = next(iter(ways))
     return Turns(
@@ -108,10 +113,12 @@ def _work(way: Way, connection: Connection) -> None:
     call()
     call()
     connection.send((answer, round(_peak_mib() - before, 1)))
-    while connection.recv():
-        start = time.perf_counter()
-        call()
-        connection.send(time.perf_counter() - start)
+    while (seconds := connection.recv()) is not None:
+        start, calls, taken = time.perf_counter(), 0, 0.0
+        while not calls or taken < seconds:
+            call()
+            calls, taken = calls + 1, time.perf_counter() - start
+        connection.send(taken / calls)
 
 
 def _peak_mib() -> float:
