@@ -44,7 +44,8 @@ Runs of 9 to 15 rounds of the first table's first row gave, times transformers a
 with turns that followed each other at once, and with a pause before each turn 6.75 and 6.88, 6.61 and 8.07, 6.11 and
 5.80 (0.2 s), 6.24 and 6.80, 7.05 and 7.41, 7.16 and 6.96, and another day 6.01 and 6.05, 5.20 and 5.09, 5.23 and 5.80,
 5.27 and 5.26 (0.1 s). The medians of the 20 are 6.1 and 6.1. The first 16 had 6.2 and 6.4: on the last day transformers
-took 0.57 to 0.58 s, and 0.88 the day before, by less time for fresh pages. The pause is for fairness, not what made the
+took 0.57 to 0.58 s in the three runs whose seconds were kept, and 0.88 in the last run of the day before, but with kept
+memory 0.38 to 0.41 and 0.42, so that fresh pages seem to have cost less. The pause is for fairness, not what made the
 difference: after an answer our threads wait for more work for 9 ms of processor time, transformers' not at all (medians
 of 15), so that without it the peer whose turn came next may have lost about 1 per cent. In the same way the training
 step at batch 4, 256x256 gave 2.82 and 2.93, 2.51 and 2.50, 3.02 and 3.16, 2.89 and 2.60, 2.91 and 2.83, 2.38 and 2.29,
@@ -52,10 +53,10 @@ step at batch 4, 256x256 gave 2.82 and 2.93, 2.51 and 2.50, 3.02 and 3.16, 2.89 
 it, and with the pause 2.87 and 3.04, 2.76 and 2.77, 3.05 and 2.87, after the changes of the next day 2.51 and 2.44,
 2.69 and 2.65, 2.76 and 2.48; that at batch 2, 512x512 with the pause 4.44 and 3.77, 4.84 and 4.46, 4.68 and 4.24, 4.43
 and 3.67, after those changes 4.62 and 4.65, 4.11 and 4.00, 3.94 and 4.13. Turns of a second, in calls that follow each
-other (`--turn 1`), gave 5.42 and 6.98, 5.76 and 6.78 for the map, and four steps in a row 2.77 and 2.61, 2.75 and 2.62
-for the step at 256x256: no more than turns of one call. From one run to the next matrix products were measured at 103
-to 193 GFLOP/s. The last run is in the table. Working on bands of rows or strips of labels in two Python threads, each
-on one core, took 1.2 to 1.3 times as long.
+other (`--turn 1`), gave 5.42 and 6.98, 5.76 and 6.78 for the map, more than single calls that day beside smp alone, and
+2.59 and 2.48 for the step at 256x256. From one run to the next matrix products were measured at 103 to 193 GFLOP/s. The
+last run is in the table. Working on bands of rows or strips of labels in two Python threads, each on one core, took 1.2
+to 1.3 times as long.
 
 B5's class map on two threads, 1.05 s: linear layers 615 ms, attention 155, depthwise convolutions 48, GELU 29, the
 classifier 23, layer norms 18, sums 17, labels 13, the rest and what lies between operations 130. DEPICT-SA's, 0.49 s:

@@ -8,6 +8,7 @@ from affine import Affine
 from pixelwise.config import DataConfig
 from pixelwise.data.scenes import open_scenes
 from pixelwise.errors import ConfigError, DataError
+from pixelwise.labels import IGNORE
 
 SIDE = 32
 
@@ -52,7 +53,7 @@ def test_a_column_chooses_the_class_of_each_polygon(images, tmp_path):
     )
     _, (scene,) = open_scenes(data)
     expected = np.zeros((SIDE, SIDE), np.int16)
-    for i, value in enumerate((1, 2, -1)):
+    for i, value in enumerate((1, 2, IGNORE)):
         expected[:6, 8 * i : 8 * i + 6] = value
     np.testing.assert_array_equal(scene.read(scene.whole).mask, expected)
 

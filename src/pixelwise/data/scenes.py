@@ -116,7 +116,7 @@ def open_scenes(
 
     Raises:
         DataError: a missing or unfitting file.
-        ConfigError: classes, values or bands that cannot be.
+        ConfigError: classes, values or bands that cannot be, or a column of polygons beside masks.
     """
     images, labels = images or data.images, labels or data.labels
     classes = make_classes(data.classes, data.palette)

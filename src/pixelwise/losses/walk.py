@@ -70,6 +70,7 @@ def _squares(
     # Upsampling by a whole factor. Between the centres of four cells lie stride² pixels, each at its own constant
     # distance from them. A strip is some rows of such squares, m the pixels of a square, and upsampling adds weighted
     # maps that are shifted by one cell. Maps are read flat: a row's last square goes around the edge, out of the image.
+    # Labels and places lie as `_places_in_squares` gives them, [m,h+1,w+2].
     classes, h, w = logits.shape
     # A softmax does not see a shift. This one is upsampled like the logits, and leaves none of them above 0.
     cells = F.pad((logits - logits.amax(dim=0))[None], (1, 1, 1, 1), mode="replicate")[0]
