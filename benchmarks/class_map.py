@@ -162,7 +162,8 @@ def measure(variant: str, size: int, classes: int, rounds: int, seconds: float, 
         theirs = transformers_segformer(variant, classes)
         torch.save(theirs.state_dict(), folder / "weights.pt")
         network, image = ClassMap(theirs, size).eval(), image_of(size)
-        torch.onnx.export(network, (image,), folder / "peer.onnx", dynamo=True, external_data=False, verbose=False)
+        if not {"onnxruntime", "openvino"} <= set(left_out):
+            torch.onnx.export(network, (image,), folder / "peer.onnx", dynamo=True, external_data=False, verbose=False)
         del theirs, network
         ways = {
             name: Way(make, (variant, size, classes, folder)) for name, make in WAYS.items() if name not in left_out

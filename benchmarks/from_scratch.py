@@ -16,35 +16,25 @@ import statistics
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
+import pixelwise as pw
 from pixelwise.config import AugmentConfig, Config, RunConfig, load_config
 from pixelwise.data.sampler import Sampler
 from pixelwise.data.scenes import open_scenes
 from pixelwise.jobs.evaluate import Evaluation, evaluate, evaluate_scenes
-from pixelwise.jobs.model_folder import load_model
+from pixelwise.jobs.model_folder import ModelCard, load_model
 from pixelwise.jobs.train import train
-from pixelwise.models import Decoded
+from pixelwise.models import Segmenter
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-class Peer(torch.nn.Module):
-    """transformers' network behind the two things that evaluation asks of a model."""
-
-    def __init__(self, network: SegformerForSemanticSegmentation, architecture) -> None:
-        super().__init__()
-        self.network, self.architecture = network, architecture
-
-    def decode(self, image: torch.Tensor) -> Decoded:
-        return Decoded(self.network(pixel_values=image).logits)
-
-
-def train_peer(config: Config, card, seconds: float, seed: int) -> tuple[Peer, int]:
+def train_peer(config: Config, card: ModelCard, seconds: float, seed: int) -> tuple[Segmenter, int]:
+    """Train transformers' network; return it as ours with its weights, which gives the same answers."""
     torch.manual_seed(seed)
     _, scenes = open_scenes(config.data)
     plain = AugmentConfig(scale=(1.0, 1.0), brightness=0, contrast=0, band_jitter=0)
@@ -67,7 +57,9 @@ def train_peer(config: Config, card, seconds: float, seed: int) -> tuple[Peer, i
         optimizer.step()
         spent += time.monotonic() - started
         step += 1
-    return Peer(network.eval(), None), step
+    ours = pw.create("segformer-b0", classes=len(card.classes), bands=len(card.bands))
+    pw.load_weights(ours, network.state_dict())
+    return ours.eval(), step
 
 
 def score(result: Evaluation) -> dict:
@@ -95,7 +87,6 @@ def main() -> None:
             _, card, _ = load_model(run.folder)
             ours = score(evaluate(run.folder, test))
             peer, peer_steps = train_peer(config, card, seconds, seed)
-            peer.architecture = replace(card.architecture, name="transformers")
             theirs = score(evaluate_scenes(peer, test_scenes, card, config.predict))
         row = {
             "seed": seed,

@@ -105,12 +105,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=15)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--size", type=int, help="of all cases, instead of their own")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "loss.json")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     print(f"{'case':32}{'ms':>8}{'plain':>8}{'ratio':>8}{'MiB':>8}{'plain':>8}{'ratio':>8}")
     rows = []
-    cases = [(case, dice) for case in CASES for dice in (0.0, 1.0)]
+    cases = [((*case[:2], arguments.size or case[2]), dice) for case in CASES for dice in (0.0, 1.0)]
     # All before the first timing: on Linux a child begins with its parent's peak, which must still be small.
     memory = [peaks_of(case, dice, arguments.threads) for case, dice in cases]
     for (case, dice), peaks in zip(cases, memory, strict=True):

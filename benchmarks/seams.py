@@ -94,12 +94,12 @@ def changed(
     }
 
 
-def trained() -> Path:
+def trained(steps: int) -> Path:
     """Train a small network on the example fields; return its run."""
     folder = Path(__file__).parents[1] / "runs/seams"
     if not (folder / "model/model.toml").exists():
         config = pw.load_config(Path(__file__).parents[1] / "examples/fields.toml")
-        train = config.train.model_copy(update={"steps": 150})
+        train = config.train.model_copy(update={"steps": steps})
         run = config.run.model_copy(update={"folder": folder})
         pw.train(config.model_copy(update={"train": train, "run": run}), report=lambda event: None)
     return folder
@@ -108,12 +108,13 @@ def trained() -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="a run or a model folder; trained on the examples if not given")
+    parser.add_argument("--steps", type=int, default=150, help="of the training, where there is no --model")
     parser.add_argument("--scene", type=Path, action="append", help="a scene; give it several times")
     parser.add_argument("--tile", type=int, default=128)
     parser.add_argument("--overlap", type=int, default=32)
     parser.add_argument("--json", type=Path, help="where the result goes")
     options = parser.parse_args()
-    predictor = pw.load(options.model or trained(), device="cpu")
+    predictor = pw.load(options.model or trained(options.steps), device="cpu")
     examples = sorted((Path(__file__).parents[1] / "examples").rglob("*.tif"))
     scenes = (
         options.scene or [path for path in examples if RasterReader(path).info.count == len(predictor.card.bands)][:4]

@@ -12,10 +12,9 @@ cross-entropy of full-size logits.
 """
 
 import argparse
-import importlib.util
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -134,18 +133,16 @@ def main() -> None:
     parser.add_argument("--turn", type=float, default=0.0, help="seconds of a turn at least; 0: one step")
     parser.add_argument("--network", help="only the cases of this one")
     parser.add_argument("--size", type=int, help="only the cases of this side")
+    parser.add_argument("--side", type=int, help="of the crops, instead of the cases' own")
+    parser.add_argument("--without", nargs="*", default=[], choices=PEERS, help="peers that are not installed")
     given = parser.parse_args()
-    missing = [
-        peer for peer in ("transformers", "segmentation_models_pytorch") if importlib.util.find_spec(peer) is None
-    ]
-    if missing:
-        parser.error(f"{' and '.join(missing)} must be installed to compare with: pip install {' '.join(missing)}")
     for case in CASES:
         if given.network in (None, case.network) and given.size in (None, case.size):
-            row = measure(case, given.repeats, given.turn)
+            ways = tuple(way for way in case.ways if way not in given.without)
+            row = measure(replace(case, ways=ways, size=given.side or case.size), given.repeats, given.turn)
             print(row, flush=True)
-            if given.turn:
-                print("Not kept: the table is of turns of one step.")
+            if given.turn or given.side or given.without:
+                print("Not kept: the table is of turns of one step, of the cases' own sizes, and of all peers.")
                 continue
             rows = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
             rows = merged([each for each in rows if "network" in each], row)

@@ -1,0 +1,112 @@
+"""Run every benchmark at toy size, so that none of them rots.
+
+    python benchmarks/toy.py [--only seams]
+
+The figures mean nothing; what counts is that each script runs to its end. They run in a copy of the repository's
+benchmarks and docs, so the kept results stay as they are. A benchmark that needs a package which is not installed, or
+root, is said to be left out.
+"""
+
+import argparse
+import importlib.util
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+SCENES = str(ROOT / "examples" / "fields" / "train")
+PEERS = {"smp": "segmentation_models_pytorch", "onnxruntime": "onnxruntime", "openvino": "openvino"}
+MISSING = [peer for peer, module in PEERS.items() if importlib.util.find_spec(module) is None]
+OPTIONAL = ("torchmetrics", "segmentation_models_pytorch")
+"""Packages that a benchmark compares with, which the project does not install."""
+TOY: dict[str, list[str]] = {
+    # Before others change what it reads.
+    "tables": [],
+    "class_map": ["--rounds", "1", "--size", "64", "--classes", "3", "--only", "b0", "--without", *MISSING],
+    "evaluation": ["--images", "11", "--classes", "3", "--size", "32"],
+    "from_scratch": ["--seeds", "1", "--steps", "2"],
+    "goldens": ["--only", "linknet"],
+    "huge": [SCENES, "--sizes", "600"],
+    "kills": ["--kills", "1", "--height", "256", "--width", "600"],
+    "large_scene_peers": [SCENES, "--sides", "600", "--rounds", "1"],
+    "loss": ["--steps", "1", "--threads", "1", "--size", "64"],
+    "networks": ["--rounds", "1", "--size", "64", "--classes", "3", "--only", "linknet"],
+    "overfit": ["pairs", "--steps", "1", "--side", "32", "--only", "linknet"],
+    "seams": ["--steps", "2", "--scene", "small.tif"],
+    "training_step": [
+        "--network",
+        "segformer-b0",
+        "--repeats",
+        "1",
+        "--side",
+        "64",
+        "--without",
+        *[peer for peer in MISSING if peer == "smp"],
+    ],
+}
+"""Script -> its arguments. Not here: `paddle_class_map`, which needs an environment of its own."""
+
+
+def write_pairs(folder: Path) -> None:
+    """Write four small images with masks."""
+    generator = np.random.default_rng(0)
+    for name, values in (("images", (32, 32, 3)), ("masks", (32, 32))):
+        (folder / name).mkdir(parents=True)
+        for i in range(4):
+            pixels = generator.integers(0, 256 if name == "images" else 3, values, np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{i}.png")
+
+
+def write_scene(path: Path) -> None:
+    """Write a corner of an example scene."""
+    with rasterio.open(sorted(Path(SCENES).glob("*.tif"))[0]) as source:
+        values = source.read(window=((0, 320), (0, 320)))
+        profile = {"driver": "GTiff", "count": len(values), "height": 320, "width": 320, "dtype": values.dtype}
+        with rasterio.open(path, "w", crs=source.crs, transform=source.transform, **profile) as target:
+            target.write(values)
+
+
+def left_out(log: str) -> str | None:
+    """Return the package that a benchmark stopped for want of, if that is why it stopped."""
+    last = log.strip().splitlines()[-1] if log.strip() else ""
+    return next((name for name in OPTIONAL if last == f"ModuleNotFoundError: No module named '{name}'"), None)
+
+
+def main() -> None:
+    """Run them one after the other; leave with 1 if one fails."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="those with this in their names")
+    only, failed = parser.parse_args().only, []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for part in ("benchmarks", "docs"):
+            shutil.copytree(ROOT / part, folder / part)
+        for part in ("examples", "tests", "src", "pyproject.toml"):
+            (folder / part).symlink_to(ROOT / part)
+        write_pairs(folder / "pairs")
+        write_scene(folder / "small.tif")
+        for script, arguments in TOY.items():
+            if only not in script:
+                continue
+            started = time.monotonic()
+            command = [sys.executable, f"benchmarks/{script}.py", *arguments]
+            done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            package = left_out(done.stdout)
+            said = f"left out, {package} is not installed" if package else "ok" if done.returncode == 0 else "FAILED"
+            print(f"{script:20} {said} ({time.monotonic() - started:.0f} s)", flush=True)
+            if said == "FAILED":
+                failed.append(script)
+                print(done.stdout, flush=True)
+    if failed:
+        sys.exit(f"These fail at toy size: {', '.join(failed)}.")
+
+
+if __name__ == "__main__":
+    main()
