@@ -29,6 +29,7 @@ OPTIONAL = ("torchmetrics", "segmentation_models_pytorch")
 TOY: dict[str, list[str]] = {
     # Before others change what it reads.
     "tables": [],
+    "startup": ["--rounds", "1"],
     "class_map": ["--rounds", "1", "--size", "64", "--classes", "3", "--only", "b0", "--without", *MISSING],
     "evaluation": ["--images", "11", "--classes", "3", "--size", "32"],
     "from_scratch": ["--seeds", "1", "--steps", "2"],
