@@ -5,7 +5,6 @@ above and below it, so losses, scores and label maps walk over strips and [B,K,H
 """
 
 from collections.abc import Iterator
-from math import isqrt
 
 import torch
 import torch.nn.functional as F
@@ -116,8 +115,8 @@ def decide_cells(
 ) -> tuple[Integer[Tensor, "B H W"], Float[Tensor, "B H W"] | None]:
     """Return `decide` of logits upsampled by a whole factor, for all cells but the outermost, which only lend.
 
-    Of the stride² pixels of a cell each lies at its own constant distance from the cells around, so that upsampling
-    is a weighted sum of shifted maps for each of them, without any index.
+    Each of the stride² pixels of a cell lies at its own constant distance from the cells around it. So upsampling is a
+    weighted sum of shifted maps, without any index: first rows, then columns, then the class.
 
     Returns:
         labels and confidence, both [B, (n - 2) stride, (w - 2) stride].
@@ -125,28 +124,23 @@ def decide_cells(
     cells = cells.float() if cells.dtype in (torch.float16, torch.bfloat16) else cells
     batch, classes, n, w = cells.shape[0], cells.shape[1], cells.shape[2] - 2, cells.shape[3] - 2
     labels = torch.empty((batch, n, stride, w, stride), dtype=_label_dtype(classes), device=cells.device)
-    sure = cells.new_empty((batch, n, stride, w, stride)) if confidence else None
-    by_line, width = cells.transpose(1, 2).contiguous(), w + 2
-    count = max(1, min(n, DECIDED_ELEMENTS // (batch * classes * width)))
-    size = batch * count * classes * width
-    rows, pixels = cells.new_zeros(size + 2), cells.new_empty(batch * count, classes, width)
-    lines, flat = rows[:size].view(batch, count, classes, width), pixels.view(-1)
-    cell_of = [rows[first : first + size] for first in range(3)]
+    sure = cells.new_empty(labels.shape) if confidence else None
+    by_line = cells.transpose(1, 2).contiguous()
+    count = max(1, min(n, DECIDED_ELEMENTS // (batch * classes * w)))
+    rows = cells.new_empty(batch, count, classes, w + 2)
+    pixels = cells.new_empty(batch, count, classes, w)
     for top in _steps(n, count):
-        found = []
         for i in range(stride):
             first, share = _place(i, stride)
             above, below = (by_line[:, top + cell : top + cell + count] for cell in (first, first + 1))
-            torch.lerp(above, below, share, out=lines)
+            torch.lerp(above, below, share, out=rows)
             for j in range(stride):
                 first, share = _place(j, stride)
-                # One long loop over all lines: what it makes of the end of one and the start of the next falls into
-                # the two columns that are not read.
-                torch.lerp(cell_of[first], cell_of[first + 1], share, out=flat)
-                found.append(_decide_lines(pixels, confidence))
-        labels[:, top : top + count] = _by_cell([each for each, _ in found], batch, w)
-        if sure is not None:
-            sure[:, top : top + count] = _by_cell([each for _, each in found if each is not None], batch, w)
+                torch.lerp(rows[..., first : first + w], rows[..., first + 1 : first + 1 + w], share, out=pixels)
+                decided, probability = _decide_lines(pixels.flatten(0, 1), confidence)
+                labels[:, top : top + count, i, :, j] = decided.view(batch, count, w)
+                if sure is not None and probability is not None:
+                    sure[:, top : top + count, i, :, j] = probability.view(batch, count, w)
     full = (batch, n * stride, w * stride)
     return labels.view(full), None if sure is None else sure.view(full)
 
@@ -193,13 +187,6 @@ def _rimmed(logits: Float[Tensor, "B K h w"], largest: float) -> Float[Tensor, "
     lines[:, 1:-1, :, 0], lines[:, 1:-1, :, -1] = lines[:, 1:-1, :, 1], lines[:, 1:-1, :, -2]
     lines[:, 0], lines[:, -1] = lines[:, 1], lines[:, -2]
     return lines.transpose(1, 2)
-
-
-def _by_cell(parts: list[Tensor], batch: int, w: int) -> Tensor:
-    """Lay out [stride²] maps, each of one pixel of every cell, as [B,n,stride,w,stride]."""
-    stride = isqrt(len(parts))
-    found = torch.stack(parts).unflatten(0, (stride, stride)).unflatten(2, (batch, -1))
-    return found[..., :w].permute(2, 3, 0, 4, 1)
 
 
 def _place(pixel: int, stride: int) -> tuple[int, float]:
