@@ -291,3 +291,9 @@ def test_a_hidden_folder_is_never_reached_through_a_link(tmp_path):
     with pytest.raises(ConfigError, match="is a symbolic link"):
         ensure_hidden_folder(tmp_path / ".map.tif.parts")
     assert ensure_hidden_folder(tmp_path / ".other.tif.parts").is_dir()
+
+
+def test_a_folder_in_the_place_of_a_file_is_named_before_the_work(tmp_path):
+    (tmp_path / "map.tif").mkdir()
+    with pytest.raises(ConfigError, match="is a folder"), replacing(tmp_path / "map.tif"):
+        pytest.fail("the work was begun")

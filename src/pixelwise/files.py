@@ -40,12 +40,14 @@ def replacing(path: str | Path, *, scratch: Path | None = None) -> Iterator[Path
         scratch: a folder on the same disk for the temporary file, where its owner finds what a killed process left.
 
     Raises:
-        ConfigError: the folder cannot be made or written to.
+        ConfigError: the folder cannot be made or written to, or a folder has the file's name.
     """
     path = Path(path)
     name = f".{path.stem}.{secrets.token_hex(8)}.pixelwise{path.suffix}"
     temporary = (scratch or path.parent) / name
     ensure_folder(path.parent)
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder, and no file can take its name. Remove it, or choose another output.")
     try:
         yield temporary
         move_durably(temporary, path)

@@ -110,11 +110,10 @@ class Run:
                 torch.save(state, temporary)
             except RuntimeError as error:
                 # torch says where in its own code it failed to write, and not why.
-                free = shutil.disk_usage(newest.parent).free
-                reason = (
-                    f"{free / 1e6:,.0f} MB are free on its disk" if "inline_container" in str(error) else str(error)
-                )
-                raise ConfigError(f"{newest} could not be written: {reason}.") from None
+                raise ConfigError(
+                    f"{newest} could not be written ({' '.join(str(error).split())[:80]}). Is the disk full? Make "
+                    f"room: a state takes {_size_of(state) / 1e6:,.0f} MB, and two are kept. --resume then goes on."
+                ) from None
             # Not before the new state is whole, and no longer than until it has its name.
             if newest.is_file():
                 os.replace(newest, newest.with_name(EARLIER_STATE))

@@ -314,8 +314,8 @@ def _network(config: Config, data: TrainingData, state: dict | None, say: Say) -
         say(f"Weights: {loaded.layout}, {len(loaded.matched)} tensors; {len(loaded.missing)} start fresh.")
         if loaded.widened:
             say(
-                f"{loaded.widened} is fitted to {bands} bands: if the weights have more, the first {bands} are kept and "
-                "the others dropped; bands that the weights lack start at 0."
+                f"{loaded.widened} is fitted to {bands} bands: of more bands in the weights the first {bands} are kept "
+                "and the others dropped; bands that the weights lack start at 0."
             )
     return model
 

@@ -90,12 +90,12 @@ def as_begun(data: TrainingData, record: dict, say: Callable[[str], None]) -> Tr
 def _changes(part: str, before: dict[str, list[int]], now: dict[str, list[int]]) -> list[str]:
     both = sorted(set(before) & set(now))
     found = (
-        ("pixels changed", [name for name in both if before[name][0] != now[name][0]]),
-        ("labels changed", [name for name in both if before[name][1] != now[name][1]]),
+        ("with other pixels", [name for name in both if before[name][0] != now[name][0]]),
+        ("with other labels", [name for name in both if before[name][1] != now[name][1]]),
         ("gone", sorted(set(before) - set(now))),
         ("new", sorted(set(now) - set(before))),
     )
-    return [f"{len(names)} {part} scenes {what} ({_listed(names)})" for what, names in found if names]
+    return [f"{part} scenes {what}: {len(names)} ({_listed(names)})" for what, names in found if names]
 
 
 def _listed(names: Iterable[str]) -> str:
