@@ -182,6 +182,7 @@ class Run:
         try:
             with path.open("a", encoding="utf-8", buffering=1) as file:
                 yield lambda row: print(json.dumps(row), file=file)
+            flush_file(path)
         except OSError as error:
             raise ConfigError(
                 f"{error.filename or path} could not be written: {error.strerror or error}. Make room on that disk; "
