@@ -4,6 +4,7 @@ A rename alone survives a kill. It does not survive a power cut, after which the
 So a file is flushed before it takes its name, its folder after that, and nothing older goes before the new is safe.
 """
 
+import errno
 import hashlib
 import os
 import re
@@ -24,6 +25,7 @@ from pixelwise.errors import ConfigError
 
 LOCK, HOLDER = "lock", "lock.holder"
 """In a folder that one process at a time works in: the lock, and who holds it. Both may stay; neither is ever data."""
+_FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 _CHECKSUM = "# SHA-256 of the lines below: "
 _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{16}\.pixelwise(\..*)?", re.DOTALL)
 
@@ -40,7 +42,7 @@ def replacing(path: str | Path, *, scratch: Path | None = None) -> Iterator[Path
         scratch: a folder on the same disk for the temporary file, where its owner finds what a killed process left.
 
     Raises:
-        ConfigError: the folder cannot be made or written to, or a folder has the file's name.
+        ConfigError: the folder cannot be made or written to, a folder has the file's name, or the disk is full.
     """
     path = Path(path)
     name = f".{path.stem}.{secrets.token_hex(8)}.pixelwise{path.suffix}"
@@ -49,10 +51,28 @@ def replacing(path: str | Path, *, scratch: Path | None = None) -> Iterator[Path
     if path.is_dir():
         raise ConfigError(f"{path} is a folder, and no file can take its name. Remove it, or choose another output.")
     try:
-        yield temporary
-        move_durably(temporary, path)
+        with room_on_disk(path):
+            yield temporary
+            move_durably(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def room_on_disk(path: Path) -> Iterator[None]:
+    """Name the file that is written where the system says that the disk is full, or the file too large for it.
+
+    Raises:
+        ConfigError: it says so.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise ConfigError(
+            f"{path} could not be written: {error.strerror}. Make room on that disk, and give the same command again."
+        ) from None
 
 
 def move_durably(source: Path, target: Path) -> None:
@@ -75,13 +95,14 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
     ensure_folder(path.parent)
     temporary.mkdir()
     try:
-        yield temporary
-        flush_tree(temporary)
-        if os.path.lexists(path):
-            _remove(old)
-            os.replace(path, old)
-        os.replace(temporary, path)
-        flush_folder(path.parent)
+        with room_on_disk(path):
+            yield temporary
+            flush_tree(temporary)
+            if os.path.lexists(path):
+                _remove(old)
+                os.replace(path, old)
+            os.replace(temporary, path)
+            flush_folder(path.parent)
     except BaseException:
         recovered_folder(path)
         _remove(temporary)

@@ -27,6 +27,7 @@ from pixelwise.files import (
     recovered_folder,
     remove_leftovers,
     replacing,
+    room_on_disk,
 )
 from pixelwise.jobs.kept_scores import scores_from
 
@@ -179,15 +180,17 @@ class Run:
         """
         path = self.folder / "log.jsonl"
 
+        def add(row: dict) -> None:
+            with room_on_disk(path):
+                file.write(json.dumps(row) + "\n")
+
+        file = path.open("a", encoding="utf-8", buffering=1)
         try:
-            with path.open("a", encoding="utf-8", buffering=1) as file:
-                yield lambda row: print(json.dumps(row), file=file)
-            flush_file(path)
-        except OSError as error:
-            raise ConfigError(
-                f"{error.filename or path} could not be written: {error.strerror or error}. Make room on that disk; "
-                "--resume then goes on from the last saved step."
-            ) from None
+            yield add
+        finally:
+            with room_on_disk(path):
+                file.close()
+        flush_file(path)
 
     def kept_config(self) -> Config | None:
         """Return the configuration that the run was begun with; from its state where ``config.toml`` is damaged.
