@@ -1,9 +1,11 @@
-"""A map that is killed fifty times: is it the one that was never disturbed, and was anything finished made twice?
+"""A job that is killed again and again: is its result that of the undisturbed one, and was anything finished lost?
 
 A process maps a scene with SegFormer-B0 (random weights) and is killed by SIGKILL at random moments, again and again,
-each time with the same command. The test in `tests/jobs/test_resuming.py` does the same with a few kills.
+each time with the same command. The test in `tests/jobs/test_resuming.py` does the same with a few kills. Trainings and
+the drawing of parcels are killed in the same way, half of the time while they write a file (`interrupted_jobs.py`).
 
     python benchmarks/kills.py --kills 50
+    python benchmarks/kills.py --kills 0 --training 40 --polygonize 20
 """
 
 import argparse
@@ -17,6 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import interrupted_jobs
 import numpy as np
 import rasterio
 
@@ -66,9 +69,44 @@ def finished(folder: Path) -> set[str]:
     return {path.name for path in (folder / "killed/.map.tif.parts").glob("piece-*")}
 
 
+def kill_job(job: str, kills: int, moments: random.Random) -> dict[str, object]:
+    """Kill a job as often as asked for, over as many undisturbed results as that takes."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, said = Path(name), Path(name) / "said"
+        interrupted_jobs.prepare(folder)
+        begun = time.monotonic()
+        interrupted_jobs.start(job, folder, folder / "whole", said).wait()
+        seconds = max(1.0, time.monotonic() - begun - 3)
+        whole = interrupted_jobs.result(job, folder / "whole")
+        done, results, lost = 0, 0, []
+        while done < kills or results == 0:
+            out = folder / f"killed{results}"
+            while True:
+                process = interrupted_jobs.start(job, folder, out, said)
+                if done < kills:
+                    interrupted_jobs.wait_for_moment(process, said, out, seconds, moments)
+                    interrupted_jobs.stop(process)
+                if process.wait() == 0:
+                    break
+                if process.returncode != -signal.SIGKILL:
+                    raise SystemExit(f"{job} ended with {process.returncode}")
+                done += 1
+                if job == "training" and interrupted_jobs.stored_step(out) < interrupted_jobs.kept_step(said):
+                    lost.append(f"kill {done}: a state that was kept is gone")
+                print(f"{job}, kill {done}", flush=True)
+            results += 1
+            if interrupted_jobs.result(job, out) != whole:
+                lost.append(f"result {results} is another")
+            left = [str(path.relative_to(out)) for path in out.rglob("*.pixelwise*")]
+            lost += [f"left behind: {', '.join(left)}"] if left else []
+        return {"kills": done, "results compared": results, "lost": lost}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--kills", type=int, default=50, help="of the map")
+    parser.add_argument("--training", type=int, default=0, help="kills of a training")
+    parser.add_argument("--polygonize", type=int, default=0, help="kills of the drawing of parcels")
     parser.add_argument("--height", type=int, default=1024, help="of the scene, in pixels")
     parser.add_argument("--width", type=int, default=9000, help="pieces are 4,096 pixels wide")
     parser.add_argument("--json", type=Path, help="where the result goes")
@@ -77,6 +115,14 @@ def main() -> None:
     options = parser.parse_args()
     if options.folder:
         map_here(options.folder, options.out)
+        return
+    for job, kills in (("training", options.training), ("polygonize", options.polygonize)):
+        if kills:
+            found = kill_job(job, kills, random.Random(0))
+            print(json.dumps({job: found}, indent=1))
+            if found["lost"]:
+                os._exit(1)
+    if not options.kills:
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pixelwise.errors import NotEnoughMemoryError
 from pixelwise.geo.map_file import WRITTEN_PER_SECOND
 from pixelwise.geo.raster import RasterInfo
 from pixelwise.geo.tiles import StripPlan, plan_strips
@@ -86,9 +87,24 @@ def free_memory(device: torch.device) -> int | None:
     except (OSError, ValueError):
         # Not Linux, or no limit by a container.
         pass
+    limit = _address_space()
+    if limit is not None:
+        rooms.append(limit)
     if not rooms and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         rooms.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return min(rooms) if rooms else None
+
+
+def _address_space() -> int | None:
+    """Return what ``ulimit -v`` leaves this process; None where there is no limit."""
+    try:
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except (ModuleNotFoundError, AttributeError, OSError, ValueError):
+        return None
+    return None if limit == resource.RLIM_INFINITY else max(0, limit - taken)
 
 
 def piece_bytes(plan: StripPlan, classes: int, *, cells: bool = False) -> int:
@@ -157,7 +173,7 @@ def exact_batch(tiling: Tiling, most: int) -> int:
             together = _logits(tiling, images)
             if all(torch.equal(_logits(tiling, images[i : i + 1])[0], together[i]) for i in range(most)):
                 return most
-        except torch.OutOfMemoryError:
+        except NotEnoughMemoryError:
             torch.cuda.empty_cache()
         most //= 2
     return 1
