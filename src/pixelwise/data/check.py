@@ -6,11 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int64
 
+from pixelwise.data.masks import MaskFile
+from pixelwise.data.notes import notes_on
+from pixelwise.data.problems import grouped
 from pixelwise.data.scenes import Scene
 from pixelwise.data.stats import BandStatistics, merge_statistics, no_statistics, statistics_of
 from pixelwise.errors import DataError
 from pixelwise.geo.raster import Window
-from pixelwise.labels import IGNORE, Classes
+from pixelwise.labels import IGNORE, Classes, UnknownMaskValuesError
 
 STRIP_PIXELS = 1 << 22
 
@@ -24,7 +27,11 @@ class Survey:
     ignored: int
     """Pixels without data, without a label or outside of the split's part."""
     problems: tuple[str, ...]
-    """One sentence per file that cannot be used."""
+    """One paragraph for each kind of problem, with all files that have it."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of scenes that can be used."""
+    ignores_255: bool = False
+    """Masks were read of which 255 is ignored."""
 
 
 def survey(scenes: Sequence[Scene], classes: Classes, *, advance: Callable[[str], None] | None = None) -> Survey:
@@ -35,25 +42,34 @@ def survey(scenes: Sequence[Scene], classes: Classes, *, advance: Callable[[str]
     """
     statistics = no_statistics(len(scenes[0].reader.bands)) if scenes else no_statistics(0)
     pixels = np.zeros(len(classes), np.int64)
-    ignored, problems = 0, []
+    ignored = 0
+    problems: list[DataError] = []
     for scene in scenes:
-        try:
-            for strip in _strips(scene):
+        for strip in _strips(scene):
+            try:
                 crop = scene.read(strip)
-                statistics = merge_statistics(statistics, statistics_of(crop.values, crop.valid))
-                counts = np.bincount(crop.mask.ravel() - IGNORE, minlength=len(classes) + 1)
-                ignored += int(counts[0])
-                pixels += counts[1:]
-        except DataError as problem:
-            problems.append(str(problem))
+            except UnknownMaskValuesError as problem:
+                # The other strips may hold other values.
+                problems.append(problem)
+                if scene.resident:
+                    # It was read whole.
+                    break
+                continue
+            except DataError as problem:
+                problems.append(problem)
+                break
+            statistics = merge_statistics(statistics, statistics_of(crop.values, crop.valid))
+            counts = np.bincount(crop.mask.ravel() - IGNORE, minlength=len(classes) + 1)
+            ignored += int(counts[0])
+            pixels += counts[1:]
         if advance:
             advance(scene.name)
-    return Survey(statistics, pixels, ignored, tuple(problems))
+    ignores_255 = any(isinstance(scene.labels, MaskFile) and 255 in scene.labels.table.ignored for scene in scenes)
+    notes = notes_on(scenes, classes, pixels)
+    return Survey(statistics, pixels, ignored, tuple(grouped(problems)), notes, ignores_255)
 
 
 def _strips(scene: Scene) -> list[Window]:
-    if scene.resident:
-        return [scene.whole]
     rows = max(1, STRIP_PIXELS // scene.info.width)
     height, width = scene.info.height, scene.info.width
     return [Window(top, 0, min(rows, height - top), width) for top in range(0, height, rows)]
@@ -63,7 +79,7 @@ def require_usable(found: Survey, classes: Classes, what: str) -> None:
     """Stop before the first step if anything is wrong.
 
     Raises:
-        DataError: corrupt files (all are named), no labelled pixel, or a class without any.
+        DataError: corrupt files (all are named), no labelled pixel, or training scenes with pixels of one class alone.
     """
     if found.problems:
         more = f" ({len(found.problems) - 3} more; `pixelwise check` lists all)" if len(found.problems) > 3 else ""
@@ -72,3 +88,20 @@ def require_usable(found: Survey, classes: Classes, what: str) -> None:
         raise DataError(
             f"No pixel of the {what} scenes has a class: all are ignored or without data. Check [data].ignore."
         )
+    present = np.flatnonzero(found.class_pixels)
+    if len(present) == 1 and what == "training":
+        name = classes.names[present[0]]
+        raise DataError(
+            f"All labelled pixels of the training scenes are of the class {name!r}, so there is nothing to learn. "
+            + _advice(found, classes)
+        )
+
+
+def _advice(found: Survey, classes: Classes) -> str:
+    if len(classes) == 2 and found.class_pixels[0] and found.ignored and found.ignores_255:
+        first, second = classes.names
+        return (
+            "Masks of 0 and 255 are a likely reason: 255 is ignored unless it is mapped. Write below [data]: "
+            f'values = {{ "{first}" = 0, "{second}" = 255 }}'
+        )
+    return "Check [data].values and the masks."

@@ -2,19 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Shaped, UInt8
 
 from pixelwise.errors import ConfigError
-from pixelwise.geo.raster import RasterInfo, RasterReader, Window, describe
+from pixelwise.geo.raster import RasterInfo, RasterReader, Window
 
 
 class ColourReader:
     """An image of one band, read as red, green and blue."""
 
-    def __init__(self, path: str | Path, *, bands: Sequence[int] | None = None, nodata: float | None = None) -> None:
+    def __init__(self, info: RasterInfo, *, bands: Sequence[int] | None = None, nodata: float | None = None) -> None:
         """Open an image with a palette, whose colours are looked up, or a grey one.
 
         Args:
@@ -25,12 +24,13 @@ class ColourReader:
             DataError: as `RasterReader` says.
             ConfigError: a band that there is not among three.
         """
-        self._reader = RasterReader(path, nodata=nodata)
+        self._reader = RasterReader(info, nodata=nodata)
         self.bands, self.nodata = tuple(bands) if bands is not None else (1, 2, 3), self._reader.nodata
         beyond = [band for band in self.bands if band not in (1, 2, 3)]
         if beyond:
-            raise ConfigError(f"{path} has 3 colours, so there is no band {beyond[0]}. Fix [data].bands.")
+            raise ConfigError(f"{info.path} has 3 colours, so there is no band {beyond[0]}. Fix [data].bands.")
         info = self._reader.info
+        self.grey = not info.paletted
         self._palette = _palette(self._reader.colour_table()) if info.paletted else None
         self.info: RasterInfo = replace(
             info,
@@ -72,9 +72,9 @@ ImageReader = RasterReader | ColourReader
 
 
 def open_image(
-    path: str | Path, *, bands: Sequence[int] | None = None, nodata: float | None = None, colours: bool = False
+    info: RasterInfo, *, bands: Sequence[int] | None = None, nodata: float | None = None, colours: bool = False
 ) -> ImageReader:
-    """Open an image; one with a palette in its colours.
+    """Open an image whose header was read; one with a palette in its colours.
 
     Args:
         bands, nodata: as `RasterReader` takes them.
@@ -83,12 +83,11 @@ def open_image(
     Raises:
         DataError, ConfigError: as `RasterReader` says.
     """
-    info = describe(path)
     if info.paletted or (colours and is_grey(info)):
-        return ColourReader(path, bands=bands, nodata=nodata)
-    return RasterReader(path, bands=bands, nodata=nodata)
+        return ColourReader(info, bands=bands, nodata=nodata)
+    return RasterReader(info, bands=bands, nodata=nodata)
 
 
 def is_grey(info: RasterInfo) -> bool:
-    """Return whether an image is a grey photo: 8 bits, one band besides alpha."""
-    return info.dtype == "uint8" and len(info.colour_bands) == 1 and not info.paletted
+    """Return whether an image is a grey photo: 8 bits, one band besides alpha, no place on the ground."""
+    return info.crs is None and info.dtype == "uint8" and len(info.colour_bands) == 1 and not info.paletted

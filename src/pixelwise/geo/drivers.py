@@ -1,6 +1,5 @@
 """Which files may be opened: formats of pixels only, nothing that leads to other files or to the network."""
 
-import re
 import stat
 from errno import EMFILE, ENFILE
 from pathlib import Path
@@ -30,27 +29,6 @@ LEADS_ELSEWHERE = (
 """What makes GDAL take a file for a list of other files or servers, wherever in the beginning it stands."""
 HEAD = 4096
 """Bytes of a file's beginning that are looked at."""
-
-
-def gdal_name(path: str | Path) -> str:
-    """Return the name that GDAL knows a file by.
-
-    A `Path` makes one slash of two; ``https://``, ``s3://`` and absolute paths in a ``/vsizip/`` get theirs back.
-    """
-    text = str(path)
-    text = re.sub(r"^(https?|ftp):/+", r"/vsicurl/\1://", text)
-    for scheme, prefix in (("s3", "/vsis3/"), ("gs", "/vsigs/"), ("az", "/vsiaz/")):
-        text = re.sub(rf"^{scheme}:/+", prefix, text)
-    text = re.sub(r"^(/vsicurl(?:_streaming)?/(?:https?|ftp)):/+", r"\1://", text)
-    archive = re.match(r"^(/vsi(?:zip|tar|gzip|7z|rar)/)([^/{].*)", text)
-    if archive and not Path(archive[2].split("/")[0]).exists() and Path("/", archive[2].split("/")[0]).exists():
-        text = f"{archive[1]}/{archive[2]}"
-    return text
-
-
-def is_local(path: str | Path) -> bool:
-    """Return whether a path names a file of this machine, and none in an archive or on a server."""
-    return not gdal_name(path).startswith("/vsi")
 
 
 def check_content(path: Path, *, mosaic: bool = False) -> None:

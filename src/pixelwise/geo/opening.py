@@ -11,9 +11,10 @@ from rasterio.env import ensure_env_with_credentials
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from pixelwise.errors import DataError
-from pixelwise.geo.drivers import DRIVERS, check_content, gdal_name, is_local, system_words
+from pixelwise.geo.drivers import DRIVERS, check_content, system_words
 from pixelwise.geo.mosaic import check_mosaic, check_opened_mosaic
 from pixelwise.machine import free_memory
+from pixelwise.source_name import gdal_name, is_local, local_path
 
 WHOLE = ("PNG", "GIF", "BIGGIF", "WEBP")
 """Drivers that decode an image as a whole, whichever window is asked for."""
@@ -33,6 +34,7 @@ def open_raster(path: Path) -> DatasetReader:
         DataError: no such file, no file of pixels, one that leads elsewhere, or one that must be decoded at once and
             does not fit the memory.
     """
+    path = local_path(path)
     name, mosaic = gdal_name(path), path.suffix.lower() == ".vrt"
     if is_local(path):
         check_content(path, mosaic=mosaic)
@@ -82,8 +84,8 @@ def _check_memory(path: Path, source: DatasetReader) -> None:
     if room is not None:
         raise DataError(
             f"{path} says that it has {source.width}x{source.height} pixels and {source.count} bands, and "
-            f"{across}x{down} of them must be decoded at once: {needed / 1e9:,.1f} GB, but {room / 1e9:,.1f} GB are free. Store it in "
-            "tiles (gdal_translate -co TILED=YES), or use a machine with more memory."
+            f"{across}x{down} of them must be decoded at once: {needed / 1e9:,.1f} GB, but {room / 1e9:,.1f} GB are "
+            "free. Store it in tiles (gdal_translate -co TILED=YES), or use a machine with more memory."
         )
 
 

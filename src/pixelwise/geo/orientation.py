@@ -10,7 +10,7 @@ from jaxtyping import Shaped
 from PIL import Image
 from rasterio import DatasetReader
 
-from pixelwise.geo.drivers import is_local
+from pixelwise.source_name import is_local
 
 TAG = 0x112
 """The number of EXIF's tag."""

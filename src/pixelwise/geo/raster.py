@@ -21,11 +21,12 @@ from rasterio.rpc import RPC
 from rasterio.windows import Window as RasterioWindow
 
 from pixelwise.errors import ConfigError, DataError
-from pixelwise.geo.drivers import IMAGE_SUFFIXES, gdal_name, is_local
+from pixelwise.geo.drivers import IMAGE_SUFFIXES
 from pixelwise.geo.handle_pool import POOL
 from pixelwise.geo.opening import open_raster, reason, room_for
 from pixelwise.geo.orientation import UPRIGHT, Turn, turn_of
 from pixelwise.geo.png import check_png_end
+from pixelwise.source_name import absolute, is_local, local_path
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -109,6 +110,11 @@ class RasterInfo:
         """All band numbers but alpha; a band that was listed is data, whatever the file calls it."""
         return tuple(band for band in range(1, self.count + 1) if band != self.alpha or band in listed)
 
+    def nodata_of(self, bands: Sequence[int]) -> tuple[float | None, ...] | None:
+        """The value without data of each of some bands; None if none has such a value."""
+        each = tuple(self.nodatas[band - 1] for band in bands)
+        return None if all(value is None for value in each) else each
+
 
 @runtime_checkable
 class Readable(Protocol):
@@ -131,7 +137,7 @@ def describe(path: str | Path) -> RasterInfo:
         DataError: no such file, not a raster, one that may not be opened (`geo/drivers.py`) or is too large for the
             memory, several pages, pixels of no size, or a PNG that is cut off.
     """
-    path = Path(gdal_name(path))
+    path = local_path(path)
     with open_raster(path) as source:
         try:
             return _header(path, source)
@@ -200,9 +206,11 @@ def holds_data(
     valid = np.ones(values.shape[1:], bool)
     if values.dtype.kind == "f":
         valid &= np.isfinite(values).all(axis=0)
+    if nodata is None:
+        return valid
     each = tuple(nodata) if isinstance(nodata, Sequence) else (nodata,) * len(values)
     first = each[0] if each else None
-    if all(value == first for value in each) and (first == 0 or values.dtype.itemsize == 1):
+    if first is not None and all(value == first for value in each) and (first == 0 or values.dtype.itemsize == 1):
         return valid & ~(values == first).all(axis=0)
     for band, value in zip(values, each, strict=True):
         if value is not None and not np.isnan(value):
@@ -216,10 +224,13 @@ _owners = itertools.count()
 class RasterReader:
     """A raster that any thread may read windows from. Its open files are those of `geo/handle_pool.py`."""
 
-    def __init__(self, path: str | Path, *, bands: Sequence[int] | None = None, nodata: float | None = None) -> None:
+    def __init__(
+        self, path: str | Path | RasterInfo, *, bands: Sequence[int] | None = None, nodata: float | None = None
+    ) -> None:
         """Open a raster.
 
         Args:
+            path: of the file; or its header, if that was read already.
             bands: numbers to read, counted from 1, also of a band that the file calls alpha; None: all but alpha.
             nodata: the raw value of pixels without data; None: as the file says of each band.
 
@@ -228,13 +239,13 @@ class RasterReader:
                 memory holds.
             ConfigError: a band that the file does not have.
         """
-        info = describe(path)
+        info = path if isinstance(path, RasterInfo) else describe(path)
         self.bands = tuple(bands) if bands is not None else info.colour_bands
         beyond = [band for band in self.bands if not 1 <= band <= info.count]
         if beyond:
-            raise ConfigError(f"{path} has {info.count} bands, so there is no band {beyond[0]}. Fix [data].bands.")
+            raise ConfigError(f"{info.path} has {info.count} bands, so there is no band {beyond[0]}. Fix [data].bands.")
         self.info = replace(info, dtype=_common_type(info, self.bands))
-        self.nodata = nodata if nodata is not None else tuple(info.nodatas[band - 1] for band in self.bands)
+        self.nodata = nodata if nodata is not None else info.nodata_of(self.bands)
         self._given = nodata
         self._alpha = None if info.alpha in self.bands else info.alpha
         _require_room(self.info, len(self.bands))
@@ -244,7 +255,7 @@ class RasterReader:
 
     def __reduce__(self) -> tuple[Callable[..., "RasterReader"], tuple[str | Path]]:
         # Open files do not travel to another process; it opens its own.
-        return partial(RasterReader, bands=self.bands, nodata=self._given), (self.info.path.absolute(),)
+        return partial(RasterReader, bands=self.bands, nodata=self._given), (absolute(self.info.path),)
 
     def read(self, window: Window) -> tuple[Shaped[np.ndarray, "C h w"], Bool[np.ndarray, "h w"]]:
         """Return the raw values of a window inside the raster, and which pixels hold data.

@@ -17,14 +17,15 @@ from torch import Tensor
 
 from pixelwise import __version__
 from pixelwise.allocator import keep_freed_memory
-from pixelwise.config import LOSS_SETTINGS, LOSSES, Config, load_config
+from pixelwise.config import LOSS_SETTINGS, LOSSES, Config, as_places, load_config
 from pixelwise.data.check import Survey, require_usable, survey
 from pixelwise.data.sampler import Sampler, batches
-from pixelwise.data.scenes import Scene, open_scenes
+from pixelwise.data.scenes import Scene, open_scenes, require_same_kind
 from pixelwise.data.split import split_scenes
 from pixelwise.data.stats import balanced_weights
 from pixelwise.data.waiting import Waiting
 from pixelwise.errors import ConfigError, PixelwiseError
+from pixelwise.geo.colours import ColourReader
 from pixelwise.jobs.evaluate import evaluate_scenes
 from pixelwise.jobs.memory import recompute_blocks
 from pixelwise.jobs.model_folder import ModelCard, save_model
@@ -86,6 +87,8 @@ def train(
     say(f"Reading {len(training)} training and {len(validation)} validation scenes.")
     found = survey(training, classes)
     require_usable(found, classes, "training")
+    for note in found.notes:
+        say(note)
     if validation:
         require_usable(survey(validation, classes), classes, "validation")
 
@@ -99,7 +102,7 @@ def train(
         if loaded.widened:
             say(f"{loaded.widened} is widened to {len(bands)} bands; those of the weights come first.")
     model.encoder.requires_grad_(not settings.freeze_encoder)
-    card = _card(config, classes, training[0], found, model)
+    card = _card(config, classes, training, found, model)
     class_weights = _class_weights(config, classes, found, device)
     run.begin(config)
     decode = torch.compile(model.decode) if settings.compile else model.decode
@@ -204,6 +207,7 @@ def open_parts(config: Config) -> tuple[Classes, list[Scene], list[Scene]]:
     classes, scenes = open_scenes(data)
     if data.validation_images is not None:
         _, validation = open_scenes(data, data.validation_images, data.validation_labels)
+        require_same_kind([scenes[0], *validation])
         return classes, scenes, validation
     split = split_scenes(scenes, data, seed=config.train.seed)
     return classes, split.training, split.validation
@@ -264,7 +268,8 @@ def _loss(
     )
 
 
-def _card(config: Config, classes: Classes, scene: Scene, found: Survey, model: Segmenter) -> ModelCard:
+def _card(config: Config, classes: Classes, scenes: list[Scene], found: Survey, model: Segmenter) -> ModelCard:
+    scene = scenes[0]
     return ModelCard(
         architecture=model.architecture,
         classes=classes,
@@ -273,13 +278,14 @@ def _card(config: Config, classes: Classes, scene: Scene, found: Survey, model: 
         mean=tuple(float(m) for m in found.statistics.mean),
         std=tuple(float(s) for s in found.statistics.std),
         nodata=config.data.nodata,
-        file_bands=len(scene.info.colour_bands),
+        file_bands=len(scene.info.data_bands(scene.reader.bands)),
+        grey_too=any(isinstance(each.reader, ColourReader) and each.reader.grey for each in scenes),
         tile=config.predict.tile,
         overlap=config.predict.overlap,
         provenance={
             "pixelwise": __version__,
-            "images": str(config.data.images),
-            "labels": str(config.data.labels),
+            "images": ", ".join(map(str, as_places(config.data.images))),
+            "labels": ", ".join(map(str, as_places(config.data.labels))),
             "date": date.today().isoformat(),
         },
     )
