@@ -59,7 +59,7 @@ def test_an_image_without_a_mask_is_named(tmp_path):
         put(tmp_path / f"images/{name}.png", grey())
     put(tmp_path / "masks/one.png", grey())
     _, problems = pair_masks(tmp_path / "images", tmp_path / "masks")
-    assert re.search(r"two\.png has no mask", str(problems[0]))
+    assert re.search(r"two\.png has no mask", str(problems[0].error))
     assert len(problems) == 1
 
 
@@ -67,7 +67,7 @@ def test_a_mask_in_another_subfolder_is_not_that_of_the_image(tmp_path):
     put(tmp_path / "images/east/1.png", grey())
     put(tmp_path / "masks/west/1.png", grey())
     _, problems = pair_masks(tmp_path / "images", tmp_path / "masks")
-    assert re.search(r"east/1\.png has no mask", str(problems[0]))
+    assert re.search(r"east/1\.png has no mask", str(problems[0].error))
     assert len(problems) == 1
 
 
@@ -76,7 +76,7 @@ def test_two_masks_of_one_image_are_both_named(tmp_path):
     put(tmp_path / "masks/one.png", grey())
     put(tmp_path / "masks/one_mask.png", grey())
     _, problems = pair_masks(tmp_path / "images", tmp_path / "masks")
-    assert re.search(r"masks/one\.png.*masks/one_mask\.png", str(problems[0]))
+    assert re.search(r"masks/one\.png.*masks/one_mask\.png", str(problems[0].error))
     assert len(problems) == 1
 
 

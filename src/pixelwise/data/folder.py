@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pixelwise.data.problems import Problem
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.geo.drivers import IMAGE_SUFFIXES
 from pixelwise.source_name import is_local, local_path
@@ -108,7 +109,7 @@ def _name_in(pattern: str, path: Path) -> str | None:
 
 def pair_masks(
     images: Path, labels: Path, naming: Naming | None = None
-) -> tuple[list[tuple[Path, Path]], list[DataError]]:
+) -> tuple[list[tuple[Path, Path]], list[Problem]]:
     """Find the mask of each image: in the same subfolder, with its name, any suffix and one of `MASK_ENDINGS`.
 
     Images and masks may share a folder, if the masks' names tell them apart.
@@ -133,7 +134,8 @@ def pair_masks(
             raise ConfigError(f"No file in {where} is called {pattern!r}. Fix the pattern in [data].")
     endings = ("",) if naming.mask is not None else MASK_ENDINGS
     single = not labels.is_dir() and not images.is_dir()
-    pairs, problems = [], []
+    anywhere = {name: paths[0] for (_, name), paths in masks.items()}
+    pairs, problems = list[tuple[Path, Path]](), list[Problem]()
     for image, name in named:
         place = _folder(image, images)
         if name is None or _is_mask(image, place, masks, naming, shared=images == labels):
@@ -141,12 +143,14 @@ def pair_masks(
         found = [mask for ending in endings for mask in masks.get((place, name + ending), []) if mask != image]
         found = [labels] if single else found
         if len(found) > 1:
-            problem = f"{image} has two masks, {found[0]} and {found[1]}. Keep one."
-            problems.append(DataError(problem))
+            said = f"{image} has two masks, {found[0]} and {found[1]}. Keep one."
+            problems.append(Problem(DataError(said), (image, *found)))
         elif found:
             pairs.append((image, found[0]))
         else:
-            problems.append(DataError(_no_mask(image, labels / place / naming.mask_of(name), masks)))
+            expected = labels / place / naming.mask_of(name)
+            own = image in masks.get((place, name), [])
+            problems.append(_no_mask(image, expected, None if own else anywhere.get(name), own=own))
     return pairs, problems
 
 
@@ -160,18 +164,24 @@ def _is_mask(path: Path, place: str, masks: dict[tuple[str, str], list[Path]], n
     return any((place, stem) in masks for stem in stems)
 
 
-def _no_mask(image: Path, expected: Path, masks: dict[tuple[str, str], list[Path]]) -> str:
-    elsewhere = [path for (_, name), paths in masks.items() if name == image.stem for path in paths if path != image]
-    if elsewhere:
-        hint = f"There is {elsewhere[0]}: put masks in the same subfolders as their images."
-    elif any(image in paths for paths in masks.values()):
+def _no_mask(image: Path, expected: Path, elsewhere: Path | None, *, own: bool) -> Problem:
+    """Say where a mask was looked for, and what may be the reason that it is not there.
+
+    Args:
+        elsewhere: a mask of that name in another subfolder.
+        own: the image itself is what was found.
+    """
+    if own:
         hint = (
             "Images and masks in one folder are told apart by the masks' names: call them NAME_mask.png, set "
             "[data].mask_pattern, or put them in a folder of their own."
         )
+    elif elsewhere:
+        hint = f"There is {elsewhere}: put masks in the same subfolders as their images."
     else:
         hint = "Add the mask, move the image out of the folder, or say with [data].mask_pattern how masks are called."
-    return f"{image} has no mask: expected {expected}. {hint}"
+    said = f"{image} has no mask: expected {expected}. {hint}"
+    return Problem(DataError(said), tuple(path for path in (image, expected, elsewhere) if path))
 
 
 def _folder(path: Path, top: Path) -> str:

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int16, Shaped
 from pixelwise.config import DataConfig, Places, as_places
 from pixelwise.data.folder import Naming, distinct_names, find_images, pair_masks
 from pixelwise.data.masks import open_mask
-from pixelwise.data.problems import grouped
+from pixelwise.data.problems import Problem, grouped
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.geo.colours import ImageReader, open_image
 from pixelwise.geo.drivers import IMAGE_SUFFIXES
@@ -127,7 +127,7 @@ def open_scenes(
         ConfigError: classes, values or bands that cannot be, or a column of polygons beside masks.
     """
     classes = make_classes(data.classes, data.palette)
-    problems: list[DataError] = []
+    problems: list[Problem] = []
     drawings: list[_Drawing] = []
     wanted: list[tuple[Path, Callable[[RasterInfo], Labels]]] = []
     for folders, place in _groups(as_places(images or data.images), as_places(labels or data.labels)):
@@ -142,16 +142,15 @@ def open_scenes(
             raise DataError(f"There is no {place}. Fix [data].labels: a folder of masks, or a file of polygons.")
     headers: list[tuple[RasterInfo, Callable[[RasterInfo], Labels]]] = []
     for image, open_labels in wanted:
-        with _collected(problems):
+        with _collected(problems, image):
             headers.append((describe(image), open_labels))
     colours = any(len(info.colour_bands) == 3 or info.paletted for info, _ in headers)
     scenes: list[Scene] = []
     for info, open_labels in headers:
-        with _collected(problems):
+        with _collected(problems, info.path):
             reader = open_image(info, bands=data.bands, nodata=data.nodata, colours=colours)
             scenes.append(Scene("", reader, open_labels(reader.info)))
-    if problems:
-        raise problems[0] if len(problems) == 1 else DataError(" ".join(grouped(problems)))
+    _raise(problems)
     if not scenes:
         raise DataError(f"No image in {', '.join(map(str, as_places(images or data.images)))} has a mask.")
     for drawing in drawings:
@@ -192,15 +191,15 @@ def _images(data: DataConfig, folder: Path) -> list[Path]:
 
 def _pairs(
     data: DataConfig, classes: Classes, folders: Sequence[Path], place: Path
-) -> tuple[list[tuple[Path, Callable[[RasterInfo], Labels]]], list[DataError]]:
+) -> tuple[list[tuple[Path, Callable[[RasterInfo], Labels]]], list[Problem]]:
     """Find the masks of all images of some folders; return what opens them, and what is wrong."""
     if data.attribute is not None and data.validation_labels is None:
         raise ConfigError(
             f"[data].attribute names {data.attribute!r}, a column of polygons, but {place} holds masks. Leave it "
             "out and map the masks' values with [data].values, or name a file of polygons in [data].labels."
         )
+    opened, problems = list[tuple[Path, Callable[[RasterInfo], Labels]]](), list[Problem]()
     table, naming = make_mask_table(classes, data.values, data.ignore), Naming(data.image_pattern, data.mask_pattern)
-    opened, problems = [], []
     for folder in folders:
         pairs, unpaired = pair_masks(folder, place, naming)
         opened += [(image, partial(_mask_of, mask, table)) for image, mask in pairs]
@@ -209,16 +208,32 @@ def _pairs(
 
 
 def _mask_of(mask: Path, table: MaskTable, image: RasterInfo) -> Labels:
-    return open_mask(mask, image, table)
+    try:
+        return open_mask(mask, image, table)
+    except DataError as error:
+        raise _OfMaskError(str(error), mask) from None
+
+
+class _OfMaskError(DataError):
+    """What is wrong with a mask, or with an image and its mask."""
+
+    def __init__(self, text: str, mask: Path) -> None:
+        super().__init__(text)
+        self.mask = mask
 
 
 @contextmanager
-def _collected(problems: list[DataError]) -> Iterator[None]:
+def _collected(problems: list[Problem], image: Path) -> Iterator[None]:
     """Go on after a file that cannot be used, so that one message names all of them."""
     try:
         yield
-    except DataError as problem:
-        problems.append(problem)
+    except DataError as error:
+        problems.append(Problem(error, (image, *([error.mask] if isinstance(error, _OfMaskError) else []))))
+
+
+def _raise(problems: Sequence[Problem]) -> None:
+    if problems:
+        raise problems[0].error if len(problems) == 1 else DataError(" ".join(grouped(problems)))
 
 
 class _Drawing:
@@ -292,19 +307,18 @@ def require_same_kind(scenes: Sequence[Scene]) -> None:
     Raises:
         DataError: one has others.
     """
-    first, problems = scenes[0], list[DataError]()
+    first, problems = scenes[0], list[Problem]()
     for scene in scenes:
         if scene.reader.bands != first.reader.bands:
             problem = (
                 f"{scene.info.path} has the bands {list(scene.reader.bands)}, but {first.info.path} has "
                 f"{list(first.reader.bands)}. Choose common ones with [data].bands, or separate the files."
             )
-            problems.append(DataError(problem))
+            problems.append(Problem(DataError(problem), (scene.info.path, first.info.path)))
         if scene.info.dtype != first.info.dtype:
             problem = (
                 f"{scene.info.path} is {scene.info.dtype}, but {first.info.path} is {first.info.dtype}. "
                 "Their units differ; convert one, or separate the files."
             )
-            problems.append(DataError(problem))
-    if problems:
-        raise problems[0] if len(problems) == 1 else DataError(" ".join(grouped(problems)))
+            problems.append(Problem(DataError(problem), (scene.info.path, first.info.path)))
+    _raise(problems)

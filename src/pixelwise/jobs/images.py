@@ -60,8 +60,8 @@ def require_bands(info: RasterInfo, card: ModelCard) -> None:
         alpha = f", and calls band {info.alpha} alpha" if info.alpha in card.bands else ""
         raise DataError(
             f"{info.path} has {_count(len(info.colour_bands))} besides alpha{alpha}, but the model takes {wanted} "
-            f"({source} of its training images, which had {card.file_bands or wanted}). Give an image with the same bands in the "
-            "same order."
+            f"({source} of its training images, which had {card.file_bands or wanted}). Give an "
+            "image with the same bands in the same order."
         )
 
 
@@ -86,8 +86,8 @@ def require_fitting(info: RasterInfo, bands: tuple[int, ...], card: ModelCard) -
     """
     if bands != card.bands:
         raise DataError(
-            f"{info.path} gives {_count(len(bands))}, but the model takes {len(card.bands)}: {list(bands)} are read, and "
-            f"the model was trained on {list(card.bands)}. If the file has the bands of the training images, write "
+            f"{info.path} gives {_count(len(bands))}, but the model takes {len(card.bands)}: {list(bands)} are read, "
+            f"and the model was trained on {list(card.bands)}. If the file has the bands of the training images, write "
             f"bands = {list(card.bands)} below [data]."
         )
     require_units(info, card)
