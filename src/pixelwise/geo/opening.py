@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from rasterio import DatasetReader
+from rasterio._err import CPLE_BaseError
 from rasterio.env import ensure_env_with_credentials
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
@@ -16,6 +17,8 @@ from pixelwise.geo.mosaic import check_mosaic, check_opened_mosaic
 from pixelwise.machine import free_memory
 from pixelwise.source_name import gdal_name, is_local, local_path
 
+GDAL_ERRORS = (RasterioError, CPLE_BaseError, ValueError, MemoryError)
+"""What comes out of rasterio where a file is damaged: also names and numbers that make no sense."""
 WHOLE = ("PNG", "GIF", "BIGGIF", "WEBP")
 """Drivers that decode an image as a whole, whichever window is asked for."""
 SHARE = 0.5
@@ -44,7 +47,7 @@ def open_raster(path: Path) -> DatasetReader:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             source = _dataset(name, ["VRT"] if mosaic else list(DRIVERS))
-    except RasterioError as error:
+    except GDAL_ERRORS as error:
         refusal = _system_refusal(path)
         if refusal:
             raise DataError(f"{path} cannot be opened: {refusal}") from None

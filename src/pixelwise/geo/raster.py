@@ -16,14 +16,13 @@ from jaxtyping import Bool, Float32, Shaped
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import RasterioError
 from rasterio.rpc import RPC
 from rasterio.windows import Window as RasterioWindow
 
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.geo.drivers import IMAGE_SUFFIXES
 from pixelwise.geo.handle_pool import POOL
-from pixelwise.geo.opening import open_raster, reason, room_for
+from pixelwise.geo.opening import GDAL_ERRORS, open_raster, reason, room_for
 from pixelwise.geo.orientation import UPRIGHT, Turn, turn_of
 from pixelwise.geo.png import check_png_end
 from pixelwise.source_name import absolute, is_local, local_path
@@ -141,7 +140,9 @@ def describe(path: str | Path) -> RasterInfo:
     with open_raster(path) as source:
         try:
             return _header(path, source)
-        except RasterioError as error:
+        except GDAL_ERRORS as error:
+            if isinstance(error, DataError):
+                raise
             raise DataError(f"{path} has a damaged header: {reason(error)}. Copy it again.") from None
 
 
@@ -279,7 +280,9 @@ class RasterReader:
                     shown.append(handle.read(self._alpha, window=area))
                 if info.masked:
                     shown.append(handle.read_masks(1, window=area))
-        except RasterioError as error:
+        except GDAL_ERRORS as error:
+            if isinstance(error, DataError):
+                raise
             place = f"rows {rows[0]} to {rows[1]}"
             raise DataError(
                 f"{info.path} cannot be read at {place}: {reason(error)}. "
