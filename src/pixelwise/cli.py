@@ -120,6 +120,7 @@ def check(config: Path) -> None:
             with shown_steps(f"Reading {name}", len(scenes)) as advance:
                 found = survey(scenes, classes, advance=lambda _, advance=advance: advance())
             problems += found.problems
+            notes = found.notes if name == "training" else ()
             click.echo(f"{name.capitalize()}: {len(scenes)} scenes")
             pixels = int(found.class_pixels.sum()) + found.ignored
             for label, count in [
@@ -132,6 +133,8 @@ def check(config: Path) -> None:
             means, deviations = found.statistics.mean, found.statistics.std
             for band, mean, deviation in zip(scenes[0].reader.bands, means, deviations, strict=True):
                 click.echo(f"  band {band:<15}  mean {mean:.6g}, standard deviation {deviation:.6g}")
+            for note in notes:
+                click.echo(f"Note: {note}")
         for problem in problems:
             _say_error(problem)
         if problems:

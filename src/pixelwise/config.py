@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pixelwise.errors import ConfigError
 from pixelwise.files import replacing, with_checksum
 from pixelwise.labels import Value
+from pixelwise.source_name import absolute
 
 
 def _as_list(value: object) -> object:
@@ -18,6 +19,13 @@ def _as_list(value: object) -> object:
 
 
 Values = Annotated[list[Value], BeforeValidator(_as_list)]
+Places = Path | Annotated[list[Path], Field(min_length=1)]
+"""A path, or several."""
+
+
+def as_places(places: Places) -> tuple[Path, ...]:
+    """Return the paths, of which there is at least one."""
+    return tuple(places) if isinstance(places, list) else (places,)
 
 
 class _Table(BaseModel):
@@ -27,8 +35,17 @@ class _Table(BaseModel):
 class DataConfig(_Table):
     """What is read, and what its values mean."""
 
-    images: Path = Field(description="a folder of images or GeoTIFF scenes, or one file")
-    labels: Path = Field(description="a folder of masks with the images' names, or a file of polygons")
+    images: Places = Field(description="a folder of images or GeoTIFF scenes, one file, or a list of them")
+    labels: Places = Field(
+        description="a folder of masks with the images' names, a file of polygons, or a list: one for each of images"
+    )
+    mask_pattern: str | None = Field(
+        default=None,
+        description="how a mask's file is called, such as '{name}_labelIds.png'; none: as the image, or NAME_mask",
+    )
+    image_pattern: str | None = Field(
+        default=None, description="how an image's file is called, such as '{name}_photo.jpg'; none: {name} is all of it"
+    )
     classes: list[Annotated[str, Field(min_length=1)]] = Field(
         min_length=1, description="names, in the order of their indices"
     )
@@ -57,12 +74,19 @@ class DataConfig(_Table):
         default=None, allow_inf_nan=True, description="value of pixels without data; none: as the file says"
     )
     validation: float = Field(default=0.2, ge=0, lt=1, description="share of scenes (or blocks) kept for validation")
-    validation_images: Path | None = Field(default=None, description="images kept for validation, instead of a share")
-    validation_labels: Path | None = Field(default=None, description="their masks or polygons; none: [data].labels")
+    validation_images: Places | None = Field(default=None, description="images kept for validation, instead of a share")
+    validation_labels: Places | None = Field(default=None, description="their masks or polygons; none: [data].labels")
     split: Literal["scene", "block"] = Field(
         default="scene", description="what goes to validation: whole scenes, or blocks of ground"
     )
     block: int = Field(default=512, ge=32, description="side of a block in pixels, where split = 'block'")
+
+    @field_validator("mask_pattern", "image_pattern")
+    @classmethod
+    def _one_name(cls, pattern: str | None) -> str | None:
+        if pattern is not None and (pattern.count("{name}") != 1 or "/" in pattern):
+            raise ValueError("a pattern is a file's name with {name} in it once, such as '{name}_labelIds.png'")
+        return pattern
 
     @model_validator(mode="after")
     def _labels_with_images(self) -> "DataConfig":
@@ -374,16 +398,19 @@ def _description(place: list[str]) -> str:
 def _with_absolute_paths(config: Config, path: Path) -> Config:
     base = path.resolve().parent
 
-    def absolute(value: Path | None) -> Path | None:
-        return None if value is None else (base / value.expanduser()).resolve()
+    def placed(value: Path | None) -> Path | None:
+        return None if value is None else absolute(value, base)
+
+    def all_placed(places: Places | None) -> Places | None:
+        return [absolute(each, base) for each in places] if isinstance(places, list) else placed(places)
 
     data = config.data.model_copy(
         update={
-            key: absolute(getattr(config.data, key))
+            key: all_placed(getattr(config.data, key))
             for key in ("images", "labels", "validation_images", "validation_labels")
         }
     )
-    model = config.model.model_copy(update={"weights": absolute(config.model.weights)})
+    model = config.model.model_copy(update={"weights": placed(config.model.weights)})
     # A run's folder counts from where the command is given, so that examples never write beside their data.
     run = RunConfig(folder=config.run.folder or Path("runs") / path.stem)
     return config.model_copy(update={"data": data, "model": model, "run": run})

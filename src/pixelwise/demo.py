@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pixelwise.config import Config, RunConfig, load_config
+from pixelwise.config import Config, RunConfig, as_places, load_config
 from pixelwise.data.scenes import open_scenes
 from pixelwise.errors import ConfigError
 from pixelwise.geo.raster import describe
@@ -73,7 +73,7 @@ def demo(
     for each in scores.classes:
         say(f"   {each.name:12} IoU {'absent' if each.iou is None else f'{each.iou:.3f}'}")
 
-    scene = sorted(test.data.images.glob("*.tif"))[-1]
+    scene = sorted(as_places(test.data.images)[0].glob("*.tif"))[-1]
     info = describe(scene)
     say(f"4. Map of {scene.name}, {info.width}x{info.height} pixels")
     load(output).map_scene(scene, output / "map.tif", confidence=True)

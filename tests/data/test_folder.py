@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import rasterio
@@ -5,7 +7,8 @@ from affine import Affine
 from PIL import Image
 from rasterio.crs import CRS
 
-from pixelwise.data.folder import MASK_ENDINGS, find_images, open_mask, pair_masks
+from pixelwise.data.folder import MASK_ENDINGS, find_images, pair_masks
+from pixelwise.data.masks import open_mask
 from pixelwise.errors import DataError
 from pixelwise.geo.raster import Window, describe
 from pixelwise.labels import IGNORE, make_classes, make_mask_table
@@ -43,35 +46,38 @@ def read(mask, image, table=None):
 def test_a_mask_is_found_by_its_images_name_whatever_its_suffix_and_ending(tmp_path, ending):
     images = [put(tmp_path / f"images/{name}.tif", grey()) for name in ("sub/one", "two")]
     masks = [put(tmp_path / f"masks/{name}{ending}.png", grey()) for name in ("sub/one", "two")]
-    assert pair_masks(tmp_path / "images", tmp_path / "masks") == list(zip(images, masks, strict=True))
+    assert pair_masks(tmp_path / "images", tmp_path / "masks") == (list(zip(images, masks, strict=True)), [])
 
 
 def test_one_image_and_one_mask_are_a_pair_whatever_their_names(tmp_path):
     image, mask = put(tmp_path / "x.tif", grey()), put(tmp_path / "y.png", grey())
-    assert pair_masks(image, mask) == [(image, mask)]
+    assert pair_masks(image, mask) == ([(image, mask)], [])
 
 
 def test_an_image_without_a_mask_is_named(tmp_path):
     for name in ("one", "two"):
         put(tmp_path / f"images/{name}.png", grey())
     put(tmp_path / "masks/one.png", grey())
-    with pytest.raises(DataError, match=r"two\.png has no mask"):
-        pair_masks(tmp_path / "images", tmp_path / "masks")
+    _, problems = pair_masks(tmp_path / "images", tmp_path / "masks")
+    assert re.search(r"two\.png has no mask", str(problems[0].error))
+    assert len(problems) == 1
 
 
 def test_a_mask_in_another_subfolder_is_not_that_of_the_image(tmp_path):
     put(tmp_path / "images/east/1.png", grey())
     put(tmp_path / "masks/west/1.png", grey())
-    with pytest.raises(DataError, match=r"east/1\.png has no mask"):
-        pair_masks(tmp_path / "images", tmp_path / "masks")
+    _, problems = pair_masks(tmp_path / "images", tmp_path / "masks")
+    assert re.search(r"east/1\.png has no mask", str(problems[0].error))
+    assert len(problems) == 1
 
 
 def test_two_masks_of_one_image_are_both_named(tmp_path):
     put(tmp_path / "images/one.png", grey())
     put(tmp_path / "masks/one.png", grey())
     put(tmp_path / "masks/one_mask.png", grey())
-    with pytest.raises(DataError, match=r"masks/one\.png.*masks/one_mask\.png"):
-        pair_masks(tmp_path / "images", tmp_path / "masks")
+    _, problems = pair_masks(tmp_path / "images", tmp_path / "masks")
+    assert re.search(r"masks/one\.png.*masks/one_mask\.png", str(problems[0].error))
+    assert len(problems) == 1
 
 
 def test_hidden_files_and_other_suffixes_are_no_images(tmp_path):

@@ -1,32 +1,39 @@
-"""A folder of images beside a folder of masks."""
+"""Folders of images, and which mask belongs to which image."""
 
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import Int16
-
-from pixelwise.errors import DataError
-from pixelwise.geo.raster import IMAGE_SUFFIXES, RasterInfo, RasterReader, Window
-from pixelwise.labels import IGNORE, MaskTable, pack_colours
+from pixelwise.data.problems import Problem
+from pixelwise.errors import ConfigError, DataError
+from pixelwise.geo.drivers import IMAGE_SUFFIXES
+from pixelwise.source_name import is_local, local_path
 
 MASK_ENDINGS = ("", "_mask", "_masks", "_label", "_labels", "_gt", "_L")
 """What a mask's name may add to its image's name."""
+NOT_THE_USERS = ("@eaDir", "__MACOSX", "__pycache__", "$RECYCLE.BIN", "System Volume Information", "lost+found")
+"""Folders that systems make beside a user's files; so are those that begin with a point or '#'."""
 
 
 def find_images(path: Path) -> list[Path]:
     """List the images in a folder and its subfolders, sorted by name; a file is a list of itself.
 
+    Links to folders are followed, but each folder is read once. Hidden folders and those of systems are left out.
+
     Raises:
-        DataError: no such path, or a folder without images.
+        DataError: no such path, a folder that cannot be read, or one without images.
     """
-    if path.is_file():
+    path = local_path(path)
+    if not is_local(path) or (path.exists() and not path.is_dir()):
         return [path]
     if not path.is_dir():
         raise DataError(
-            f"There is no folder {path}. Mend the path in [data]; it counts from the configuration's folder."
+            f"There is no folder {path}. Fix the path in [data]; it counts from the configuration's folder."
         )
-    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+    found = sorted(_walked(path))
     if not found:
         raise DataError(
             f"The folder {path} has no images ({', '.join(IMAGE_SUFFIXES)}). Name the folder that holds them."
@@ -34,102 +41,148 @@ def find_images(path: Path) -> list[Path]:
     return found
 
 
-def pair_masks(images: Path, labels: Path) -> list[tuple[Path, Path]]:
-    """Find the mask of each image: the same place and name below ``labels``, with any suffix and `MASK_ENDINGS`.
+def _walked(top: Path) -> Iterator[Path]:
+    # Folders that lie here come first, so that a link to one of them is what is left out.
+    folders, links, seen = [top], list[Path](), {os.path.realpath(top)}
+    while folders or links:
+        folder = folders.pop() if folders else links.pop(0)
+        real = os.path.realpath(folder)
+        if folder != top and real in seen:
+            continue
+        seen.add(real)
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            raise DataError(f"The folder {folder} cannot be read: {error.strerror}.") from None
+        for entry in entries:
+            path = folder / entry.name
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                if not entry.name.startswith("#") and entry.name not in NOT_THE_USERS:
+                    (links if entry.is_symlink() else folders).append(path)
+            elif path.suffix.lower() in IMAGE_SUFFIXES:
+                yield path
 
-    Raises:
-        DataError: an image without a mask, or two masks for one image.
-    """
-    masks: dict[tuple[str, str], list[Path]] = {}
-    for mask in find_images(labels):
-        place = "" if labels.is_file() else str(mask.relative_to(labels).parent)
-        masks.setdefault((place, mask.stem), []).append(mask)
-    pairs, alone = [], []
-    for image in find_images(images):
-        place = "" if images.is_file() else str(image.relative_to(images).parent)
-        named = [mask for ending in MASK_ENDINGS for mask in masks.get((place, image.stem + ending), [])]
-        if images.is_file() and labels.is_file():
-            named = [labels]
-        if len(named) > 1:
-            raise DataError(f"{image} has two masks, {named[0]} and {named[1]}. Keep one.")
-        if named:
-            pairs.append((image, named[0]))
-        else:
-            alone.append(image)
-    if alone:
-        more = f" (nor have {len(alone) - 1} others)" if len(alone) > 1 else ""
-        raise DataError(
-            f"{alone[0]} has no mask{more}: expected {labels / alone[0].stem}.png, .tif, ... "
-            "Add the mask, or move the image out of the folder."
-        )
-    return pairs
+
+def distinct_names(paths: Sequence[Path]) -> list[str]:
+    """Name files by their stems; those with the same stem by as many of their folders as tell them apart."""
+    names = [path.stem for path in paths]
+    for parts in range(2, max((len(path.parts) for path in paths), default=0) + 1):
+        twice = {name for name, count in Counter(names).items() if count > 1}
+        if not twice:
+            break
+        names = [
+            "/".join(path.with_suffix("").parts[-parts:]) if name in twice else name
+            for path, name in zip(paths, names, strict=True)
+        ]
+    return names if len(set(names)) == len(names) else [str(path) for path in paths]
 
 
 @dataclass(frozen=True)
-class MaskFile:
-    """The labels of one image, in a raster of the same size."""
+class Naming:
+    """How images and masks are called: file names with {name} in them; None: any suffix, and `MASK_ENDINGS`."""
 
-    reader: RasterReader
-    table: MaskTable
-    palette: Int16[np.ndarray, "n 3"] | None
-    """Colours of a paletted mask, where the table is of colours."""
+    image: str | None = None
+    mask: str | None = None
 
-    def read(self, window: Window) -> Int16[np.ndarray, "h w"]:
-        """Return class indices and `IGNORE` in a window.
+    def image_name(self, path: Path) -> str | None:
+        """Return an image's {name}; None for a file that is no image."""
+        return path.stem if self.image is None else _name_in(self.image, path)
 
-        Raises:
-            DataError: a corrupt file, or a value that no class has.
-        """
-        values, valid = self.reader.read(window)
-        if self.table.colours:
-            if self.palette is not None:
-                values = np.moveaxis(self.palette[values[0]], -1, 0)
-            raw = pack_colours(np.broadcast_to(values[:3], (3, *values.shape[1:])))
-        else:
-            raw = values[0]
-        mapped = [value for value, _ in self.table.values]
-        if self.reader.info.nodata in mapped or valid.all():
-            # A file may call 0 nodata although 0 is a class here; the configuration is the later word.
-            return self.table.to_indices(raw, str(self.reader.info.path))
-        indices = np.full(raw.shape, IGNORE, np.int16)
-        indices[valid] = self.table.to_indices(raw[valid][None], str(self.reader.info.path))[0]
-        return indices
+    def mask_name(self, path: Path) -> str | None:
+        """Return the {name} of a mask's image; None for a file that is no mask."""
+        return path.stem if self.mask is None else _name_in(self.mask, path)
+
+    def mask_of(self, name: str) -> str:
+        """Return a file name that the mask of an image may have."""
+        file = name if self.mask is None else self.mask.replace("{name}", name)
+        return file if Path(file).suffix.lower() in IMAGE_SUFFIXES else f"{file}.png, .tif, ..."
 
 
-def open_mask(path: Path, image: RasterInfo, table: MaskTable) -> MaskFile:
-    """Open the mask of an image, and see that the two fit.
+def _name_in(pattern: str, path: Path) -> str | None:
+    with_suffix = Path(pattern.replace("{name}", "x")).suffix.lower() in IMAGE_SUFFIXES
+    expression = "(.+)".join(map(re.escape, pattern.split("{name}")))
+    found = re.fullmatch(expression, path.name if with_suffix else path.stem)
+    return found[1] if found else None
+
+
+def pair_masks(
+    images: Path, labels: Path, naming: Naming | None = None
+) -> tuple[list[tuple[Path, Path]], list[Problem]]:
+    """Find the mask of each image: in the same subfolder, with its name, any suffix and one of `MASK_ENDINGS`.
+
+    Images and masks may share a folder, if the masks' names tell them apart.
+
+    Returns:
+        the pairs, and the images that have no mask, or two.
 
     Raises:
-        DataError: other sizes, other places on the ground, not whole numbers, or colours where numbers are expected.
+        DataError: a folder that is not there or holds no images.
+        ConfigError: a pattern that no file has.
     """
-    reader = RasterReader(path)
-    mask = reader.info
-    if (mask.height, mask.width) != (image.height, image.width):
-        raise DataError(
-            f"{path} is {mask.width}x{mask.height} pixels, but its image {image.path} is {image.width}x{image.height}. "
-            "Export the mask again at the size of the image."
-        )
-    if mask.crs and image.crs and not mask.transform.almost_equals(image.transform, abs(image.transform.a) / 2):
-        raise DataError(f"{path} lies elsewhere than its image {image.path} (other transform). Align the mask.")
-    if np.dtype(mask.dtype).kind not in "ui":
-        raise DataError(
-            f"{path} holds {mask.dtype} values, but a mask holds whole numbers. Save it as uint8 or uint16."
-        )
-    if not table.colours and len(reader.bands) > 1:
-        rows = Window(0, 0, min(mask.height, 512), mask.width)
-        values, _ = reader.read(rows)
-        if (values[0] != values[1]).any() or (values[0] != values[-1]).any():
-            r, g, b = values[:3, *np.argwhere((values[0] != values[1]) | (values[0] != values[-1]))[0]]
-            raise DataError(
-                f"{path} holds colours such as #{r:02x}{g:02x}{b:02x}, but nothing says what they mean. "
-                "Map them with [data].values, such as values = {class = '#rrggbb'}."
-            )
-    return MaskFile(reader, table, _palette(path) if table.colours and mask.paletted else None)
+    naming = naming or Naming()
+    masks: dict[tuple[str, str], list[Path]] = {}
+    for mask in find_images(labels):
+        name = naming.mask_name(mask)
+        if name is not None:
+            masks.setdefault((_folder(mask, labels), name), []).append(mask)
+    named = [(image, naming.image_name(image)) for image in find_images(images)]
+    for pattern, any_fits in ((naming.mask, bool(masks)), (naming.image, any(name for _, name in named))):
+        if not any_fits:
+            where = labels if pattern == naming.mask else images
+            raise ConfigError(f"No file in {where} is called {pattern!r}. Fix the pattern in [data].")
+    endings = ("",) if naming.mask is not None else MASK_ENDINGS
+    single = not labels.is_dir() and not images.is_dir()
+    anywhere = {name: paths[0] for (_, name), paths in masks.items()}
+    pairs, problems = list[tuple[Path, Path]](), list[Problem]()
+    for image, name in named:
+        place = _folder(image, images)
+        if name is None or _is_mask(image, place, masks, naming, shared=images == labels):
+            continue
+        found = [mask for ending in endings for mask in masks.get((place, name + ending), []) if mask != image]
+        found = [labels] if single else found
+        if len(found) > 1:
+            said = f"{image} has two masks, {found[0]} and {found[1]}. Keep one."
+            problems.append(Problem(DataError(said), (image, *found)))
+        elif found:
+            pairs.append((image, found[0]))
+        else:
+            expected = labels / place / naming.mask_of(name)
+            own = image in masks.get((place, name), [])
+            problems.append(_no_mask(image, expected, None if own else anywhere.get(name), own=own))
+    return pairs, problems
 
 
-def _palette(path: Path) -> Int16[np.ndarray, "n 3"]:
-    colours = RasterReader(path).colour_table()
-    table = np.zeros((max(colours) + 1, 3), np.int16)
-    for index, colour in colours.items():
-        table[index] = colour[:3]
-    return table
+def _is_mask(path: Path, place: str, masks: dict[tuple[str, str], list[Path]], naming: Naming, *, shared: bool) -> bool:
+    """Return whether a file in a folder of images and masks is the mask of another one there."""
+    if not shared:
+        return False
+    if naming.mask is not None:
+        return naming.mask_name(path) is not None
+    stems = [path.stem.removesuffix(ending) for ending in MASK_ENDINGS if ending and path.stem.endswith(ending)]
+    return any((place, stem) in masks for stem in stems)
+
+
+def _no_mask(image: Path, expected: Path, elsewhere: Path | None, *, own: bool) -> Problem:
+    """Say where a mask was looked for, and what may be the reason that it is not there.
+
+    Args:
+        elsewhere: a mask of that name in another subfolder.
+        own: the image itself is what was found.
+    """
+    if own:
+        hint = (
+            "Images and masks in one folder are told apart by the masks' names: call them NAME_mask.png, set "
+            "[data].mask_pattern, or put them in a folder of their own."
+        )
+    elif elsewhere:
+        hint = f"There is {elsewhere}: put masks in the same subfolders as their images."
+    else:
+        hint = "Add the mask, move the image out of the folder, or say with [data].mask_pattern how masks are called."
+    said = f"{image} has no mask: expected {expected}. {hint}"
+    return Problem(DataError(said), tuple(path for path in (image, expected, elsewhere) if path))
+
+
+def _folder(path: Path, top: Path) -> str:
+    return str(path.relative_to(top).parent) if path.is_relative_to(top) and path != top else "."

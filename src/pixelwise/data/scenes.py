@@ -1,19 +1,27 @@
 """An image with its labels, read window by window; and the list of them that a configuration names."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int16, Shaped
 
-from pixelwise.config import DataConfig
-from pixelwise.data.folder import find_images, open_mask, pair_masks
+from pixelwise.config import DataConfig, Places, as_places
+from pixelwise.data.folder import Naming, distinct_names, find_images, pair_masks
+from pixelwise.data.masks import open_mask
+from pixelwise.data.problems import Problem, grouped
 from pixelwise.errors import ConfigError, DataError
-from pixelwise.geo.raster import RasterInfo, RasterReader, Window, clip_window
+from pixelwise.geo.colours import ImageReader, open_image
+from pixelwise.geo.drivers import IMAGE_SUFFIXES
+from pixelwise.geo.raster import RasterInfo, Window, clip_window, describe
 from pixelwise.geo.vector import Polygons, count_touching, labels_for_scene, read_polygons
-from pixelwise.labels import IGNORE, Classes, make_classes, make_mask_table
+from pixelwise.labels import IGNORE, Classes, MaskTable, make_classes, make_mask_table
+from pixelwise.machine import free_memory
+from pixelwise.source_name import is_local
 
 RESIDENT_BYTES = 1 << 30
 """Scenes are kept in memory after their first reading when all of them together need no more than this."""
@@ -49,7 +57,7 @@ class Crop:
 class Scene:
     """An image and its labels. Pixels without data, or outside of the scene's part of a split, are ignored."""
 
-    def __init__(self, name: str, reader: RasterReader, labels: Labels, *, part: Part | None = None) -> None:
+    def __init__(self, name: str, reader: ImageReader, labels: Labels, *, part: Part | None = None) -> None:
         self.name = name
         self.reader = reader
         self.labels = labels
@@ -106,7 +114,7 @@ def _slices(window: Window) -> tuple[slice, slice]:
 
 
 def open_scenes(
-    data: DataConfig, images: Path | None = None, labels: Path | None = None
+    data: DataConfig, images: Places | None = None, labels: Places | None = None
 ) -> tuple[Classes, list[Scene]]:
     """Open the images and labels of a configuration; only headers and polygons are read.
 
@@ -118,69 +126,164 @@ def open_scenes(
         DataError: a missing or unfitting file.
         ConfigError: classes, values or bands that cannot be, or a column of polygons beside masks.
     """
-    images, labels = images or data.images, labels or data.labels
     classes = make_classes(data.classes, data.palette)
-    if labels.is_dir() or (
-        labels.is_file() and images.is_file() and labels.suffix.lower() in (".png", ".tif", ".tiff")
-    ):
-        if data.attribute is not None and data.validation_labels is None:
-            raise ConfigError(
-                f"[data].attribute names {data.attribute!r}, a column of polygons, but {labels} holds masks. Leave it "
-                "out and map the masks' values with [data].values, or name a file of polygons in [data].labels."
-            )
-        table = make_mask_table(classes, data.values, data.ignore)
-        pairs = [
-            (RasterReader(image, bands=data.bands, nodata=data.nodata), mask)
-            for image, mask in pair_masks(images, labels)
-        ]
-        scenes = [Scene(reader.info.path.stem, reader, open_mask(mask, reader.info, table)) for reader, mask in pairs]
-    elif labels.exists():
-        scenes = _scenes_with_polygons(data, classes, find_images(images), labels)
-    else:
-        raise DataError(f"There is no {labels}. Mend [data].labels: a folder of masks, or a file of polygons.")
-    _same_bands(scenes)
+    problems: list[Problem] = []
+    drawings: list[_Drawing] = []
+    wanted: list[tuple[Path, Callable[[RasterInfo], Labels]]] = []
+    for folders, place in _groups(as_places(images or data.images), as_places(labels or data.labels)):
+        if _holds_masks(place):
+            pairs, unpaired = _pairs(data, classes, folders, place)
+            wanted += pairs
+            problems += unpaired
+        elif place.exists() or not is_local(place):
+            drawings.append(_Drawing(data, classes, place, folders))
+            wanted += [(image, drawings[-1].labels) for folder in folders for image in _images(data, folder)]
+        else:
+            raise DataError(f"There is no {place}. Fix [data].labels: a folder of masks, or a file of polygons.")
+    headers: list[tuple[RasterInfo, Callable[[RasterInfo], Labels]]] = []
+    for image, open_labels in wanted:
+        with _collected(problems, image):
+            headers.append((describe(image), open_labels))
+    colours = any(len(info.colour_bands) == 3 or info.paletted for info, _ in headers)
+    scenes: list[Scene] = []
+    for info, open_labels in headers:
+        with _collected(problems, info.path):
+            reader = open_image(info, bands=data.bands, nodata=data.nodata, colours=colours)
+            scenes.append(Scene("", reader, open_labels(reader.info)))
+    _raise(problems)
+    if not scenes:
+        raise DataError(f"No image in {', '.join(map(str, as_places(images or data.images)))} has a mask.")
+    for drawing in drawings:
+        drawing.require_touching()
+    require_same_kind(scenes)
+    for scene, name in zip(scenes, distinct_names([scene.info.path for scene in scenes]), strict=True):
+        scene.name = name
     needed = sum(
         s.info.height * s.info.width * (len(s.reader.bands) * np.dtype(s.info.dtype).itemsize + 3) for s in scenes
     )
+    room = free_memory()
     for scene in scenes:
-        scene.resident = needed <= RESIDENT_BYTES
+        # While it is read, a scene takes twice what is kept of it, or more.
+        scene.resident = needed <= min(RESIDENT_BYTES, RESIDENT_BYTES if room is None else room // 4)
     return classes, scenes
 
 
-def _scenes_with_polygons(data: DataConfig, classes: Classes, images: Sequence[Path], labels: Path) -> list[Scene]:
-    polygons = read_polygons(labels, attribute=data.attribute)
-    background = classes.names.index(data.background) if data.background in classes.names else IGNORE
-    boundary = classes.names.index(data.boundary) if data.boundary in classes.names else None
-    class_of = _class_of_polygons(data, classes, polygons, {background, boundary})
-    scenes, touched = [], 0
-    for image in images:
-        reader = RasterReader(image, bands=data.bands, nodata=data.nodata)
+def _groups(images: tuple[Path, ...], labels: tuple[Path, ...]) -> list[tuple[tuple[Path, ...], Path]]:
+    """Return which places of images belong to which labels: one for all of them, or one each."""
+    if len(labels) == 1:
+        return [(images, labels[0])]
+    if len(labels) != len(images):
+        raise ConfigError(
+            f"[data].labels lists {len(labels)} places for {len(images)} of images. Give one for all, or one for each."
+        )
+    return [((image,), label) for image, label in zip(images, labels, strict=True)]
+
+
+def _holds_masks(place: Path) -> bool:
+    suffix = place.suffix.lower()
+    return suffix in IMAGE_SUFFIXES if not place.is_dir() else suffix != ".gdb"
+
+
+def _images(data: DataConfig, folder: Path) -> list[Path]:
+    naming = Naming(image=data.image_pattern)
+    return [image for image in find_images(folder) if naming.image_name(image) is not None]
+
+
+def _pairs(
+    data: DataConfig, classes: Classes, folders: Sequence[Path], place: Path
+) -> tuple[list[tuple[Path, Callable[[RasterInfo], Labels]]], list[Problem]]:
+    """Find the masks of all images of some folders; return what opens them, and what is wrong."""
+    if data.attribute is not None and data.validation_labels is None:
+        raise ConfigError(
+            f"[data].attribute names {data.attribute!r}, a column of polygons, but {place} holds masks. Leave it "
+            "out and map the masks' values with [data].values, or name a file of polygons in [data].labels."
+        )
+    opened, problems = list[tuple[Path, Callable[[RasterInfo], Labels]]](), list[Problem]()
+    table, naming = make_mask_table(classes, data.values, data.ignore), Naming(data.image_pattern, data.mask_pattern)
+    for folder in folders:
+        pairs, unpaired = pair_masks(folder, place, naming)
+        opened += [(image, partial(_mask_of, mask, table)) for image, mask in pairs]
+        problems += unpaired
+    return opened, problems
+
+
+def _mask_of(mask: Path, table: MaskTable, image: RasterInfo) -> Labels:
+    try:
+        return open_mask(mask, image, table)
+    except DataError as error:
+        raise _OfMaskError(str(error), mask) from None
+
+
+class _OfMaskError(DataError):
+    """What is wrong with a mask, or with an image and its mask."""
+
+    def __init__(self, text: str, mask: Path) -> None:
+        super().__init__(text)
+        self.mask = mask
+
+
+@contextmanager
+def _collected(problems: list[Problem], image: Path) -> Iterator[None]:
+    """Go on after a file that cannot be used, so that one message names all of them."""
+    try:
+        yield
+    except DataError as error:
+        problems.append(Problem(error, (image, *([error.mask] if isinstance(error, _OfMaskError) else []))))
+
+
+def _raise(problems: Sequence[Problem]) -> None:
+    if problems:
+        raise problems[0].error if len(problems) == 1 else DataError(" ".join(grouped(problems)))
+
+
+class _Drawing:
+    """The polygons of a file, which become the labels of scenes."""
+
+    def __init__(self, data: DataConfig, classes: Classes, place: Path, folders: Sequence[Path]) -> None:
+        self.polygons = read_polygons(place, attribute=data.attribute)
+        self.place, self.folders, self.width = place, folders, data.boundary_width
+        self.background = classes.names.index(data.background) if data.background in classes.names else IGNORE
+        self.boundary = classes.names.index(data.boundary) if data.boundary in classes.names else None
+        taken = {self.background, self.boundary}
+        self.class_of = _class_of_polygons(data, classes, self.polygons, taken, place)
+        self.scenes = self.touched = 0
+
+    def labels(self, image: RasterInfo) -> Labels:
+        """Return the labels of a scene."""
         drawn = labels_for_scene(
-            polygons,
-            reader.info,
-            class_of,
-            background=background,
-            boundary=boundary,
-            boundary_width=data.boundary_width,
+            self.polygons,
+            image,
+            self.class_of,
+            background=self.background,
+            boundary=self.boundary,
+            boundary_width=self.width,
         )
-        scenes.append(Scene(image.stem, reader, drawn))
-        touched += count_touching(polygons, reader.info)
-    if not touched:
-        raise DataError(
-            f"None of the {len(polygons.geometries)} polygons in {labels} touches any of the {len(scenes)} scenes in "
-            f"{images[0].parent}. Check that both lie in the same place and that their coordinate systems are right."
-        )
-    return scenes
+        self.scenes += 1
+        self.touched += count_touching(self.polygons, image)
+        return drawn
+
+    def require_touching(self) -> None:
+        """See that there is anything on any scene.
+
+        Raises:
+            DataError: no polygon touches any of them.
+        """
+        if not self.touched:
+            raise DataError(
+                f"None of the {len(self.polygons.geometries)} polygons in {self.place} touches any of the "
+                f"{self.scenes} scenes in {', '.join(map(str, self.folders))}. Check that both lie in the same place "
+                "and that their coordinate systems are right."
+            )
 
 
 def _class_of_polygons(
-    data: DataConfig, classes: Classes, polygons: Polygons, taken: set[int | None]
+    data: DataConfig, classes: Classes, polygons: Polygons, taken: set[int | None], place: Path
 ) -> Int16[np.ndarray, " n"]:
     free = [index for index in range(len(classes)) if index not in taken]
     if data.attribute is None or polygons.values is None:
         if len(free) != 1:
             raise ConfigError(
-                f"[data].classes leaves {len(free)} classes for the polygons of {data.labels} besides background "
+                f"[data].classes leaves {len(free)} classes for the polygons of {place} besides background "
                 f"and boundary ({', '.join(classes.names[i] for i in free) or 'none'}). Name the column that tells "
                 "them apart with [data].attribute, or keep one."
             )
@@ -192,22 +295,30 @@ def _class_of_polygons(
     if strange:
         more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
         raise DataError(
-            f"{data.labels} has {', '.join(map(repr, strange[:5]))}{more} in the column {data.attribute!r}, which no "
+            f"{place} has {', '.join(map(repr, strange[:5]))}{more} in the column {data.attribute!r}, which no "
             f"class has. Map it with [data].values, or mark it ignored with ignore = [{strange[0]!r}]."
         )
     return np.array([index[str(value)] for value in polygons.values], np.int16)
 
 
-def _same_bands(scenes: Sequence[Scene]) -> None:
-    first = scenes[0]
+def require_same_kind(scenes: Sequence[Scene]) -> None:
+    """See that all scenes have the bands and the type of the first.
+
+    Raises:
+        DataError: one has others.
+    """
+    first, problems = scenes[0], list[Problem]()
     for scene in scenes:
         if scene.reader.bands != first.reader.bands:
-            raise DataError(
+            problem = (
                 f"{scene.info.path} has the bands {list(scene.reader.bands)}, but {first.info.path} has "
                 f"{list(first.reader.bands)}. Choose common ones with [data].bands, or separate the files."
             )
+            problems.append(Problem(DataError(problem), (scene.info.path, first.info.path)))
         if scene.info.dtype != first.info.dtype:
-            raise DataError(
+            problem = (
                 f"{scene.info.path} is {scene.info.dtype}, but {first.info.path} is {first.info.dtype}. "
                 "Their units differ; convert one, or separate the files."
             )
+            problems.append(Problem(DataError(problem), (scene.info.path, first.info.path)))
+    _raise(problems)

@@ -10,7 +10,7 @@ from jaxtyping import Bool
 from rasterio.crs import CRS
 from rasterio.warp import transform, transform_bounds
 
-from pixelwise.config import DataConfig
+from pixelwise.config import DataConfig, as_places
 from pixelwise.data.scenes import Scene
 from pixelwise.errors import ConfigError
 from pixelwise.geo.raster import RasterInfo, Window
@@ -46,7 +46,7 @@ def _split_by_scene(scenes: Sequence[Scene], data: DataConfig, rng: np.random.Ge
             "they overlap each other, so they cannot be divided without leaking" if len(scenes) > 1 else "there is one"
         )
         raise ConfigError(
-            f"The {len(scenes)} scenes in {data.images} form one group: {why}. Use [data].split = 'block', "
+            f"The {len(scenes)} scenes in {places(data)} form one group: {why}. Use [data].split = 'block', "
             "or name [data].validation_images."
         )
     area = [sum(scenes[i].info.height * scenes[i].info.width for i in group) for group in groups]
@@ -102,6 +102,11 @@ def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float,
     # Neighbours that share an edge do not overlap; rounding in a georeference must not make them.
     slack = 1e-6 * max(a[2] - a[0], a[3] - a[1])
     return min(a[2], b[2]) - max(a[0], b[0]) > slack and min(a[3], b[3]) - max(a[1], b[1]) > slack
+
+
+def places(data: DataConfig) -> str:
+    """Name where images come from."""
+    return ", ".join(map(str, as_places(data.images)))
 
 
 @dataclass(frozen=True)
@@ -161,7 +166,7 @@ def _split_by_block(scenes: Sequence[Scene], data: DataConfig, rng: np.random.Ge
                 block = (grid.name, row, key - (row << 32))
                 blocks[block] = blocks.get(block, 0) + count
     if len(blocks) < 2:
-        raise ConfigError(f"A block of {data.block} pixels covers all of {data.images}. Make [data].block smaller.")
+        raise ConfigError(f"A block of {data.block} pixels covers all of {places(data)}. Make [data].block smaller.")
     order = sorted(blocks)
     chosen: set[Block] = set()
     for i in rng.permutation(len(order)):

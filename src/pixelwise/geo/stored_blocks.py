@@ -1,10 +1,9 @@
 """How a raster is stored: its files, and what GDAL decodes at once when any pixel is asked for."""
 
-import warnings
 from pathlib import Path
 
-import rasterio
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from pixelwise.errors import DataError
+from pixelwise.geo.opening import open_raster
 
 PARTS = 16
 """Files of a mosaic that are looked at."""
@@ -15,15 +14,13 @@ def largest_block(path: str | Path) -> tuple[int, int]:
 
     Parts that cannot be opened are left out.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        try:
-            with rasterio.open(path) as source:
-                if source.driver != "VRT":
-                    return source.block_shapes[0]
-                parts = source.files[1 : PARTS + 1]
-        except RasterioError:
-            return 1, 1
+    try:
+        with open_raster(Path(path)) as source:
+            if source.driver != "VRT":
+                return source.block_shapes[0]
+            parts = source.files[1 : PARTS + 1]
+    except DataError:
+        return 1, 1
     shapes = [(1, 1), *map(largest_block, parts)]
     return max(down for down, _ in shapes), max(across for _, across in shapes)
 
@@ -42,10 +39,8 @@ def files_of(path: str | Path) -> list[str]:
 
 
 def _named_by(path: str) -> list[str]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        try:
-            with rasterio.open(path) as source:
-                return list(source.files)
-        except RasterioError:
-            return []
+    try:
+        with open_raster(Path(path)) as source:
+            return list(source.files)
+    except DataError:
+        return []

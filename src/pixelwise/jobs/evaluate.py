@@ -12,10 +12,11 @@ from jaxtyping import Int16, Int64, Integer, Shaped
 
 from pixelwise.config import Config, PredictConfig, load_config
 from pixelwise.data.scenes import Scene, open_scenes
-from pixelwise.errors import ConfigError, DataError
+from pixelwise.errors import ConfigError
 from pixelwise.files import replacing
 from pixelwise.geo.label_map import to_picture
 from pixelwise.geo.raster import Window
+from pixelwise.jobs.images import require_fitting
 from pixelwise.jobs.model_folder import ModelCard, load_model
 from pixelwise.jobs.run_folder import open_finished_run
 from pixelwise.jobs.tiling import predict_strips
@@ -172,11 +173,8 @@ def evaluate_scenes(
     results: list[SceneResult] = []
     worst: list[tuple[float, int, Picture]] = []
     for scene in scenes:
-        if len(scene.reader.bands) != len(card.bands):
-            raise DataError(
-                f"{scene.info.path} gives {len(scene.reader.bands)} bands, but the model takes {len(card.bands)}. "
-                "Choose them with [data].bands."
-            )
+        require_fitting(scene.info, scene.reader.bands, card)
+    for scene in scenes:
         matrix = np.zeros_like(total)
         keep = _Thumbnail(scene) if pictures else None
         for band, prediction in _bands(model, scene, card, settings):

@@ -7,7 +7,8 @@ from jaxtyping import Bool, Shaped
 from PIL import Image
 
 from pixelwise.errors import DataError
-from pixelwise.geo.raster import RasterReader, Window, describe, holds_data
+from pixelwise.geo.colours import ColourReader, ImageReader, is_grey
+from pixelwise.geo.raster import RasterInfo, RasterReader, Window, describe, holds_data
 from pixelwise.jobs.model_folder import ModelCard
 from pixelwise.jobs.segmentation import info_of_array
 
@@ -27,29 +28,69 @@ class ArrayReader:
         return self.values[:, rows, columns], self.valid[rows, columns]
 
 
-def open_file(path: Path, card: ModelCard) -> RasterReader:
-    """Open a file.
+def open_file(path: Path, card: ModelCard) -> ImageReader:
+    """Open a file: a palette in its colours, and a grey photo too, if the model learned from such.
 
     Raises:
         DataError: it cannot be read, or has other bands or units than the model takes.
     """
-    info, wanted = describe(path), len(card.bands)
+    info = describe(path)
+    if info.paletted or (card.grey_too and is_grey(info)):
+        reader = ColourReader(info, nodata=card.nodata)
+        require_bands(reader.info, card)
+        require_units(reader.info, card)
+        return ColourReader(info, bands=card.bands, nodata=card.nodata)
+    require_bands(info, card)
+    require_units(info, card)
+    return RasterReader(info, bands=card.bands, nodata=card.nodata)
+
+
+def require_bands(info: RasterInfo, card: ModelCard) -> None:
+    """See that a file whose bands nobody chose has those of the model's training images.
+
+    Raises:
+        DataError: it has others.
+    """
+    wanted, data = len(card.bands), info.data_bands(card.bands)
     first = card.bands == tuple(range(1, wanted + 1))
     counts = {wanted if card.file_bands is None else card.file_bands, *([wanted] if first else [])}
-    if len(info.colour_bands) not in counts or not set(card.bands) <= set(info.colour_bands):
+    if len(data) not in counts or not set(card.bands) <= set(data):
         numbers = ", ".join(map(str, card.bands))
         source = f"band {numbers}" if wanted == 1 else f"bands {numbers}"
+        alpha = f", and calls band {info.alpha} alpha" if info.alpha in card.bands else ""
         raise DataError(
-            f"{path} has {_count(len(info.colour_bands))} besides alpha, but the model takes {wanted} ({source} of its "
-            f"training images, which had {card.file_bands or wanted}). Give an image with the same bands in the same "
-            "order."
+            f"{info.path} has {_count(len(info.colour_bands))} besides alpha{alpha}, but the model takes {wanted} "
+            f"({source} of its training images, which had {card.file_bands or wanted}). Give an "
+            "image with the same bands in the same order."
         )
+
+
+def require_units(info: RasterInfo, card: ModelCard) -> None:
+    """See that a file's values are of the kind that the model was trained on.
+
+    Raises:
+        DataError: they are of another.
+    """
     if _units(info.dtype) != _units(card.dtype):
         raise DataError(
-            f"{path} holds {info.dtype} values, but the model was trained on {card.dtype}. Their units differ; convert "
-            f"the image to {card.dtype} in the units of the training images."
+            f"{info.path} holds {info.dtype} values, but the model was trained on {card.dtype}. Their units differ; "
+            f"convert the image to {card.dtype} in the units of the training images."
         )
-    return RasterReader(path, bands=card.bands, nodata=card.nodata)
+
+
+def require_fitting(info: RasterInfo, bands: tuple[int, ...], card: ModelCard) -> None:
+    """See that the bands which are read of a file are those that the model takes, in its units.
+
+    Raises:
+        DataError: they are others.
+    """
+    if bands != card.bands:
+        raise DataError(
+            f"{info.path} gives {_count(len(bands))}, but the model takes {len(card.bands)}: {list(bands)} are read, "
+            f"and the model was trained on {list(card.bands)}. If the file has the bands of the training images, write "
+            f"bands = {list(card.bands)} below [data]."
+        )
+    require_units(info, card)
 
 
 def _count(bands: int) -> str:
@@ -58,7 +99,9 @@ def _count(bands: int) -> str:
 
 def _units(dtype: str) -> str:
     # 8-bit values, wider integers and floats come from different scales; int16 and uint16 need not.
-    kind = np.dtype(dtype)
+    kind = np.dtype("complex64" if dtype.startswith("complex") else dtype)
+    if kind.kind == "c":
+        return "complex"
     return "float" if kind.kind == "f" else "8 bit" if kind.itemsize == 1 else "integer"
 
 

@@ -39,6 +39,8 @@ class ModelCard:
     """Raw value that means no data, where the file does not say; None: as the file says."""
     file_bands: int | None = None
     """How many bands the training files had, alpha left out; None: as many as ``bands``."""
+    grey_too: bool = False
+    """Some training images were grey, and were read with three equal bands; so are those of prediction."""
     tile: int = 512
     overlap: int = 128
     provenance: dict[str, str] = field(default_factory=dict)

@@ -9,16 +9,21 @@ import torch
 from PIL import Image
 
 from pixelwise import __version__
-from pixelwise.errors import ConfigError
+from pixelwise.errors import ConfigError, DataError
+from pixelwise.geo.colours import ImageReader
 from pixelwise.geo.label_map import label_nodata, to_picture
-from pixelwise.geo.raster import RasterReader, Window
+from pixelwise.geo.raster import RasterInfo, Window
 from pixelwise.jobs import scenes
 from pixelwise.jobs.images import ArrayReader, open_array, open_file
 from pixelwise.jobs.model_folder import ModelCard, load_model
 from pixelwise.jobs.segmentation import Segmentation
 from pixelwise.jobs.tiling import predict_strips
 from pixelwise.labels import Classes
+from pixelwise.machine import free_memory
 from pixelwise.models import Segmenter, fuse
+
+PIXEL_BYTES = 16
+"""Of memory for a pixel of a `Segmentation`, besides the image: classes, confidence, a picture, and their parts."""
 
 Picture = str | Path | Image.Image | np.ndarray
 
@@ -67,6 +72,7 @@ class Predictor:
             ConfigError: a tile or a scale that cannot be.
         """
         reader = self.open(image)
+        _require_memory(reader.info)
         tile, overlap = self.grid(tile, overlap, scales)
         valid, labels, confidence = [], [], []
         for strip in predict_strips(
@@ -87,14 +93,14 @@ class Predictor:
             valid=valid,
             classes=self.classes,
             picture=to_picture(values, valid),
-            info=info if isinstance(reader, RasterReader) else None,
+            info=None if isinstance(reader, ArrayReader) else info,
             tags={**self.tags, "PIXELWISE_DATE": datetime.now(UTC).isoformat(timespec="seconds")},
         )
 
     map_scene = scenes.map_scene
     forecast = scenes.forecast_scene
 
-    def open(self, image: Picture) -> RasterReader | ArrayReader:
+    def open(self, image: Picture) -> ImageReader | ArrayReader:
         """Open an image for reading.
 
         Raises:
@@ -121,6 +127,21 @@ class Predictor:
                 f"The scales {list(scales)} cannot be: give one or more numbers above 0; 1 is the image's size."
             )
         return tile, overlap
+
+
+def _require_memory(info: RasterInfo) -> None:
+    """See that a whole image, its classes and its picture fit the memory.
+
+    Raises:
+        DataError: they do not.
+    """
+    needed = info.height * info.width * (2 * info.count * np.dtype(info.dtype).itemsize + PIXEL_BYTES)
+    room = free_memory()
+    if room is not None and needed > room:
+        raise DataError(
+            f"{info.path} has {info.width}x{info.height} pixels, for which {needed / 1e9:,.1f} GB are needed and "
+            f"{room / 1e9:,.1f} GB are free. Map it piece by piece, with an output that ends in .tif."
+        )
 
 
 def load(folder: str | Path, *, device: str = "auto") -> Predictor:

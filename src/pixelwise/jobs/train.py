@@ -16,12 +16,13 @@ from torch import Tensor
 
 from pixelwise import __version__
 from pixelwise.allocator import keep_freed_memory
-from pixelwise.config import LOSS_SETTINGS, LOSSES, Config, load_config
+from pixelwise.config import LOSS_SETTINGS, LOSSES, Config, as_places, load_config
 from pixelwise.data.sampler import Sampler, batches
-from pixelwise.data.scenes import Scene, open_scenes
+from pixelwise.data.scenes import Scene, open_scenes, require_same_kind
 from pixelwise.data.split import split_scenes
 from pixelwise.data.waiting import Waiting
 from pixelwise.errors import ConfigError, PixelwiseError, WeightsError, out_of_memory
+from pixelwise.geo.colours import ColourReader
 from pixelwise.jobs.capacity import free_memory
 from pixelwise.jobs.evaluate import evaluate_scenes
 from pixelwise.jobs.memory import enough_memory, recompute_blocks, smaller_step
@@ -349,6 +350,7 @@ def open_parts(config: Config) -> tuple[Classes, list[Scene], list[Scene]]:
     classes, scenes = open_scenes(data)
     if data.validation_images is not None:
         _, validation = open_scenes(data, data.validation_images, data.validation_labels)
+        require_same_kind([scenes[0], *validation])
         return classes, scenes, validation
     split = split_scenes(scenes, data, seed=config.train.seed)
     return classes, split.training, split.validation
@@ -421,13 +423,14 @@ def _card(config: Config, data: TrainingData, model: Segmenter) -> ModelCard:
         mean=data.mean,
         std=data.std,
         nodata=config.data.nodata,
-        file_bands=len(scene.info.colour_bands),
+        file_bands=len(scene.info.data_bands(scene.reader.bands)),
+        grey_too=any(isinstance(each.reader, ColourReader) and each.reader.grey for each in data.training),
         tile=config.predict.tile,
         overlap=config.predict.overlap,
         provenance={
             "pixelwise": __version__,
-            "images": str(config.data.images),
-            "labels": str(config.data.labels),
+            "images": ", ".join(map(str, as_places(config.data.images))),
+            "labels": ", ".join(map(str, as_places(config.data.labels))),
             "date": date.today().isoformat(),
         },
     )

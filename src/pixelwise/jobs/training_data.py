@@ -50,6 +50,8 @@ def read_training_data(
     say(f"Reading {len(training)} training and {len(validation)} validation scenes.")
     found = survey(training, classes)
     require_usable(found, classes, "training")
+    for note in found.notes:
+        say(note)
     contents = {"training": found.contents, "validation": {}}
     if validation:
         other = survey(validation, classes)

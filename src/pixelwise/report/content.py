@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float64, Int64, Shaped, UInt8
 from pydantic import BaseModel, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
-from pixelwise.config import Config
+from pixelwise.config import Config, as_places
 from pixelwise.errors import ConfigError, PixelwiseError, WeightsError
 from pixelwise.files import file_digest
 from pixelwise.geo.label_map import colourise, to_picture
@@ -147,10 +147,10 @@ def _shown_by(card: dict, path: Path) -> Classes:
 
 
 def _apart(config: Config, scenes: dict) -> bool:
-    folder = config.data.images
-    if not scenes or not folder.is_dir():
+    folders = [folder for folder in as_places(config.data.images) if folder.is_dir()]
+    if not scenes or not folders:
         return False
-    learned = {path.stem for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
+    learned = {path.stem for folder in folders for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
     return bool(learned) and not learned & set(scenes)
 
 
@@ -244,8 +244,8 @@ def summary(content: Content) -> dict[str, str]:
     return {
         "Network": content.card["architecture"]["name"],
         "Parameters": content.weights.get("Parameters", ""),
-        "Images": str(data.images),
-        "Labels": str(data.labels),
+        "Images": ", ".join(map(str, as_places(data.images))),
+        "Labels": ", ".join(map(str, as_places(data.labels))),
         "Bands": f"{', '.join(map(str, content.card['bands']))} ({content.card['dtype']})",
         "Training": f"{done:,} steps{planned}, {train.batch} crops of {train.crop} × {train.crop} pixels each",
         "Time": _duration(spent[-1]) if spent else "",
