@@ -103,7 +103,7 @@ def check(config: Path) -> None:
     with interruptible("Nothing was written."):
         from pixelwise.config import load_config
         from pixelwise.data.check import survey
-        from pixelwise.jobs.train import open_parts
+        from pixelwise.data.split import open_parts
         from pixelwise.progress import shown_steps
 
         classes, *parts = open_parts(load_config(config))

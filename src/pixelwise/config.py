@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pixelwise.errors import ConfigError
 from pixelwise.files import replacing
 from pixelwise.labels import Value
+from pixelwise.source_name import absolute
 
 
 def _as_list(value: object) -> object:
@@ -369,16 +370,16 @@ def _description(place: list[str]) -> str:
 def _with_absolute_paths(config: Config, path: Path) -> Config:
     base = path.resolve().parent
 
-    def absolute(value: Path | None) -> Path | None:
-        return None if value is None else (base / value.expanduser()).resolve()
+    def placed(value: Path | None) -> Path | None:
+        return None if value is None else absolute(value, base)
 
     data = config.data.model_copy(
         update={
-            key: absolute(getattr(config.data, key))
+            key: placed(getattr(config.data, key))
             for key in ("images", "labels", "validation_images", "validation_labels")
         }
     )
-    model = config.model.model_copy(update={"weights": absolute(config.model.weights)})
+    model = config.model.model_copy(update={"weights": placed(config.model.weights)})
     # A run's folder counts from where the command is given, so that examples never write beside their data.
     run = RunConfig(folder=config.run.folder or Path("runs") / path.stem)
     return config.model_copy(update={"data": data, "model": model, "run": run})

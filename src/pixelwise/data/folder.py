@@ -9,18 +9,21 @@ from jaxtyping import Int16
 from pixelwise.errors import DataError
 from pixelwise.geo.raster import IMAGE_SUFFIXES, RasterInfo, RasterReader, Window
 from pixelwise.labels import IGNORE, MaskTable, pack_colours
+from pixelwise.source_name import is_local, local_path
 
 MASK_ENDINGS = ("", "_mask", "_masks", "_label", "_labels", "_gt", "_L")
 """What a mask's name may add to its image's name."""
 
 
 def find_images(path: Path) -> list[Path]:
-    """List the images in a folder and its subfolders, sorted by name; a file is a list of itself.
+    """List the images in a folder and its subfolders, sorted by name; a file, or an address in the
+    network, is a list of itself.
 
     Raises:
         DataError: no such path, or a folder without images.
     """
-    if path.is_file():
+    path = local_path(path)
+    if path.is_file() or not is_local(path):
         return [path]
     if not path.is_dir():
         raise DataError(

@@ -11,8 +11,9 @@ from jaxtyping import Bool, Int16, Shaped
 from pixelwise.config import DataConfig
 from pixelwise.data.folder import find_images, open_mask, pair_masks
 from pixelwise.errors import ConfigError, DataError
+from pixelwise.geo.polygon_labels import count_touching, labels_for_scene
 from pixelwise.geo.raster import RasterInfo, RasterReader, Window, clip_window
-from pixelwise.geo.vector import Polygons, count_touching, labels_for_scene, read_polygons
+from pixelwise.geo.vector import Polygons, read_polygons
 from pixelwise.labels import IGNORE, Classes, make_classes, make_mask_table
 
 RESIDENT_BYTES = 1 << 30

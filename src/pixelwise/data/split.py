@@ -10,10 +10,11 @@ from jaxtyping import Bool
 from rasterio.crs import CRS
 from rasterio.warp import transform, transform_bounds
 
-from pixelwise.config import DataConfig
-from pixelwise.data.scenes import Scene
+from pixelwise.config import Config, DataConfig
+from pixelwise.data.scenes import Scene, open_scenes
 from pixelwise.errors import ConfigError
 from pixelwise.geo.raster import RasterInfo, Window
+from pixelwise.labels import Classes
 
 Block = tuple[str, int, int]
 """A square of ground: the grid it belongs to, and its row and column there."""
@@ -25,6 +26,21 @@ class Split:
 
     training: list[Scene]
     validation: list[Scene]
+
+
+def open_parts(config: Config) -> tuple[Classes, list[Scene], list[Scene]]:
+    """Open the scenes of a configuration and divide them into training and validation.
+
+    Raises:
+        ConfigError, DataError: as `open_scenes` and `split_scenes` say.
+    """
+    data = config.data
+    classes, scenes = open_scenes(data)
+    if data.validation_images is not None:
+        _, validation = open_scenes(data, data.validation_images, data.validation_labels)
+        return classes, scenes, validation
+    split = split_scenes(scenes, data, seed=config.train.seed)
+    return classes, split.training, split.validation
 
 
 def split_scenes(scenes: Sequence[Scene], data: DataConfig, *, seed: int) -> Split:

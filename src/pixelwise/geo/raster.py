@@ -3,7 +3,7 @@
 import threading
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -12,13 +12,16 @@ import numpy as np
 import rasterio
 from affine import Affine
 from jaxtyping import Bool, Float32, Shaped
+from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.rpc import RPC
 from rasterio.windows import Window as RasterioWindow
 
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.geo.png import check_png_end
+from pixelwise.source_name import absolute, gdal_name, is_local
 
 IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".vrt", ".jp2", ".bmp", ".webp")
 
@@ -62,6 +65,12 @@ class RasterInfo:
     """The single band holds indices into a colour table."""
     masked: bool = False
     """A mask inside or beside the file, which is none of the bands, says which pixels hold data."""
+    gcps: tuple[GroundControlPoint, ...] = field(default=(), compare=False)
+    """Ground control points, where the file has such instead of a transform."""
+    gcps_crs: CRS | None = None
+    """Their coordinate system."""
+    rpcs: RPC | None = field(default=None, compare=False)
+    """Rational polynomials from the ground to pixels, where the file has such."""
 
     @property
     def colour_bands(self) -> tuple[int, ...]:
@@ -106,6 +115,9 @@ def describe(path: str | Path) -> RasterInfo:
             transform=source.transform,
             paletted=source.count == 1 and source.colorinterp[0] == ColorInterp.palette,
             masked=MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags,
+            gcps=tuple(source.gcps[0]),
+            gcps_crs=source.gcps[1],
+            rpcs=source.rpcs,
         )
 
 
@@ -147,7 +159,7 @@ class RasterReader:
 
     def __reduce__(self) -> tuple[Callable[..., "RasterReader"], tuple[str | Path]]:
         # Open files do not travel to another process; it opens its own.
-        return partial(RasterReader, bands=self.bands, nodata=self.nodata), (self.info.path.absolute(),)
+        return partial(RasterReader, bands=self.bands, nodata=self.nodata), (absolute(self.info.path),)
 
     def read(self, window: Window) -> tuple[Shaped[np.ndarray, "C h w"], Bool[np.ndarray, "h w"]]:
         """Return the raw values of a window inside the raster, and which pixels hold data.
@@ -214,12 +226,13 @@ def normalize(
 
 
 def _open(path: Path) -> rasterio.DatasetReader:
-    if not path.exists() and not str(path).startswith("/vsi"):
+    name = gdal_name(path)
+    if is_local(path) and not Path(name).exists():
         raise DataError(f"There is no file {path}.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            return rasterio.open(path)
+            return rasterio.open(name)
     except RasterioError as error:
         raise DataError(
             f"{path} cannot be opened as an image: {_reason(error)}. It is corrupt, or not an image."

@@ -10,6 +10,7 @@ from jaxtyping import Int16, Int64, Integer, Shaped
 
 from pixelwise.config import Config, PredictConfig, load_config
 from pixelwise.data.scenes import Scene, open_scenes
+from pixelwise.data.split import open_parts
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.files import replacing
 from pixelwise.geo.label_map import to_picture
@@ -85,8 +86,6 @@ def evaluate(
     model, card, _ = load_model(run)
     kept, settings = open_finished_run(run)
     if config is None:
-        from pixelwise.jobs.train import open_parts
-
         _, _, scenes = open_parts(settings)
         if not scenes:
             raise ConfigError(f"{run} kept no scenes for validation. Name a configuration with scenes to score on.")

@@ -20,8 +20,8 @@ from pixelwise.allocator import keep_freed_memory
 from pixelwise.config import LOSS_SETTINGS, LOSSES, Config, load_config
 from pixelwise.data.check import Survey, require_usable, survey
 from pixelwise.data.sampler import Sampler, batches
-from pixelwise.data.scenes import Scene, open_scenes
-from pixelwise.data.split import split_scenes
+from pixelwise.data.scenes import Scene
+from pixelwise.data.split import open_parts
 from pixelwise.data.stats import balanced_weights
 from pixelwise.data.waiting import Waiting
 from pixelwise.errors import ConfigError, PixelwiseError
@@ -192,21 +192,6 @@ def train(
             write_events(row)
             say(Progress(step + 1, settings.steps, value, score))
     return run
-
-
-def open_parts(config: Config) -> tuple[Classes, list[Scene], list[Scene]]:
-    """Open the scenes of a configuration and divide them into training and validation.
-
-    Raises:
-        ConfigError, DataError: as `open_scenes` and `split_scenes` say.
-    """
-    data = config.data
-    classes, scenes = open_scenes(data)
-    if data.validation_images is not None:
-        _, validation = open_scenes(data, data.validation_images, data.validation_labels)
-        return classes, scenes, validation
-    split = split_scenes(scenes, data, seed=config.train.seed)
-    return classes, split.training, split.validation
 
 
 def _require_compiler(device: torch.device) -> None:

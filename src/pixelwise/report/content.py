@@ -14,10 +14,11 @@ from jaxtyping import Bool, Float64, Int64, Shaped, UInt8
 
 from pixelwise.config import Config
 from pixelwise.errors import ConfigError, PixelwiseError
+from pixelwise.geo.coordinates import placed
 from pixelwise.geo.label_map import colourise, to_picture
 from pixelwise.geo.map_file import read_tags
 from pixelwise.geo.raster import IMAGE_SUFFIXES, RasterReader, Window, describe
-from pixelwise.geo.vector import placed, read_polygons
+from pixelwise.geo.vector import read_polygons
 from pixelwise.jobs.evaluate import Picture, load_pictures
 from pixelwise.jobs.run_folder import open_finished_run
 from pixelwise.labels import Classes
