@@ -14,7 +14,9 @@ from pixelwise.errors import ConfigError, DataError
 from pixelwise.geo.polygon_labels import count_touching, labels_for_scene
 from pixelwise.geo.raster import RasterInfo, RasterReader, Window, clip_window
 from pixelwise.geo.vector import Polygons, read_polygons
+from pixelwise.geo.vector_source import is_geodatabase, split_layer
 from pixelwise.labels import IGNORE, Classes, make_classes, make_mask_table
+from pixelwise.source_name import is_local
 
 RESIDENT_BYTES = 1 << 30
 """Scenes are kept in memory after their first reading when all of them together need no more than this."""
@@ -121,9 +123,10 @@ def open_scenes(
     """
     images, labels = images or data.images, labels or data.labels
     classes = make_classes(data.classes, data.palette)
-    if labels.is_dir() or (
-        labels.is_file() and images.is_file() and labels.suffix.lower() in (".png", ".tif", ".tiff")
-    ):
+    one_image = images.is_file() or not is_local(images)
+    is_file = labels.is_file() or not is_local(labels)
+    folder = labels.is_dir() and not is_geodatabase(labels)
+    if folder or (is_file and one_image and labels.suffix.lower() in (".png", ".tif", ".tiff")):
         if data.attribute is not None and data.validation_labels is None:
             raise ConfigError(
                 f"[data].attribute names {data.attribute!r}, a column of polygons, but {labels} holds masks. Leave it "
@@ -134,11 +137,15 @@ def open_scenes(
             (RasterReader(image, bands=data.bands, nodata=data.nodata), mask)
             for image, mask in pair_masks(images, labels)
         ]
-        scenes = [Scene(reader.info.path.stem, reader, open_mask(mask, reader.info, table)) for reader, mask in pairs]
-    elif labels.exists():
-        scenes = _scenes_with_polygons(data, classes, find_images(images), labels)
+        names = distinct_names([reader.info.path for reader, _ in pairs], images)
+        scenes = [
+            Scene(name, reader, open_mask(mask, reader.info, table))
+            for name, (reader, mask) in zip(names, pairs, strict=True)
+        ]
+    elif is_file or split_layer(labels)[1] is not None or labels.exists():
+        scenes = _scenes_with_polygons(data, classes, find_images(images), images, labels)
     else:
-        raise DataError(f"There is no {labels}. Mend [data].labels: a folder of masks, or a file of polygons.")
+        raise DataError(f"There is no {labels}. Correct [data].labels: a folder of masks, or a file of polygons.")
     _same_bands(scenes)
     needed = sum(
         s.info.height * s.info.width * (len(s.reader.bands) * np.dtype(s.info.dtype).itemsize + 3) for s in scenes
@@ -148,13 +155,29 @@ def open_scenes(
     return classes, scenes
 
 
-def _scenes_with_polygons(data: DataConfig, classes: Classes, images: Sequence[Path], labels: Path) -> list[Scene]:
-    polygons = read_polygons(labels, attribute=data.attribute)
+def distinct_names(paths: Sequence[Path], folder: Path) -> list[str]:
+    """Return a name for each image of a folder: its own, and from the folder on where two have the same."""
+    stems, places = [path.stem for path in paths], [image_place(path, folder) for path in paths]
+    names = [
+        stem if stems.count(stem) == 1 else place.rpartition(".")[0] for stem, place in zip(stems, places, strict=True)
+    ]
+    return [name if names.count(name) == 1 else place for name, place in zip(names, places, strict=True)]
+
+
+def image_place(path: Path, folder: Path) -> str:
+    """Return where an image is in the folder of images, such as ``north/a.tif``."""
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) and path != folder else path.name
+
+
+def _scenes_with_polygons(
+    data: DataConfig, classes: Classes, images: Sequence[Path], folder: Path, labels: Path
+) -> list[Scene]:
+    polygons = read_polygons(labels, attribute=data.attribute, layer=data.layer)
     background = classes.names.index(data.background) if data.background in classes.names else IGNORE
     boundary = classes.names.index(data.boundary) if data.boundary in classes.names else None
     class_of = _class_of_polygons(data, classes, polygons, {background, boundary})
     scenes, touched = [], 0
-    for image in images:
+    for image, name in zip(images, distinct_names(images, folder), strict=True):
         reader = RasterReader(image, bands=data.bands, nodata=data.nodata)
         drawn = labels_for_scene(
             polygons,
@@ -163,8 +186,9 @@ def _scenes_with_polygons(data: DataConfig, classes: Classes, images: Sequence[P
             background=background,
             boundary=boundary,
             boundary_width=data.boundary_width,
+            all_touched=data.all_touched,
         )
-        scenes.append(Scene(image.stem, reader, drawn))
+        scenes.append(Scene(name, reader, drawn))
         touched += count_touching(polygons, reader.info)
     if not touched:
         raise DataError(
@@ -189,14 +213,21 @@ def _class_of_polygons(
     listed = data.values or {name: [name] for name in classes.names}
     index = {str(value): classes.index(name) for name, values in listed.items() for value in values}
     index |= {str(value): IGNORE for value in data.ignore or []}
-    strange = sorted({str(value) for value in polygons.values} - set(index))
+    found = [_listed_as(value, index) for value in polygons.values]
+    strange = sorted(set(found) - set(index))
     if strange:
         more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
         raise DataError(
             f"{data.labels} has {', '.join(map(repr, strange[:5]))}{more} in the column {data.attribute!r}, which no "
             f"class has. Map it with [data].values, or mark it ignored with ignore = [{strange[0]!r}]."
         )
-    return np.array([index[str(value)] for value in polygons.values], np.int16)
+    return np.array([index[value] for value in found], np.int16)
+
+
+def _listed_as(value: object, index: dict[str, int]) -> str:
+    # A yes-or-no column may be mapped as true, as 1 or as 'true'.
+    spellings = [str(value).lower(), str(int(value)), str(value)] if isinstance(value, bool) else [str(value)]
+    return next((each for each in spellings if each in index), spellings[0])
 
 
 def _same_bands(scenes: Sequence[Scene]) -> None:

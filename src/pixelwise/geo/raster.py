@@ -21,6 +21,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.geo.png import check_png_end
+from pixelwise.geo.proj import check_proj
 from pixelwise.source_name import absolute, gdal_name, is_local
 
 IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".vrt", ".jp2", ".bmp", ".webp")
@@ -101,6 +102,9 @@ def describe(path: str | Path) -> RasterInfo:
     with _open(Path(path)) as source:
         if source.driver == "PNG":
             check_png_end(Path(path))
+        if source.crs is not None or source.gcps[0] or not source.transform.is_identity:
+            # Without its files PROJ would give another coordinate system, or none, in silence.
+            check_proj()
         flags = source.mask_flag_enums[0]
         alpha = [i for i, kind in enumerate(source.colorinterp, start=1) if kind == ColorInterp.alpha]
         return RasterInfo(

@@ -13,8 +13,9 @@ from rasterio.errors import CRSError
 
 from pixelwise.errors import DataError
 from pixelwise.geo.antimeridian import across_antimeridian
-from pixelwise.geo.coordinates import check_on_earth, check_proj
+from pixelwise.geo.coordinates import check_on_earth
 from pixelwise.geo.geoparquet import Table, read_geoparquet
+from pixelwise.geo.proj import check_proj
 from pixelwise.geo.vector_source import LARGEST_INFLATION, is_parquet, require_driver, split_layer, vector_source
 from pixelwise.optional import optional_module
 from pixelwise.source_name import is_local

@@ -11,7 +11,8 @@ from rasterio.crs import CRS
 
 from pixelwise.errors import ConfigError
 from pixelwise.geo.antimeridian import box_around, joined, touches_seam
-from pixelwise.geo.coordinates import around_globe, degrees, placed, placement, transformed
+from pixelwise.geo.coordinates import around_globe, placed, placement, transformed
+from pixelwise.geo.proj import degrees
 from pixelwise.geo.raster import IMAGE_SUFFIXES, describe
 from pixelwise.geo.vector import areal_parts, read_polygons
 from pixelwise.optional import optional_module

@@ -14,12 +14,13 @@ from jaxtyping import Bool, Float64, Int
 from pixelwise.errors import ConfigError
 from pixelwise.files import ensure_folder
 from pixelwise.geo.antimeridian import DECIMALS, Plane, cut_at_antimeridian
-from pixelwise.geo.coordinates import degrees, pixels_to_metres, placed, poles_in, transformed
+from pixelwise.geo.coordinates import pixels_to_metres, placed, poles_in, transformed
 from pixelwise.geo.coverage import densify, simplified
 from pixelwise.geo.label_source import NUMBERS, LabelSource
 from pixelwise.geo.map_file import BLOCK
 from pixelwise.geo.merging import merge_small
 from pixelwise.geo.outlines import outline
+from pixelwise.geo.proj import degrees
 from pixelwise.geo.qgis import write_parcel_style
 from pixelwise.geo.raster import RasterInfo
 from pixelwise.geo.regions import Regions, borders, keep_silent, label_regions, sureness

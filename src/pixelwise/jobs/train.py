@@ -19,9 +19,11 @@ from pixelwise import __version__
 from pixelwise.allocator import keep_freed_memory
 from pixelwise.config import LOSS_SETTINGS, LOSSES, Config, load_config
 from pixelwise.data.check import Survey, require_usable, survey
+from pixelwise.data.footprints import resolution_note
 from pixelwise.data.sampler import Sampler, batches
 from pixelwise.data.scenes import Scene
-from pixelwise.data.split import open_parts
+from pixelwise.data.split import open_parts as open_parts
+from pixelwise.data.split import open_split, write_split
 from pixelwise.data.stats import balanced_weights
 from pixelwise.data.waiting import Waiting
 from pixelwise.errors import ConfigError, PixelwiseError
@@ -81,8 +83,12 @@ def train(
     device = _device(settings.device)
     if settings.compile:
         _require_compiler(device)
-    classes, training, validation = open_parts(config)
+    kept = config.run.folder / "split" if resume and config.run.folder is not None else None
+    classes, split = open_split(config, kept=kept)
+    training, validation = split.training, split.validation
     run = open_run(config, resume=resume)
+    if (note := resolution_note([scene.info for scene in [*training, *validation]])) is not None:
+        say(note)
     say(f"Reading {len(training)} training and {len(validation)} validation scenes.")
     found = survey(training, classes)
     require_usable(found, classes, "training")
@@ -102,6 +108,7 @@ def train(
     card = _card(config, classes, training[0], found, model)
     class_weights = _class_weights(config, classes, found, device)
     run.begin(config)
+    write_split(run.folder / "split", config.data, split)
     decode = torch.compile(model.decode) if settings.compile else model.decode
     model.to(device)
     average = MovingAverage(model, copy.deepcopy(model), settings.average)

@@ -88,7 +88,7 @@ def gather(folder: str | Path) -> Content:
     metrics = run.metrics
     if not metrics:
         raise ConfigError(f"{folder} has no scores to report yet. Run `pixelwise evaluate {folder}` first.")
-    others = [key for key in metrics if key != "validation"]
+    others = [key for key in metrics if key not in ("training", "validation")]
     name = others[-1] if others else "validation"
     card = tomllib.loads((run.folder / "model" / "model.toml").read_text(encoding="utf-8"))
     classes = Classes(tuple(card["classes"]["names"]), tuple((r, g, b) for r, g, b in card["classes"]["palette"]))
