@@ -10,7 +10,6 @@ import numpy as np
 from affine import Affine
 from jaxtyping import Bool, Int64
 from rasterio.crs import CRS
-from rasterio.warp import transform
 
 from pixelwise.config import Config, DataConfig
 from pixelwise.data.footprints import exact_place, overlapping_groups
@@ -27,7 +26,7 @@ from pixelwise.data.split_lists import (
     write_lists,
 )
 from pixelwise.errors import ConfigError
-from pixelwise.geo.coordinates import around_globe
+from pixelwise.geo.coordinates import around_globe, transformed
 from pixelwise.geo.raster import Window
 from pixelwise.labels import Classes
 
@@ -175,9 +174,8 @@ class GroundBlocks:
         a, b, c, d, e, f = self.transform[:6]
         x, y = a * columns + b * rows + c, d * columns + e * rows + f
         if self.source is not None and self.source != self.target:
-            shape = x.shape
-            xs, ys = transform(self.source, self.target, x.ravel(), y.ravel())[:2]
-            x, y = np.reshape(xs, shape), np.reshape(ys, shape)
+            ground = transformed(self.source, self.target, np.stack([x.ravel(), y.ravel()], axis=1))
+            x, y = (np.nan_to_num(each, posinf=0.0, neginf=0.0).reshape(x.shape) for each in ground.T)
         circle = around_globe(self.target) if self.target is not None else None
         if circle is not None:
             # One place has one block, whether its longitude is 181 or -179 degrees.

@@ -14,7 +14,7 @@ from pixelwise.optional import optional_module
 LONG_WAY = 0.75
 """An edge that is longer than this share of the way around the globe is meant to cross the antimeridian instead."""
 SHORT_WAY = 0.25
-"""Its polygon then has to be at most this share wide."""
+"""Its polygon then has to be smaller than this share, in width and in height."""
 NEAR = 1e-6
 """Points of a plane closer than this, in its units, are one."""
 DECIMALS = 10
@@ -25,7 +25,7 @@ def across_antimeridian(geometries: Shaped[np.ndarray, " n"], crs: CRS) -> Shape
     """Return polygons whose edges go the short way over the antimeridian, so that x runs on beyond 180 degrees.
 
     RFC 7946, section 3.1.9, wants polygons cut there, but many programs write 179.9 and then -179.9. A polygon is
-    taken for such if that makes it narrow, and if no corner of it lies on the antimeridian, as those of cut ones do.
+    taken for such if that makes it small.
     """
     circle, shapely = around_globe(crs), optional_module("shapely")
     if circle is None:
@@ -45,8 +45,9 @@ def _short_way(geometry: Any, circle: Circle) -> Any:
         rings = [shapely.get_coordinates(ring) for ring in (part.exterior, *part.interiors)]
         shell = np.unwrap(rings[0][:, 0], period=circle.length)
         crosses = np.abs(np.diff(rings[0][:, 0])).max(initial=0.0) > LONG_WAY * circle.length
-        narrow = np.ptp(shell) < SHORT_WAY * circle.length and np.isclose(shell[0], shell[-1], rtol=0, atol=1e-9)
-        if not (crosses and narrow) or _on_seam(rings[0][:, 0], circle).any():
+        size = np.array([np.ptp(shell), np.ptp(rings[0][:, 1])]) / circle.length
+        small = 1e-12 < size[0] < SHORT_WAY and size[1] < SHORT_WAY and abs(shell[0] - shell[-1]) < 1e-9 * circle.length
+        if not (crosses and small):
             parts.append(part)
             continue
         for ring in rings:
@@ -115,7 +116,8 @@ def joined(
         return which, pieces
     out = dict(zip(which[~twice].tolist(), pieces[~twice], strict=True))
     for each in np.unique(which[twice]).tolist():
-        out[each] = shapely.union_all(pieces[which == each], grid_size=grid)
+        # A union leaves a lone polygon as it is, also one that touches itself where it was cut around a pole.
+        out[each] = shapely.union_all(shapely.set_precision(pieces[which == each], grid), grid_size=grid)
     order = np.array(sorted(out), np.int64)
     kept = np.empty(len(order), object)
     kept[:] = [out[each] for each in order.tolist()]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from affine import Affine
 from jaxtyping import Float64
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
 from rasterio.warp import transform as transform_points
@@ -129,6 +130,11 @@ def transformed(source: CRS, target: CRS, xy: Float64[np.ndarray, "n 2"]) -> Flo
     check_proj()
     try:
         return np.stack(transform_points(source, target, xy[:, 0], xy[:, 1])[:2], axis=1)
+    except CPLE_BaseError:
+        # rasterio gives up if one point has no place; pyproj goes on with the others.
+        pyproj = optional_module("pyproj")
+        between = pyproj.Transformer.from_crs(source.to_wkt(), target.to_wkt(), always_xy=True)
+        return np.stack(between.transform(xy[:, 0], xy[:, 1]), axis=1)
     except (CRSError, RasterioError, RuntimeError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise DataError(f"There is no way from {_name(source)} to {_name(target)}: {reason}.") from None

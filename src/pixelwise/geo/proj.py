@@ -3,6 +3,7 @@
 import os
 from functools import cache
 
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
 from rasterio.warp import transform as transform_points
@@ -32,7 +33,7 @@ def check_proj() -> None:
         # The central meridian of zone 33 is 15 degrees east.
         (x,), (y,) = transform_points(CRS.from_epsg(4326), CRS.from_epsg(32633), [15.0], [0.0])[:2]
         reason = "" if abs(x - 500_000) < 0.01 and abs(y) < 0.01 else "it puts 15 degrees east in another place"
-    except (CRSError, RasterioError, RuntimeError) as error:
+    except (CRSError, RasterioError, CPLE_BaseError, RuntimeError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
     if not reason:
         return
