@@ -18,7 +18,7 @@ from pixelwise.geo.geoparquet import Table, read_geoparquet
 from pixelwise.geo.proj import check_proj
 from pixelwise.geo.vector_source import LARGEST_INFLATION, is_parquet, require_driver, split_layer, vector_source
 from pixelwise.optional import optional_module
-from pixelwise.source_name import is_local
+from pixelwise.source_name import is_local, shown
 
 AREAL = re.compile("Polygon|Surface|Collection")
 """Kinds of layers that may hold areas, as GDAL calls them."""
@@ -115,7 +115,7 @@ def _read_gdal(path: Path, layer: str | None, attribute: str | None) -> Table:
             meta, _, wkb, columns = pyogrio.raw.read(name, layer=layer, columns=columns, force_2d=True)
     except DataError:
         raise
-    except (RuntimeError, ValueError, LookupError, MemoryError, OverflowError) as error:
+    except Exception as error:  # on damaged files pyogrio raises what it means to, and mistakes of its own
         raise _unreadable(path, error) from None
     return fields, wkb, columns[0].tolist() if columns else [], meta["crs"]
 
@@ -137,7 +137,8 @@ def _read_parquet(path: Path, layer: str | None, attribute: str | None) -> Table
 
 def _unreadable(path: Path, error: BaseException) -> DataError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(";")[0].rstrip(".")
-    return DataError(f"{path} cannot be read as polygons: {reason}. It is corrupt, or not a vector file.")
+    where = shown(path) if not is_local(path) else path
+    return DataError(f"{where} cannot be read as polygons: {reason}. It is corrupt, or not a vector file.")
 
 
 def _system(named: str | None, path: Path) -> CRS:
@@ -168,6 +169,8 @@ def _polygon_layer(layers: Shaped[np.ndarray, "n 2"], path: Path, wanted: str | 
     usable = [name for name, kind in layers if kind is not None and (AREAL.search(kind) or kind == "Unknown")]
     if not usable and len(layers) == 1:
         return layers[0][0]
+    if len(layers) == 0:
+        raise DataError(f"{path} holds no layer. It is corrupt, or not a vector file.")
     if len(usable) != 1:
         raise DataError(
             f"{path} has {len(usable)} layers of polygons, where one is expected (its layers: {listed}). "

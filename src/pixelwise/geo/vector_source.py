@@ -1,11 +1,13 @@
 """Which vector files are opened: those of plain formats, never one that sends GDAL to other files or to the network."""
 
+import lzma
 import re
 import zipfile
+import zlib
 from pathlib import Path
 
 from pixelwise.errors import DataError
-from pixelwise.source_name import gdal_name, is_local, local_path
+from pixelwise.source_name import gdal_name, is_local, local_path, shown
 
 DRIVERS = {
     *("GPKG", "SQLite", "ESRI Shapefile", "FlatGeobuf", "OpenFileGDB", "MapInfo File"),
@@ -59,8 +61,8 @@ def vector_source(path: Path) -> str:
     if not is_local(path):
         if path.suffix.lower() not in SUFFIXES:
             raise DataError(
-                f"{path} has a name that does not end as a vector file's does ({', '.join(SUFFIXES)}). Download it, "
-                "or name the file inside the archive."
+                f"{shown(path)} has a name that does not end as a vector file's does ({', '.join(SUFFIXES)}). "
+                "Download it, or name the file inside the archive."
             )
         return gdal_name(path)
     if is_geodatabase(path):
@@ -137,6 +139,8 @@ def _member(path: Path) -> str:
             if not folders:
                 with archive.open(name) as file:
                     _require_plain(file.read(HEADER), f"{name} in {path}")
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, EOFError) as error:
+    except DataError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, ValueError, OSError, EOFError) as error:
         raise DataError(f"{path} cannot be unpacked: {error}. It is corrupt, or encrypted.") from None
     return f"/vsizip/{path.absolute()}/{name}"
