@@ -111,12 +111,17 @@ def check(config: Path) -> None:
     with interruptible("Nothing was written."):
         from pixelwise.config import load_config
         from pixelwise.data.check import survey
-        from pixelwise.jobs.train import open_parts
+        from pixelwise.data.footprints import resolution_note
+        from pixelwise.data.split import open_split
         from pixelwise.progress import shown_steps
 
-        classes, *parts = open_parts(load_config(config))
+        classes, split = open_split(load_config(config))
+        parts = {"training": split.training, "validation": split.validation}
+        parts |= {"test": split.test} if split.test else {}
+        if (note := resolution_note([scene.info for scenes in parts.values() for scene in scenes])) is not None:
+            click.echo(note)
         problems: list[str] = []
-        for name, scenes in zip(("training", "validation"), parts, strict=True):
+        for name, scenes in parts.items():
             with shown_steps(f"Reading {name}", len(scenes)) as advance:
                 found = survey(scenes, classes, advance=lambda _, advance=advance: advance())
             problems += found.problems
@@ -195,21 +200,29 @@ def _evaluate_and_report(folder: Path) -> None:
 @commands.command()
 @click.argument("run", type=FILE)
 @click.argument("config", type=FILE, required=False)
+@click.option(
+    "--part",
+    type=click.Choice(["training", "validation", "test"]),
+    default="validation",
+    show_default=True,
+    help="Of the run's own data.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
-def evaluate(run: Path, config: Path | None, as_json: bool) -> None:
-    """Score a run on its validation part, or on other data.
+def evaluate(run: Path, config: Path | None, part: str, as_json: bool) -> None:
+    """Score a run on a part of its own data, or on other data.
 
     CONFIG names the other data; all of it is scored.
 
     \b
     Example:
       pixelwise evaluate runs/fields
+      pixelwise evaluate runs/fields --part test
       pixelwise evaluate runs/fields test.toml
     """
     with interruptible("Nothing was written."):
         from pixelwise.jobs.evaluate import evaluate
 
-        result = evaluate(run, config, report=None if as_json else click.echo)
+        result = evaluate(run, config, part=part, report=None if as_json else click.echo)
         if as_json:
             click.echo(json.dumps(result.to_dict(), indent=2))
             return

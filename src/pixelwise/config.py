@@ -55,6 +55,9 @@ class DataConfig(_Table):
         description="class -> its raw mask values, colours '#rrggbb', or values of [data].attribute; none: indices",
     )
     ignore: list[Value] | None = Field(default=None, description="raw values or colours that count nowhere; none: 255")
+    layer: str | None = Field(
+        default=None, description="polygons: the layer of a file that has several; `fields.gpkg:layer` names it too"
+    )
     attribute: str | None = Field(default=None, description="polygons: the column that chooses the class")
     background: str | None = Field(
         default="background",
@@ -67,6 +70,10 @@ class DataConfig(_Table):
     boundary_width: float = Field(
         default=5.0, gt=0, description="width of that band in metres, half of it on either side"
     )
+    all_touched: bool = Field(
+        default=False,
+        description="polygons: a pixel is of a polygon that touches it, not only of one that holds its centre",
+    )
     bands: list[Annotated[int, Field(ge=1)]] | None = Field(
         default=None, min_length=1, description="bands to use, counted from 1; none: all but alpha"
     )
@@ -74,11 +81,19 @@ class DataConfig(_Table):
         default=None, allow_inf_nan=True, description="value of pixels without data; none: as the file says"
     )
     validation: float = Field(default=0.2, ge=0, lt=1, description="share of scenes (or blocks) kept for validation")
+    test: float = Field(
+        default=0.0, ge=0, lt=1, description="share of scenes (or blocks) kept for a test that training never looks at"
+    )
     validation_images: Places | None = Field(default=None, description="images kept for validation, instead of a share")
     validation_labels: Places | None = Field(default=None, description="their masks or polygons; none: [data].labels")
     split: Literal["scene", "block"] = Field(
         default="scene", description="what goes to validation: whole scenes, or blocks of ground"
     )
+    training_list: Path | None = Field(
+        default=None, description="text file of the images (or blocks) to train on, such as split/train.txt of a run"
+    )
+    validation_list: Path | None = Field(default=None, description="the same for validation; instead of a share")
+    test_list: Path | None = Field(default=None, description="the same for the test; instead of a share")
     block: int = Field(default=512, ge=32, description="side of a block in pixels, where split = 'block'")
 
     @field_validator("mask_pattern", "image_pattern")
@@ -92,6 +107,17 @@ class DataConfig(_Table):
     def _labels_with_images(self) -> "DataConfig":
         if self.validation_labels is not None and self.validation_images is None:
             raise ValueError("validation_labels are those of validation_images, which is missing; name both or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _parts(self) -> "DataConfig":
+        if self.validation + self.test >= 1:
+            raise ValueError(f"validation = {self.validation} and test = {self.test} leave nothing to train on")
+        listed = (self.training_list, self.validation_list, self.test_list)
+        if self.training_list is None and any(listed):
+            raise ValueError("validation_list and test_list need training_list, which is missing")
+        if self.validation_list is not None and self.validation_images is not None:
+            raise ValueError("validation_list and validation_images both say what validation is; keep one")
         return self
 
 
@@ -407,7 +433,10 @@ def _with_absolute_paths(config: Config, path: Path) -> Config:
     data = config.data.model_copy(
         update={
             key: all_placed(getattr(config.data, key))
-            for key in ("images", "labels", "validation_images", "validation_labels")
+            for key in (
+                *("images", "labels", "validation_images", "validation_labels"),
+                *("training_list", "validation_list", "test_list"),
+            )
         }
     )
     model = config.model.model_copy(update={"weights": placed(config.model.weights)})

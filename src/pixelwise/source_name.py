@@ -33,6 +33,11 @@ def gdal_name(path: str | Path) -> str:
     return text
 
 
+def shown(path: str | Path) -> str:
+    """Return an address as the user wrote it, with both slashes."""
+    return re.sub(rf"\b({'|'.join(VIRTUAL)}):/+(?=\w)", r"\1://", Path(path).as_posix())
+
+
 def is_local(path: str | Path) -> bool:
     """Return whether the file system of this machine has the path, rather than a network or an archive."""
     return not gdal_name(path).startswith("/vsi")

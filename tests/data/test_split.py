@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from rasterio.crs import CRS
 
 from pixelwise.config import DataConfig
-from pixelwise.data.scenes import Scene
-from pixelwise.data.split import split_scenes
+from pixelwise.data.scenes import Scene, distinct_names
+from pixelwise.data.split import split_scenes, write_split
+from pixelwise.data.split_lists import kept_lists
 from pixelwise.errors import ConfigError
 from pixelwise.geo.raster import RasterInfo, RasterReader
 from pixelwise.labels import IGNORE
@@ -151,3 +152,86 @@ def test_scenes_of_two_coordinate_systems_that_overlap_stay_together():
         parts = split_scenes([metres, degrees, far], config("scene"), seed=seed)
         sides = [{s.name for s in side} for side in (parts.training, parts.validation)]
         assert {"metres", "degrees"} in sides
+
+
+def three(split, **more):
+    return DataConfig(images="i", labels="l", classes=["a"], split=split, block=32, **more)
+
+
+@given(lists_of_scenes(), st.sampled_from(["scene", "block"]), st.integers(0, 99))
+def test_three_parts_share_no_ground_and_lose_none(scenes, split, seed):
+    try:
+        parts = split_scenes(scenes, three(split, validation=0.2, test=0.3), seed=seed)
+    except ConfigError:
+        return
+    found = [ground(parts.training), ground(parts.validation), ground(parts.test)]
+    assert all(found)
+    assert sum(map(len, found)) == len(set.union(*found))
+    assert set.union(*found) == ground(scenes)
+
+
+@given(lists_of_scenes(), st.sampled_from(["scene", "block"]), st.integers(0, 99))
+def test_a_test_part_leaves_validation_as_it_is_without_one(scenes, split, seed):
+    try:
+        two, parts = (split_scenes(scenes, three(split, validation=0.2, test=test), seed=seed) for test in (0.0, 0.3))
+    except ConfigError:
+        return
+    if len(scenes) > 3:
+        assert ground(parts.validation) <= ground(two.validation)
+
+
+@given(lists_of_scenes(), st.sampled_from(["scene", "block"]), st.integers(0, 99))
+def test_lists_give_the_same_parts_again_whatever_the_seed(tmp_path_factory, scenes, split, seed):
+    folder, data = tmp_path_factory.mktemp("lists"), three(split, validation=0.2, test=0.3)
+    try:
+        parts = split_scenes(scenes, data, seed=seed)
+    except ConfigError:
+        return
+    write_split(folder, data, parts)
+    again = split_scenes(scenes, data, seed=seed + 1, lists=kept_lists(folder))
+    for name in ("training", "validation", "test"):
+        assert ground(getattr(again, name)) == ground(getattr(parts, name))
+
+
+def test_a_list_takes_names_with_or_without_suffix_and_leaves_the_rest_out(tmp_path):
+    scenes = [scene(f"i/{name}.tif", 0, 100 * i, 50, 50) for i, name in enumerate(["a/x", "b/x", "y", "z"])]
+    (tmp_path / "t.txt").write_text("# mine\na/x\n\ny.tif\n")
+    (tmp_path / "v.txt").write_text("b/x.tif\n")
+    lists = {"training": tmp_path / "t.txt", "validation": tmp_path / "v.txt"}
+    parts = split_scenes(scenes, config("scene"), seed=0, lists=lists)
+    assert [[s.name for s in part] for part in vars(parts).values()] == [["i/a/x.tif", "i/y.tif"], ["i/b/x.tif"], []]
+    for text, words in (
+        ("q\n", "no image of this name"),
+        ("x.tif\n", "no image"),
+        ("b/x\n", "lists of training"),
+    ):
+        (tmp_path / "t.txt").write_text(text)
+        with pytest.raises(ConfigError, match=words):
+            split_scenes(scenes, config("scene"), seed=0, lists=lists)
+
+
+def test_lists_of_other_blocks_are_refused(tmp_path):
+    scenes = [scene("large", 640, 0, 640, 640)]
+    write_split(tmp_path, config("block"), split_scenes(scenes, config("block"), seed=0))
+    with pytest.raises(ConfigError, match="blocks of this size"):
+        split_scenes(scenes, config("block", block=64), seed=0, lists=kept_lists(tmp_path))
+
+
+@given(st.floats(-0.4, 0.4), st.integers(0, 20))
+def test_blocks_of_one_place_are_one_whether_its_longitude_is_181_or_minus_179(shift, seed):
+    degrees = CRS.from_epsg(4326)
+    here, there = (
+        scene(name, 10.0, round(x + shift, 3), 100, 100, crs=degrees, pixel=0.001)
+        for name, x in (("e", 180.5), ("w", -179.5))
+    )
+    parts = split_scenes([here, there], config("block", 0.4), seed=seed)
+    for side in vars(parts).values():
+        masks = [each.read(each.whole).mask for each in side]
+        assert len(masks) in (0, 2)
+        if masks:
+            assert (masks[0] != masks[1]).mean() < 0.05
+
+
+def test_two_images_of_one_name_have_names_of_their_own():
+    paths = [Path("i/a/x.tif"), Path("i/b/x.tif"), Path("i/y.tif"), Path("i/y.png"), Path("i/z.tif")]
+    assert distinct_names(paths, Path("i")) == ["a/x", "b/x", "y.tif", "y.png", "z"]

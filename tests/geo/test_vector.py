@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from rasterio.crs import CRS
 
 from pixelwise.errors import DataError, MissingExtraError
+from pixelwise.geo.polygon_labels import count_touching, labels_for_scene
 from pixelwise.geo.raster import RasterInfo, Window
-from pixelwise.geo.vector import Polygons, count_touching, labels_for_scene, read_polygons
+from pixelwise.geo.vector import Polygons, read_polygons
 
 UTM = CRS.from_epsg(32633)
 

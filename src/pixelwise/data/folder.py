@@ -19,7 +19,8 @@ NOT_THE_USERS = ("@eaDir", "__MACOSX", "__pycache__", "$RECYCLE.BIN", "System Vo
 
 
 def find_images(path: Path) -> list[Path]:
-    """List the images in a folder and its subfolders, sorted by name; a file is a list of itself.
+    """List the images in a folder and its subfolders, sorted by name; a file, or an address in the
+    network, is a list of itself.
 
     Links to folders are followed, but each folder is read once. Hidden folders and those of systems are left out.
 
@@ -63,6 +64,15 @@ def _walked(top: Path) -> Iterator[Path]:
                     (links if entry.is_symlink() else folders).append(path)
             elif path.suffix.lower() in IMAGE_SUFFIXES:
                 yield path
+
+
+def image_place(path: Path, folders: Sequence[Path]) -> str:
+    """Return where an image is in its folder, such as ``north/a.tif``, after the folder's name if there are several."""
+    for folder in folders:
+        if path != folder and path.is_relative_to(folder):
+            place = path.relative_to(folder).as_posix()
+            return place if len(folders) == 1 else f"{folder.name}/{place}"
+    return path.name
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:

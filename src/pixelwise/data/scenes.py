@@ -17,8 +17,10 @@ from pixelwise.data.problems import Problem, grouped
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.geo.colours import ImageReader, open_image
 from pixelwise.geo.drivers import IMAGE_SUFFIXES
+from pixelwise.geo.polygon_labels import count_touching, labels_for_scene
 from pixelwise.geo.raster import RasterInfo, Window, clip_window, describe
-from pixelwise.geo.vector import Polygons, count_touching, labels_for_scene, read_polygons
+from pixelwise.geo.vector import Polygons, read_polygons
+from pixelwise.geo.vector_source import is_geodatabase, split_layer
 from pixelwise.labels import IGNORE, Classes, MaskTable, make_classes, make_mask_table
 from pixelwise.machine import free_memory
 from pixelwise.source_name import is_local
@@ -135,7 +137,7 @@ def open_scenes(
             pairs, unpaired = _pairs(data, classes, folders, place)
             wanted += pairs
             problems += unpaired
-        elif place.exists() or not is_local(place):
+        elif place.exists() or not is_local(place) or split_layer(place)[1] is not None:
             drawings.append(_Drawing(data, classes, place, folders))
             wanted += [(image, drawings[-1].labels) for folder in folders for image in _images(data, folder)]
         else:
@@ -180,8 +182,7 @@ def _groups(images: tuple[Path, ...], labels: tuple[Path, ...]) -> list[tuple[tu
 
 
 def _holds_masks(place: Path) -> bool:
-    suffix = place.suffix.lower()
-    return suffix in IMAGE_SUFFIXES if not place.is_dir() else suffix != ".gdb"
+    return not is_geodatabase(place) if place.is_dir() else place.suffix.lower() in IMAGE_SUFFIXES
 
 
 def _images(data: DataConfig, folder: Path) -> list[Path]:
@@ -240,8 +241,8 @@ class _Drawing:
     """The polygons of a file, which become the labels of scenes."""
 
     def __init__(self, data: DataConfig, classes: Classes, place: Path, folders: Sequence[Path]) -> None:
-        self.polygons = read_polygons(place, attribute=data.attribute)
-        self.place, self.folders, self.width = place, folders, data.boundary_width
+        self.polygons = read_polygons(place, attribute=data.attribute, layer=data.layer)
+        self.place, self.folders, self.data = place, folders, data
         self.background = classes.names.index(data.background) if data.background in classes.names else IGNORE
         self.boundary = classes.names.index(data.boundary) if data.boundary in classes.names else None
         taken = {self.background, self.boundary}
@@ -256,7 +257,8 @@ class _Drawing:
             self.class_of,
             background=self.background,
             boundary=self.boundary,
-            boundary_width=self.width,
+            boundary_width=self.data.boundary_width,
+            all_touched=self.data.all_touched,
         )
         self.scenes += 1
         self.touched += count_touching(self.polygons, image)
@@ -291,14 +293,21 @@ def _class_of_polygons(
     listed = data.values or {name: [name] for name in classes.names}
     index = {str(value): classes.index(name) for name, values in listed.items() for value in values}
     index |= {str(value): IGNORE for value in data.ignore or []}
-    strange = sorted({str(value) for value in polygons.values} - set(index))
+    found = [_listed_as(value, index) for value in polygons.values]
+    strange = sorted(set(found) - set(index))
     if strange:
         more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
         raise DataError(
             f"{place} has {', '.join(map(repr, strange[:5]))}{more} in the column {data.attribute!r}, which no "
             f"class has. Map it with [data].values, or mark it ignored with ignore = [{strange[0]!r}]."
         )
-    return np.array([index[str(value)] for value in polygons.values], np.int16)
+    return np.array([index[value] for value in found], np.int16)
+
+
+def _listed_as(value: object, index: dict[str, int]) -> str:
+    # A yes-or-no column may be mapped as true, as 1 or as 'true'.
+    spellings = [str(value).lower(), str(int(value)), str(value)] if isinstance(value, bool) else [str(value)]
+    return next((each for each in spellings if each in index), spellings[0])
 
 
 def require_same_kind(scenes: Sequence[Scene]) -> None:

@@ -1,107 +1,161 @@
-"""Training and validation, so that no pixel of the ground is in both."""
+"""Training, validation and test, so that no pixel of the ground is in two of them."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from affine import Affine
-from jaxtyping import Bool
+from jaxtyping import Bool, Int64
 from rasterio.crs import CRS
-from rasterio.warp import transform, transform_bounds
 
-from pixelwise.config import DataConfig, as_places
-from pixelwise.data.scenes import Scene
+from pixelwise.config import Config, DataConfig, as_places
+from pixelwise.data.folder import image_place
+from pixelwise.data.footprints import exact_place, overlapping_groups
+from pixelwise.data.scenes import Scene, open_scenes, require_same_kind
+from pixelwise.data.split_lists import (
+    PARTS,
+    Block,
+    block_head,
+    block_line,
+    blocks_of_lists,
+    kept_lists,
+    list_paths,
+    scenes_of_lists,
+    write_lists,
+)
 from pixelwise.errors import ConfigError
-from pixelwise.geo.raster import RasterInfo, Window
-
-Block = tuple[str, int, int]
-"""A square of ground: the grid it belongs to, and its row and column there."""
+from pixelwise.geo.coordinates import around_globe, transformed
+from pixelwise.geo.raster import Window
+from pixelwise.labels import Classes
 
 
 @dataclass(frozen=True)
 class Split:
-    """The two sides. With blocks, both list the same scenes, each with the part of it that belongs to the side."""
+    """The parts. With blocks, all list the same scenes, each with the ground in it that belongs to the part."""
 
     training: list[Scene]
     validation: list[Scene]
+    test: list[Scene]
 
 
-def split_scenes(scenes: Sequence[Scene], data: DataConfig, *, seed: int) -> Split:
-    """Divide scenes as ``[data].split`` says, with about ``[data].validation`` of the pixels in validation.
+def open_split(config: Config, *, kept: Path | None = None) -> tuple[Classes, Split]:
+    """Open the scenes of a configuration and divide them into training, validation and test.
+
+    Args:
+        config: its table ``[data]`` says how: by lists, or by shares.
+        kept: the folder ``split`` of a run. Where it holds lists, they say what is in which part, so that images that
+            came later change nothing.
 
     Raises:
-        ConfigError: too few scenes or blocks to divide.
+        ConfigError, DataError: as `open_scenes` and `split_scenes` say.
     """
-    if data.validation == 0:
-        return Split(list(scenes), [])
-    divide = _split_by_scene if data.split == "scene" else _split_by_block
-    return divide(scenes, data, np.random.default_rng([seed, 0x5917]))
+    data = config.data
+    classes, scenes = open_scenes(data)
+    lists = (kept_lists(kept) if kept is not None else {}) or list_paths(data)
+    if data.validation_images is None:
+        return classes, split_scenes(scenes, data, seed=config.train.seed, lists=lists)
+    _, validation = open_scenes(data, data.validation_images, data.validation_labels)
+    require_same_kind([scenes[0], *validation])
+    rest = data.model_copy(update={"validation": 0.0})
+    lists = {part: path for part, path in lists.items() if part != "validation"}
+    return classes, replace(split_scenes(scenes, rest, seed=config.train.seed, lists=lists), validation=validation)
+
+
+def open_parts(config: Config) -> tuple[Classes, list[Scene], list[Scene]]:
+    """Open the scenes of a configuration and return those for training and for validation.
+
+    Raises:
+        ConfigError, DataError: as `open_scenes` and `split_scenes` say.
+    """
+    classes, split = open_split(config)
+    return classes, split.training, split.validation
+
+
+def write_split(folder: Path, data: DataConfig, split: Split) -> None:
+    """Keep a split as lists: ``train.txt``, ``val.txt`` and ``test.txt``, which `open_split` reads back."""
+    lines: dict[str, list[str]] = {}
+    head = "images, as they lie in [data].images"
+    for part in PARTS:
+        lines[part] = []
+        for scene in getattr(split, part):
+            if isinstance(scene.part, BlockPart):
+                head = block_head(scene.part.grid.side)
+                lines[part] += [block_line(block) for block in scene.part.listed]
+            else:
+                apart = data.validation_images if part == "validation" else None
+                folders = as_places(apart or data.images)
+                lines[part].append(image_place(scene.info.path, folders))
+        # Scenes that share a grid have the same blocks.
+        lines[part] = list(dict.fromkeys(lines[part]))
+    write_lists(folder, lines, head)
+
+
+def split_scenes(
+    scenes: Sequence[Scene], data: DataConfig, *, seed: int, lists: dict[str, Path] | None = None
+) -> Split:
+    """Divide scenes as ``[data].split`` says.
+
+    About ``[data].validation`` and ``[data].test`` of the pixels go to validation and test; scenes that share ground,
+    directly or through others, stay together.
+
+    Args:
+        lists: part -> a text file that says what is in it; instead of the shares. What no list names is left out.
+
+    Raises:
+        ConfigError: too few scenes or blocks to divide, or a list that does not fit.
+    """
+    if data.split == "block" and (lists or data.validation or data.test):
+        return _split_by_block(scenes, data, np.random.default_rng([seed, 0x5917]), lists or {})
+    if lists:
+        found = scenes_of_lists(scenes, as_places(data.images), lists)
+        if not found["training"]:
+            raise ConfigError(f"{lists.get('training', 'The lists')} names no image to train on.")
+        return Split(**found)
+    if not data.validation and not data.test:
+        return Split(list(scenes), [], [])
+    return _split_by_scene(scenes, data, np.random.default_rng([seed, 0x5917]))
 
 
 def _split_by_scene(scenes: Sequence[Scene], data: DataConfig, rng: np.random.Generator) -> Split:
     groups = overlapping_groups([scene.info for scene in scenes])
-    if len(groups) == 1:
+    shares = {part: share for part, share in (("validation", data.validation), ("test", data.test)) if share}
+    if len(groups) <= len(shares):
         why = (
             "they overlap each other, so they cannot be divided without leaking" if len(scenes) > 1 else "there is one"
         )
+        form = "one group" if len(groups) == 1 else f"{len(groups)} groups for {len(shares) + 1} parts"
         raise ConfigError(
-            f"The {len(scenes)} scenes in {places(data)} form one group: {why}. Use [data].split = 'block', "
+            f"The {len(scenes)} scenes in {places(data)} form {form}: {why}. Use [data].split = 'block', "
             "or name [data].validation_images."
         )
     area = [sum(scenes[i].info.height * scenes[i].info.width for i in group) for group in groups]
-    wanted = data.validation * sum(area)
+    part_of: dict[int, str] = {}
+    for left, (part, share) in zip(range(len(shares), 0, -1), shares.items(), strict=True):
+        free = [g for g in range(len(groups)) if g not in part_of]
+        # Something must be left for each part that comes after, and to train on.
+        for g in _nearest_share([area[g] for g in free], share * sum(area), rng, keep=left):
+            part_of[free[g]] = part
+    part_of_scene = {i: part_of.get(g, "training") for g, group in enumerate(groups) for i in group}
+    return Split(**{part: [s for i, s in enumerate(scenes) if part_of_scene[i] == part] for part in PARTS})
+
+
+def _nearest_share(area: list[int], wanted: float, rng: np.random.Generator, *, keep: int) -> list[int]:
+    """Return groups whose areas add up to about what is wanted, all but ``keep`` of them at most."""
     chosen: list[int] = []
-    for group in rng.permutation(len(groups)):
+    for group in rng.permutation(len(area)):
         taken = sum(area[g] for g in chosen)
         # A group is taken while that brings the sum nearer to the share that is wanted.
         if abs(taken + area[group] - wanted) < abs(taken - wanted):
             chosen.append(int(group))
     chosen = chosen or [int(np.argmin(area))]
-    if len(chosen) == len(groups):
-        # Something must be left to train on; the group goes back that brings the rest nearest to the share.
-        chosen.remove(min(chosen, key=lambda g: abs(sum(area) - area[g] - wanted)))
-    validation = {i for g in chosen for i in groups[g]}
-    return Split(
-        [scene for i, scene in enumerate(scenes) if i not in validation],
-        [scene for i, scene in enumerate(scenes) if i in validation],
-    )
-
-
-def overlapping_groups(scenes: Sequence[RasterInfo]) -> list[list[int]]:
-    """Join scenes that share ground, directly or through others, into groups of their indices.
-
-    A scene without a georeference shares ground with none. Footprints are compared as boxes, in the coordinate
-    system of the scenes where it is the same, else in degrees.
-    """
-    group = list(range(len(scenes)))
-    systems = {scene.crs.to_wkt() for scene in scenes if scene.crs}
-    boxes = [_box(scene, len(systems) > 1) for scene in scenes]
-    for i, mine in enumerate(boxes):
-        for j, other in enumerate(boxes[:i]):
-            if mine and other and _overlap(mine, other):
-                old, new = group[i], group[j]
-                group = [new if g == old else g for g in group]
-    return [[i for i, g in enumerate(group) if g == name] for name in dict.fromkeys(group)]
-
-
-def _box(scene: RasterInfo, in_degrees: bool) -> tuple[float, float, float, float] | None:
-    if scene.crs is None:
-        return None
-    corners = [scene.transform @ corner for corner in _corners(scene)]
-    xs, ys = [x for x, _ in corners], [y for _, y in corners]
-    box = (min(xs), min(ys), max(xs), max(ys))
-    return transform_bounds(scene.crs, "EPSG:4326", *box) if in_degrees else box
-
-
-def _corners(scene: RasterInfo) -> list[tuple[int, int]]:
-    return [(0, 0), (scene.width, 0), (0, scene.height), (scene.width, scene.height)]
-
-
-def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
-    # Neighbours that share an edge do not overlap; rounding in a georeference must not make them.
-    slack = 1e-6 * max(a[2] - a[0], a[3] - a[1])
-    return min(a[2], b[2]) - max(a[0], b[0]) > slack and min(a[3], b[3]) - max(a[1], b[1]) > slack
+    while len(chosen) > len(area) - keep:
+        # The group goes back that brings the rest nearest to the share.
+        total = sum(area[g] for g in chosen)
+        chosen.remove(min(chosen, key=lambda g: abs(total - area[g] - wanted)))
+    return chosen
 
 
 def places(data: DataConfig) -> str:
@@ -128,32 +182,41 @@ class GroundBlocks:
         a, b, c, d, e, f = self.transform[:6]
         x, y = a * columns + b * rows + c, d * columns + e * rows + f
         if self.source is not None and self.source != self.target:
-            shape = x.shape
-            xs, ys = transform(self.source, self.target, x.ravel(), y.ravel())[:2]
-            x, y = np.reshape(xs, shape), np.reshape(ys, shape)
+            ground = transformed(self.source, self.target, np.stack([x.ravel(), y.ravel()], axis=1))
+            x, y = (np.nan_to_num(each, posinf=0.0, neginf=0.0).reshape(x.shape) for each in ground.T)
+        circle = around_globe(self.target) if self.target is not None else None
+        if circle is not None:
+            # One place has one block, whether its longitude is 181 or -179 degrees.
+            x = x - circle.length * np.floor((x - circle.seam) / circle.length + 1)
         return np.floor(y / self.side).astype(np.int64), np.floor(x / self.side).astype(np.int64)
 
 
 @dataclass(frozen=True)
 class BlockPart:
-    """The pixels of a scene whose block is, or is not, one of ``blocks``."""
+    """The pixels of a scene whose block is one of ``blocks``."""
 
     grid: GroundBlocks
     blocks: frozenset[Block]
-    inside: bool
+
+    @cached_property
+    def listed(self) -> tuple[Block, ...]:
+        """The blocks of this grid, in order."""
+        return tuple(sorted(block for block in self.blocks if block[0] == self.grid.name))
+
+    @cached_property
+    def _keys(self) -> Int64[np.ndarray, " b"]:
+        return np.array([row * (1 << 32) + column for _, row, column in self.listed], np.int64)
 
     def read(self, window: Window) -> Bool[np.ndarray, "h w"]:
-        """Return True where a pixel belongs to this side."""
+        """Return True where a pixel belongs to this part."""
         rows, columns = self.grid.indices(window)
-        key = rows * (1 << 32) + columns
-        wanted = np.array(
-            [row * (1 << 32) + column for name, row, column in self.blocks if name == self.grid.name], np.int64
-        )
-        return np.isin(key, wanted) == self.inside
+        return np.isin(rows * (1 << 32) + columns, self._keys)
 
 
-def _split_by_block(scenes: Sequence[Scene], data: DataConfig, rng: np.random.Generator) -> Split:
-    grids = _grids(scenes, data.block)
+def _split_by_block(
+    scenes: Sequence[Scene], data: DataConfig, rng: np.random.Generator, lists: dict[str, Path]
+) -> Split:
+    grids = _grids(scenes, data)
     blocks: dict[Block, int] = {}
     for scene, grid in zip(scenes, grids, strict=True):
         for top in range(0, scene.info.height, 1024):
@@ -165,29 +228,43 @@ def _split_by_block(scenes: Sequence[Scene], data: DataConfig, rng: np.random.Ge
                 row = (key + (1 << 31)) >> 32
                 block = (grid.name, row, key - (row << 32))
                 blocks[block] = blocks.get(block, 0) + count
-    if len(blocks) < 2:
-        raise ConfigError(f"A block of {data.block} pixels covers all of {places(data)}. Make [data].block smaller.")
-    order = sorted(blocks)
-    chosen: set[Block] = set()
-    for i in rng.permutation(len(order)):
-        # Slivers at a scene's rim are blocks too, so the share is counted in pixels.
-        if sum(blocks[b] for b in chosen) + blocks[order[i]] / 2 <= data.validation * sum(blocks.values()):
-            chosen.add(order[i])
-    chosen = chosen or {min(order, key=lambda block: blocks[block])}
-    if len(chosen) == len(order):
-        chosen.remove(max(chosen, key=lambda block: blocks[block]))
-    held = frozenset(chosen)
+    parts = blocks_of_lists(lists, grids[0].side) if lists else _chosen_blocks(blocks, data, rng)
 
-    def side(inside: bool) -> list[Scene]:
-        parts = [(scene, BlockPart(grid, held, inside)) for scene, grid in zip(scenes, grids, strict=True)]
+    def part(name: str) -> list[Scene]:
+        listed = frozenset(set(blocks) & parts[name])
         made = [
-            Scene(scene.name, scene.reader, scene.labels, part=part) for scene, part in parts if _touches(scene, part)
+            Scene(scene.name, scene.reader, scene.labels, part=BlockPart(grid, listed))
+            for scene, grid in zip(scenes, grids, strict=True)
         ]
+        made = [scene for scene in made if isinstance(scene.part, BlockPart) and _touches(scene, scene.part)]
         for scene in made:
             scene.resident = scenes[0].resident
         return made
 
-    return Split(side(False), side(True))
+    return Split(part("training"), part("validation"), part("test"))
+
+
+def _chosen_blocks(blocks: dict[Block, int], data: DataConfig, rng: np.random.Generator) -> dict[str, frozenset[Block]]:
+    shares = {part: share for part, share in (("validation", data.validation), ("test", data.test)) if share}
+    if len(blocks) <= len(shares):
+        raise ConfigError(
+            f"Blocks of {data.block} pixels divide {data.images} in {len(blocks)}, where {len(shares) + 1} parts are "
+            "wanted. Make [data].block smaller."
+        )
+    found: dict[str, frozenset[Block]] = {part: frozenset() for part in PARTS}
+    free, total = sorted(blocks), sum(blocks.values())
+    for left, (part, share) in zip(range(len(shares), 0, -1), shares.items(), strict=True):
+        chosen: set[Block] = set()
+        for i in rng.permutation(len(free)):
+            # Slivers at a scene's rim are blocks too, so the share is counted in pixels.
+            if sum(blocks[b] for b in chosen) + blocks[free[i]] / 2 <= share * total:
+                chosen.add(free[i])
+        chosen = chosen or {min(free, key=lambda block: blocks[block])}
+        while len(chosen) > len(free) - left:
+            chosen.remove(max(chosen, key=lambda block: blocks[block]))
+        found[part] = frozenset(chosen)
+        free = [block for block in free if block not in chosen]
+    return found | {"training": frozenset(free)}
 
 
 def _touches(scene: Scene, part: BlockPart) -> bool:
@@ -196,22 +273,30 @@ def _touches(scene: Scene, part: BlockPart) -> bool:
     return any(part.read(strip).any() for strip in strips)
 
 
-def _grids(scenes: Sequence[Scene], block: int) -> list[GroundBlocks]:
-    placed = [scene.info for scene in scenes if scene.info.crs]
-    systems = {info.crs.to_wkt() for info in placed if info.crs}
+def _grids(scenes: Sequence[Scene], data: DataConfig) -> list[GroundBlocks]:
+    places = [exact_place(scene.info) for scene in scenes]
+    bent = {i for i, place in enumerate(places) if place is None and (scenes[i].info.rpcs or scenes[i].info.gcps)}
+    for group in overlapping_groups([scene.info for scene in scenes]) if bent else []:
+        if len(group) > 1 and bent & set(group):
+            raise ConfigError(
+                f"{scenes[min(bent & set(group))].info.path} is placed by control points or a camera model and shares "
+                "ground with another scene, so blocks cannot keep that ground in one part. Use [data].split = 'scene', "
+                "or warp it first."
+            )
+    found = [place for place in places if place is not None]
+    systems = {crs.to_wkt() for crs, _ in found}
     # Scenes of several zones meet in one equal-area system, so that a place has one block in all of them.
-    target = (CRS.from_epsg(6933) if len(systems) > 1 else placed[0].crs) if placed else None
-    side = 0.0
-    if placed:
-        first = placed[0].transform
-        side = block * math.sqrt(abs(first.a * first.e - first.b * first.d))
-        if len(systems) > 1 and placed[0].crs is not None and placed[0].crs.is_geographic:
-            side *= 111_320
+    target = (CRS.from_epsg(6933) if len(systems) > 1 else found[0][0]) if found else None
+    side = float(data.block)
+    if found:
+        crs, first = found[0]
+        side = data.block * math.sqrt(abs(first.a * first.e - first.b * first.d))
+        if len(systems) > 1:
+            side *= 111_320 if crs.is_geographic else crs.linear_units_factor[1]
     grids = []
-    for i, scene in enumerate(scenes):
-        info = scene.info
-        if info.crs is None:
-            grids.append(GroundBlocks(f"{i}:{scene.name}", Affine.identity(), None, None, float(block)))
+    for i, (scene, place) in enumerate(zip(scenes, places, strict=True)):
+        if place is None:
+            grids.append(GroundBlocks(f"{i}:{scene.name}", Affine.identity(), None, None, float(data.block)))
         else:
-            grids.append(GroundBlocks("ground", info.transform, info.crs, target, side))
+            grids.append(GroundBlocks("ground", place[1], place[0], target, side))
     return grids

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float64
 
-from pixelwise.geo.vector import optional_module
+from pixelwise.optional import optional_module
 
 
 def is_coverage(polygons: np.ndarray) -> bool:

@@ -1,16 +1,17 @@
 """A label map and its confidence, checked once and then read window by window."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int32, Int64
 
 from pixelwise.errors import DataError
+from pixelwise.geo.coordinates import placement
 from pixelwise.geo.label_map import CLASSES_TAG, CONFIDENCE_NODATA, confidence_path
 from pixelwise.geo.map_file import read_tags
 from pixelwise.geo.raster import RasterReader, Window, describe
-from pixelwise.geo.vector import check_on_earth
 
 NUMBERS = 2**31
 """Labels are below this."""
@@ -27,17 +28,14 @@ class LabelSource:
                 confidence of another size.
         """
         self.info = info = describe(path)
-        if info.crs is None:
-            raise DataError(
-                f"{path} has no coordinate system, so its parcels have no place or area. Map a georeferenced scene."
-            )
-        check_on_earth(info.crs, path)
+        crs, transform = placement(info, "its parcels have no place or area")
+        self.info = info = replace(info, crs=crs, transform=transform)
         if info.count != 1 or np.dtype(info.dtype).kind not in "ui":
             raise DataError(
                 f"{path} is no label map: it has {info.count} bands of {info.dtype}, not one of whole numbers. "
                 "Name a map that `pixelwise predict` wrote."
             )
-        self.crs, self.names = info.crs, _tagged_names(path)
+        self.crs, self.names = crs, _tagged_names(path)
         self._labels, self._sure = RasterReader(path), None
         beside = confidence_path(path)
         if beside.exists():

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int, Integer
 
 from pixelwise.geo.regions import Advance, Reader, strips
-from pixelwise.geo.vector import optional_module
+from pixelwise.optional import optional_module
 
 EAST, SOUTH, WEST, NORTH = range(4)
 # Outlines are walked with the region on the right hand. Which of the pixels around a corner belong to it (1: upper

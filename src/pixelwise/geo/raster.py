@@ -25,6 +25,7 @@ from pixelwise.geo.handle_pool import POOL
 from pixelwise.geo.opening import GDAL_ERRORS, open_raster, reason, room_for
 from pixelwise.geo.orientation import UPRIGHT, Turn, turn_of
 from pixelwise.geo.png import check_png_end
+from pixelwise.geo.proj import check_proj
 from pixelwise.source_name import absolute, is_local, local_path
 
 __all__ = [
@@ -149,6 +150,9 @@ def describe(path: str | Path) -> RasterInfo:
 def _header(path: Path, source: rasterio.DatasetReader) -> RasterInfo:
     if source.driver == "PNG" and is_local(path):
         check_png_end(path)
+    if source.crs is not None or source.gcps[0] or not source.transform.is_identity:
+        # Without its files PROJ would give another coordinate system, or none, in silence.
+        check_proj()
     pages = len(source.subdatasets) if source.driver == "GTiff" else source.count if "GIF" in source.driver else 1
     if pages > 1:
         raise DataError(

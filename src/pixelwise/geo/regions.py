@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float64, Int, Integer
 
 from pixelwise.geo.raster import Window
 from pixelwise.geo.row_file import RowFile
-from pixelwise.geo.vector import optional_module
+from pixelwise.optional import optional_module
 
 STRIP_PIXELS = 2**21
 """About how many pixels are worked on at once."""

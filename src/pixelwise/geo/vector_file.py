@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 from rasterio.crs import CRS
 
-from pixelwise.errors import ConfigError, MissingExtraError
+from pixelwise.errors import ConfigError
 from pixelwise.files import replacing
-from pixelwise.geo.vector import optional_module
+from pixelwise.geo.antimeridian import DECIMALS
+from pixelwise.optional import optional_module
 
 DRIVERS = {
     ".gpkg": "GPKG",
@@ -19,9 +20,6 @@ DRIVERS = {
     ".fgb": "FlatGeobuf",
     ".shp": "ESRI Shapefile",
 }
-DEGREES = CRS.from_epsg(4326)
-DECIMALS = 10
-"""Of degrees in a GeoJSON: a hundredth of a millimetre."""
 
 
 def check_vector_output(output: Path) -> None:
@@ -36,7 +34,7 @@ def check_vector_output(output: Path) -> None:
     if output.is_dir():
         raise ConfigError(f"{output} is a folder, and no file can take its name. Choose another output.")
     if DRIVERS[output.suffix.lower()] == "GeoParquet":
-        _parquet()
+        optional_module("pyarrow.parquet")
 
 
 def in_degrees(output: Path) -> bool:
@@ -99,7 +97,7 @@ def _write_parquet(
     path: Path, geometries: np.ndarray, wkb: np.ndarray, columns: dict[str, np.ndarray], crs: CRS
 ) -> None:
     """Write GeoParquet 1.1.0 (https://geoparquet.org/releases/v1.1.0): WKB in a column, its meaning in the metadata."""
-    pyarrow, parquet = _parquet()
+    pyarrow, parquet = optional_module("pyarrow"), optional_module("pyarrow.parquet")
     shapely, pyproj = optional_module("shapely"), optional_module("pyproj")
     column: dict[str, object] = {
         "encoding": "WKB",
@@ -114,12 +112,3 @@ def _write_parquet(
         | {"geometry": pyarrow.array(wkb.tolist(), pyarrow.binary())}
     )
     parquet.write_table(table.replace_schema_metadata({"geo": json.dumps(geo)}), path, compression="zstd")
-
-
-def _parquet() -> tuple:
-    try:
-        return optional_module("pyarrow"), optional_module("pyarrow.parquet")
-    except MissingExtraError:
-        raise MissingExtraError(
-            "GeoParquet needs pyarrow. Install it with: pip install 'pixelwise[parquet]', or write another format."
-        ) from None

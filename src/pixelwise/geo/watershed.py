@@ -18,7 +18,7 @@ from pixelwise.geo.label_source import NUMBERS, LabelSource
 from pixelwise.geo.raster import Window, clip_window
 from pixelwise.geo.regions import Reader, keep_silent, label_regions, strips
 from pixelwise.geo.row_file import RowFile
-from pixelwise.geo.vector import optional_module
+from pixelwise.optional import optional_module
 
 TILE = 1024
 """Side in pixels of what is flooded at once. The tiles lie on a fixed grid, so the result is one."""

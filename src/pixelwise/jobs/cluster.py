@@ -10,7 +10,6 @@ again where they are still needed, and a new worker is asked for, which comes wh
 """
 
 import copy
-import importlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,11 +20,12 @@ from typing import Any
 import torch
 
 from pixelwise.allocator import keep_freed_memory
-from pixelwise.errors import ConfigError, MissingExtraError, PixelwiseError
+from pixelwise.errors import ConfigError, PixelwiseError
 from pixelwise.geo.tiles import Place
 from pixelwise.jobs.capacity import fitting_streams, free_memory, with_batch
 from pixelwise.jobs.pieces import Carry, beside_of, wanted_tiles
 from pixelwise.jobs.tiling import Piece, TileSum, Tiling
+from pixelwise.optional import optional_module
 
 AHEAD = 2
 """Rows of tiles for each worker that may be summed before they are needed."""
@@ -246,10 +246,7 @@ def connected() -> ModuleType:
         MissingExtraError: the extra ``ray`` is not installed.
         ConfigError: the cluster does not answer.
     """
-    try:
-        ray = importlib.import_module("ray")
-    except ModuleNotFoundError:
-        raise MissingExtraError("Clusters need ray. Install it with: pip install 'pixelwise[ray]'") from None
+    ray = optional_module("ray")
     if not ray.is_initialized():
         try:
             ray.init(log_to_driver=False, logging_level="error")

@@ -12,6 +12,8 @@ from jaxtyping import Int16, Int64, Integer, Shaped
 
 from pixelwise.config import Config, PredictConfig, load_config
 from pixelwise.data.scenes import Scene, open_scenes
+from pixelwise.data.split import open_split
+from pixelwise.data.split_lists import PARTS
 from pixelwise.errors import ConfigError
 from pixelwise.files import replacing
 from pixelwise.geo.label_map import to_picture
@@ -72,28 +74,36 @@ class Evaluation:
 
 
 def evaluate(
-    run: str | Path, config: Config | str | Path | None = None, *, report: Callable[[str], None] | None = None
+    run: str | Path,
+    config: Config | str | Path | None = None,
+    *,
+    part: str = "validation",
+    report: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Score a run's best model.
 
     Args:
         run: the run's folder.
-        config: data to score on, all of it; None: the run's own validation part.
+        config: data to score on, all of it; None: a part of the run's own data.
+        part: which one: 'training', 'validation' or 'test'. With ``config`` it must stay as it is.
         report: called with a sentence per scene.
 
     Raises:
-        ConfigError: no such run, no validation part, or other classes than the model's.
+        ConfigError: no such run, an empty part, or other classes than the model's.
         DataError: files that cannot be used, or other bands than the model's.
     """
     model, card, _ = load_model(run)
     kept, settings = open_finished_run(run)
+    if part not in PARTS:
+        raise ConfigError(f"{part!r} is no part of a run's data. Choose {', '.join(PARTS)}.")
+    if config is not None and part != "validation":
+        raise ConfigError(f"All of {config} is scored, so the part {part!r} has no meaning. Leave one of the two out.")
     if config is None:
-        from pixelwise.jobs.train import open_parts
-
-        _, _, scenes = open_parts(settings)
+        _, split = open_split(settings, kept=kept.folder / "split")
+        scenes = getattr(split, part)
         if not scenes:
-            raise ConfigError(f"{run} kept no scenes for validation. Name a configuration with scenes to score on.")
-        name = "validation"
+            raise ConfigError(f"{run} kept no scenes for {part}. Name a configuration with scenes to score on.")
+        name = part
     else:
         other = load_config(config) if not isinstance(config, Config) else config
         classes, scenes = open_scenes(other.data)

@@ -9,13 +9,18 @@ import numpy as np
 from jaxtyping import Float64, Int, Shaped
 from rasterio.crs import CRS
 
-from pixelwise.errors import ConfigError, DataError
+from pixelwise.errors import ConfigError
+from pixelwise.geo.antimeridian import box_around, joined, touches_seam
+from pixelwise.geo.coordinates import around_globe, placed, placement, transformed
+from pixelwise.geo.proj import degrees
 from pixelwise.geo.raster import IMAGE_SUFFIXES, describe
-from pixelwise.geo.vector import areal_parts, check_on_earth, optional_module, placed, read_polygons, transformed
+from pixelwise.geo.vector import areal_parts, read_polygons
+from pixelwise.optional import optional_module
 
 DRAWS = 2000
 """How often the blocks are drawn again for a confidence interval."""
-DEGREES = CRS.from_epsg(4326)
+SNAP = 1e-6
+"""Corners of two halves of a parcel that are closer than this, in metres, are one."""
 
 
 @dataclass(frozen=True)
@@ -143,8 +148,9 @@ def score_parcels(
     unknown = [name for name in names if name not in values and name not in true_values]
     if unknown:
         raise ConfigError(f"{parcels} has no class {unknown[0]!r}; it has {', '.join(sorted(set(values)))}.")
-    plane = _plane(found.geometries, found.crs)
-    area = _area(within, found.geometries, found.crs, plane)
+    around = box_around(found.geometries, found.crs)
+    plane = _plane(np.array([around]), found.crs)
+    area = _area(within, around, found.crs, plane)
     own = _layer(found.geometries, values, found.crs, names, plane, area)
     theirs = _layer(true.geometries, true_values, true.crs, names, plane, area)
     cells = _cells(area, block)
@@ -181,24 +187,21 @@ def score_parcels(
     )
 
 
-def _plane(geometries: np.ndarray, crs: CRS) -> CRS:
-    left, bottom, right, top = optional_module("shapely").total_bounds(geometries)
-    middle = transformed(crs, DEGREES, np.array([[(left + right) / 2, (bottom + top) / 2]]))[0]
+def _plane(outline: np.ndarray, crs: CRS) -> CRS:
+    left, bottom, right, top = optional_module("shapely").total_bounds(outline)
+    middle = transformed(crs, degrees(), np.array([[(left + right) / 2, (bottom + top) / 2]]))[0]
     return CRS.from_proj4(f"+proj=laea +lat_0={middle[1]} +lon_0={middle[0]} +datum=WGS84 +units=m")
 
 
-def _area(within: str | Path | None, geometries: np.ndarray, crs: CRS, plane: CRS) -> Any:
+def _area(within: str | Path | None, around: Any, crs: CRS, plane: CRS) -> Any:
     shapely = optional_module("shapely")
     if within is None:
-        outline = np.array([shapely.box(*shapely.total_bounds(geometries))])
+        outline = np.array([around])
     elif Path(within).suffix.lower() in IMAGE_SUFFIXES:
         info = describe(within)
-        if info.crs is None:
-            raise DataError(f"{within} has no coordinate system, so nothing lies within it. Name a georeferenced one.")
-        check_on_earth(info.crs, info.path)
-        crs = info.crs
+        crs, transform = placement(info, "nothing lies within it")
         box = shapely.box(0, 0, info.width, info.height)
-        outline = np.array([shapely.transform(box, lambda xy: placed(info.transform, xy))])
+        outline = np.array([shapely.transform(box, lambda xy: placed(transform, xy))])
     else:
         read = read_polygons(within, named=("--within", ""))
         outline, crs = read.geometries, read.crs
@@ -208,6 +211,8 @@ def _area(within: str | Path | None, geometries: np.ndarray, crs: CRS, plane: CR
 def _moved(geometries: np.ndarray, crs: CRS, plane: CRS) -> np.ndarray:
     shapely = optional_module("shapely")
     moved = shapely.transform(geometries, lambda xy: transformed(crs, plane, xy))
+    # Two halves of a parcel that the antimeridian parts are one parcel, without a boundary between them.
+    _, moved = joined(np.arange(len(moved)), moved, touches_seam(geometries, around_globe(crs)), SNAP)
     invalid = ~shapely.is_valid(moved)
     moved[invalid] = [areal_parts(each) for each in shapely.make_valid(moved[invalid])]
     return moved

@@ -13,19 +13,23 @@ from jaxtyping import Bool, Float64, Int
 
 from pixelwise.errors import ConfigError
 from pixelwise.files import ensure_folder
+from pixelwise.geo.antimeridian import DECIMALS, Plane, cut_at_antimeridian
+from pixelwise.geo.coordinates import pixels_to_metres, placed, poles_in, transformed
 from pixelwise.geo.coverage import densify, simplified
 from pixelwise.geo.label_source import NUMBERS, LabelSource
 from pixelwise.geo.map_file import BLOCK
 from pixelwise.geo.merging import merge_small
 from pixelwise.geo.outlines import outline
+from pixelwise.geo.proj import degrees
 from pixelwise.geo.qgis import write_parcel_style
 from pixelwise.geo.raster import RasterInfo
 from pixelwise.geo.regions import Regions, borders, keep_silent, label_regions, sureness
 from pixelwise.geo.scratch_folder import scratch_folder
-from pixelwise.geo.vector import areal_parts, optional_module, pixels_to_metres, placed, transformed
-from pixelwise.geo.vector_file import DECIMALS, DEGREES, check_vector_output, in_degrees, write_polygons
+from pixelwise.geo.vector import areal_parts
+from pixelwise.geo.vector_file import check_vector_output, in_degrees, write_polygons
 from pixelwise.geo.watershed import watershed
 from pixelwise.labels import make_classes
+from pixelwise.optional import optional_module
 
 TRUE_TO_GROUND = 0.01
 """A map is measured on its plane while its pixels are within this share of their area on the ground."""
@@ -237,8 +241,10 @@ def _attributes(
         perimeters = shapely.length(shapely.transform(outlines, lambda xy: placed(info.transform, xy))) * metres
     else:
         geod = optional_module("pyproj").Geod(ellps="WGS84")
-        degrees = shapely.transform(outlines, lambda xy: transformed(source.crs, DEGREES, placed(info.transform, xy)))
-        measured = np.array([geod.geometry_area_perimeter(each) for each in degrees]).reshape(-1, 2)
+        on_ellipsoid = shapely.transform(
+            outlines, lambda xy: transformed(source.crs, degrees(), placed(info.transform, xy))
+        )
+        measured = np.array([geod.geometry_area_perimeter(each) for each in on_ellipsoid]).reshape(-1, 2)
         areas, perimeters = np.abs(measured[:, 0]), measured[:, 1]
     return {
         "class": np.array([names[label] for label in labels.tolist()], object),
@@ -258,13 +264,17 @@ def _write(
         write_polygons(output, placed_outlines, columns, source.crs, scratch=scratch)
         return
     # Long edges are bent with the ground, so that neighbours still meet.
-    moved = shapely.transform(
+    info = source.info
+    moved = cut_at_antimeridian(
         densify(outlines, EDGE_PIXELS),
-        lambda xy: np.round(transformed(source.crs, DEGREES, placed(transform, xy)), DECIMALS),
+        Plane(
+            lambda xy: np.round(transformed(source.crs, degrees(), placed(transform, xy)), DECIMALS),
+            poles_in(source.crs, transform, info.height, info.width, margin=1.0),
+        ),
     )
     invalid = ~shapely.is_valid(moved)
     moved[invalid] = [areal_parts(geometry) for geometry in shapely.make_valid(moved[invalid])]
-    write_polygons(output, moved, columns, DEGREES, scratch=scratch)
+    write_polygons(output, moved, columns, degrees(), scratch=scratch)
 
 
 def _colours(source: LabelSource, wanted: dict[int, str]) -> dict[str, tuple[int, int, int]]:

@@ -26,6 +26,7 @@ from pixelwise.jobs.pieces import Carry, places, wanted_tiles
 from pixelwise.jobs.scene_files import Products, put_together
 from pixelwise.jobs.tiling import Piece, Tiling
 from pixelwise.labels import Classes
+from pixelwise.source_name import absolute
 
 CACHE = 64 << 20
 """Bytes that GDAL keeps of what it decoded, at least."""
@@ -124,7 +125,7 @@ def check_places(reader: Readable, output: str | Path, classes: Classes, product
         ConfigError: the output cannot be.
     """
     LabelMapWriter(output, reader.info, classes, tags={}, confidence=products.confidence)
-    if probabilities_path(output).resolve() == reader.info.path.resolve():
+    if probabilities_path(output).resolve() == absolute(reader.info.path):
         raise ConfigError(f"{reader.info.path} is the scene itself. Choose another output, so that the scene is kept.")
     with rasterio.Env(GDAL_CACHEMAX=CACHE):
         reader.read(Window(reader.info.height - 1, 0, 1, reader.info.width))
@@ -147,7 +148,7 @@ def _settings(tiling: Tiling, scene: str | Path, products: Products, settings: d
         "torch": torch.__version__,
         **settings,
         "card": hashlib.sha256(card.encode()).hexdigest(),
-        "scene": str(scene if str(scene).startswith("/vsi") else Path(scene).resolve()),
+        "scene": str(absolute(Path(scene))),
         "header": _header(info),
         "tile": plan.tile,
         "overlap": plan.overlap,

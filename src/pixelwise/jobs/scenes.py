@@ -10,9 +10,9 @@ import torch
 
 from pixelwise.errors import ConfigError
 from pixelwise.files import file_digest
+from pixelwise.geo.polygon_labels import area_of_interest
 from pixelwise.geo.raster import Readable
 from pixelwise.geo.tiles import PIECE, plan_strips
-from pixelwise.geo.vector import area_of_interest
 from pixelwise.jobs import cluster
 from pixelwise.jobs.capacity import Forecast, fitting_streams, fitting_tile, forecast, free_memory, with_batch
 from pixelwise.jobs.journal import read_settings
@@ -23,6 +23,7 @@ from pixelwise.jobs.scene_map import SceneMap, cache_bytes, check_places, write_
 from pixelwise.jobs.tiling import Tiling, output_stride
 from pixelwise.labels import Classes
 from pixelwise.models import Segmenter
+from pixelwise.source_name import absolute
 
 
 @runtime_checkable
@@ -110,7 +111,7 @@ def map_scene(
         raise ConfigError(f"A map cannot be made on {on!r}. Leave it out for this machine, or take 'ray'.")
     tags = {
         **predictor.tags,
-        "PIXELWISE_SCENE": str(tiling.reader.info.path.resolve()),
+        "PIXELWISE_SCENE": str(absolute(tiling.reader.info.path)),
         "PIXELWISE_TILE": str(plan.tile),
         "PIXELWISE_OVERLAP": str(plan.overlap),
     }

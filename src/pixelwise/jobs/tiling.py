@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float32, Integer, Shaped
 from torch import Tensor
 
+from pixelwise.geo.polygon_labels import PolygonLabels
 from pixelwise.geo.raster import Readable, Window, clip_window, normalize
 from pixelwise.geo.tiles import GRID, Place, StripPlan, blend_weight, plan_strips
-from pixelwise.geo.vector import PolygonLabels
 from pixelwise.jobs.memory import enough_memory
 from pixelwise.jobs.model_folder import ModelCard
 from pixelwise.jobs.read_ahead import read_ahead

@@ -17,9 +17,9 @@ from torch import Tensor
 from pixelwise import __version__
 from pixelwise.allocator import keep_freed_memory
 from pixelwise.config import LOSS_SETTINGS, LOSSES, Config, as_places, load_config
+from pixelwise.data.footprints import resolution_note
 from pixelwise.data.sampler import Sampler, batches
-from pixelwise.data.scenes import Scene, open_scenes, require_same_kind
-from pixelwise.data.split import split_scenes
+from pixelwise.data.split import open_split, write_split
 from pixelwise.data.waiting import Waiting
 from pixelwise.errors import ConfigError, PixelwiseError, WeightsError, out_of_memory
 from pixelwise.geo.colours import ColourReader
@@ -28,9 +28,9 @@ from pixelwise.jobs.evaluate import evaluate_scenes
 from pixelwise.jobs.memory import enough_memory, recompute_blocks, smaller_step
 from pixelwise.jobs.model_folder import ModelCard, load_model, save_model
 from pixelwise.jobs.optimizer import MovingAverage, parameter_groups, rate_factor
-from pixelwise.jobs.run_folder import Run, events_writer, locked_run
+from pixelwise.jobs.run_folder import Run, events_writer, locked_run, open_run
 from pixelwise.jobs.training_data import TrainingData, as_begun, class_weights, read_training_data
-from pixelwise.labels import IGNORE, Classes
+from pixelwise.labels import IGNORE
 from pixelwise.losses import segmentation_loss, total_loss
 from pixelwise.models import Architecture, Decoded, Segmenter, create
 from pixelwise.weights import load_weights
@@ -83,9 +83,12 @@ def train(config: Config | str | Path, *, resume: bool = False, report: Say | No
     device = _device(config.train.device)
     if config.train.compile:
         _require_compiler(device)
-    parts = open_parts(config)
+    kept = open_run(config, resume=resume).folder / "split" if resume else None
+    classes, split = open_split(config, kept=kept)
+    if (note := resolution_note([scene.info for scene in [*split.training, *split.validation]])) is not None:
+        say(note)
     with locked_run(config, resume=resume) as run:
-        data = read_training_data(*parts, say)
+        data = read_training_data(classes, split.training, split.validation, say)
         state = _kept_state(run, config, say) if resume else None
         if state is not None and "data" in state:
             data = as_begun(data, state["data"], say)
@@ -93,6 +96,7 @@ def train(config: Config | str | Path, *, resume: bool = False, report: Say | No
         room = free_memory(device)
         training = Training(config, data, device, state, say)
         run.begin(config)
+        write_split(run.folder / "split", config.data, split)
         with enough_memory(lambda: smaller_step(training.model, config.train.batch, config.train.crop, room)):
             training.prepare(state, run)
             if state is not None:
@@ -338,22 +342,6 @@ def _require_encoder(model: Segmenter, config: Config, missing: Sequence[str]) -
             f"{config.model.name}'s encoder, so they are of another network ({share:.0%} of its numbers would start "
             "fresh, at a rate that is meant for trained ones). Name the network that they are of, or leave weights out."
         )
-
-
-def open_parts(config: Config) -> tuple[Classes, list[Scene], list[Scene]]:
-    """Open the scenes of a configuration and divide them into training and validation.
-
-    Raises:
-        ConfigError, DataError: as `open_scenes` and `split_scenes` say.
-    """
-    data = config.data
-    classes, scenes = open_scenes(data)
-    if data.validation_images is not None:
-        _, validation = open_scenes(data, data.validation_images, data.validation_labels)
-        require_same_kind([scenes[0], *validation])
-        return classes, scenes, validation
-    split = split_scenes(scenes, data, seed=config.train.seed)
-    return classes, split.training, split.validation
 
 
 def _require_compiler(device: torch.device) -> None:

@@ -14,10 +14,11 @@ from safetensors import SafetensorError, safe_open
 from pixelwise.config import Config, as_places
 from pixelwise.errors import ConfigError, PixelwiseError, WeightsError
 from pixelwise.files import file_digest
+from pixelwise.geo.coordinates import placed
 from pixelwise.geo.label_map import colourise, to_picture
 from pixelwise.geo.map_file import read_tags
 from pixelwise.geo.raster import IMAGE_SUFFIXES, RasterReader, Window, describe
-from pixelwise.geo.vector import placed, read_polygons
+from pixelwise.geo.vector import read_polygons
 from pixelwise.jobs.evaluate import Picture, load_pictures
 from pixelwise.jobs.model_folder import read_card
 from pixelwise.jobs.run_folder import open_finished_run
@@ -110,7 +111,7 @@ def gather(folder: str | Path) -> Content:
     metrics = run.metrics
     if not metrics:
         raise ConfigError(f"{folder} has no scores to report yet. Run `pixelwise evaluate {folder}` first.")
-    others = [key for key in metrics if key != "validation"]
+    others = [key for key in metrics if key not in ("training", "validation")]
     name = others[-1] if others else "validation"
     card = read_card(run.folder / "model")
     classes = _shown_by(card, run.folder / "model" / "model.toml")

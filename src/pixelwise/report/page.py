@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pixelwise.errors import MissingExtraError
 from pixelwise.files import replacing
 from pixelwise.geo.label_map import colourise, to_picture
 from pixelwise.jobs.evaluate import Picture
 from pixelwise.labels import IGNORE, Classes
+from pixelwise.optional import optional_module
 from pixelwise.report.charts import data_uri, loss_chart, mistakes, path_of, rate_chart, score_chart
 from pixelwise.report.content import Content, ParcelMap, config_text, gather, load_log_rows, summary
 
@@ -47,11 +47,8 @@ def render(content: Content) -> str:
     Raises:
         MissingExtraError: the extra ``report`` is not installed.
     """
-    try:
-        from jinja2 import Environment
-    except ModuleNotFoundError:
-        raise MissingExtraError("The report needs jinja2. Install it with: pip install 'pixelwise[report]'") from None
-    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
+    jinja2 = optional_module("jinja2")
+    template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         files("pixelwise.report").joinpath("template.html.j2").read_text(encoding="utf-8")
     )
     classes, count = content.classes, len(content.classes)

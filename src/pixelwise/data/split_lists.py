@@ -1,0 +1,127 @@
+"""The parts of a split as text files: a line for each image, or for each block of ground."""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+from pixelwise.config import DataConfig
+from pixelwise.data.folder import image_place
+from pixelwise.data.scenes import Scene
+from pixelwise.errors import ConfigError
+from pixelwise.files import replacing
+
+PARTS = {"training": "train.txt", "validation": "val.txt", "test": "test.txt"}
+"""Part -> the file in the folder ``split`` of a run that lists it."""
+Block = tuple[str, int, int]
+"""A square of ground: the grid it belongs to, and its row and column there."""
+
+
+def list_paths(data: DataConfig) -> dict[str, Path]:
+    """Return the lists that a configuration names, by part."""
+    named = {"training": data.training_list, "validation": data.validation_list, "test": data.test_list}
+    return {part: path for part, path in named.items() if path is not None}
+
+
+def kept_lists(folder: Path) -> dict[str, Path]:
+    """Return the lists that a run has kept in a folder, by part; none if it has none."""
+    found = {part: folder / name for part, name in PARTS.items()}
+    return {part: path for part, path in found.items() if path.exists()}
+
+
+def write_lists(folder: Path, lines: dict[str, list[str]], head: str) -> None:
+    """Write a list for each part.
+
+    Args:
+        lines: part -> its lines.
+        head: what the lines are, for the first one.
+    """
+    for part, listed in lines.items():
+        with replacing(folder / PARTS[part]) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in (f"# {head}", *listed)), encoding="utf-8")
+
+
+def read_list(path: Path) -> list[str]:
+    """Return the lines of a list; empty ones and those that begin with # do not count.
+
+    Raises:
+        ConfigError: no such file, or no text.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise ConfigError(f"There is no list {path}. Correct its key in [data], or leave it out.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read as a list of images: {error}.") from None
+    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+
+
+def scenes_of_lists(scenes: Sequence[Scene], folders: Sequence[Path], lists: dict[str, Path]) -> dict[str, list[Scene]]:
+    """Return the scenes of each part, in the order of the folder. Those that no list names are left out.
+
+    A line is the place of an image (`image_place`), with or without its suffix.
+
+    Raises:
+        ConfigError: a line that names no image or several, or an image in two lists.
+    """
+    places = [image_place(scene.info.path, folders) for scene in scenes]
+    known: dict[str, set[int]] = {}
+    for i, place in enumerate(places):
+        for name in (place, place.rpartition(".")[0]):
+            known.setdefault(name, set()).add(i)
+    part_of: dict[int, str] = {}
+    for part, path in lists.items():
+        for line in read_list(path):
+            found = known.get(Path(line).as_posix(), set())
+            if len(found) != 1:
+                near = difflib.get_close_matches(line, places, n=1)
+                hint = f" Did you mean {near[0]}?" if near else ""
+                several = f"{len(found)} images" if found else "no image"
+                raise ConfigError(
+                    f"{path} names {line!r}, but {', '.join(map(str, folders))} has {several} of this name.{hint}"
+                )
+            (i,) = found
+            if part_of.setdefault(i, part) != part:
+                raise ConfigError(f"{places[i]} is in the lists of {part_of[i]} and {part}. Keep it in one.")
+    return {part: [scene for i, scene in enumerate(scenes) if part_of.get(i) == part] for part in PARTS}
+
+
+def block_line(block: Block) -> str:
+    """Return a block as a line: its row, its column and its grid."""
+    name, row, column = block
+    return f"{row} {column} {name}"
+
+
+def blocks_of_lists(lists: dict[str, Path], side: float) -> dict[str, frozenset[Block]]:
+    """Return the blocks of each part.
+
+    Args:
+        side: of a block, which has to be that of the lists.
+
+    Raises:
+        ConfigError: lists of other blocks, a line that is no block, or a block in two lists.
+    """
+    out: dict[str, frozenset[Block]] = {part: frozenset() for part in PARTS}
+    for part, path in lists.items():
+        lines = read_list(path)
+        head = path.read_text(encoding="utf-8-sig").splitlines()[:1]
+        if head != [f"# {block_head(side)}"]:
+            raise ConfigError(
+                f"{path} is no list of blocks of this size and grid. Use the lists that a run with the same images, "
+                "[data].split = 'block' and [data].block kept."
+            )
+        try:
+            blocks = frozenset((name, int(row), int(column)) for row, column, name in (s.split(" ", 2) for s in lines))
+        except ValueError:
+            raise ConfigError(f"{path} holds a line that is no block: ROW COLUMN GRID.") from None
+        for other, theirs in out.items():
+            if theirs & blocks:
+                raise ConfigError(
+                    f"The block {block_line(min(theirs & blocks))!r} is in the lists of {other} and {part}."
+                )
+        out[part] = blocks
+    return out
+
+
+def block_head(side: float) -> str:
+    """Return the first line of a list of blocks."""
+    return f"blocks of side {side!r}: row, column, grid"
