@@ -16,14 +16,16 @@ import torch
 
 from pixelwise import __version__
 from pixelwise.errors import ConfigError, DataError
-from pixelwise.geo.label_map import LabelMapWriter, confidence_path, probabilities_path, stored_labels, stored_share
+from pixelwise.geo.categories import categories_path
+from pixelwise.geo.label_map import LabelMapWriter, stored_labels, stored_share
+from pixelwise.geo.outputs import check_products, keep_inputs, side_files
 from pixelwise.geo.raster import RasterInfo, Readable, Window
 from pixelwise.geo.stored_blocks import files_of, largest_block
 from pixelwise.geo.tiles import Place
 from pixelwise.jobs.capacity import threads, with_batch
 from pixelwise.jobs.journal import Journal, StoredPiece
 from pixelwise.jobs.pieces import Carry, places, wanted_tiles
-from pixelwise.jobs.scene_files import Products, put_together
+from pixelwise.jobs.scene_files import Products, product_paths, put_together
 from pixelwise.jobs.tiling import Piece, Tiling
 from pixelwise.labels import Classes
 
@@ -108,15 +110,15 @@ def write_map(
         journal.remove()
     output, total = Path(output), max(1, int(counts.sum()))
     shares = {name: int(count) / total for name, count in zip(classes.names, counts, strict=True)}
-    files = [output.with_suffix(".qml"), output]
-    if products.confidence:
-        files.insert(0, confidence_path(output))
-    if products.probabilities:
-        files.insert(0, probabilities_path(output))
+    rasters = [*product_paths(output, products), output]
+    styles = [raster.with_suffix(suffix) for raster in rasters for suffix in (".sld", ".qml")]
+    files = [*styles, *rasters[:-1], categories_path(output), output]
     return SceneMap(output, info.height, info.width, time.monotonic() - started, shares, tuple(files))
 
 
-def check_places(reader: Readable, output: str | Path, classes: Classes, products: Products) -> None:
+def check_places(
+    reader: Readable, output: str | Path, classes: Classes, products: Products, area: str | Path | None = None
+) -> None:
     """See that a scene can be read to its end and a map be written, before hours of work.
 
     Raises:
@@ -124,8 +126,12 @@ def check_places(reader: Readable, output: str | Path, classes: Classes, product
         ConfigError: the output cannot be.
     """
     LabelMapWriter(output, reader.info, classes, tags={}, confidence=products.confidence)
-    if probabilities_path(output).resolve() == reader.info.path.resolve():
-        raise ConfigError(f"{reader.info.path} is the scene itself. Choose another output, so that the scene is kept.")
+    beside = product_paths(Path(output), products)
+    check_products(Path(output), beside)
+    written = [path for raster in (Path(output), *beside) for path in (raster, *side_files(raster))]
+    keep_inputs(written, files_of(reader.info.path), "scene")
+    if area is not None:
+        keep_inputs(written, [area], "area of interest")
     with rasterio.Env(GDAL_CACHEMAX=CACHE):
         reader.read(Window(reader.info.height - 1, 0, 1, reader.info.width))
 

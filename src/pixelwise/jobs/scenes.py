@@ -94,7 +94,7 @@ def map_scene(
         ConfigError: an output that cannot be written, or a tile or a scale that cannot be.
     """
     products = Products(confidence, probabilities, cog)
-    check_places(predictor.open(Path(scene)), output, predictor.classes, products)
+    check_places(predictor.open(Path(scene)), output, predictor.classes, products, area)
     kept = read_settings(output)
     if tile is None and overlap is None and kept is not None and kept.get("model") == predictor.model_hash:
         # What was chosen for the memory there was.
