@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pixelwise.errors import ConfigError
-from pixelwise.files import ensure_folder, recovered_folder, replacing, replacing_folder
+from pixelwise.files import (
+    HOLDER,
+    LOCK,
+    ensure_folder,
+    ensure_hidden_folder,
+    is_leftover,
+    locked_folder,
+    recovered_folder,
+    remove_leftovers,
+    replacing,
+    replacing_folder,
+)
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
@@ -115,3 +127,167 @@ def test_an_unwritable_folder_is_named_before_anything_is_written(tmp_path, monk
         temporary.write_text("never")
     assert str(tmp_path) in str(caught.value)
     assert files_in(tmp_path) == {}
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """What is asked of the disk, in order: ("flush", inode) and ("rename", old name, new name) and ("remove", name)."""
+    asked = []
+    fsync, replace, rmtree, unlink = os.fsync, os.replace, shutil.rmtree, Path.unlink
+
+    def flush(descriptor):
+        asked.append(("flush", os.fstat(descriptor).st_ino))
+        fsync(descriptor)
+
+    def rename(source, target):
+        asked.append(("rename", os.stat(source).st_ino, str(target)))
+        replace(source, target)
+
+    def remove(path, **options):
+        if os.path.exists(path):
+            asked.append(("remove", os.stat(path).st_ino))
+        rmtree(path, **options)
+
+    def remove_file(path, **options):
+        if path.exists():
+            asked.append(("remove", path.stat().st_ino))
+        unlink(path, **options)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(os, "replace", rename)
+    monkeypatch.setattr(shutil, "rmtree", remove)
+    monkeypatch.setattr(Path, "unlink", remove_file)
+    return asked
+
+
+def test_a_file_is_flushed_before_it_takes_its_name_and_its_folder_after(tmp_path, disk):
+    path = tmp_path / "map.tif"
+    with replacing(path) as temporary:
+        temporary.write_bytes(b"pixels")
+    file, folder = path.stat().st_ino, tmp_path.stat().st_ino
+    assert disk == [("flush", file), ("rename", file, str(path)), ("flush", folder)]
+
+
+def test_an_old_folder_goes_only_when_all_of_the_new_one_is_on_the_disk(tmp_path, disk):
+    path = tmp_path / "model"
+    (path / "old").mkdir(parents=True)
+    old = path.stat().st_ino
+    with replacing_folder(path) as temporary:
+        (temporary / "deep").mkdir()
+        for name in ("card", "deep/weights"):
+            (temporary / name).write_text(name)
+    new = [path.stat().st_ino, *(each.stat().st_ino for each in path.rglob("*"))]
+    taken = disk.index(("rename", new[0], str(path)))
+    assert {inode for what, inode, *_ in disk[:taken] if what == "flush"} >= set(new)
+    named = disk.index(("flush", tmp_path.stat().st_ino), taken)
+    assert disk.index(("remove", old)) > named
+
+
+def test_a_replacement_that_fails_leaves_nothing_that_fills_the_disk(tmp_path):
+    with pytest.raises(RuntimeError):
+        fail_to_replace(tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_users_folder_called_old_is_kept(tmp_path):
+    (tmp_path / "model.old").mkdir()
+    (tmp_path / "model.old/mine").write_text("mine")
+    for _ in range(2):
+        with replacing_folder(tmp_path / "model") as temporary:
+            (temporary / "weights").write_text("new")
+    assert files_in(tmp_path) == {"model/weights": b"new", "model.old/mine": b"mine"}
+
+
+def test_links_under_the_names_of_temporary_folders_lead_to_no_loss(tmp_path):
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "thesis").write_text("thesis")
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in (".model.new.pixelwise", ".model.old.pixelwise"):
+        (run / name).symlink_to(victim)
+    for _ in range(2):
+        with replacing_folder(run / "model") as temporary:
+            (temporary / "weights").write_text("new")
+    assert files_in(victim) == {"thesis": b"thesis"}
+    assert files_in(run) == {"model/weights": b"new"}
+
+
+def test_only_our_own_leftovers_are_removed(tmp_path):
+    (tmp_path / ".map.mine.tif").write_text("mine")
+    script = f"""
+        import os
+        from pixelwise.files import replacing
+        with replacing({str(tmp_path / "map.tif")!r}) as temporary:
+            temporary.write_text("half")
+            os._exit(9)
+    """
+    assert subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False).returncode == 9
+    assert sum(is_leftover(path) for path in tmp_path.iterdir()) == 1
+    remove_leftovers(tmp_path)
+    assert files_in(tmp_path) == {".map.mine.tif": b"mine"}
+
+
+def lock(folder: Path):
+    return locked_folder(folder, work="is making map.tif", instead="another output")
+
+
+def test_a_second_process_is_told_who_holds_a_folder(tmp_path):
+    script = f"""
+        from pathlib import Path
+        from pixelwise.files import locked_folder
+        with locked_folder(Path({str(tmp_path)!r}), work="is making map.tif", instead="another output"):
+            print("in", flush=True)
+            input()
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "in\n"
+        with (
+            pytest.raises(ConfigError, match=rf"is making map\.tif \(process {first.pid} on .*another output"),
+            lock(tmp_path),
+        ):
+            pass
+        first.kill()
+    # A lock dies with its process, however that ended.
+    with lock(tmp_path):
+        assert str(os.getpid()) in (tmp_path / HOLDER).read_text()
+
+
+def test_within_one_process_a_folder_is_held_once(tmp_path):
+    with lock(tmp_path), pytest.raises(ConfigError, match="Another process"), lock(tmp_path):
+        pass
+    with lock(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("kind", ["symbolic link", "dangling link", "hard link", "folder", "pipe"])
+def test_what_is_in_the_place_of_a_lock_is_refused_and_left_alone(tmp_path, kind):
+    folder, victim = tmp_path / "parts", tmp_path / "thesis"
+    folder.mkdir()
+    victim.write_text("thesis")
+    place = folder / LOCK
+    if kind == "symbolic link":
+        place.symlink_to(victim)
+    elif kind == "dangling link":
+        place.symlink_to(tmp_path / "none")
+    elif kind == "hard link":
+        place.hardlink_to(victim)
+    elif kind == "folder":
+        place.mkdir()
+    else:
+        os.mkfifo(place)
+    with pytest.raises(ConfigError, match="is no lock of pixelwise"), lock(folder):
+        pass
+    assert victim.read_text() == "thesis"
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_hidden_folder_is_never_reached_through_a_link(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / ".map.tif.parts").symlink_to(tmp_path / "mine")
+    with pytest.raises(ConfigError, match="is a symbolic link"):
+        ensure_hidden_folder(tmp_path / ".map.tif.parts")
+    assert ensure_hidden_folder(tmp_path / ".other.tif.parts").is_dir()
