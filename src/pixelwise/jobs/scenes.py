@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol, cast, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -98,7 +98,7 @@ def map_scene(
     kept = read_settings(output)
     if tile is None and overlap is None and kept is not None and kept.get("model") == predictor.model_hash:
         # What was chosen for the memory there was.
-        tile, overlap = cast("tuple[int, int]", (kept["tile"], kept["overlap"]))
+        tile, overlap = kept["tile"], kept["overlap"]
     tiling = _tiling(predictor, scene, tile, overlap, batch, flips, scales, area)
     plan, device = tiling.plan, next(predictor.model.parameters()).device.type
     make, together = make_pieces, batch
@@ -110,7 +110,8 @@ def map_scene(
         raise ConfigError(f"A map cannot be made on {on!r}. Leave it out for this machine, or take 'ray'.")
     tags = {
         **predictor.tags,
-        "PIXELWISE_SCENE": str(tiling.reader.info.path.resolve()),
+        # Its name alone: folders, and what an address says behind its name, are nobody else's business.
+        "PIXELWISE_SCENE": tiling.reader.info.path.name.split("?")[0],
         "PIXELWISE_TILE": str(plan.tile),
         "PIXELWISE_OVERLAP": str(plan.overlap),
     }
