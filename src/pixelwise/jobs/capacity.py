@@ -1,6 +1,5 @@
 """What a machine can do: tiles and batches that fit its memory, and how long a scene will take."""
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pixelwise import machine
 from pixelwise.geo.map_file import WRITTEN_PER_SECOND
 from pixelwise.geo.raster import RasterInfo
 from pixelwise.geo.tiles import StripPlan, plan_strips
@@ -75,20 +75,7 @@ def free_memory(device: torch.device) -> int | None:
     """Return the bytes that a device, or this process on its machine, may still take; None where nobody says."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    rooms = []
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        rooms += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
-        group = Path("/sys/fs/cgroup")
-        limit = (group / "memory.max").read_text().strip()
-        if limit != "max":
-            rooms.append(int(limit) - int((group / "memory.current").read_text()))
-    except (OSError, ValueError):
-        # Not Linux, or no limit by a container.
-        pass
-    if not rooms and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        rooms.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    return min(rooms) if rooms else None
+    return machine.free_memory()
 
 
 def piece_bytes(plan: StripPlan, classes: int, *, cells: bool = False) -> int:

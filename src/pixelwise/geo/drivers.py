@@ -1,0 +1,109 @@
+"""Which files may be opened: formats of pixels only, nothing that leads to other files or to the network."""
+
+import re
+import stat
+from errno import EMFILE, ENFILE
+from pathlib import Path
+
+from pixelwise.errors import DataError
+from pixelwise.machine import open_file_limit
+
+DRIVERS = (
+    *("GTiff", "PNG", "JPEG", "GIF", "BIGGIF", "BMP", "WEBP", "PNM", "TGA", "SGI"),
+    *("JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID", "JPEGXL", "HEIF", "AVIF"),
+    *("HFA", "ENVI", "EHdr", "NITF", "DTED", "SRTMHGT", "USGSDEM", "AAIGrid", "RST", "SAGA"),
+)
+"""GDAL's drivers for files that hold their pixels themselves.
+
+Others follow addresses or paths in a file (VRT, WMS, WCS, WMTS, STAC, tile indices, MRF, PCIDSK, ERS, HDF5), so that a
+file from a stranger could ask any server or show any local file.
+"""
+IMAGE_SUFFIXES = (
+    *(".tif", ".tiff", ".gtif", ".gtiff", ".btf", ".tf8", ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif"),
+    *(".bmp", ".dib", ".ppm", ".pgm", ".pnm", ".jp2", ".j2k", ".img", ".vrt"),
+)
+"""Of the files that count as images in a folder. A file that is named itself may have any suffix."""
+LEADS_ELSEWHERE = (
+    *(b"<VRTDataset", b"<GDAL_W", b"<WMS_", b"<WMT_", b"<WCS_", b"<GDALTileIndexDataset", b"<MRF_META"),
+    b"<Capabilities",
+)
+"""What makes GDAL take a file for a list of other files or servers, wherever in the beginning it stands."""
+HEAD = 4096
+"""Bytes of a file's beginning that are looked at."""
+
+
+def gdal_name(path: str | Path) -> str:
+    """Return the name that GDAL knows a file by.
+
+    A `Path` makes one slash of two; ``https://``, ``s3://`` and absolute paths in a ``/vsizip/`` get theirs back.
+    """
+    text = str(path)
+    text = re.sub(r"^(https?|ftp):/+", r"/vsicurl/\1://", text)
+    for scheme, prefix in (("s3", "/vsis3/"), ("gs", "/vsigs/"), ("az", "/vsiaz/")):
+        text = re.sub(rf"^{scheme}:/+", prefix, text)
+    text = re.sub(r"^(/vsicurl(?:_streaming)?/(?:https?|ftp)):/+", r"\1://", text)
+    archive = re.match(r"^(/vsi(?:zip|tar|gzip|7z|rar)/)([^/{].*)", text)
+    if archive and not Path(archive[2].split("/")[0]).exists() and Path("/", archive[2].split("/")[0]).exists():
+        text = f"{archive[1]}/{archive[2]}"
+    return text
+
+
+def is_local(path: str | Path) -> bool:
+    """Return whether a path names a file of this machine, and none in an archive or on a server."""
+    return not gdal_name(path).startswith("/vsi")
+
+
+def check_content(path: Path, *, mosaic: bool = False) -> None:
+    """See that a local path is a file, and that its beginning leads nowhere else.
+
+    Raises:
+        DataError: it is not there, is a folder, a pipe or a device, cannot be opened, or is a list of other files.
+    """
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
+            raise DataError(f"{path} is {kind}, not an image. Name a file.")
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+    except FileNotFoundError:
+        raise DataError(f"There is no file {path}.") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be opened: {system_words(error)}") from None
+    if not mosaic and any(mark in head for mark in LEADS_ELSEWHERE):
+        raise DataError(
+            f"{path} holds no pixels but XML that leads to other files or servers, which is not followed. If it is a "
+            "mosaic of yours, let its name end in .vrt; else name the files that hold the pixels."
+        )
+    for ending in (".msk", ".ovr"):
+        companion = path.with_name(path.name + ending)
+        # GDAL opens these with any driver.
+        if companion.is_file() and not has_signature(companion):
+            raise DataError(f"{companion}, which belongs to {path.name}, is no image. Delete it, or make it again.")
+
+
+SIGNATURES = (
+    *(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"BM", b"P5", b"P6"),
+    *(b"EHFA_HEADER_TAG", b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"),
+)
+
+
+def has_signature(path: Path) -> bool:
+    """Return whether a file begins as one of the formats that tell themselves apart, and leads nowhere else."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+    except OSError:
+        return False
+    known = head.startswith(SIGNATURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+    return known and not any(mark in head for mark in LEADS_ELSEWHERE)
+
+
+def system_words(error: OSError | ValueError) -> str:
+    """Return what the system said, and what helps where it is known."""
+    if isinstance(error, OSError) and error.errno in (EMFILE, ENFILE):
+        return (
+            f"too many files are open (the limit is {open_file_limit()}). Raise it with `ulimit -n 4096`, or read with "
+            "fewer [train].workers."
+        )
+    return f"{getattr(error, 'strerror', None) or error}."
