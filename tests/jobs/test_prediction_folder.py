@@ -15,7 +15,9 @@ def test_a_folder_gives_maps_of_scenes_and_pictures_of_photos_in_their_places(tm
     said: list[str] = []
     written = predict_folder(predictor, tmp_path / "in", tmp_path / "out", report=said.append)
     made = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file())
-    assert made == ["scene.qml", "scene.tif", "street/a.overlay.jpg", "street/a.png"]
+    assert made == [
+        *("scene.qml", "scene.sld", "scene.tif", "scene.tif.aux.xml", "street/a.overlay.jpg", "street/a.png")
+    ]
     assert sorted(written) == sorted(tmp_path / "out" / name for name in made)
     assert len(said) == 2
     expected = predictor.segment(tmp_path / "in/street/a.png").labels

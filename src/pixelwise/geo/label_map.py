@@ -1,6 +1,7 @@
 """Label maps on disk and on the screen: GeoTIFFs written strip by strip, palette PNGs, overlays."""
 
 import json
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -13,13 +14,20 @@ from pixelwise.errors import ConfigError
 from pixelwise.files import ensure_folder, replacing
 from pixelwise.geo.categories import categories_path, write_categories
 from pixelwise.geo.map_file import writing_map
-from pixelwise.geo.outputs import PRODUCT_TAG, check_products, keep_inputs, made_here, side_files
+from pixelwise.geo.outputs import (
+    CLASSES_TAG,
+    PRODUCT_TAG,
+    check_products,
+    is_product,
+    keep_inputs,
+    save_picture,
+    side_files,
+)
 from pixelwise.geo.qgis import forget_styles
 from pixelwise.geo.raster import RasterInfo
 from pixelwise.geo.stored_blocks import files_of
 from pixelwise.labels import Classes
 
-CLASSES_TAG = "PIXELWISE_CLASSES"
 SHARE_NODATA = CONFIDENCE_NODATA = 255
 """Of maps of probabilities."""
 
@@ -58,6 +66,21 @@ def probabilities_path(path: str | Path) -> Path:
     return path.with_name(f"{path.stem}.probabilities.tif")
 
 
+def check_outputs(path: Path, beside: Sequence[Path], inputs: Sequence[str | Path], what: str = "scene") -> None:
+    """See that a map and the rasters beside it take nothing from anybody.
+
+    Args:
+        inputs: the files that are read, as `keep_inputs` takes them.
+
+    Raises:
+        ConfigError: an output is an input, or somebody else's.
+    """
+    older = [each for each in (confidence_path(path), probabilities_path(path)) if is_product(each)]
+    written = [each for raster in (path, *beside, *older) for each in (raster, *side_files(raster))]
+    keep_inputs(written, inputs, what)
+    check_products(path, beside)
+
+
 class LabelMapWriter:
     """Writes a label map, and its confidence if wanted, in pieces of any order, each pixel once; memory does not grow.
 
@@ -93,9 +116,7 @@ class LabelMapWriter:
         self.paths = [self.path, confidence_path(self.path)] if confidence else [self.path]
         if self.path.suffix.lower() not in (".tif", ".tiff"):
             raise ConfigError(f"{path}: a scene's map is a GeoTIFF. Let the name end in .tif.")
-        written = [each for path in self.paths for each in (path, *side_files(path))]
-        keep_inputs(written, files_of(info.path), "scene")
-        check_products(self.path, self.paths[1:])
+        check_outputs(self.path, self.paths[1:], files_of(info.path))
         ensure_folder(self.path.parent)
 
     def __enter__(self) -> "LabelMapWriter":
@@ -184,7 +205,7 @@ class LabelMapWriter:
 
 def forget_product(path: Path) -> None:
     """Remove a raster beside an older map, with its style and side files, if it is from here; else leave it alone."""
-    if made_here(path):
+    if is_product(path):
         for each in (path, *side_files(path)):
             each.unlink(missing_ok=True)
         forget_styles(path)
@@ -206,8 +227,7 @@ def write_palette_png(path: str | Path, labels: Integer[np.ndarray, "H W"], clas
         # Pillow stores as few bits per pixel as the palette needs, which would turn nodata into a class.
         colours = [*classes.palette, *[(0, 0, 0)] * (256 - len(classes))]
         picture.putpalette([channel for colour in colours for channel in colour])
-    with replacing(path) as temporary:
-        picture.save(temporary)
+    save_picture(picture, path)
 
 
 def colourise(labels: Integer[np.ndarray, "H W"], classes: Classes) -> UInt8[np.ndarray, "H W 3"]:

@@ -6,10 +6,16 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import rasterio
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from pixelwise.errors import ConfigError
+from pixelwise.files import replacing
 
+SOFTWARE = "pixelwise"
+CLASSES_TAG = "PIXELWISE_CLASSES"
+"""Holds the names of the classes of a map, as a JSON list."""
 PRODUCT_TAG = "PIXELWISE_PRODUCT"
 """Says what a raster beside a map is. By it, or by an older tag of ours, we know our own files again."""
 SIDE_FILES = (".aux.xml", ".ovr", ".msk")
@@ -38,8 +44,8 @@ def keep_inputs(outputs: Iterable[Path], inputs: Iterable[str | Path], what: str
     for path in outputs:
         for read in inputs:
             if same_file(path, read):
-                role = f"the {what} itself" if read == inputs[0] else f"{read}, a file that the {what} is read from"
-                raise ConfigError(f"{path} is {role}. Choose another output, so that the {what} is kept.")
+                role = "itself" if read == inputs[0] else f"or a file that it is read from ({read})"
+                raise ConfigError(f"{path} is the {what} {role}. Choose another output, so that the {what} is kept.")
 
 
 def side_files(path: Path) -> list[Path]:
@@ -47,17 +53,46 @@ def side_files(path: Path) -> list[Path]:
     return [path.with_name(path.name + suffix) for suffix in SIDE_FILES]
 
 
+def save_picture(picture: Image.Image, path: str | Path) -> None:
+    """Save a picture, its format by the suffix; in a PNG or JPEG it says that it is from here.
+
+    Raises:
+        ConfigError: a folder that cannot be written.
+    """
+    note = PngInfo()
+    note.add_text("Software", SOFTWARE)
+    noted = {".png": {"pnginfo": note}, ".jpg": {"comment": SOFTWARE}, ".jpeg": {"comment": SOFTWARE}}
+    with replacing(path) as temporary:
+        picture.save(temporary, **noted.get(Path(path).suffix.lower(), {}))
+
+
 def made_here(path: Path) -> bool:
-    """Return whether a file is a GeoTIFF that bears a tag of ours. A symbolic link is nobody's."""
+    """Return whether a file is a GeoTIFF, PNG or JPEG that says it is from here. A symbolic link is nobody's."""
     if path.is_symlink() or not path.is_file():
         return False
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        return bool(_own_tags(path))
+    try:
+        with Image.open(path, formats=["PNG", "JPEG"]) as picture:
+            return SOFTWARE in (picture.info.get("Software"), picture.info.get("comment", b"").decode("latin-1"))
+    except (OSError, ValueError, SyntaxError):
+        return False
+
+
+def is_product(path: Path) -> bool:
+    """Return whether a file is a raster of ours that lies beside a map: not a map itself, and no symbolic link."""
+    own = [] if path.is_symlink() or not path.is_file() else _own_tags(path)
+    return bool(own) and CLASSES_TAG not in own
+
+
+def _own_tags(path: Path) -> list[str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(path, driver="GTiff") as file:
-                return any(name.startswith("PIXELWISE_") for name in file.tags())
+                return [name for name in file.tags() if name.startswith("PIXELWISE_")]
     except RasterioError:
-        return False
+        return []
 
 
 def check_products(named: Path, beside: Iterable[Path]) -> None:
@@ -75,7 +110,7 @@ def check_products(named: Path, beside: Iterable[Path]) -> None:
         if path.is_dir():
             raise ConfigError(f"{path} is a folder, and no file can take its name. Choose another output.")
     for path in beside:
-        if os.path.lexists(path) and not made_here(path):
+        if os.path.lexists(path) and not is_product(path):
             raise ConfigError(
                 f"{path} is not from pixelwise, and would be overwritten. Move it away, or choose another output."
             )

@@ -18,12 +18,15 @@ from pixelwise.geo.label_source import NUMBERS, LabelSource
 from pixelwise.geo.map_file import BLOCK
 from pixelwise.geo.merging import merge_small
 from pixelwise.geo.outlines import outline
+from pixelwise.geo.outputs import keep_inputs
 from pixelwise.geo.qgis import write_parcel_style
 from pixelwise.geo.raster import RasterInfo
 from pixelwise.geo.regions import Regions, borders, keep_silent, label_regions, sureness
 from pixelwise.geo.scratch_folder import scratch_folder
+from pixelwise.geo.sld import write_parcel_sld
+from pixelwise.geo.stored_blocks import files_of
 from pixelwise.geo.vector import areal_parts, optional_module, pixels_to_metres, placed, transformed
-from pixelwise.geo.vector_file import DECIMALS, DEGREES, check_vector_output, in_degrees, write_polygons
+from pixelwise.geo.vector_file import DECIMALS, DEGREES, check_vector_output, in_degrees, write_polygons, written_files
 from pixelwise.geo.watershed import watershed
 from pixelwise.labels import make_classes
 
@@ -72,8 +75,9 @@ def polygonize(
     Args:
         label_map: a map that pixelwise wrote, or any georeferenced raster of one band of whole numbers. Nodata and
             negative numbers give no parcel.
-        output: .gpkg, .parquet, .geojson, .fgb or .shp; an older file of that name is replaced. NAME.qml beside it
-            gives QGIS the map's colours; a style that someone else made is kept.
+        output: .gpkg, .parquet, .geojson, .fgb or .shp; an older file of that name is replaced, but other layers of a
+            GeoPackage are kept. NAME.qml and NAME.sld beside it give a GIS the map's colours; a style that someone
+            else made is kept.
         minimum_area: in square metres; smaller parcels become part of the neighbour with the longest shared border.
             One without any neighbour, in the midst of nodata, is kept. Counted in pixels of the size that they have on
             the ground at the parcel's centre.
@@ -100,6 +104,7 @@ def polygonize(
     check_vector_output(output)
     ensure_folder(output.parent)
     source = LabelSource(Path(label_map))
+    keep_inputs(written_files(output), [*files_of(label_map), *source.files], "map")
     with scratch_folder(output) as folder, rasterio.Env(GDAL_CACHEMAX=_cache(source)):
         regions, labels = _find_regions(source, instances, core, folder, advance)
         names = _class_names(source, labels)
@@ -139,6 +144,7 @@ def polygonize(
         _write(output, source, outlines[chosen], columns, folder)
         advance("Writing parcels", 1.0)
     write_parcel_style(output, _colours(source, wanted), column="class")
+    write_parcel_sld(output, _colours(source, wanted), column="class")
     areas = {name: math.fsum(columns["area_m2"][columns["class_id"] == i]) for i, name in wanted.items()}
     removed = small & (standing != np.arange(len(small))) & np.isin(labels, list(wanted))
     return ParcelSummary(output, int(chosen.sum()), int(removed.sum()), areas, used)

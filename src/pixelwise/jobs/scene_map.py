@@ -19,8 +19,7 @@ import torch
 from pixelwise import __version__
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.geo.categories import categories_path
-from pixelwise.geo.label_map import LabelMapWriter, stored_labels, stored_share
-from pixelwise.geo.outputs import check_products, keep_inputs, side_files
+from pixelwise.geo.label_map import LabelMapWriter, check_outputs, stored_labels, stored_share
 from pixelwise.geo.raster import RasterInfo, Readable, Window
 from pixelwise.geo.stored_blocks import files_of, largest_block
 from pixelwise.geo.tiles import Place
@@ -139,11 +138,8 @@ def check_places(
     """
     LabelMapWriter(output, reader.info, classes, tags={}, confidence=products.confidence)
     beside = product_paths(Path(output), products)
-    check_products(Path(output), beside)
-    written = [path for raster in (Path(output), *beside) for path in (raster, *side_files(raster))]
-    keep_inputs(written, files_of(reader.info.path), "scene")
-    if area is not None:
-        keep_inputs(written, [area], "area of interest")
+    for what, read in (("scene", files_of(reader.info.path)), ("area of interest", [] if area is None else [area])):
+        check_outputs(Path(output), beside, read, what)
     with rasterio.Env(GDAL_CACHEMAX=CACHE):
         reader.read(Window(reader.info.height - 1, 0, 1, reader.info.width))
 

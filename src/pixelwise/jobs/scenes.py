@@ -108,6 +108,9 @@ def map_scene(
         device = cluster.cluster_device()
     elif on is not None:
         raise ConfigError(f"A map cannot be made on {on!r}. Leave it out for this machine, or take 'ray'.")
+    info = tiling.reader.info
+    if say and info.crs is None and not info.gcps and info.rpcs is None:
+        say(f"{scene} has no coordinate system, so its map has none.")
     tags = {
         **predictor.tags,
         # Its name alone: folders, and what an address says behind its name, are nobody else's business.
