@@ -25,15 +25,17 @@ def scratch_folder(output: Path) -> Iterator[Path]:
         raise ConfigError(
             f"{folder} is not from pixelwise, which would empty it. Move it away, or choose another output."
         )
-    with locked_folder(folder, work=f"is making {output}", instead="another output"):
-        try:
-            _empty(folder, keep=(LOCK, HOLDER))
-            yield folder
-        finally:
-            _empty(folder)
-    # The next process may have come already.
-    with suppress(OSError):
-        folder.rmdir()
+    try:
+        with locked_folder(folder, work=f"is making {output}", instead="another output"):
+            try:
+                _empty(folder, keep=(LOCK, HOLDER))
+                yield folder
+            finally:
+                _empty(folder)
+    finally:
+        # The next process may have come already.
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _empty(folder: Path, keep: tuple[str, ...] = ()) -> None:
