@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pixelwise import __version__
-from pixelwise.errors import PixelwiseError
+from pixelwise.errors import PixelwiseError, out_of_memory
 from pixelwise.interruption import interruptible
 from pixelwise.network_commands import analyze, models
 from pixelwise.parcel_commands import polygonize, score_parcels
@@ -33,6 +33,14 @@ def main() -> None:
         sys.exit(130)
     except PixelwiseError as problem:
         _say_error(str(problem))
+        sys.exit(1)
+    except (MemoryError, RuntimeError) as problem:
+        if not out_of_memory(problem):
+            raise
+        _say_error(
+            f"There is not enough memory ({(str(problem).splitlines() or ['none is left'])[0][:200]}). Take smaller "
+            "tiles, crops or batches, or close other programs."
+        )
         sys.exit(1)
     except OSError as problem:
         # The system's own refusals: a full disk, a folder without permission, a file that went away.

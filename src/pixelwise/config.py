@@ -9,7 +9,7 @@ import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from pixelwise.errors import ConfigError
-from pixelwise.files import replacing
+from pixelwise.files import replacing, with_checksum
 from pixelwise.labels import Value
 
 
@@ -169,8 +169,12 @@ class TrainConfig(_Table):
     evaluate_every: int | None = Field(
         default=None, ge=1, description="steps between evaluations; none: a tenth of steps"
     )
-    mixed_precision: Literal["auto", "off"] = Field(
-        default="auto", description="bfloat16 where there is a GPU, or never"
+    keep_every: int | None = Field(
+        default=None, ge=1, description="steps between models that stay, in checkpoints/; none: the best one alone"
+    )
+    mixed_precision: Literal["auto", "bf16", "fp16", "off"] = Field(
+        default="auto",
+        description="bfloat16 where there is a GPU (auto), bfloat16 or float16 anywhere, or float32 alone (off)",
     )
     checkpointing: bool = Field(
         default=False,
@@ -306,7 +310,8 @@ def parse_config(table: dict[str, object], where: str) -> Config:
 def save_config(config: Config, path: str | Path) -> None:
     """Write every value that is set, so that the file alone repeats the run."""
     with replacing(path) as temporary:
-        temporary.write_text(tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
+        text = tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+        temporary.write_text(with_checksum(text), encoding="utf-8", newline="\n")
 
 
 def explain_config() -> str:

@@ -13,7 +13,7 @@ from pixelwise.geo.raster import describe
 from pixelwise.jobs.evaluate import evaluate
 from pixelwise.jobs.polygonize import polygonize
 from pixelwise.jobs.predict import load
-from pixelwise.jobs.run_folder import open_run
+from pixelwise.jobs.run_folder import holds_run, open_run
 from pixelwise.jobs.train import train
 from pixelwise.report import write_report
 
@@ -65,7 +65,7 @@ def demo(
     if _finished(config):
         say(f"   The finished run in {output} is used again. To begin anew, add --fresh (make demo DEMO=--fresh).")
     else:
-        train(config, resume=True, report=training)
+        train(config, resume=holds_run(output), report=training)
 
     say("3. Scores on the test scenes")
     scores = evaluate(output, examples / "fields_test.toml").scores
@@ -116,7 +116,7 @@ def _find_examples(given: Path | None) -> Path:
 def _finished(config: Config) -> bool:
     """Find or make the run in the output folder, and tell whether it has come to its end."""
     try:
-        run = open_run(config, resume=True)
+        run = open_run(config, resume=holds_run(config.run.folder or Path()))
     except ConfigError as problem:
         raise ConfigError(
             f"{problem} With --fresh (make demo DEMO=--fresh) the demo deletes an earlier one and begins anew."

@@ -3,6 +3,14 @@
 The command line prints these as one paragraph and exits with 1; anything else is a bug and shows its traceback.
 """
 
+import errno
+
+_NO_MEMORY = (
+    *("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc"),
+    # oneDNN, where its scratch memory is refused; and where no thread can have a stack.
+    *("could not create a memory", "could not create a primitive", "can't start new thread"),
+)
+
 
 class PixelwiseError(ValueError):
     """The root of all user errors."""
@@ -22,3 +30,18 @@ class WeightsError(PixelwiseError):
 
 class MissingExtraError(PixelwiseError):
     """A job that needs an optional dependency which is not installed."""
+
+
+class NotEnoughMemoryError(PixelwiseError):
+    """The machine, or its GPU, has less memory than a step of the work takes."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether an error, of Python's, numpy's, torch's or the system's, says that memory has run out."""
+    # torch is not imported for this: the command line asks about every error.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    said = str(error).lower()
+    return isinstance(error, RuntimeError) and any(sign in said for sign in _NO_MEMORY)

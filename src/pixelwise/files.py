@@ -24,6 +24,7 @@ from pixelwise.errors import ConfigError
 
 LOCK, HOLDER = "lock", "lock.holder"
 """In a folder that one process at a time works in: the lock, and who holds it. Both may stay; neither is ever data."""
+_CHECKSUM = "# SHA-256 of the lines below: "
 _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{16}\.pixelwise(\..*)?", re.DOTALL)
 
 
@@ -248,6 +249,30 @@ def file_digest(path: str | Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def with_checksum(text: str) -> str:
+    """Return a TOML text with a first line, a comment, that `read_checked` compares with the rest."""
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return f"{_CHECKSUM}{digest}; delete this line if you change them.\n{text}"
+
+
+def read_checked(path: Path) -> str:
+    """Return a text, after a look at its checksum if it has one.
+
+    Raises:
+        ValueError: it is not as it was written, or no text at all; the message says which.
+        OSError: it cannot be read.
+    """
+    if not path.is_file():
+        raise ValueError("it is missing or not a file")
+    text = path.read_text(encoding="utf-8")
+    first, _, rest = text.partition("\n")
+    if not first.startswith(_CHECKSUM):
+        return text
+    if first[len(_CHECKSUM) :][:64] != hashlib.sha256(rest.encode()).hexdigest():
+        raise ValueError("it was changed since it was written; if you did that, delete its first line, a checksum")
+    return rest
 
 
 def locked(file: IO[str]) -> bool:

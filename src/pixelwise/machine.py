@@ -17,6 +17,9 @@ def free_memory() -> int | None:
     except (OSError, ValueError):
         # Not Linux, or no limit by a container.
         pass
+    limit = _address_space()
+    if limit is not None:
+        rooms.append(limit)
     if not rooms and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         rooms.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return min(rooms) if rooms else None
@@ -30,3 +33,15 @@ def open_file_limit() -> int | None:
         return None
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return None if soft == resource.RLIM_INFINITY else soft
+
+
+def _address_space() -> int | None:
+    """Return what ``ulimit -v`` leaves this process; None where there is no limit."""
+    try:
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except (ModuleNotFoundError, AttributeError, OSError, ValueError):
+        return None
+    return None if limit == resource.RLIM_INFINITY else max(0, limit - taken)

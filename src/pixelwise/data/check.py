@@ -1,7 +1,8 @@
 """Read every pixel once before the first step: broken files are named now, and the statistics fall out."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from zlib import crc32
 
 import numpy as np
 from jaxtyping import Int64
@@ -25,6 +26,8 @@ class Survey:
     """Pixels without data, without a label or outside of the split's part."""
     problems: tuple[str, ...]
     """One sentence per file that cannot be used."""
+    contents: dict[str, list[int]] = field(default_factory=dict)
+    """Scene -> checksums of its raw values and of its classes, to tell whether they changed."""
 
 
 def survey(scenes: Sequence[Scene], classes: Classes, *, advance: Callable[[str], None] | None = None) -> Survey:
@@ -36,19 +39,27 @@ def survey(scenes: Sequence[Scene], classes: Classes, *, advance: Callable[[str]
     statistics = no_statistics(len(scenes[0].reader.bands)) if scenes else no_statistics(0)
     pixels = np.zeros(len(classes), np.int64)
     ignored, problems = 0, []
+    contents: dict[str, list[int]] = {}
     for scene in scenes:
+        # By bands, so that they do not depend on the strips.
+        sums = [0] * (len(scene.reader.bands) + 1)
         try:
             for strip in _strips(scene):
                 crop = scene.read(strip)
+                sums = [
+                    crc32(np.ascontiguousarray(band), kept)
+                    for band, kept in zip((*crop.values, crop.mask), sums, strict=True)
+                ]
                 statistics = merge_statistics(statistics, statistics_of(crop.values, crop.valid))
                 counts = np.bincount(crop.mask.ravel() - IGNORE, minlength=len(classes) + 1)
                 ignored += int(counts[0])
                 pixels += counts[1:]
+            contents[scene.name] = [crc32(repr(sums[:-1]).encode()), sums[-1]]
         except DataError as problem:
             problems.append(str(problem))
         if advance:
             advance(scene.name)
-    return Survey(statistics, pixels, ignored, tuple(problems))
+    return Survey(statistics, pixels, ignored, tuple(problems), contents)
 
 
 def _strips(scene: Scene) -> list[Window]:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from pixelwise import machine
+from pixelwise.errors import NotEnoughMemoryError
 from pixelwise.geo.map_file import WRITTEN_PER_SECOND
 from pixelwise.geo.raster import RasterInfo
 from pixelwise.geo.tiles import StripPlan, plan_strips
@@ -144,7 +145,7 @@ def exact_batch(tiling: Tiling, most: int) -> int:
             together = _logits(tiling, images)
             if all(torch.equal(_logits(tiling, images[i : i + 1])[0], together[i]) for i in range(most)):
                 return most
-        except torch.OutOfMemoryError:
+        except NotEnoughMemoryError:
             torch.cuda.empty_cache()
         most //= 2
     return 1

@@ -1,9 +1,11 @@
 """Evaluation: one confusion matrix, and the pictures that explain it."""
 
 import heapq
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Int16, Int64, Integer, Shaped
@@ -122,7 +124,20 @@ def save_pictures(path: Path, result: Evaluation) -> None:
 
 
 def load_pictures(path: Path) -> tuple[list[Picture], list[Picture]]:
-    """Return the pictures that `save_pictures` kept: of the scenes, and of the worst tiles, worst first."""
+    """Return the pictures that `save_pictures` kept: of the scenes, and of the worst tiles, worst first.
+
+    Raises:
+        ConfigError: the file is damaged.
+    """
+    try:
+        return _load_pictures(path)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, zlib.error) as error:
+        raise ConfigError(
+            f"{path} is damaged ({' '.join(str(error).split())[:200]}). Remove it, and evaluate again for the pictures."
+        ) from None
+
+
+def _load_pictures(path: Path) -> tuple[list[Picture], list[Picture]]:
     with np.load(path, allow_pickle=False) as arrays:
         kept: dict[str, list[Picture]] = {"scene": [], "tile": []}
         for kind, pictures in kept.items():
@@ -130,7 +145,11 @@ def load_pictures(path: Path) -> tuple[list[Picture], list[Picture]]:
                 key = f"{kind}/{len(pictures)}"
                 name, miou = arrays[f"{key}/about"].tolist()
                 image, truth, prediction = (arrays[f"{key}/{part}"] for part in ("image", "truth", "prediction"))
-                pictures.append(Picture(name, image, truth, prediction, float(miou) if miou else None))
+                if image.dtype != np.uint8 or image.ndim != 3 or not image.shape[1:] == truth.shape == prediction.shape:
+                    raise ValueError(f"the pictures of {key} do not belong together")
+                if truth.dtype != np.int16 or prediction.dtype.kind not in "iu":
+                    raise ValueError(f"the pictures of {key} hold no classes")
+                pictures.append(Picture(str(name), image, truth, prediction, float(miou) if miou else None))
         return kept["scene"], kept["tile"]
 
 

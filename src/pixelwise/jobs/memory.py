@@ -1,11 +1,20 @@
-"""Memory of a training step: what waits for the backward pass."""
+"""Memory of a training step: what waits for the backward pass, and what is said when it does not fit."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+
+from pixelwise.errors import NotEnoughMemoryError, out_of_memory
+from pixelwise.models import Segmenter
+from pixelwise.models.cost import cost
+
+COPIES = 1.3
+"""What training holds over the maps of one forward pass: a few gradients at a time, and holes between blocks."""
+SHARE = 0.8
+"""Of the memory that was free, at most this is planned for."""
 
 
 def recompute_blocks(encoder: nn.Module) -> int:
@@ -49,3 +58,53 @@ def _still_statistics(block: nn.Module) -> Iterator[None]:
     finally:
         for norm, momentum, batches in kept:
             norm.momentum, norm.num_batches_tracked = momentum, batches
+
+
+@contextmanager
+def enough_memory(advice: Callable[[], str]) -> Iterator[None]:
+    """Turn an error that says that memory has run out into one paragraph.
+
+    Args:
+        advice: called when it has; says what was tried and what would fit.
+
+    Raises:
+        NotEnoughMemoryError: memory has run out.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise NotEnoughMemoryError(f"{advice()} (The error was: {reason[:160]})") from None
+
+
+def training_bytes(model: Segmenter, batch: int, crop: int) -> int:
+    """Estimate the memory of a training step: weights, gradients, two moments and the average, and `COPIES` of maps."""
+    spent = cost(model, size=(crop, crop))
+    return 20 * spent.parameters + int(COPIES * batch * spent.activation_bytes)
+
+
+def smaller_step(model: Segmenter, batch: int, crop: int, room: int | None) -> str:
+    """Say what a step takes that did not fit, and which one would.
+
+    Args:
+        room: bytes that were free before training; None: unknown.
+    """
+    fits, side = batch, crop
+    while True:
+        if fits > 1:
+            fits //= 2
+        elif side >= 128:
+            side = side // 64 * 32
+        else:
+            break
+        if room is None or training_bytes(model, fits, side) <= SHARE * room:
+            break
+    smaller = f"[train].batch = {fits}" + (f" and [train].crop = {side}" if side < crop else "")
+    free = "" if room is None else f"; {room / 1e9:.1f} GB were free before"
+    return (
+        f"There is not enough memory to train: a step of [train].batch = {batch} crops of [train].crop = {crop} pixels "
+        f"takes about {training_bytes(model, batch, crop) / 1e9:.1f} GB{free}. Try {smaller}, for which about "
+        f"{training_bytes(model, fits, side) / 1e9:.1f} GB do. [train].checkpointing = true saves memory too."
+    )

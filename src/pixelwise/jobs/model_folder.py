@@ -5,14 +5,20 @@ import tomllib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
 import tomli_w
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from pixelwise.errors import WeightsError
-from pixelwise.files import recovered_folder, replacing_folder
+from pixelwise.errors import ConfigError, WeightsError
+from pixelwise.files import file_digest, read_checked, recovered_folder, replacing_folder, with_checksum
 from pixelwise.labels import Classes
 from pixelwise.models import Architecture, Segmenter, create
 from pixelwise.weights.files import write_state
+
+DIGEST = "weights_sha256"
+"""The key of ``model.toml`` for the SHA-256 of the weights beside it."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +46,34 @@ class ModelCard:
 
 
 def save_model(folder: str | Path, model: Segmenter, card: ModelCard) -> None:
-    """Write ``model.safetensors`` and ``model.toml`` as one step: the old folder stays until the new is complete."""
+    """Write ``model.safetensors`` and ``model.toml`` as one step: the old folder stays until the new is complete.
+
+    Raises:
+        ConfigError: the disk is full.
+    """
     with replacing_folder(folder) as temporary:
-        write_state(model, temporary / "model.safetensors")
-        table = {key: value for key, value in asdict(card).items() if value is not None}
-        (temporary / "model.toml").write_text(tomli_w.dumps(table), encoding="utf-8")
+        weights = temporary / "model.safetensors"
+        try:
+            write_state(model, weights)
+        except SafetensorError as error:
+            raise ConfigError(f"{Path(folder) / weights.name} could not be written: {error}.") from None
+        table = {DIGEST: file_digest(weights), **{k: v for k, v in asdict(card).items() if v is not None}}
+        (temporary / "model.toml").write_text(with_checksum(tomli_w.dumps(table)), encoding="utf-8", newline="\n")
+
+
+def read_card(folder: Path) -> dict:
+    """Read the table in ``model.toml``.
+
+    Raises:
+        WeightsError: it is damaged, or was changed since it was written.
+    """
+    path = folder / "model.toml"
+    try:
+        return tomllib.loads(read_checked(path))
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(
+            f"{path} is damaged ({' '.join(str(error).split())[:200]}). Restore the folder or train again."
+        ) from None
 
 
 def load_model(folder: str | Path) -> tuple[Segmenter, ModelCard, str]:
@@ -67,15 +96,24 @@ def load_model(folder: str | Path) -> tuple[Segmenter, ModelCard, str]:
                 "Name a run or a model folder; a run has a model after its first evaluation."
             )
     weights = folder / "model.safetensors"
+    table = read_card(folder)
+    expected = table.pop(DIGEST, None)
     try:
-        card = _read_card(tomllib.loads((folder / "model.toml").read_text(encoding="utf-8")))
-        state = load_file(weights)
-    except (KeyError, TypeError, tomllib.TOMLDecodeError) as error:
+        card = _checked_card(table)
+    except (ValidationError, ValueError, KeyError, TypeError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise WeightsError(
-            f"{folder / 'model.toml'} is damaged ({error}). Restore the folder or train again."
+            f"{folder / 'model.toml'} is damaged ({reason[:200]}). Restore the folder or train again."
         ) from None
+    try:
+        state, found = load_file(weights), hashlib.sha256(weights.read_bytes()).hexdigest()
     except Exception as error:
         raise WeightsError(f"{weights} cannot be read ({error}). Restore the folder or train again.") from None
+    if expected not in (None, found):
+        raise WeightsError(
+            f"{weights} is not the file that {folder / 'model.toml'} was written for: it is damaged, or was replaced. "
+            f"Restore the folder or train again; if you replaced it, delete {DIGEST} and the first line there."
+        )
     model = create(
         card.architecture.name, classes=len(card.classes), bands=len(card.bands), **card.architecture.options
     )
@@ -83,13 +121,22 @@ def load_model(folder: str | Path) -> tuple[Segmenter, ModelCard, str]:
         model.load_state_dict(state)
     except RuntimeError as error:
         raise WeightsError(f"{weights} does not fit {folder / 'model.toml'}: {str(error)[:300]}") from None
-    return model.eval(), card, hashlib.sha256(weights.read_bytes()).hexdigest()
+    return model.eval(), card, found
 
 
-def _read_card(table: dict) -> ModelCard:
-    table["architecture"] = Architecture(**table["architecture"])
-    names, palette = table["classes"]["names"], table["classes"]["palette"]
-    table["classes"] = Classes(tuple(names), tuple((r, g, b) for r, g, b in palette))
-    for key in ("bands", "mean", "std"):
-        table[key] = tuple(table[key])
-    return ModelCard(**table)
+_CARD = TypeAdapter(ModelCard)
+
+
+def _checked_card(table: dict) -> ModelCard:
+    card = _CARD.validate_python(table)
+    bands, classes = len(card.bands), card.classes
+    if not bands or not len(card.mean) == len(card.std) == bands or min(card.bands) < 1:
+        raise ValueError(f"bands, mean and std have {bands}, {len(card.mean)} and {len(card.std)} numbers")
+    if not np.isfinite([*card.mean, *card.std]).all() or min(card.std) <= 0:
+        raise ValueError("mean and std must be finite, and std above 0")
+    if not classes.names or len(classes.names) != len(classes.palette):
+        raise ValueError(f"there are {len(classes.names)} names of classes and {len(classes.palette)} colours")
+    if not all(0 <= part <= 255 for colour in classes.palette for part in colour):
+        raise ValueError("colours are numbers from 0 to 255")
+    np.dtype(card.dtype)
+    return card

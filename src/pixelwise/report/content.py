@@ -1,24 +1,25 @@
 """What the page shows, gathered from a run's folder alone: neither the model nor the data is opened."""
 
-import hashlib
-import json
 import math
-import struct
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import tomli_w
 from jaxtyping import Bool, Float64, Int64, Shaped, UInt8
+from pydantic import BaseModel, Field, ValidationError
+from safetensors import SafetensorError, safe_open
 
 from pixelwise.config import Config
-from pixelwise.errors import ConfigError, PixelwiseError
+from pixelwise.errors import ConfigError, PixelwiseError, WeightsError
+from pixelwise.files import file_digest
 from pixelwise.geo.label_map import colourise, to_picture
 from pixelwise.geo.map_file import read_tags
 from pixelwise.geo.raster import IMAGE_SUFFIXES, RasterReader, Window, describe
 from pixelwise.geo.vector import placed, read_polygons
 from pixelwise.jobs.evaluate import Picture, load_pictures
+from pixelwise.jobs.model_folder import read_card
 from pixelwise.jobs.run_folder import open_finished_run
 from pixelwise.labels import Classes
 
@@ -28,6 +29,9 @@ LARGEST = 1e30
 """Numbers of the log beyond this, and those that are not finite, are in no curve."""
 ROWS = 512
 """Rows of a scene that are read at once for its picture."""
+
+
+_Colour = Annotated[int, Field(ge=0, le=255)]
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,25 @@ class ParcelMap:
     name: str
     picture: UInt8[np.ndarray, "H W 3"]
     parcels: list[DrawnParcel]
+
+
+class _ClassTable(BaseModel):
+    names: list[str]
+    palette: list[tuple[_Colour, _Colour, _Colour]]
+
+
+class _Named(BaseModel):
+    name: str
+
+
+class _Card(BaseModel):
+    """What the page shows of ``model.toml``."""
+
+    architecture: _Named
+    classes: _ClassTable
+    bands: list[int]
+    dtype: str
+    provenance: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -89,8 +112,8 @@ def gather(folder: str | Path) -> Content:
         raise ConfigError(f"{folder} has no scores to report yet. Run `pixelwise evaluate {folder}` first.")
     others = [key for key in metrics if key != "validation"]
     name = others[-1] if others else "validation"
-    card = tomllib.loads((run.folder / "model" / "model.toml").read_text(encoding="utf-8"))
-    classes = Classes(tuple(card["classes"]["names"]), tuple((r, g, b) for r, g, b in card["classes"]["palette"]))
+    card = read_card(run.folder / "model")
+    classes = _shown_by(card, run.folder / "model" / "model.toml")
     kept = run.folder / "evaluations" / f"{name}.npz"
     scenes, worst = load_pictures(kept) if kept.exists() else ([], [])
     return Content(
@@ -110,6 +133,19 @@ def gather(folder: str | Path) -> Content:
     )
 
 
+def _shown_by(card: dict, path: Path) -> Classes:
+    """Return the classes of a model's card, after a look at all of it that the page shows."""
+    try:
+        shown = _Card.model_validate(card)
+    except ValidationError as error:
+        where, reason = ".".join(map(str, error.errors()[0]["loc"])), error.errors()[0]["msg"]
+        raise WeightsError(f"{path} is damaged ({where}: {reason}). Restore the folder or train again.") from None
+    names, palette = shown.classes.names, shown.classes.palette
+    if len(names) != len(palette):
+        raise WeightsError(f"{path} is damaged: {len(names)} names of classes, {len(palette)} colours. Restore it.")
+    return Classes(tuple(names), tuple((r, g, b) for r, g, b in palette))
+
+
 def _apart(config: Config, scenes: dict) -> bool:
     folder = config.data.images
     if not scenes or not folder.is_dir():
@@ -121,13 +157,15 @@ def _apart(config: Config, scenes: dict) -> bool:
 def _about_weights(path: Path) -> dict[str, str]:
     if not path.exists():
         return {}
-    with path.open("rb") as file:
-        header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
-        file.seek(0)
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    # Running means and counters of batch norm are kept beside the weights, and are none.
-    kept = ("running_mean", "running_var", "num_batches_tracked", "__metadata__")
-    count = sum(math.prod(entry["shape"]) for name, entry in header.items() if not name.endswith(kept))
+    try:
+        with safe_open(path, framework="np") as file:
+            # Running means and counters of batch norm are kept beside the weights, and are none.
+            kept = ("running_mean", "running_var", "num_batches_tracked")
+            names = [name for name in file.keys() if not name.endswith(kept)]  # noqa: SIM118 - it is no dict
+            count = sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+        digest = file_digest(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} cannot be read ({error}). Restore the folder or train again.") from None
     return {"Parameters": f"{count:,}", "Weights": f"{path.parent.name}/{path.name}, SHA-256 {digest}"}
 
 

@@ -1,0 +1,121 @@
+"""What a run learns from: scenes of both parts, their statistics, and whether they are as when it was begun."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pixelwise.config import Config
+from pixelwise.data.check import require_usable, survey
+from pixelwise.data.scenes import Scene
+from pixelwise.data.stats import balanced_weights
+from pixelwise.errors import ConfigError
+from pixelwise.labels import Classes
+
+PARTS = ("training", "validation")
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Scenes that were read once from end to end."""
+
+    classes: Classes
+    training: list[Scene]
+    validation: list[Scene]
+    mean: tuple[float, ...]
+    """Of each band over the valid training pixels, in raw units."""
+    std: tuple[float, ...]
+    class_pixels: tuple[int, ...]
+    """Of the training part."""
+    contents: dict[str, dict[str, list[int]]]
+    """Part -> scene -> checksums of its pixels and of its labels."""
+
+    @property
+    def record(self) -> dict:
+        """What a run's state keeps of it."""
+        numbers = {"mean": list(self.mean), "std": list(self.std), "class_pixels": list(self.class_pixels)}
+        return numbers | self.contents
+
+
+def read_training_data(
+    classes: Classes, training: Sequence[Scene], validation: Sequence[Scene], say: Callable[[str], None]
+) -> TrainingData:
+    """Read every pixel of both parts.
+
+    Raises:
+        DataError: files that cannot be used.
+    """
+    say(f"Reading {len(training)} training and {len(validation)} validation scenes.")
+    found = survey(training, classes)
+    require_usable(found, classes, "training")
+    contents = {"training": found.contents, "validation": {}}
+    if validation:
+        other = survey(validation, classes)
+        require_usable(other, classes, "validation")
+        contents["validation"] = other.contents
+    return TrainingData(
+        classes,
+        list(training),
+        list(validation),
+        tuple(float(mean) for mean in found.statistics.mean),
+        tuple(float(std) for std in found.statistics.std),
+        tuple(int(pixels) for pixels in found.class_pixels),
+        contents,
+    )
+
+
+def as_begun(data: TrainingData, record: dict, say: Callable[[str], None]) -> TrainingData:
+    """Give data the statistics that a run was begun with, and say what is other than it was then.
+
+    Else a network would suddenly see other inputs.
+
+    Args:
+        record: `TrainingData.record` at the beginning.
+    """
+    changes = [change for part in PARTS for change in _changes(part, record[part], data.contents[part])]
+    if changes:
+        say(
+            f"The data changed since the run was begun: {'; '.join(changes)}. It goes on with what is there now, and "
+            "with the mean, deviation and class weights of the beginning."
+        )
+    leaked = sorted((set(record["training"]) - set(record["validation"])) & set(data.contents["validation"]))
+    if leaked:
+        say(f"{_listed(leaked)} was learned from and is in validation now, so the scores from here on are too good.")
+    kept = {key: tuple(record[key]) for key in ("mean", "std", "class_pixels")}
+    return replace(data, **kept)
+
+
+def _changes(part: str, before: dict[str, list[int]], now: dict[str, list[int]]) -> list[str]:
+    both = sorted(set(before) & set(now))
+    found = (
+        ("pixels changed", [name for name in both if before[name][0] != now[name][0]]),
+        ("labels changed", [name for name in both if before[name][1] != now[name][1]]),
+        ("gone", sorted(set(before) - set(now))),
+        ("new", sorted(set(now) - set(before))),
+    )
+    return [f"{len(names)} {part} scenes {what} ({_listed(names)})" for what, names in found if names]
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def class_weights(config: Config, data: TrainingData, device: torch.device) -> Tensor | None:
+    """Return what ``[train].class_weights`` asks for, a number per class; None for none.
+
+    Raises:
+        ConfigError: another number of weights than of classes.
+    """
+    wanted = config.train.class_weights
+    if wanted == "none":
+        return None
+    if wanted == "balanced":
+        return torch.tensor(balanced_weights(np.array(data.class_pixels)), dtype=torch.float32, device=device)
+    if len(wanted) != len(data.classes):
+        raise ConfigError(
+            f"[train].class_weights has {len(wanted)} numbers for {len(data.classes)} classes. Give one per class."
+        )
+    return torch.tensor(wanted, dtype=torch.float32, device=device)
