@@ -22,6 +22,7 @@ from pixelwise.data.scenes import Scene, open_scenes
 from pixelwise.data.split import split_scenes
 from pixelwise.data.waiting import Waiting
 from pixelwise.errors import ConfigError, PixelwiseError, WeightsError, out_of_memory
+from pixelwise.jobs.boundary_losses import with_boundary_losses
 from pixelwise.jobs.capacity import free_memory
 from pixelwise.jobs.evaluate import evaluate_scenes
 from pixelwise.jobs.memory import enough_memory, recompute_blocks, smaller_step
@@ -79,6 +80,7 @@ def train(config: Config | str | Path, *, resume: bool = False, report: Say | No
     """
     config = load_config(config) if not isinstance(config, Config) else config
     say = report or (lambda _: None)
+    config = with_boundary_losses(config, say)
     device = _device(config.train.device)
     if config.train.compile:
         _require_compiler(device)
@@ -426,8 +428,8 @@ def _card(config: Config, data: TrainingData, model: Segmenter) -> ModelCard:
         overlap=config.predict.overlap,
         provenance={
             "pixelwise": __version__,
-            "images": str(config.data.images),
-            "labels": str(config.data.labels),
+            "images": config.data.images.name,
+            "labels": config.data.labels.name,
             "date": date.today().isoformat(),
         },
     )
