@@ -15,7 +15,7 @@ from pixelwise.jobs.polygonize import polygonize
 from pixelwise.jobs.predict import load
 from pixelwise.jobs.run_folder import holds_run, open_run
 from pixelwise.jobs.train import train
-from pixelwise.report import write_report
+from pixelwise.report import ParcelFiles, write_report
 
 if TYPE_CHECKING:
     from pixelwise.jobs.train import Progress
@@ -89,7 +89,7 @@ def demo(
     )
 
     say("6. Report")
-    write_report(output)
+    write_report(output, ParcelFiles(scene=scene))
 
     say(f"\nDone in {time.monotonic() - begun:.0f} s. Look at:")
     for path, what in (

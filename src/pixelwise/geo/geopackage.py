@@ -11,6 +11,8 @@ from pixelwise.errors import ConfigError
 
 OPEN = ("-wal", "-shm", "-journal")
 """Files that SQLite keeps beside a database that is open, or whose program was killed."""
+TABLES = "select name from sqlite_master where type in ('table', 'view') and not (name glob 'gpkg_*' or name glob 'sqlite_*')"
+"""What users and programs put into a GeoPackage, in its contents or not."""
 OUR_COLUMNS = {"class", "class_id", "area_m2", "perim_m"}
 """A layer that has them was drawn by us."""
 
@@ -74,7 +76,8 @@ def _other_layers(output: Path) -> list[str]:
     try:
         # Nobody has it open, as was seen; so that nothing is written beside it.
         with closing(sqlite3.connect(f"{output.resolve().as_uri()}?immutable=1", uri=True)) as database:
-            names = [name for (name,) in database.execute("select table_name from gpkg_contents")]
+            names = [name for (name,) in database.execute(TABLES)]
+            database.execute("select count(*) from gpkg_contents")
             columns = {row[1] for row in database.execute("select * from pragma_table_info(?)", (own,))}
     except sqlite3.Error as error:
         raise ConfigError(
@@ -84,4 +87,4 @@ def _other_layers(output: Path) -> list[str]:
         raise ConfigError(
             f"{output} has a layer {own!r} that is not from pixelwise, and would be replaced. Choose another output."
         )
-    return [name for name in names if name != own]
+    return [name for name in names if name != own and not name.startswith(f"rtree_{own}_")]
