@@ -11,7 +11,7 @@ from pixelwise.errors import ConfigError
 
 OPEN = ("-wal", "-shm", "-journal")
 """Files that SQLite keeps beside a database that is open, or whose program was killed."""
-TABLES = "select name from sqlite_master where type in ('table', 'view') and not (name glob 'gpkg_*' or name glob 'sqlite_*')"
+TABLES = "select name from sqlite_master where type in ('table', 'view') and name not like 'gpkg\\_%' escape '\\'"
 """What users and programs put into a GeoPackage, in its contents or not."""
 OUR_COLUMNS = {"class", "class_id", "area_m2", "perim_m"}
 """A layer that has them was drawn by us."""
@@ -87,4 +87,4 @@ def _other_layers(output: Path) -> list[str]:
         raise ConfigError(
             f"{output} has a layer {own!r} that is not from pixelwise, and would be replaced. Choose another output."
         )
-    return [name for name in names if name != own and not name.startswith(f"rtree_{own}_")]
+    return [name for name in names if name != own and not name.startswith((f"rtree_{own}_", "sqlite_"))]
