@@ -59,7 +59,7 @@ def polygonize(
     merge: bool = True,
     simplify: float = 0.0,
     instances: tuple[str, str] | None = None,
-    core: float = 8.0,
+    core: float | None = None,
     classes: Sequence[str] | None = None,
     advance: Callable[[str, float], None] = keep_silent,
 ) -> ParcelSummary:
@@ -87,7 +87,7 @@ def polygonize(
         instances: the classes inside fields and along their boundaries. The boundaries become part of the fields on
             either side, and fields are parted where they only leak into each other (`pixelwise.geo.watershed`).
         core: with ``instances``: the radius in pixels of the disc that has to fit into a field so that a leak into
-            another one parts them. Smaller: more and smaller fields; 0: only what the boundaries part.
+            another one parts them; None: a fifth of the radius of the map's median field (`fitting_radius`). Smaller: more and smaller fields; 0: only what the boundaries part.
         classes: names of the classes to keep; None: all.
         advance: called with what is being done, such as "Drawing outlines", and the share of it that is done, 0 to 1.
 
@@ -99,7 +99,7 @@ def polygonize(
     """
     output = Path(output)
     for name, value in (("minimum_area", minimum_area), ("simplify", simplify), ("core", core)):
-        if not 0 <= value < math.inf:
+        if value is not None and not 0 <= value < math.inf:
             raise ConfigError(f"{name} = {value} is no size. Give 0 or more.")
     check_vector_output(output)
     ensure_folder(output.parent)
@@ -158,7 +158,7 @@ def _cache(source: LabelSource) -> int:
 def _find_regions(
     source: LabelSource,
     instances: tuple[str, str] | None,
-    core: float,
+    core: float | None,
     folder: Path,
     advance: Callable[[str, float], None],
 ) -> tuple[Regions, Int[np.ndarray, " n"]]:
