@@ -210,7 +210,7 @@ class Journal:
             self._write(name, lambda file: np.save(file, cells))
             summed = _checksum(self.folder / name)
         if carry is not None and (carry.below or carry.beside):
-            arrays = _arrays_of(carry) | {"of": np.array(self.identity), "place": np.array(place)}
+            arrays: dict[str, Any] = _arrays_of(carry) | {"of": np.array(self.identity), "place": np.array(place)}
             self._write(_name("carry", place, "npz"), lambda file: np.savez(file, **arrays))
         own: dict[str, Any] = {"labels": stored.labels, "digest": np.array(stored.digest)}
         if stored.confidence is not None:
