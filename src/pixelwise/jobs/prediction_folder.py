@@ -112,7 +112,8 @@ def _targets(images: Path, output: Path) -> list[tuple[Path, Path]]:
             raise ConfigError(f"{path} and {taken[target]} would be written to the same files. Rename one of them.")
         taken[target] = path
     for target, path in taken.items():
-        for product in (confidence_path(target), probabilities_path(target)):
+        label_map = target.with_name(f"{target.name}.tif")
+        for product in (confidence_path(label_map), probabilities_path(label_map)):
             if product.with_suffix("") in taken:
                 other = taken[product.with_suffix("")]
                 raise ConfigError(f"{other} would be written to {product}, a file beside the map of {path}. Rename it.")
