@@ -10,6 +10,7 @@ from pixelwise.config import Config, RunConfig, load_config
 from pixelwise.data.scenes import open_scenes
 from pixelwise.errors import ConfigError
 from pixelwise.geo.raster import describe
+from pixelwise.jobs.boundary_losses import with_boundary_losses
 from pixelwise.jobs.evaluate import evaluate
 from pixelwise.jobs.polygonize import polygonize
 from pixelwise.jobs.predict import load
@@ -62,7 +63,7 @@ def demo(
         say(f"   {len(scenes)} scenes {name}, {info.width}x{info.height} pixels, {info.count} bands")
 
     say(f"2. Training {config.model.name} for {config.train.steps} steps")
-    if _finished(config):
+    if _finished(with_boundary_losses(config, lambda text: None)):
         say(f"   The finished run in {output} is used again. To begin anew, add --fresh (make demo DEMO=--fresh).")
     else:
         train(config, resume=holds_run(output), report=training)
