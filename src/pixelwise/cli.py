@@ -246,7 +246,14 @@ def _share(value: float | None) -> str:
 
 @commands.command()
 @click.argument("run", type=FILE)
-def report(run: Path) -> None:
+@click.option("--map", "label_map", type=FILE, help="The map whose parcels are drawn.  [default: RUN/map.tif]")
+@click.option("--parcels", type=FILE, help="The parcels of that map.  [default: RUN/parcels.gpkg]")
+@click.option("--truth", type=FILE, help="True parcels: draw them too, and score the parcels.")
+@click.option("--tolerance", type=float, default=3.0, show_default=True, help="Metres, for the scores of boundaries.")
+@click.option("--scene", type=FILE, help="The mapped scene, if it is not beside the map or among the run's images.")
+def report(
+    run: Path, label_map: Path | None, parcels: Path | None, truth: Path | None, tolerance: float, scene: Path | None
+) -> None:
     """Write the page report.html of a run again.
 
     It shows curves, and of the newest evaluation the scores, the confusion matrix and the worst tiles.
@@ -254,10 +261,12 @@ def report(run: Path) -> None:
     \b
     Example:
       pixelwise report runs/fields
+      pixelwise report runs/fields --map county.tif --parcels county.gpkg --truth drawn.gpkg
     """
-    from pixelwise.report import write_report
+    from pixelwise.report import ParcelFiles, write_report
 
-    click.echo(f"{write_report(run)} is written.")
+    files = ParcelFiles(label_map, parcels, truth, tolerance, scene)
+    click.echo(f"{write_report(run, files)} is written.")
 
 
 commands.add_command(models)

@@ -10,12 +10,13 @@ from pixelwise.config import Config, RunConfig, as_places, load_config
 from pixelwise.data.scenes import open_scenes
 from pixelwise.errors import ConfigError
 from pixelwise.geo.raster import describe
+from pixelwise.jobs.boundary_losses import with_boundary_losses
 from pixelwise.jobs.evaluate import evaluate
 from pixelwise.jobs.polygonize import polygonize
 from pixelwise.jobs.predict import load
 from pixelwise.jobs.run_folder import holds_run, open_run
 from pixelwise.jobs.train import train
-from pixelwise.report import write_report
+from pixelwise.report import ParcelFiles, write_report
 
 if TYPE_CHECKING:
     from pixelwise.jobs.train import Progress
@@ -62,7 +63,7 @@ def demo(
         say(f"   {len(scenes)} scenes {name}, {info.width}x{info.height} pixels, {info.count} bands")
 
     say(f"2. Training {config.model.name} for {config.train.steps} steps")
-    if _finished(config):
+    if _finished(with_boundary_losses(config, lambda text: None)):
         say(f"   The finished run in {output} is used again. To begin anew, add --fresh (make demo DEMO=--fresh).")
     else:
         train(config, resume=holds_run(output), report=training)
@@ -89,7 +90,7 @@ def demo(
     )
 
     say("6. Report")
-    write_report(output)
+    write_report(output, ParcelFiles(scene=scene))
 
     say(f"\nDone in {time.monotonic() - begun:.0f} s. Look at:")
     for path, what in (

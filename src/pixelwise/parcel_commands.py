@@ -33,7 +33,10 @@ FILE = click.Path(path_type=Path)
     help="Two classes: fields, and their boundaries, which become part of the fields.",
 )
 @click.option(
-    "--core", type=float, default=8.0, show_default=True, help="With --instances: pixels; smaller parts more fields."
+    "--core",
+    type=float,
+    help="With --instances: pixels; leaks between fields narrower than twice this part them.  [default: a fifth of the "
+    "radius of the map's median field]",
 )
 @click.option("--class", "classes", multiple=True, help="Draw this class; give it several times.  [default: all]")
 def polygonize(
@@ -43,7 +46,7 @@ def polygonize(
     merge: bool,
     simplify: float,
     instances: tuple[str, str] | None,
-    core: float,
+    core: float | None,
     classes: tuple[str, ...],
 ) -> None:
     """Turn a map into polygons with class, area and confidence.
@@ -75,7 +78,7 @@ def polygonize(
     click.echo(f"{made.path}: {made.parcels:,} parcels, {made.removed:,} smaller ones {fate}.")
     for name, area in made.areas.items():
         click.echo(f"  {name:20}{area / 1e4:>14,.2f} ha")
-    if made.tolerance < simplify:
+    if made.parcels and made.tolerance < simplify:
         click.echo(f"  Simplified by {made.tolerance:g} m only; with more, parcels would have overlapped.")
 
 

@@ -8,7 +8,7 @@ from pixelwise.geo import watershed as module
 from pixelwise.geo.label_map import LabelMapWriter
 from pixelwise.geo.label_source import NUMBERS, LabelSource
 from pixelwise.geo.raster import RasterInfo, Window
-from pixelwise.geo.watershed import watershed
+from pixelwise.geo.watershed import fitting_radius, watershed
 from pixelwise.labels import make_classes
 
 OTHER, FIELD, EDGE = range(3)
@@ -109,3 +109,16 @@ def test_tiles_and_strips_change_nothing_while_floods_reach(tmp_path, monkeypatc
     monkeypatch.setattr(module, "REACH", 48)
     monkeypatch.setattr(regions, "STRIP_PIXELS", 500)
     np.testing.assert_array_equal(fields(tmp_path, labels, sure), whole)
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4])
+@pytest.mark.parametrize(("gap", "count"), [(0, 2), (4, 2), (14, 1)])
+def test_cores_follow_the_size_of_the_fields_unless_a_radius_is_given(tmp_path, scale, gap, count):
+    larger = np.kron(two_fields(gap), np.ones((scale, scale), int))
+    assert len(np.unique(fields(tmp_path, larger, radius=None))) == count
+
+
+def test_specks_do_not_make_cores_small():
+    large = [np.pi * 50**2] * 3
+    assert fitting_radius(np.array([*[5] * 100, *large], np.int64)) == pytest.approx(10, abs=0.01)
+    assert fitting_radius(np.array([5, 7])) == fitting_radius(np.array([], np.int64)) == 0

@@ -2,6 +2,7 @@ import json
 import sys
 
 import numpy as np
+import pyarrow.parquet
 import pyproj
 import pytest
 import rasterio
@@ -146,3 +147,13 @@ def test_a_geoparquet_without_pyarrow_is_an_error_before_any_work(tmp_path, monk
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'pixelwise\[parquet\]'"):
         polygonize(path, tmp_path / "p.parquet")
+
+
+def test_a_geoparquet_says_where_each_parcel_is(tmp_path):
+    polygonize(write(tmp_path, *tree_map()[:2]), tmp_path / "p.parquet")
+    table = pyarrow.parquet.read_table(tmp_path / "p.parquet")
+    column = json.loads(table.schema.metadata[b"geo"])["columns"]["geometry"]
+    sides = ("xmin", "ymin", "xmax", "ymax")
+    assert column["covering"] == {"bbox": {side: ["bbox", side] for side in sides}}
+    boxes = [[box[side] for side in sides] for box in table["bbox"].to_pylist()]
+    assert boxes == shapely.bounds(shapely.from_wkb(table["geometry"].to_pylist())).tolist()

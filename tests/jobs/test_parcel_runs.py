@@ -69,8 +69,8 @@ def test_each_stage_tells_growing_shares_up_to_all_of_it(tmp_path, monkeypatch):
         advance=lambda stage, share: told.setdefault(stage, []).append(share),
     )
     assert list(told) == [
-        "Finding cores of fields",
         "Finding interiors of fields",
+        "Finding cores of fields",
         "Flooding fields",
         "Finding regions",
         "Finding neighbours of small regions",

@@ -196,3 +196,16 @@ def test_mistakes_are_errors_that_tell_the_mend(tmp_path):
         score_parcels(found, true, tolerance=3, truth_attribute="kind")
     with pytest.raises(DataError, match="There is no file"):
         score_parcels(found, tmp_path / "none.gpkg", tolerance=3)
+
+
+def test_a_class_that_is_nowhere_and_truth_of_another_place_are_errors_that_name_them(tmp_path):
+    fields = [box(0, 0, 50, 50)]
+    here, true = save(tmp_path / "here.gpkg", fields, ["field"]), save(tmp_path / "t.gpkg", fields)
+    with pytest.raises(ConfigError, match=r"no class 'feild'; it has field\. Did you mean 'field'"):
+        score_parcels(here, true, tolerance=3, classes=["feild"])
+    for crs in ("EPSG:32733", "EPSG:32616", "EPSG:32660"):
+        elsewhere = save(tmp_path / "there.gpkg", fields, ["field"], crs=crs)
+        with pytest.raises(DataError, match=r"there\.gpkg lies near the area that is scored.*here\.gpkg.*longitude"):
+            score_parcels(here, elsewhere, tolerance=3, classes=["field"])
+        with pytest.raises(DataError, match=r"here\.gpkg lies near the area that is scored.*there\.gpkg"):
+            score_parcels(here, here, tolerance=3, classes=["field"], within=elsewhere)

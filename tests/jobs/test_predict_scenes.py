@@ -70,7 +70,9 @@ def test_a_map_may_replace_an_older_one_and_leaves_nothing_else(tmp_path):
     for _ in range(2):
         predictor_of().map_scene(scene, tmp_path / "map.tif", advance=shares.append)
     assert shares[-1] == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["map.qml", "map.tif", "scene.tif"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("map.qml", "map.sld", "map.tif", "map.tif.aux.xml", "scene.tif")
+    ]
 
 
 def test_a_truncated_scene_is_named_before_the_network_runs_and_an_older_map_stays(tmp_path):

@@ -15,7 +15,9 @@ def test_a_folder_gives_maps_of_scenes_and_pictures_of_photos_in_their_places(tm
     said: list[str] = []
     written = predict_folder(predictor, tmp_path / "in", tmp_path / "out", report=said.append)
     made = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file())
-    assert made == ["scene.qml", "scene.tif", "street/a.overlay.jpg", "street/a.png"]
+    assert made == [
+        *("scene.qml", "scene.sld", "scene.tif", "scene.tif.aux.xml", "street/a.overlay.jpg", "street/a.png")
+    ]
     assert sorted(written) == sorted(tmp_path / "out" / name for name in made)
     assert len(said) == 2
     expected = predictor.segment(tmp_path / "in/street/a.png").labels
@@ -53,3 +55,22 @@ def test_two_images_that_would_be_written_to_one_file_are_named_before_any_is(tm
     with pytest.raises(ConfigError, match=r"a\.png.*a\.jpg|a\.jpg.*a\.png"):
         predict_folder(predictor_of(), tmp_path / "in", tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.overlay.jpg", "s.tif"])
+def test_a_file_of_somebody_else_in_the_folder_of_results_is_kept_and_the_others_are_done(tmp_path, name):
+    write_photo(tmp_path / "in/a.png", noise(3, 40, 50))
+    write_scene(tmp_path / "in/s.tif", noise(3, 40, 50))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_bytes((tmp_path / "in/a.png").read_bytes())
+    with pytest.raises(PixelwiseError, match=rf"1 of the images.*{name} is there and not from pixelwise"):
+        predict_folder(predictor_of(), tmp_path / "in", tmp_path / "out")
+    assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "in/a.png").read_bytes()
+    assert (tmp_path / "out" / ("a.png" if name == "s.tif" else "s.tif")).exists()
+
+
+def test_a_scene_whose_map_would_be_the_confidence_of_another_is_named(tmp_path):
+    for name in ("s.tif", "s.confidence.tif"):
+        write_scene(tmp_path / "in" / name, noise(3, 40, 50))
+    with pytest.raises(ConfigError, match=r"s\.confidence\.tif would be written to .*beside the map of .*s\.tif"):
+        predict_folder(predictor_of(), tmp_path / "in", tmp_path / "out")

@@ -1,6 +1,8 @@
 """What is written for a scene besides its classes, and which scenes there may be."""
 
+import dataclasses
 import json
+import re
 from itertools import product
 from unittest.mock import patch
 from xml.etree import ElementTree as Xml
@@ -14,6 +16,9 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from rasterio.control import GroundControlPoint
+from rasterio.rpc import RPC
+from rasterio.shutil import copy
 from small_network import NORTH_UP, card_of, noise, predictor_of, runs, small_network, write_scene
 
 from pixelwise.errors import ConfigError, DataError
@@ -263,3 +268,61 @@ def test_a_predictor_keeps_the_tile_with_which_a_map_was_begun(tmp_path):
     assert any("going on" in text for text in said)
     with rasterio.open(tmp_path / "map.tif") as file:
         assert file.tags()["PIXELWISE_TILE"] == "96"
+
+
+@pytest.mark.parametrize("products", [{}, {"confidence": True, "probabilities": True, "cog": True}])
+def test_control_points_and_rpcs_of_a_scene_are_those_of_its_maps(tmp_path, products):
+    points = [
+        GroundControlPoint(r, c, 500_000 + 2 * c + r / 4, 4_600_000 - 2 * r) for r in (0, 40) for c in (0, 25, 50)
+    ]
+    zero = [0.0] * 17
+    rpcs = RPC(
+        **{f"{name}_off": 20.0 for name in ("height", "line", "samp")},
+        **{f"{name}_scale": 20.0 for name in ("height", "line", "samp", "lat", "long")},
+        **{"lat_off": 40.0, "long_off": -87.0, "err_bias": 0.0, "err_rand": 0.0},
+        **{f"{name}_num_coeff": [0.0, 0.0, 1.0, *zero] for name in ("line", "samp")},
+        **{f"{name}_den_coeff": [1.0, 0.0, 0.0, *zero] for name in ("line", "samp")},
+    )
+    for place in ({"gcps": points, "crs": "EPSG:32616"}, {"rpcs": rpcs}):
+        scene = write_scene(tmp_path / "scene.tif", noise(3, 40, 50), **{"crs": None, "transform": None, **place})
+        made = predictor_of().map_scene(scene, tmp_path / "map.tif", **products)
+        for path in (path for path in made.files if path.suffix == ".tif"):
+            with rasterio.open(scene) as source, rasterio.open(path) as file:
+                found, expected = (
+                    ([(p.row, p.col, p.x, p.y) for p in each.gcps[0]], each.gcps[1], each.rpcs)
+                    for each in (file, source)
+                )
+            assert found == expected
+            assert found[0] or found[2] is not None
+
+
+def test_a_scene_without_any_place_is_named(tmp_path):
+    said = []
+    scene = write_scene(tmp_path / "scene.tif", noise(3, 40, 50), crs=None, transform=None)
+    predictor_of().map_scene(scene, tmp_path / "map.tif", say=said.append)
+    assert said == [f"{scene} has no coordinate system, so its map has none."]
+
+
+def test_a_map_is_not_written_over_what_its_scene_is_made_of_nor_over_its_area(tmp_path):
+    parts = [write_scene(tmp_path / f"{name}.tif", noise(3, 40, 50)) for name in ("part", "part.confidence")]
+    for inner, name in ((parts[0], "inner"), (tmp_path / "inner.vrt", "outer")):
+        copy(inner, tmp_path / f"{name}.vrt", driver="VRT")
+    before = [path.read_bytes() for path in parts]
+    for scene in (parts[0], tmp_path / "inner.vrt", tmp_path / "outer.vrt"):
+        with pytest.raises(ConfigError, match="so that the scene is kept"):
+            predictor_of().map_scene(scene, parts[0])
+    predictor_of().map_scene(parts[1], tmp_path / "other.tif")
+    with pytest.raises(ConfigError, match="so that the scene is kept"):
+        predictor_of().map_scene(parts[1], tmp_path / "part.tif", confidence=True)
+    area = write_area(tmp_path / "area.gpkg", (5, 5, 30, 30))
+    (tmp_path / "map.tif").symlink_to(area)
+    with pytest.raises(ConfigError, match="so that the area of interest is kept"):
+        predictor_of().map_scene(parts[1], tmp_path / "map.tif", area=area)
+    assert [path.read_bytes() for path in parts] == before
+
+
+def test_a_forecast_never_says_that_something_takes_nothing(tmp_path):
+    scene = write_scene(tmp_path / "scene.tif", noise(3, 20, 30))
+    told = str(predictor_of().forecast(scene))
+    assert not re.search(r"\b0 (s|MB)", told)
+    assert str(dataclasses.replace(predictor_of().forecast(scene), seconds=0.001)).count("at most 1 s") == 1

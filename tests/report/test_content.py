@@ -1,5 +1,6 @@
 """What the page is gathered from: a run's folder, and nothing else that must be there."""
 
+import dataclasses
 import hashlib
 import json
 
@@ -10,12 +11,13 @@ from affine import Affine
 from safetensors.numpy import save_file
 
 from pixelwise.config import Config, DataConfig, RunConfig, save_config
+from pixelwise.errors import ConfigError, DataError
 from pixelwise.geo.label_map import LabelMapWriter
 from pixelwise.geo.raster import describe
 from pixelwise.jobs.polygonize import polygonize
 from pixelwise.labels import make_classes
 from pixelwise.metrics import scores
-from pixelwise.report.content import gather, summary
+from pixelwise.report.content import ParcelFiles, gather, summary
 from pixelwise.report.page import write_report
 
 NAMES = ["water", "land"]
@@ -59,7 +61,7 @@ def write_metrics(folder, metrics):
 
 def write_map(folder, *, height=40, width=60):
     """A scene whose red is its row, mapped as land in rows 10 to 19 and columns 20 to 39."""
-    scene = folder.parent / "scene.tif"
+    scene = folder.parent / "learned/scene.tif"
     labels = np.zeros((height, width), np.uint8)
     labels[10:20, 20:40] = 1
     red = np.broadcast_to(np.arange(height, dtype=np.uint8)[:, None], (height, width))
@@ -67,7 +69,7 @@ def write_map(folder, *, height=40, width=60):
     transform = Affine(2, 0, 500_000, 0, -2, 5_000_000)
     with rasterio.open(scene, "w", transform=transform, **profile) as file:
         file.write(np.stack([red, red * 0, red * 0]))
-    tags = {"PIXELWISE_SCENE": str(scene)}
+    tags = {"PIXELWISE_SCENE": scene.name}
     confidence = np.full((height, width), 0.5, np.float32)
     with LabelMapWriter(folder / "map.tif", describe(scene), CLASSES, tags=tags, confidence=True) as writer:
         writer.write(0, labels, confidence, np.ones((height, width), bool))
@@ -165,3 +167,25 @@ def test_a_map_without_any_parcel_leaves_the_parcels_out(run):
     polygonize(run / "map.tif", run / "parcels.gpkg", minimum_area=1e9, merge=False)
     assert gather(run).parcels is None
     assert "Parcels</h2>" not in write_report(run).read_text(encoding="utf-8")
+
+
+def test_a_map_and_parcels_of_any_name_are_shown_beside_the_true_ones_and_scored(run):
+    scene = write_map(run)
+    for old, new in (("map.tif", "a/county.tif"), ("parcels.gpkg", "b/fields.gpkg")):
+        (run.parent / new).parent.mkdir()
+        (run / old).rename(run.parent / new)
+    elsewhere = scene.rename(run.parent / "away.tif")
+    files = ParcelFiles(run.parent / "a/county.tif", run.parent / "b/fields.gpkg", run.parent / "b/fields.gpkg")
+    parcels = gather(run, files).parcels
+    assert gather(run).parcels is None
+    assert (len(parcels.parcels), len(parcels.truth), parcels.scores.f1) == (1, 1, 1.0)
+    assert parcels.picture[15, 30].tolist() == [0, 255, 0], "the scene is nowhere"
+    shown = gather(run, dataclasses.replace(files, scene=elsewhere)).parcels
+    assert shown.picture[:, 0, 0].tolist() == list(range(40))
+    page = write_report(run, files).read_text(encoding="utf-8")
+    assert 'class="truth"' in page
+    assert "1 of 1 true parcels are matched" in page
+    with pytest.raises(ConfigError, match=r"Give both, --map and --parcels"):
+        gather(run, ParcelFiles(parcels=files.parcels))
+    with pytest.raises(DataError, match=r"There is no file .*none\.gpkg"):
+        gather(run, dataclasses.replace(files, parcels=run / "none.gpkg"))

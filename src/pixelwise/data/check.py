@@ -66,7 +66,7 @@ def survey(scenes: Sequence[Scene], classes: Classes, *, advance: Callable[[str]
                 problems.append(Problem(problem, paths))
                 break
             planes = (*crop.values, crop.mask)
-            sums = [crc32(np.ascontiguousarray(plane), kept) for plane, kept in zip(planes, sums, strict=True)]
+            sums = [crc32(plane.tobytes(), kept) for plane, kept in zip(planes, sums, strict=True)]
             statistics = merge_statistics(statistics, statistics_of(crop.values, crop.valid))
             counts = np.bincount(crop.mask.ravel() - IGNORE, minlength=len(classes) + 1)
             ignored += int(counts[0])

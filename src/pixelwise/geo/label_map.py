@@ -1,6 +1,7 @@
 """Label maps on disk and on the screen: GeoTIFFs written strip by strip, palette PNGs, overlays."""
 
 import json
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -11,11 +12,22 @@ from PIL import Image
 
 from pixelwise.errors import ConfigError
 from pixelwise.files import ensure_folder, replacing
+from pixelwise.geo.categories import categories_path, write_categories
 from pixelwise.geo.map_file import writing_map
+from pixelwise.geo.outputs import (
+    CLASSES_TAG,
+    PRODUCT_TAG,
+    check_products,
+    is_product,
+    keep_inputs,
+    save_picture,
+    side_files,
+)
+from pixelwise.geo.qgis import forget_styles
 from pixelwise.geo.raster import RasterInfo
+from pixelwise.geo.stored_blocks import files_of
 from pixelwise.labels import Classes
 
-CLASSES_TAG = "PIXELWISE_CLASSES"
 SHARE_NODATA = CONFIDENCE_NODATA = 255
 """Of maps of probabilities."""
 
@@ -54,6 +66,21 @@ def probabilities_path(path: str | Path) -> Path:
     return path.with_name(f"{path.stem}.probabilities.tif")
 
 
+def check_outputs(path: Path, beside: Sequence[Path], inputs: Sequence[str | Path], what: str = "scene") -> None:
+    """See that a map and the rasters beside it take nothing from anybody.
+
+    Args:
+        inputs: the files that are read, as `keep_inputs` takes them.
+
+    Raises:
+        ConfigError: an output is an input, or somebody else's.
+    """
+    older = [each for each in (confidence_path(path), probabilities_path(path)) if is_product(each)]
+    written = [each for raster in (path, *beside, *older) for each in (raster, *side_files(raster))]
+    keep_inputs(written, inputs, what)
+    check_products(path, beside)
+
+
 class LabelMapWriter:
     """Writes a label map, and its confidence if wanted, in pieces of any order, each pixel once; memory does not grow.
 
@@ -81,25 +108,24 @@ class LabelMapWriter:
             scratch: a folder on the same disk where files grow until they get their names; None: beside them.
 
         Raises:
-            ConfigError: another suffix than .tif, the scene itself as the output, or a folder that cannot be written.
+            ConfigError: another suffix than .tif, an output that the scene is read from or that is somebody else's, or
+                a folder that cannot be written.
         """
         self.path, self.info, self.classes, self.tags = Path(path), info, classes, tags
         self.nodata, self.cog, self.scratch = label_nodata(len(classes)), cog, scratch
         self.paths = [self.path, confidence_path(self.path)] if confidence else [self.path]
         if self.path.suffix.lower() not in (".tif", ".tiff"):
             raise ConfigError(f"{path}: a scene's map is a GeoTIFF. Let the name end in .tif.")
-        for written in self.paths:
-            if written.resolve() == info.path.resolve():
-                raise ConfigError(f"{written} is the scene itself. Choose another output, so that the scene is kept.")
-            if written.is_dir():
-                raise ConfigError(f"{written} is a folder, and no file can take its name. Choose another output.")
+        check_outputs(self.path, self.paths[1:], files_of(info.path))
         ensure_folder(self.path.parent)
 
     def __enter__(self) -> "LabelMapWriter":
         dtype = "uint8" if self.nodata == 255 else "uint16"
         with ExitStack() as stack:
             stack.push(self._forget_older)
-            temporary = [stack.enter_context(replacing(path, scratch=self.scratch)) for path in self.paths]
+            temporary = [stack.enter_context(replacing(self.path, scratch=self.scratch))]
+            stack.push(self._describe)
+            temporary += [stack.enter_context(replacing(path, scratch=self.scratch)) for path in self.paths[1:]]
             labels = writing_map(
                 temporary[0],
                 self.path,
@@ -121,7 +147,7 @@ class LabelMapWriter:
                     "uint8",
                     SHARE_NODATA,
                     bands=["confidence of the class, 0 to 254 for 0 to 1"],
-                    tags=self.tags,
+                    tags={**self.tags, PRODUCT_TAG: "confidence"},
                     cog=self.cog,
                 )
                 self._confidence = stack.enter_context(confidence)
@@ -161,14 +187,28 @@ class LabelMapWriter:
     ) -> None:
         self._stack.__exit__(kind, error, trace)
 
+    def _describe(self, kind: type[BaseException] | None, *_: object) -> None:
+        # The map gets its name last: where it is, all is.
+        if kind is None:
+            write_categories(self.path, self.classes)
+
     def _forget_older(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             return
         for path in self.paths:
-            for suffix in (".aux.xml", ".ovr", ".msk"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            for part in side_files(path):
+                if part != categories_path(self.path):
+                    part.unlink(missing_ok=True)
         if self._confidence is None:
-            confidence_path(self.path).unlink(missing_ok=True)
+            forget_product(confidence_path(self.path))
+
+
+def forget_product(path: Path) -> None:
+    """Remove a raster beside an older map, with its style and side files, if it is from here; else leave it alone."""
+    if is_product(path):
+        for each in (path, *side_files(path)):
+            each.unlink(missing_ok=True)
+        forget_styles(path)
 
 
 def write_palette_png(path: str | Path, labels: Integer[np.ndarray, "H W"], classes: Classes) -> None:
@@ -187,8 +227,7 @@ def write_palette_png(path: str | Path, labels: Integer[np.ndarray, "H W"], clas
         # Pillow stores as few bits per pixel as the palette needs, which would turn nodata into a class.
         colours = [*classes.palette, *[(0, 0, 0)] * (256 - len(classes))]
         picture.putpalette([channel for colour in colours for channel in colour])
-    with replacing(path) as temporary:
-        picture.save(temporary)
+    save_picture(picture, path)
 
 
 def colourise(labels: Integer[np.ndarray, "H W"], classes: Classes) -> UInt8[np.ndarray, "H W 3"]:

@@ -9,8 +9,9 @@ from jaxtyping import Int32, Int64
 
 from pixelwise.errors import DataError
 from pixelwise.geo.coordinates import placement
-from pixelwise.geo.label_map import CLASSES_TAG, CONFIDENCE_NODATA, confidence_path
+from pixelwise.geo.label_map import CONFIDENCE_NODATA, confidence_path
 from pixelwise.geo.map_file import read_tags
+from pixelwise.geo.outputs import CLASSES_TAG, is_product
 from pixelwise.geo.raster import RasterReader, Window, describe
 
 NUMBERS = 2**31
@@ -38,10 +39,16 @@ class LabelSource:
         self.crs, self.names = crs, _tagged_names(path)
         self._labels, self._sure = RasterReader(path), None
         beside = confidence_path(path)
-        if beside.exists():
+        # A file of that name that is somebody else's says nothing of this map.
+        if is_product(beside):
             self._sure = RasterReader(beside)
             if (self._sure.info.height, self._sure.info.width) != (info.height, info.width):
                 raise DataError(f"{beside} has another size than {path}. Delete it, or map the scene again.")
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that are read."""
+        return [self.info.path, *([] if self._sure is None else [self._sure.info.path])]
 
     @property
     def has_confidence(self) -> bool:

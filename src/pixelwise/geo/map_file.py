@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise, product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -70,7 +71,8 @@ def writing_map(
 
     Args:
         name: what the file is called in messages.
-        info: the scene's header, whose size, coordinate system and transform the file takes over.
+        info: the scene's header, whose size and place on the ground (a transform, control points or RPCs) the file
+            takes over.
         bands: what each band is.
         palette: colours of the values of the single band, which are then classes: smaller copies for viewers hold the
             most frequent one, and else the mean.
@@ -93,8 +95,7 @@ def writing_map(
                 width=info.width,
                 count=len(bands),
                 dtype=dtype,
-                crs=info.crs,
-                transform=info.transform,
+                **_place_of(info),
                 nodata=nodata,
                 tiled=True,
                 blockxsize=block,
@@ -125,6 +126,14 @@ def writing_map(
             complete = False
     if not complete:
         raise _incomplete(name)
+
+
+def _place_of(info: RasterInfo) -> dict[str, Any]:
+    """Return where a scene is on the ground, as rasterio takes it."""
+    rpcs = {} if info.rpcs is None else {"rpcs": info.rpcs}
+    if info.gcps and info.crs is None:
+        return {"gcps": list(info.gcps), "crs": info.gcps_crs, **rpcs}
+    return {"crs": info.crs, "transform": info.transform, **rpcs}
 
 
 def _finish_means(path: Path, info: RasterInfo, total: int, *, cog: bool) -> bool:

@@ -1,5 +1,6 @@
 """Styles that QGIS takes up by itself: it opens NAME.qml together with NAME.tif or NAME.gpkg."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from xml.etree import ElementTree
@@ -9,6 +10,8 @@ from pixelwise.labels import Classes
 
 MAP = "style of a map, made by pixelwise, which replaces this file; QGIS leaves this line out when it saves a style"
 PARCELS = MAP.replace("a map", "parcels")
+SHARE_COLOURS = {0: (68, 1, 84), 127: (33, 145, 140), 254: (253, 231, 37)}
+"""Of probabilities on disk, 0 to 254 for 0 to 1: dark to light, and told apart by the colour-blind (viridis)."""
 
 
 def write_map_style(raster: Path, classes: Classes) -> Path:
@@ -21,10 +24,28 @@ def write_map_style(raster: Path, classes: Classes) -> Path:
     pipe = ElementTree.SubElement(root, "pipe")
     renderer = ElementTree.SubElement(pipe, "rasterrenderer", type="paletted", band="1", opacity="1", alphaBand="-1")
     entries = ElementTree.SubElement(renderer, "colorPalette")
-    for value, (name, (red, green, blue)) in enumerate(zip(classes.names, classes.palette, strict=True)):
-        colour = f"#{red:02x}{green:02x}{blue:02x}"
-        ElementTree.SubElement(entries, "paletteEntry", value=str(value), color=colour, alpha="255", label=name)
-    return _write(raster.with_suffix(".qml"), root, MAP)
+    for value, (name, colour) in enumerate(zip(classes.names, classes.palette, strict=True)):
+        ElementTree.SubElement(
+            entries, "paletteEntry", value=str(value), color=hexadecimal(colour), alpha="255", label=name
+        )
+    return write_marked(raster.with_suffix(".qml"), root, MAP)
+
+
+def write_share_style(raster: Path) -> Path:
+    """Write the style of a raster of probabilities, 0 to 254 for 0 to 1; of several bands it shows the first."""
+    root = ElementTree.Element("qgis", version="3.0", styleCategories="Symbology")
+    pipe = ElementTree.SubElement(root, "pipe")
+    limits = {"classificationMin": "0", "classificationMax": "254"}
+    kind = {"type": "singlebandpseudocolor", "band": "1", "opacity": "1", "alphaBand": "-1"}
+    renderer = ElementTree.SubElement(pipe, "rasterrenderer", kind | limits)
+    shader = ElementTree.SubElement(renderer, "rastershader")
+    ramp = ElementTree.SubElement(
+        shader, "colorrampshader", colorRampType="INTERPOLATED", minimumValue="0", maximumValue="254"
+    )
+    for value, colour in SHARE_COLOURS.items():
+        entry = {"value": str(value), "label": f"{value / 254:g}", "color": hexadecimal(colour), "alpha": "255"}
+        ElementTree.SubElement(ramp, "item", entry)
+    return write_marked(raster.with_suffix(".qml"), root, MAP)
 
 
 def write_parcel_style(vector: Path, colours: Mapping[str, tuple[int, int, int]], *, column: str) -> Path:
@@ -56,16 +77,34 @@ def write_parcel_style(vector: Path, colours: Mapping[str, tuple[int, int, int]]
             "outline_width_unit": "MM",
         }.items():
             ElementTree.SubElement(options, "Option", type="QString", name=name, value=text)
-    return _write(vector.with_suffix(".qml"), root, PARCELS)
+    return write_marked(vector.with_suffix(".qml"), root, PARCELS)
 
 
-def _write(path: Path, root: ElementTree.Element, mark: str) -> Path:
-    if path.exists() and mark not in path.read_text(encoding="utf-8", errors="replace"):
+def hexadecimal(colour: tuple[int, ...]) -> str:
+    """Return red, green and blue as '#rrggbb'."""
+    return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
+def write_marked(path: Path, root: ElementTree.Element, mark: str) -> Path:
+    """Write a style with a mark, by which it is known again; one without that mark is left as it is."""
+    if path.is_dir() or (os.path.lexists(path) and not _is_ours(path, mark)):
         return path
     ElementTree.indent(root)
+    kind = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n" if root.tag == "qgis" else ""
+    text = ElementTree.tostring(root, encoding="unicode")
     with replacing(path) as temporary:
-        text = ElementTree.tostring(root, encoding="unicode")
-        temporary.write_text(
-            f"<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n<!-- {mark} -->\n{text}\n", encoding="utf-8"
-        )
+        temporary.write_text(f"{kind}<!-- {mark} -->\n{text}\n", encoding="utf-8")
     return path
+
+
+def forget_styles(raster: Path) -> None:
+    """Remove the styles of a raster that is gone, if they are ours."""
+    for path in (raster.with_suffix(".qml"), raster.with_suffix(".sld")):
+        if os.path.lexists(path) and _is_ours(path, MAP):
+            path.unlink()
+
+
+def _is_ours(path: Path, mark: str) -> bool:
+    if path.is_symlink() or not path.is_file():
+        return False
+    return mark in path.read_text(encoding="utf-8", errors="replace")

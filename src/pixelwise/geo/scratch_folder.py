@@ -1,13 +1,12 @@
 """A folder for scratch files beside an output: gone when the work ends, and cleared of what a killed process left."""
 
-import os
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pixelwise.errors import ConfigError
-from pixelwise.files import ensure_folder, locked
+from pixelwise.files import HOLDER, LOCK, ensure_hidden_folder, locked_folder
 
 
 @contextmanager
@@ -18,28 +17,35 @@ def scratch_folder(output: Path) -> Iterator[Path]:
     it. While a process works, the lock keeps every other one out.
 
     Raises:
-        ConfigError: another process is making this output, or the folder cannot be made.
+        ConfigError: another process is making this output, the folder cannot be made, or it is not from here.
     """
     folder = output.with_name(f".{output.name}.scratch")
-    ensure_folder(folder)
-    lock = folder / "lock"
-    with ExitStack() as stack:
-        try:
-            held = stack.enter_context(lock.open("w"))
-            # A process that has just ended may have removed the file that was opened.
-            free = locked(held) and os.path.samestat(os.fstat(held.fileno()), lock.stat())
-        except FileNotFoundError:
-            free = False
-        if not free:
-            raise ConfigError(
-                f"Another process is making {output} (it holds {folder}). Wait for it, or choose another output."
-            )
-        try:
-            for left in folder.iterdir():
-                if left.is_dir():
-                    shutil.rmtree(left)
-                elif left != lock:
-                    left.unlink()
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    ensure_hidden_folder(folder)
+    if any(folder.iterdir()) and not (folder / LOCK).is_file():
+        raise ConfigError(
+            f"{folder} is not from pixelwise, and would be emptied. Move it away, or choose another output."
+        )
+    try:
+        with locked_folder(folder, work=f"is making {output}", instead="another output"):
+            try:
+                _empty(folder, keep=(LOCK, HOLDER))
+                yield folder
+            finally:
+                _empty(folder)
+    finally:
+        # The next process may have come already.
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _empty(folder: Path, keep: tuple[str, ...] = ()) -> None:
+    """Delete what is in a folder; of a symbolic link, the link alone."""
+    for path in folder.iterdir():
+        if path.name in keep:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            # Windows deletes no open file; the lock goes when it is let go of.
+            with suppress(PermissionError):
+                path.unlink(missing_ok=True)

@@ -7,12 +7,13 @@ from both sides, the surest pixels last, so that the outline runs along the cres
 Topographic distance and watershed lines, 1994; markers from erosions: Soille, Morphological Image Analysis, 2003).
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int64, Integer, Shaped
+from jaxtyping import Bool, Int, Int64, Integer, Shaped
 
 from pixelwise.geo.label_source import NUMBERS, LabelSource
 from pixelwise.geo.raster import Window, clip_window
@@ -22,6 +23,10 @@ from pixelwise.optional import optional_module
 
 TILE = 1024
 """Side in pixels of what is flooded at once. The tiles lie on a fixed grid, so the result is one."""
+SHARE = 0.2
+"""Of a field's radius: what leaks through a gap twice as wide is taken for two fields (`docs/parcels.md`)."""
+SPECK = 64
+"""Interiors of fewer pixels are no fields."""
 REACH = 256
 """How far in pixels a flood may come from beyond a tile."""
 
@@ -30,7 +35,7 @@ def watershed(
     source: LabelSource,
     interior: int,
     boundary: int,
-    radius: float,
+    radius: float | None,
     folder: Path,
     *,
     advance: Callable[[str, float], None] = keep_silent,
@@ -43,24 +48,25 @@ def watershed(
     Args:
         interior: the label inside of fields.
         boundary: the label of the bands around them.
-        radius: of a core, in pixels; 0: each connected interior is a field.
+        radius: of a core, in pixels; 0: each connected interior is a field; None: `fitting_radius`.
         folder: for files of 16 bytes per pixel.
         advance: called with what is being done, and the share of it.
     """
     info = source.info
-    cores = label_regions(
-        lambda window: np.where(_core(source, window, interior, radius), 0, -1),
-        info.height,
-        info.width,
-        folder / "cores",
-        advance=partial(advance, "Finding cores of fields"),
-    )
     interiors = label_regions(
         lambda window: np.where(source.labels(window) == interior, 0, -1),
         info.height,
         info.width,
         folder / "interiors",
         advance=partial(advance, "Finding interiors of fields"),
+    )
+    radius = fitting_radius(interiors.pixels) if radius is None else radius
+    cores = label_regions(
+        lambda window: np.where(_core(source, window, interior, radius), 0, -1),
+        info.height,
+        info.width,
+        folder / "cores",
+        advance=partial(advance, "Finding cores of fields"),
     )
     large = cores.pixels >= np.pi * radius**2
     field_of = np.append(np.where(large, np.cumsum(large) - 1, -1), -1)
@@ -81,6 +87,18 @@ def watershed(
             done = top * info.width + tile.height * (left + tile.width)
             advance("Flooding fields", done / (info.height * info.width))
     return fields
+
+
+def fitting_radius(pixels: Int[np.ndarray, " n"]) -> float:
+    """Return the radius of cores that fits a map's fields: `SHARE` of that of a disc as large as the median interior.
+
+    So it follows the fields and the size of pixels. Specks are no fields, and are left out.
+
+    Args:
+        pixels: of each connected interior.
+    """
+    fields = pixels[pixels >= SPECK]
+    return SHARE * math.sqrt(float(np.median(fields)) / math.pi) if len(fields) else 0.0
 
 
 def _core(source: LabelSource, window: Window, interior: int, radius: float) -> Bool[np.ndarray, "h w"]:

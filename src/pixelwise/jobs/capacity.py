@@ -1,5 +1,6 @@
 """What a machine can do: tiles and batches that fit its memory, and how long a scene will take."""
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -61,7 +62,9 @@ class Forecast:
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else _hours(seconds)
+    return (
+        f"{math.ceil(seconds)} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else _hours(seconds)
+    )
 
 
 def _hours(seconds: float) -> str:
@@ -69,7 +72,7 @@ def _hours(seconds: float) -> str:
 
 
 def _size(count: int) -> str:
-    return f"{count / 1e6:,.0f} MB" if count < 1e9 else f"{count / 1e9:,.1f} GB"
+    return f"{math.ceil(count / 1e6):,} MB" if count < 1e9 else f"{count / 1e9:,.1f} GB"
 
 
 def free_memory(device: torch.device) -> int | None:

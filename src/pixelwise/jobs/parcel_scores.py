@@ -1,5 +1,6 @@
 """How well parcels agree with true ones: as objects, along their boundaries, in area."""
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,12 +10,12 @@ import numpy as np
 from jaxtyping import Float64, Int, Shaped
 from rasterio.crs import CRS
 
-from pixelwise.errors import ConfigError
+from pixelwise.errors import ConfigError, DataError
 from pixelwise.geo.antimeridian import box_around, joined, touches_seam
 from pixelwise.geo.coordinates import around_globe, placed, placement, transformed
 from pixelwise.geo.proj import degrees
 from pixelwise.geo.raster import IMAGE_SUFFIXES, describe
-from pixelwise.geo.vector import areal_parts, read_polygons
+from pixelwise.geo.vector import Polygons, areal_parts, read_polygons
 from pixelwise.optional import optional_module
 
 DRAWS = 2000
@@ -145,12 +146,17 @@ def score_parcels(
             "--class, or the column of the true classes with --truth-attribute."
         )
     true_values = names * len(true.geometries) if true.values is None else [str(value) for value in true.values]
-    unknown = [name for name in names if name not in values and name not in true_values]
+    known = set(values) if true.values is None else set(values) | set(true_values)
+    unknown = [name for name in names if name not in known]
     if unknown:
-        raise ConfigError(f"{parcels} has no class {unknown[0]!r}; it has {', '.join(sorted(set(values)))}.")
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"{parcels} has no class {unknown[0]!r}; it has {', '.join(sorted(known))}.{hint}")
     around = box_around(found.geometries, found.crs)
     plane = _plane(np.array([around]), found.crs)
     area = _area(within, around, found.crs, plane)
+    _require_near(parcels, found, area, plane, within or parcels)
+    _require_near(truth, true, area, plane, within or parcels)
     own = _layer(found.geometries, values, found.crs, names, plane, area)
     theirs = _layer(true.geometries, true_values, true.crs, names, plane, area)
     cells = _cells(area, block)
@@ -206,6 +212,26 @@ def _area(within: str | Path | None, around: Any, crs: CRS, plane: CRS) -> Any:
         read = read_polygons(within, named=("--within", ""))
         outline, crs = read.geometries, read.crs
     return shapely.union_all(_moved(outline, crs, plane))
+
+
+def _require_near(path: str | Path, polygons: Polygons, area: Any, plane: CRS, where: str | Path) -> None:
+    """See that some polygons lie no further from the area that is scored than that is large.
+
+    That none lies in it may be so; that all are far from it is a mistake.
+    """
+    shapely = optional_module("shapely")
+    left, bottom, right, top = shapely.bounds(area).tolist()
+    around = shapely.box(left, bottom, right, top).buffer(np.hypot(right - left, top - bottom))
+    bounds = shapely.bounds(shapely.transform(polygons.geometries, lambda xy: transformed(polygons.crs, plane, xy)))
+    # What has no place in the plane is on the other side of the globe.
+    bounds = bounds[np.isfinite(bounds).all(axis=1)]
+    if len(bounds) and shapely.box(*bounds[:, :2].min(axis=0), *bounds[:, 2:].max(axis=0)).intersects(around):
+        return
+    longitude, latitude = transformed(polygons.crs, degrees(), shapely.get_coordinates(polygons.geometries[:1])[:1])[0]
+    raise DataError(
+        f"No polygon of {path} lies near the area that is scored, that of {where}: the first one is at longitude "
+        f"{longitude:.3f}, latitude {latitude:.3f}. Name files of one place, and check their coordinate systems."
+    )
 
 
 def _moved(geometries: np.ndarray, crs: CRS, plane: CRS) -> np.ndarray:

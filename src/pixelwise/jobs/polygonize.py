@@ -20,13 +20,16 @@ from pixelwise.geo.label_source import NUMBERS, LabelSource
 from pixelwise.geo.map_file import BLOCK
 from pixelwise.geo.merging import merge_small
 from pixelwise.geo.outlines import outline
+from pixelwise.geo.outputs import keep_inputs
 from pixelwise.geo.proj import degrees
 from pixelwise.geo.qgis import write_parcel_style
 from pixelwise.geo.raster import RasterInfo
 from pixelwise.geo.regions import Regions, borders, keep_silent, label_regions, sureness
 from pixelwise.geo.scratch_folder import scratch_folder
+from pixelwise.geo.sld import write_parcel_sld
+from pixelwise.geo.stored_blocks import files_of
 from pixelwise.geo.vector import areal_parts
-from pixelwise.geo.vector_file import check_vector_output, in_degrees, write_polygons
+from pixelwise.geo.vector_file import check_vector_output, in_degrees, write_polygons, written_files
 from pixelwise.geo.watershed import watershed
 from pixelwise.labels import make_classes
 from pixelwise.optional import optional_module
@@ -60,7 +63,7 @@ def polygonize(
     merge: bool = True,
     simplify: float = 0.0,
     instances: tuple[str, str] | None = None,
-    core: float = 8.0,
+    core: float | None = None,
     classes: Sequence[str] | None = None,
     advance: Callable[[str, float], None] = keep_silent,
 ) -> ParcelSummary:
@@ -76,8 +79,9 @@ def polygonize(
     Args:
         label_map: a map that pixelwise wrote, or any georeferenced raster of one band of whole numbers. Nodata and
             negative numbers give no parcel.
-        output: .gpkg, .parquet, .geojson, .fgb or .shp; an older file of that name is replaced. NAME.qml beside it
-            gives QGIS the map's colours; a style that someone else made is kept.
+        output: .gpkg, .parquet, .geojson, .fgb or .shp; an older file of that name is replaced, but other layers of a
+            GeoPackage are kept. NAME.qml and NAME.sld beside it give a GIS the map's colours; a style that someone
+            else made is kept.
         minimum_area: in square metres; smaller parcels become part of the neighbour with the longest shared border.
             One without any neighbour, in the midst of nodata, is kept. Counted in pixels of the size that they have on
             the ground at the parcel's centre.
@@ -87,7 +91,8 @@ def polygonize(
         instances: the classes inside fields and along their boundaries. The boundaries become part of the fields on
             either side, and fields are parted where they only leak into each other (`pixelwise.geo.watershed`).
         core: with ``instances``: the radius in pixels of the disc that has to fit into a field so that a leak into
-            another one parts them. Smaller: more and smaller fields; 0: only what the boundaries part.
+            another one parts them; None: a fifth of the radius of the map's median field (`fitting_radius`). Smaller:
+            more and smaller fields; 0: only what the boundaries part.
         classes: names of the classes to keep; None: all.
         advance: called with what is being done, such as "Drawing outlines", and the share of it that is done, 0 to 1.
 
@@ -99,11 +104,12 @@ def polygonize(
     """
     output = Path(output)
     for name, value in (("minimum_area", minimum_area), ("simplify", simplify), ("core", core)):
-        if not 0 <= value < math.inf:
+        if value is not None and not 0 <= value < math.inf:
             raise ConfigError(f"{name} = {value} is no size. Give 0 or more.")
     check_vector_output(output)
     ensure_folder(output.parent)
     source = LabelSource(Path(label_map))
+    keep_inputs(written_files(output), [*files_of(label_map), *source.files], "map")
     with scratch_folder(output) as folder, rasterio.Env(GDAL_CACHEMAX=_cache(source)):
         regions, labels = _find_regions(source, instances, core, folder, advance)
         names = _class_names(source, labels)
@@ -143,6 +149,7 @@ def polygonize(
         _write(output, source, outlines[chosen], columns, folder)
         advance("Writing parcels", 1.0)
     write_parcel_style(output, _colours(source, wanted), column="class")
+    write_parcel_sld(output, _colours(source, wanted), column="class")
     areas = {name: math.fsum(columns["area_m2"][columns["class_id"] == i]) for i, name in wanted.items()}
     removed = small & (standing != np.arange(len(small))) & np.isin(labels, list(wanted))
     return ParcelSummary(output, int(chosen.sum()), int(removed.sum()), areas, used)
@@ -156,7 +163,7 @@ def _cache(source: LabelSource) -> int:
 def _find_regions(
     source: LabelSource,
     instances: tuple[str, str] | None,
-    core: float,
+    core: float | None,
     folder: Path,
     advance: Callable[[str, float], None],
 ) -> tuple[Regions, Int[np.ndarray, " n"]]:

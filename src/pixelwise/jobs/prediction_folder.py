@@ -1,11 +1,14 @@
 """Prediction of all images in a folder; one that fails does not stop the others."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pixelwise.data.folder import find_images
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.files import ensure_folder
+from pixelwise.geo.label_map import confidence_path, probabilities_path
+from pixelwise.geo.outputs import made_here
 from pixelwise.geo.raster import describe
 from pixelwise.jobs.predict import Predictor
 
@@ -29,7 +32,8 @@ def predict_folder(
 ) -> list[Path]:
     """Predict one image or all in a folder: a GeoTIFF for each scene, a palette PNG and an overlay for each photo.
 
-    Files keep their places in subfolders. One that cannot be read does not stop the others.
+    Files keep their places in subfolders. One that cannot be read, or whose output would replace a file of somebody
+    else, does not stop the others.
 
     Args:
         images: a folder, or one file.
@@ -49,7 +53,7 @@ def predict_folder(
     for path, target in _targets(images, output):
         try:
             if describe(path).crs is not None:
-                target = target.with_name(f"{target.name}.tif")
+                target = _free(target.with_name(f"{target.name}.tif"))
                 made = predictor.map_scene(
                     path,
                     target,
@@ -68,7 +72,7 @@ def predict_folder(
                 written += made.files
             else:
                 result = predictor.segment(path, tile=tile, overlap=overlap, flips=flips, scales=scales)
-                labels, picture = target.with_name(f"{target.name}.png"), target.with_name(f"{target.name}.overlay.jpg")
+                labels, picture = (_free(target.with_name(f"{target.name}{end}")) for end in (".png", ".overlay.jpg"))
                 result.save(labels)
                 result.save_overlay(picture)
                 written += [labels, picture]
@@ -87,6 +91,13 @@ def predict_folder(
     return written
 
 
+def _free(path: Path) -> Path:
+    # The user named the folder, not the file.
+    if os.path.lexists(path) and not made_here(path):
+        raise DataError(f"{path} is there and not from pixelwise, so it is kept. Move it, or choose another folder.")
+    return path
+
+
 def _targets(images: Path, output: Path) -> list[tuple[Path, Path]]:
     """Pair each image with its output, which lacks the suffix yet."""
     base = images if images.is_dir() else images.parent
@@ -100,4 +111,10 @@ def _targets(images: Path, output: Path) -> list[tuple[Path, Path]]:
         if target in taken:
             raise ConfigError(f"{path} and {taken[target]} would be written to the same files. Rename one of them.")
         taken[target] = path
+    for target, path in taken.items():
+        label_map = target.with_name(f"{target.name}.tif")
+        for product in (confidence_path(label_map), probabilities_path(label_map)):
+            if product.with_suffix("") in taken:
+                other = taken[product.with_suffix("")]
+                raise ConfigError(f"{other} would be written to {product}, a file beside the map of {path}. Rename it.")
     return [(path, target) for target, path in taken.items()]

@@ -12,9 +12,19 @@ import torch.nn.functional as F
 from jaxtyping import Float32, Integer, Shaped
 
 from pixelwise.files import replacing
-from pixelwise.geo.label_map import SHARE_NODATA, LabelMapWriter, label_nodata, probabilities_path, stored_share
+from pixelwise.geo.label_map import (
+    SHARE_NODATA,
+    LabelMapWriter,
+    confidence_path,
+    forget_product,
+    label_nodata,
+    probabilities_path,
+    stored_share,
+)
 from pixelwise.geo.map_file import BLOCK, writing_map
-from pixelwise.geo.qgis import write_map_style
+from pixelwise.geo.outputs import PRODUCT_TAG, side_files
+from pixelwise.geo.qgis import write_map_style, write_share_style
+from pixelwise.geo.sld import write_map_sld, write_share_sld
 from pixelwise.geo.tiles import Place
 from pixelwise.jobs.journal import Journal
 from pixelwise.jobs.tiling import Tiling
@@ -37,6 +47,12 @@ class Products:
     """NAME.probabilities.tif: that of every class, a band each."""
     cog: bool = False
     """Cloud-optimised GeoTIFFs."""
+
+
+def product_paths(output: Path, products: Products) -> list[Path]:
+    """Return the rasters that are written beside a map."""
+    wanted = ((probabilities_path, products.probabilities), (confidence_path, products.confidence))
+    return [path_of(output) for path_of, asked in wanted if asked]
 
 
 def put_together(
@@ -62,10 +78,15 @@ def put_together(
                     sure = _joined(strips, columns, rows, column, lambda place: load(place).confidence)
                 writer.write_stored(top, labels, sure, left=column[0])
                 counts += np.bincount(labels.ravel(), minlength=len(counts))
-        probabilities_path(output).unlink(missing_ok=True)
         if products.probabilities:
             _write_probabilities(tiling, journal, probabilities_path(output), products, tags)
+        else:
+            forget_product(probabilities_path(output))
         write_map_style(output, classes)
+        write_map_sld(output, classes)
+        for beside in product_paths(output, products):
+            write_share_style(beside)
+            write_share_sld(beside)
     return counts[: len(classes)]
 
 
@@ -111,10 +132,11 @@ def _write_probabilities(
     info, plan, names = tiling.reader.info, tiling.plan, tiling.card.classes.names
     side, nodata = PROBABILITY_BLOCK, label_nodata(len(tiling.card.classes))
     load, (strips, pieces) = lru_cache(HELD)(journal.load), _pixels(tiling)
+    own = {**tags, PRODUCT_TAG: "probabilities"}
     with replacing(path, scratch=journal.folder) as temporary:
         bands = [f"{name}: its probability, 0 to 254 for 0 to 1" for name in names]
         with writing_map(
-            temporary, path, info, "uint8", SHARE_NODATA, bands=bands, tags=tags, block=side, cog=products.cog
+            temporary, path, info, "uint8", SHARE_NODATA, bands=bands, tags=own, block=side, cog=products.cog
         ) as file:
             for top in range(0, plan.height, side):
                 rows = (top, min(plan.height, top + side))
@@ -123,6 +145,8 @@ def _write_probabilities(
                     labels = _joined(strips, pieces, rows, columns, lambda place: load(place).labels)
                     shares = _probabilities(tiling, journal, rows, columns)
                     file.write(stored_share(shares, labels != nodata), top, left)
+    for part in side_files(path):
+        part.unlink(missing_ok=True)
 
 
 def _probabilities(tiling: Tiling, journal: Journal, rows: Range, columns: Range) -> Float32[np.ndarray, "K n m"]:

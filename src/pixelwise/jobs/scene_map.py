@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from copy import copy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from zlib import crc32
@@ -16,17 +18,18 @@ import torch
 
 from pixelwise import __version__
 from pixelwise.errors import ConfigError, DataError
-from pixelwise.geo.label_map import LabelMapWriter, confidence_path, probabilities_path, stored_labels, stored_share
+from pixelwise.geo.categories import categories_path
+from pixelwise.geo.label_map import LabelMapWriter, check_outputs, stored_labels, stored_share
 from pixelwise.geo.raster import RasterInfo, Readable, Window
 from pixelwise.geo.stored_blocks import files_of, largest_block
 from pixelwise.geo.tiles import Place
 from pixelwise.jobs.capacity import threads, with_batch
 from pixelwise.jobs.journal import Journal, StoredPiece
 from pixelwise.jobs.pieces import Carry, places, wanted_tiles
-from pixelwise.jobs.scene_files import Products, put_together
+from pixelwise.jobs.scene_files import Products, product_paths, put_together
 from pixelwise.jobs.tiling import Piece, Tiling
 from pixelwise.labels import Classes
-from pixelwise.source_name import absolute
+from pixelwise.source_name import is_local
 
 CACHE = 64 << 20
 """Bytes that GDAL keeps of what it decoded, at least."""
@@ -78,13 +81,14 @@ def write_map(
 
     def same(journal: Journal) -> bool:
         kept = [place for place in places(plan) if journal.finished(place)]
-        if tiling.single:
-            return not kept
         if say and kept:
             say(f"{scene} was written to since the map began; reading its finished part again to see if it changed.")
-        return all(journal.load(place).digest == _digest(tiling, place) for place in kept)
+        # Through new handles: old ones remember what they have read.
+        with rasterio.Env(VRT_SHARED_SOURCE=0):
+            fresh = replace(tiling, reader=copy(tiling.reader))
+            return all(journal.load(place).digest == _digest(fresh, place) for place in kept)
 
-    journal = Journal(output, _settings(tiling, scene, products, settings), same=same)
+    journal, touched = Journal(output, _settings(tiling, scene, products, settings), same=same), _touched(scene)
     with rasterio.Env(GDAL_CACHEMAX=cache_bytes(tiling)), journal, ExitStack() as stack:
         # As when the map was begun: how sums are divided among threads changes last digits. Journals from before tiles
         # had a core each do not name streams.
@@ -105,19 +109,28 @@ def write_map(
             raise DataError(f"{error} {_kept(journal, places(plan))}") from None
         except ConfigError as error:
             raise ConfigError(f"{error} {_kept(journal, places(plan))}") from None
-        counts = put_together(tiling, journal, Path(output), products, tags)
+        if _touched(scene) != touched and not same(journal):
+            raise DataError(
+                f"{scene} was changed while it was mapped, so its pieces do not belong together. Give the same command "
+                "again when nothing writes to the scene any more; the map then begins anew."
+            )
+        try:
+            counts = put_together(tiling, journal, Path(output), products, tags)
+        except OSError as error:
+            reason = error.strerror or error
+            raise ConfigError(f"{output} could not be written: {reason}. {_kept(journal, places(plan))}") from None
         journal.remove()
     output, total = Path(output), max(1, int(counts.sum()))
     shares = {name: int(count) / total for name, count in zip(classes.names, counts, strict=True)}
-    files = [output.with_suffix(".qml"), output]
-    if products.confidence:
-        files.insert(0, confidence_path(output))
-    if products.probabilities:
-        files.insert(0, probabilities_path(output))
+    rasters = [*product_paths(output, products), output]
+    styles = [raster.with_suffix(suffix) for raster in rasters for suffix in (".sld", ".qml")]
+    files = [*styles, *rasters[:-1], categories_path(output), output]
     return SceneMap(output, info.height, info.width, time.monotonic() - started, shares, tuple(files))
 
 
-def check_places(reader: Readable, output: str | Path, classes: Classes, products: Products) -> None:
+def check_places(
+    reader: Readable, output: str | Path, classes: Classes, products: Products, area: str | Path | None = None
+) -> None:
     """See that a scene can be read to its end and a map be written, before hours of work.
 
     Raises:
@@ -125,8 +138,9 @@ def check_places(reader: Readable, output: str | Path, classes: Classes, product
         ConfigError: the output cannot be.
     """
     LabelMapWriter(output, reader.info, classes, tags={}, confidence=products.confidence)
-    if probabilities_path(output).resolve() == absolute(reader.info.path):
-        raise ConfigError(f"{reader.info.path} is the scene itself. Choose another output, so that the scene is kept.")
+    beside = product_paths(Path(output), products)
+    for what, read in (("scene", files_of(reader.info.path)), ("area of interest", [] if area is None else [area])):
+        check_outputs(Path(output), beside, read, what)
     with rasterio.Env(GDAL_CACHEMAX=CACHE):
         reader.read(Window(reader.info.height - 1, 0, 1, reader.info.width))
 
@@ -148,7 +162,7 @@ def _settings(tiling: Tiling, scene: str | Path, products: Products, settings: d
         "torch": torch.__version__,
         **settings,
         "card": hashlib.sha256(card.encode()).hexdigest(),
-        "scene": str(absolute(Path(scene))),
+        "scene": _told(scene, scene),
         "header": _header(info),
         "tile": plan.tile,
         "overlap": plan.overlap,
@@ -158,20 +172,31 @@ def _settings(tiling: Tiling, scene: str | Path, products: Products, settings: d
         "confidence": products.confidence,
         "probabilities": products.probabilities,
         "noted": {
-            "touched": [_state(name) for name in files_of(scene)],
+            "touched": _touched(scene),
             "threads": torch.get_num_threads(),
             "streams": tiling.streams,
         },
     }
 
 
-def _state(name: str) -> list[object]:
-    try:
-        status = Path(name).stat()
-    except OSError:
+def _touched(scene: str | Path) -> list[list[object]]:
+    """Return size and time of the last change of each file that a scene is read from."""
+    touched: list[list[object]] = []
+    for name in files_of(scene):
+        with suppress(OSError):
+            status = Path(name).stat()
+            touched.append([_told(name, scene), status.st_size, status.st_mtime_ns])
+            continue
         # A place that only GDAL can reach.
-        return [name]
-    return [name, status.st_size, status.st_mtime_ns]
+        touched.append([_told(name, scene)])
+    return touched
+
+
+def _told(name: str | Path, scene: str | Path) -> str:
+    """Return a name that says nothing of the machine: relative to the scene's folder, or of a network path a digest."""
+    if not is_local(name):
+        return hashlib.sha256(str(name).encode()).hexdigest()
+    return os.path.relpath(os.path.abspath(name), os.path.dirname(os.path.abspath(scene)))
 
 
 def _header(info: RasterInfo) -> list[object]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol, cast, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -23,7 +23,6 @@ from pixelwise.jobs.scene_map import SceneMap, cache_bytes, check_places, write_
 from pixelwise.jobs.tiling import Tiling, output_stride
 from pixelwise.labels import Classes
 from pixelwise.models import Segmenter
-from pixelwise.source_name import absolute
 
 
 @runtime_checkable
@@ -95,11 +94,11 @@ def map_scene(
         ConfigError: an output that cannot be written, or a tile or a scale that cannot be.
     """
     products = Products(confidence, probabilities, cog)
-    check_places(predictor.open(Path(scene)), output, predictor.classes, products)
+    check_places(predictor.open(Path(scene)), output, predictor.classes, products, area)
     kept = read_settings(output)
     if tile is None and overlap is None and kept is not None and kept.get("model") == predictor.model_hash:
         # What was chosen for the memory there was.
-        tile, overlap = cast("tuple[int, int]", (kept["tile"], kept["overlap"]))
+        tile, overlap = kept["tile"], kept["overlap"]
     tiling = _tiling(predictor, scene, tile, overlap, batch, flips, scales, area)
     plan, device = tiling.plan, next(predictor.model.parameters()).device.type
     make, together = make_pieces, batch
@@ -109,9 +108,13 @@ def map_scene(
         device = cluster.cluster_device()
     elif on is not None:
         raise ConfigError(f"A map cannot be made on {on!r}. Leave it out for this machine, or take 'ray'.")
+    info = tiling.reader.info
+    if say and info.crs is None and not info.gcps and info.rpcs is None:
+        say(f"{scene} has no coordinate system, so its map has none.")
     tags = {
         **predictor.tags,
-        "PIXELWISE_SCENE": str(absolute(tiling.reader.info.path)),
+        # Its name alone: folders, and what an address says behind its name, are nobody else's business.
+        "PIXELWISE_SCENE": tiling.reader.info.path.name.split("?")[0],
         "PIXELWISE_TILE": str(plan.tile),
         "PIXELWISE_OVERLAP": str(plan.overlap),
     }

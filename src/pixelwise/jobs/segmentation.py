@@ -9,9 +9,10 @@ from jaxtyping import Bool, Float32, Integer, Shaped, UInt8
 from PIL import Image
 
 from pixelwise.errors import ConfigError
-from pixelwise.files import replacing
 from pixelwise.geo.label_map import LabelMapWriter, overlay, write_palette_png
+from pixelwise.geo.outputs import keep_inputs, save_picture
 from pixelwise.geo.raster import RasterInfo
+from pixelwise.geo.stored_blocks import files_of
 from pixelwise.labels import Classes
 
 
@@ -67,12 +68,11 @@ class Segmentation:
         path = self._kept(path)
         if path.suffix.lower() not in Image.registered_extensions():
             raise ConfigError(f"{path}: no picture format has this suffix. Let the name end in .png or .jpg.")
-        with replacing(path) as temporary:
-            self.overlay(opacity).save(temporary)
+        save_picture(self.overlay(opacity), path)
 
     def _kept(self, path: str | Path) -> Path:
-        if self.info is not None and Path(path).resolve() == self.info.path.resolve():
-            raise ConfigError(f"{path} is the image itself. Choose another output, so that the image is kept.")
+        if self.info is not None:
+            keep_inputs([Path(path)], files_of(self.info.path), "image")
         return Path(path)
 
 

@@ -235,7 +235,7 @@ class Tiling:
         if cells:
             full = upsample(logits, (rows, columns), align_corners=aligned)
             kept = full[0, :, :height, :width].contiguous().numpy()
-        return Piece(0, 0, labels[0, :height, :width].numpy(), sure, tile.valid, kept)
+        return Piece(0, 0, labels[0, :height, :width].numpy(), sure, tile.valid, kept, crc32(tile.digest))
 
 
 def predict_strips(

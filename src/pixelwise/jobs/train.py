@@ -23,6 +23,7 @@ from pixelwise.data.split import open_split, write_split
 from pixelwise.data.waiting import Waiting
 from pixelwise.errors import ConfigError, PixelwiseError, WeightsError, out_of_memory
 from pixelwise.geo.colours import ColourReader
+from pixelwise.jobs.boundary_losses import with_boundary_losses
 from pixelwise.jobs.capacity import free_memory
 from pixelwise.jobs.evaluate import evaluate_scenes
 from pixelwise.jobs.memory import enough_memory, recompute_blocks, smaller_step
@@ -80,6 +81,7 @@ def train(config: Config | str | Path, *, resume: bool = False, report: Say | No
     """
     config = load_config(config) if not isinstance(config, Config) else config
     say = report or (lambda _: None)
+    config = with_boundary_losses(config, say)
     device = _device(config.train.device)
     if config.train.compile:
         _require_compiler(device)
@@ -417,8 +419,8 @@ def _card(config: Config, data: TrainingData, model: Segmenter) -> ModelCard:
         overlap=config.predict.overlap,
         provenance={
             "pixelwise": __version__,
-            "images": ", ".join(map(str, as_places(config.data.images))),
-            "labels": ", ".join(map(str, as_places(config.data.labels))),
+            "images": ", ".join(place.name for place in as_places(config.data.images)),
+            "labels": ", ".join(place.name for place in as_places(config.data.labels)),
             "date": date.today().isoformat(),
         },
     )

@@ -1,9 +1,9 @@
 """What the page shows, gathered from a run's folder alone: neither the model nor the data is opened."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import tomli_w
@@ -14,15 +14,17 @@ from safetensors import SafetensorError, safe_open
 from pixelwise.config import Config, as_places
 from pixelwise.errors import ConfigError, PixelwiseError, WeightsError
 from pixelwise.files import file_digest
-from pixelwise.geo.coordinates import placed
+from pixelwise.geo.coordinates import placed, transformed
 from pixelwise.geo.label_map import colourise, to_picture
 from pixelwise.geo.map_file import read_tags
-from pixelwise.geo.raster import IMAGE_SUFFIXES, RasterReader, Window, describe
+from pixelwise.geo.raster import IMAGE_SUFFIXES, RasterInfo, RasterReader, Window, describe
 from pixelwise.geo.vector import read_polygons
 from pixelwise.jobs.evaluate import Picture, load_pictures
 from pixelwise.jobs.model_folder import read_card
+from pixelwise.jobs.parcel_scores import ParcelScores, score_parcels
 from pixelwise.jobs.run_folder import open_finished_run
 from pixelwise.labels import Classes
+from pixelwise.optional import optional_module
 
 LONGEST = 1024
 """Side of the parcel map's picture, in pixels."""
@@ -55,6 +57,24 @@ class ParcelMap:
     name: str
     picture: UInt8[np.ndarray, "H W 3"]
     parcels: list[DrawnParcel]
+    truth: list[list[Float64[np.ndarray, "n 2"]]] = field(default_factory=list)
+    """The rings of each true parcel, where a file of them was given."""
+    scores: ParcelScores | None = None
+    """Of the parcels against the true ones."""
+
+
+@dataclass(frozen=True)
+class ParcelFiles:
+    """Which map and parcels the page shows; None: those of the run's folder, as the demo leaves them."""
+
+    label_map: Path | None = None
+    parcels: Path | None = None
+    truth: Path | None = None
+    """True parcels, with which the others are compared."""
+    tolerance: float = 3.0
+    """How far apart boundaries may be, in metres."""
+    scene: Path | None = None
+    """The image under the parcels; None: the one that the map names, beside it or among the run's images."""
 
 
 class _ClassTable(BaseModel):
@@ -99,13 +119,17 @@ class Content:
     """Size and hash of the weights, in words."""
 
 
-def gather(folder: str | Path) -> Content:
+def gather(folder: str | Path, files: ParcelFiles | None = None) -> Content:
     """Read a run's folder.
 
     The newest evaluation on other data is shown or, without one, that on the run's own validation part.
 
+    Args:
+        files: the map and the parcels to draw.
+
     Raises:
-        ConfigError: no run there, or one that was never evaluated.
+        ConfigError: no run there, or one that was never evaluated; or parcels without a map, or a map without parcels.
+        DataError: a map or parcels that were named and cannot be read.
     """
     run, config = open_finished_run(folder)
     metrics = run.metrics
@@ -129,7 +153,7 @@ def gather(folder: str | Path) -> Content:
         matrix=np.array(metrics[name]["confusion"], np.int64),
         scenes=scenes,
         worst=worst,
-        parcels=_parcel_map(run.folder / "map.tif", run.folder / "parcels.gpkg", classes),
+        parcels=_parcel_map(run.folder, files or ParcelFiles(), config, classes),
         weights=_about_weights(run.folder / "model" / "model.safetensors"),
     )
 
@@ -170,45 +194,72 @@ def _about_weights(path: Path) -> dict[str, str]:
     return {"Parameters": f"{count:,}", "Weights": f"{path.parent.name}/{path.name}, SHA-256 {digest}"}
 
 
-def _parcel_map(label_map: Path, parcels: Path, classes: Classes) -> ParcelMap | None:
-    if not label_map.exists() or not parcels.exists():
-        return None
+def _parcel_map(run: Path, files: ParcelFiles, config: Config, classes: Classes) -> ParcelMap | None:
+    if files.label_map is None and files.parcels is None and files.truth is None:
+        label_map, parcels = run / "map.tif", run / "parcels.gpkg"
+        if not label_map.exists() or not parcels.exists():
+            return None
+        try:
+            return _drawn(label_map, parcels, files, config, classes)
+        except PixelwiseError:
+            # A map without any parcel is no mistake of the report's, nor are other people's polygons.
+            return None
+    if files.label_map is None or files.parcels is None:
+        raise ConfigError("Parcels are drawn over their map. Give both, --map and --parcels.")
+    return _drawn(files.label_map, files.parcels, files, config, classes)
+
+
+def _drawn(label_map: Path, parcels: Path, files: ParcelFiles, config: Config, classes: Classes) -> ParcelMap:
     info = describe(label_map)
     step = -(-max(info.height, info.width) // LONGEST)
-    try:
-        drawn = [read_polygons(parcels, attribute=column) for column in ("class", "area_m2", "confidence")]
-    except PixelwiseError:
-        # A map without any parcel is no mistake of the report's, nor are other people's polygons.
-        return None
-    scene = Path(read_tags(label_map).get("PIXELWISE_SCENE", ""))
-    picture = _picture_of(scene, (info.height, info.width), step)
+    drawn = [read_polygons(parcels, attribute=column) for column in ("class", "area_m2", "confidence")]
+    named = read_tags(label_map).get("PIXELWISE_SCENE", "")
+    picture = _picture_of(info, named, files, config, step)
     if picture is None:
         picture = colourise(_thinned(RasterReader(label_map), step)[0][0], classes)
-    inverse = ~info.transform
-    found = []
+    found, names = [], set()
     for geometry, *values in zip(drawn[0].geometries, *(each.values or () for each in drawn), strict=True):
-        rings = []
-        for part in getattr(geometry, "geoms", [geometry]):
-            for ring in (part.exterior, *part.interiors):
-                rings.append(placed(inverse, np.asarray(ring.coords)[:, :2]) / step)
         name, area, confidence = values
-        found.append(
-            DrawnParcel(str(name), rings, float(str(area)), None if confidence is None else float(str(confidence)))
-        )
-    return ParcelMap(scene.name or label_map.name, picture, found)
+        names.add(str(name))
+        sure = None if confidence is None else float(str(confidence))
+        found.append(DrawnParcel(str(name), _rings(geometry, info, step), float(str(area)), sure))
+    truth, scores = [], None
+    if files.truth is not None:
+        true = read_polygons(files.truth, named=("--truth", ""))
+        crs = info.crs
+        assert crs is not None, "parcels have a place, and so has their map"
+        moved = optional_module("shapely").transform(true.geometries, lambda xy: transformed(true.crs, crs, xy))
+        truth = [_rings(geometry, info, step) for geometry in moved]
+        if len(names) == 1:
+            scores = score_parcels(
+                parcels, files.truth, tolerance=files.tolerance, classes=sorted(names), within=label_map
+            )
+    return ParcelMap(Path(named).name or label_map.name, picture, found, truth, scores)
 
 
-def _picture_of(scene: Path, size: tuple[int, int], step: int) -> UInt8[np.ndarray, "H W 3"] | None:
-    """Return None where the scene is gone, or is no longer the one that was mapped."""
-    if not scene.is_file():
-        return None
-    try:
-        reader = RasterReader(scene)
-        if (reader.info.height, reader.info.width) != size:
-            return None
-        return to_picture(*_thinned(reader, step))
-    except PixelwiseError:
-        return None
+def _rings(geometry: Any, info: RasterInfo, step: int) -> list[Float64[np.ndarray, "n 2"]]:
+    """Return the outer rings and the holes of a polygon in pixels of the picture."""
+    parts = getattr(geometry, "geoms", [geometry])
+    rings = [ring for part in parts for ring in (part.exterior, *part.interiors)]
+    return [placed(~info.transform, np.asarray(ring.coords)[:, :2]) / step for ring in rings]
+
+
+def _picture_of(
+    info: RasterInfo, named: str, files: ParcelFiles, config: Config, step: int
+) -> UInt8[np.ndarray, "H W 3"] | None:
+    """Return None where the scene is not found, or is no longer the one that was mapped."""
+    # A map names its scene without a folder.
+    folders = [info.path.parent, config.data.images, config.data.validation_images]
+    places = [folder / named for folder in folders if folder is not None and named]
+    for scene in [files.scene] if files.scene is not None else places:
+        if scene.is_file():
+            try:
+                reader = RasterReader(scene)
+                if (reader.info.height, reader.info.width) == (info.height, info.width):
+                    return to_picture(*_thinned(reader, step))
+            except PixelwiseError:
+                continue
+    return None
 
 
 def _thinned(reader: RasterReader, step: int) -> tuple[Shaped[np.ndarray, "C h w"], Bool[np.ndarray, "h w"]]:

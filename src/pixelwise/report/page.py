@@ -11,7 +11,7 @@ from pixelwise.jobs.evaluate import Picture
 from pixelwise.labels import IGNORE, Classes
 from pixelwise.optional import optional_module
 from pixelwise.report.charts import data_uri, loss_chart, mistakes, path_of, rate_chart, score_chart
-from pixelwise.report.content import Content, ParcelMap, config_text, gather, load_log_rows, summary
+from pixelwise.report.content import Content, ParcelFiles, ParcelMap, config_text, gather, load_log_rows, summary
 
 SCENES_SHOWN = 12
 WIDEST_MATRIX = 40
@@ -23,17 +23,21 @@ NEIGHBOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", 
 """Colours that the colour-blind tell apart too (Okabe and Ito, 2008)."""
 
 
-def write_report(folder: str | Path) -> Path:
+def write_report(folder: str | Path, files: ParcelFiles | None = None) -> Path:
     """Write ``report.html`` into a run's folder, from what the run has kept there.
+
+    Args:
+        files: the map and the parcels to draw, if other ones than ``map.tif`` and ``parcels.gpkg`` in the folder.
 
     Returns:
         the page's path.
 
     Raises:
-        ConfigError: no run there, or one that was never evaluated.
+        ConfigError: no run there, or one that was never evaluated; or only one of map and parcels.
+        DataError: a map or parcels that were named and cannot be read.
         MissingExtraError: the extra ``report`` is not installed.
     """
-    content = gather(folder)
+    content = gather(folder, files)
     path = Path(folder) / "report.html"
     text = render(content)
     with replacing(path) as temporary:
@@ -140,6 +144,8 @@ def _parcels(content: ParcelMap, colours: dict[str, str]) -> dict:
         "image": data_uri(content.picture),
         "paths": paths,
         "one_class": one_class,
+        "truth": [path_of(rings) for rings in content.truth],
+        "scores": content.scores,
         "rows": [_parcel_row(name, content) for name in names],
     }
 

@@ -1,0 +1,20 @@
+"""Losses for thin boundaries, where a configuration has a class of them and names no loss."""
+
+from collections.abc import Callable
+
+from pixelwise.config import LOSSES, Config, as_places
+
+LOSSES_FOR_BOUNDARIES: dict[str, float | str] = {"cross_entropy": 1.0, "dice": 1.0, "class_weights": "balanced"}
+"""A boundary is thin: by the cross-entropy alone it drowns in the fields (`docs/losses.md`)."""
+
+
+def with_boundary_losses(config: Config, say: Callable[[str], None]) -> Config:
+    """Return a configuration with `LOSSES_FOR_BOUNDARIES`, if polygons give it boundaries and it names no loss."""
+    data, own = config.data, config.train.model_fields_set & {*LOSSES, "class_weights"}
+    if own or data.boundary not in data.classes or any(place.is_dir() for place in as_places(data.labels)):
+        return config
+    say(
+        f"The class {data.boundary!r} is thin, so [train] takes dice = 1.0 and class_weights = 'balanced' besides "
+        "cross_entropy = 1.0. Any loss or class_weights in [train] changes that."
+    )
+    return config.model_copy(update={"train": config.train.model_copy(update=LOSSES_FOR_BOUNDARIES)})
