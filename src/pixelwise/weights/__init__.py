@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from pixelwise.errors import WeightsError
@@ -28,9 +29,12 @@ from pixelwise.weights import (
     unet,
     vit,
 )
-from pixelwise.weights.files import ARCHITECTURE_KEY, own_architecture, plain_state, read_state, write_state
-from pixelwise.weights.layout import Converted
+from pixelwise.weights.checkpoint import state_in, unwrapped
+from pixelwise.weights.files import ARCHITECTURE_KEY, own_architecture, read_state, write_state
+from pixelwise.weights.foreign import FOREIGN
+from pixelwise.weights.layout import Converted, Layout
 from pixelwise.weights.options import Change, adapted
+from pixelwise.weights.paddle import as_torch, is_paddles
 
 LAYOUTS = (
     *efficientnet.LAYOUTS,
@@ -50,6 +54,15 @@ LAYOUTS = (
     *vit.LAYOUTS,
 )
 OWN_LAYOUT = "pixelwise"
+OWN = Layout(
+    OWN_LAYOUT,
+    signature=(
+        r"encoder\.(network\.)?(embeddings\.\d\.(projection|norm|convolution|0\.convolution)|stem\.(\d\.)?(convolution|norm)"
+        r"|patches|stages\.\d\.(first|second|(\d+\.)+(layers|branches|attention|norm1|expand|depthwise|first|second)))\.",
+    ),
+    absent=(r"segmentation_head\.",),
+    rules=(),
+)
 
 
 @dataclass(frozen=True)
@@ -73,6 +86,10 @@ class Report:
     """Options that were asked for and stand, though the weights were trained with others: name -> (asked, theirs)."""
     network: str = ""
     """Name of the network that a file of ours says it is of."""
+    part: str = ""
+    """Key of the checkpoint's part that was taken, such as 'state_dict'; or nothing, if it is a state dict itself."""
+    others: tuple[str, ...] = ()
+    """Keys of its other parts that hold weights too, such as 'model_ema'; averaged ones are taken if alone."""
 
     @property
     def encoder_complete(self) -> bool:
@@ -83,6 +100,11 @@ class Report:
     def notes(self) -> tuple[str, ...]:
         """Return what a user should read of it, as sentences."""
         sentences = []
+        if self.others:
+            taken = repr(self.part) if self.part else "the network's own"
+            sentences.append(
+                f"Of the checkpoint's weights, {taken} were taken, not {', '.join(map(repr, self.others))}."
+            )
         if self.adopted:
             changes = ", ".join(f"{key} = {theirs!r} (was {own!r})" for key, (own, theirs) in self.adopted.items())
             sentences.append(f"Taken over from the weights: {changes}.")
@@ -142,12 +164,23 @@ class Source:
     unused: tuple[str, ...]
     options: dict[str, object]
     network: str = ""
+    part: str = ""
+    others: tuple[str, ...] = ()
 
 
 def _read(model: Segmenter, source: str | Path | Mapping[str, Tensor]) -> Source:
     where = "the state dict" if isinstance(source, Mapping) else str(source)
-    state = plain_state(source, where) if isinstance(source, Mapping) else read_state(source)
-    layout = next((known for known in LAYOUTS if known.recognises(set(state))), None)
+    found = state_in(source, where) if isinstance(source, Mapping) else read_state(source)
+    found = unwrapped(found, _recognised, where)
+    state, part, others = found.tensors, found.part, found.others
+    of_paddle = is_paddles(state)
+    if of_paddle:
+        state = as_torch(state)
+    names = set(state)
+    foreign = next((release for release in FOREIGN if release.recognises(names)), None)
+    if foreign is not None:
+        raise WeightsError(f"{where} holds weights of {foreign.name}, which are not read: {foreign.advice}.")
+    layout = next((known for known in LAYOUTS if known.recognises(names)), None)
     if layout is not None:
         try:
             options = layout.options(state)
@@ -156,17 +189,25 @@ def _read(model: Segmenter, source: str | Path | Mapping[str, Tensor]) -> Source
             raise WeightsError(
                 f"{where} has the names of {layout.name}, but tensors of shapes that it cannot have. Fetch it again."
             ) from None
-        return Source(where, layout.name, converted, unused, options)
-    if any(key.startswith(("encoder.", "decoder.")) for key in state):
+        name = (
+            f"{layout.name} (as PaddlePaddle saves it)" if of_paddle and "PaddleSeg" not in layout.name else layout.name
+        )
+        return Source(where, name, converted, unused, options, part=part, others=others)
+    if OWN.recognises(names):
         network, options = ("", {}) if isinstance(source, Mapping) else _own_options(model, source)
         if "release" not in options and "decoder.projections.0.0.weight" in state:
             options["release"] = "mmsegmentation"  # the only one with a convolution and a norm there
-        return Source(where, OWN_LAYOUT, {key: (key, tensor) for key, tensor in state.items()}, (), options, network)
+        own = {key: (key, tensor) for key, tensor in state.items()}
+        return Source(where, OWN_LAYOUT, own, (), options, network, part, others)
     raise WeightsError(
         f"{where} has names of no known layout, such as {', '.join(sorted(state)[:3])}. Known are: {OWN_LAYOUT}, "
         + ", ".join(known.name for known in LAYOUTS)
         + "."
     )
+
+
+def _recognised(names: set[str]) -> bool:
+    return any(known.recognises(names) for known in (*LAYOUTS, OWN, *FOREIGN))
 
 
 def _fill(model: Segmenter, source: Source, *, partial: bool) -> Report:
@@ -193,6 +234,7 @@ def _fill(model: Segmenter, source: Source, *, partial: bool) -> Report:
             raise WeightsError(_incomplete(lacking, unexpected, name, found, model, where))
     if not fitting:
         raise WeightsError(f"No tensor of {where} ({name}) fits {model.architecture.name}.")
+    _require_numbers(fitting, ours, where)
     if target is not model:
         _take_over(model, target)
     model.load_state_dict(fitting, strict=False)
@@ -206,7 +248,26 @@ def _fill(model: Segmenter, source: Source, *, partial: bool) -> Report:
         fit.adopted,
         fit.kept,
         source.network,
+        source.part,
+        source.others,
     )
+
+
+def _require_numbers(fitting: Mapping[str, Tensor], ours: Mapping[str, Tensor], where: str) -> None:
+    """Raise if a tensor holds no such numbers as its place takes."""
+    for name, tensor in fitting.items():
+        if ours[name].is_floating_point() and not tensor.is_floating_point():
+            raise WeightsError(
+                f"{where}: {name} holds numbers of type {str(tensor.dtype).removeprefix('torch.')}, as quantised "
+                "weights do. Save the network's weights as float32."
+            )
+        if tensor.layout is not torch.strided or tensor.is_meta:
+            raise WeightsError(f"{where}: {name} is sparse or without data. Save the network's weights as they are.")
+        if not torch.isfinite(tensor.to(ours[name].dtype)).all():
+            raise WeightsError(
+                f"{where}: {name} holds values that are no numbers (NaN or infinite), so its training went wrong or "
+                "the file is damaged. Take an earlier checkpoint."
+            )
 
 
 def save_weights(model: Segmenter, path: str | Path) -> None:
