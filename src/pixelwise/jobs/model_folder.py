@@ -77,13 +77,18 @@ def load_model(folder: str | Path, *, options: Mapping[str, object] | None = Non
     try:
         card = _read_card(tomllib.loads((folder / "model.toml").read_text(encoding="utf-8")))
         state = load_file(weights)
-    except (KeyError, TypeError, tomllib.TOMLDecodeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise WeightsError(
             f"{folder / 'model.toml'} is damaged ({error}). Restore the folder or train again."
         ) from None
     except Exception as error:
         raise WeightsError(f"{weights} cannot be read ({error}). Restore the folder or train again.") from None
-    model = rebuilt(card.architecture, {})
+    try:
+        model = rebuilt(card.architecture, {})
+    except Exception as error:  # values of any kind, in a damaged card
+        raise WeightsError(
+            f"{folder / 'model.toml'} describes no network that can be built ({error}). Restore the folder or train again."
+        ) from None
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

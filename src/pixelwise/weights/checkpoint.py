@@ -84,7 +84,7 @@ def state_in(loaded: object, where: str) -> State:
         raise WeightsError(f"{where} holds no tensors{_contents(loaded)}. Save model.state_dict().")
     try:
         tensors = {name: _tensor(value) for name, value in named.items()}
-    except (ValueError, TypeError, KeyError, OSError, EOFError, RuntimeError, MemoryError) as error:
+    except Exception as error:  # whatever a damaged file leads to
         raise WeightsError(f"{where} is damaged ({str(error)[:200]}). Fetch it again.") from None
     return State(tensors, ".".join(path), tuple(others))
 
@@ -108,7 +108,7 @@ def _contents(loaded: Mapping[object, object]) -> str:
 def _tensor(value: object) -> Tensor:
     if isinstance(value, Stored):
         return value.load()
-    return torch.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value  # pyright: ignore[reportReturnType]
+    return torch.from_numpy(np.array(value, order="C")) if isinstance(value, np.ndarray) else value  # pyright: ignore[reportReturnType]
 
 
 def unwrapped(state: State, recognised: Callable[[set[str]], bool], where: str) -> State:

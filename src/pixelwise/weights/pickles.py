@@ -124,8 +124,8 @@ def _stored_array(data: Any, kind: Any, shape: Any, order: Any) -> Stored | Skip
     def load() -> Tensor:
         native = array.astype(array.dtype.newbyteorder("="), copy=True).reshape(size, order=order)
         if native.dtype == np.uint16:  # PaddlePaddle's bfloat16; nothing else has this type
-            return torch.from_numpy(np.ascontiguousarray(native).view(np.int16)).view(torch.bfloat16)
-        return torch.from_numpy(np.ascontiguousarray(native))
+            return torch.from_numpy(np.array(native, order="C").view(np.int16)).view(torch.bfloat16)
+        return torch.from_numpy(np.array(native, order="C"))
 
     return Stored(size, load)
 
@@ -360,10 +360,10 @@ def plain(value: Any) -> Any:
     seen: dict[int, dict] = {}
 
     def made(part: Any, depth: int) -> Any:
+        if isinstance(part, tuple) and len(part) == 2 and isinstance(part[0], str):
+            part = part[1] if isinstance(part[1], Array | Stored) else part
         if isinstance(part, Array):
             return part.made
-        if isinstance(part, tuple) and len(part) == 2 and isinstance(part[0], str) and isinstance(part[1], Array):
-            return part[1].made
         if isinstance(part, Mapping) and depth < 8:
             if id(part) not in seen:
                 seen[id(part)] = {}
