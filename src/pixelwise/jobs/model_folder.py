@@ -87,7 +87,8 @@ def load_model(folder: str | Path, *, options: Mapping[str, object] | None = Non
         model = rebuilt(card.architecture, {})
     except Exception as error:  # values of any kind, in a damaged card
         raise WeightsError(
-            f"{folder / 'model.toml'} describes no network that can be built ({error}). Restore the folder or train again."
+            f"{folder / 'model.toml'} describes no network that can be built ({error}). Restore the folder, or "
+            "train again."
         ) from None
     try:
         model.load_state_dict(state)

@@ -114,7 +114,7 @@ class Report:
         return tuple(sentences)
 
 
-def load_weights(model: Segmenter, source: str | Path | Mapping[str, Tensor], *, partial: bool = False) -> Report:
+def load_weights(model: Segmenter, source: str | Path | Mapping[str, object], *, partial: bool = False) -> Report:
     """Fill a network with weights; the layout is recognised by its names.
 
     Known layouts: ours, and those in `LAYOUTS`. The network takes over what the layout's release does otherwise (norm
@@ -124,7 +124,7 @@ def load_weights(model: Segmenter, source: str | Path | Mapping[str, Tensor], *,
     ``missing``.
 
     Args:
-        source: a file, a folder, or a state dict.
+        source: a file, a folder, or a state dict: of tensors, of numpy arrays, or a checkpoint that has one in it.
         partial: load what fits, and report the rest instead of refusing it. If only the number of bands differs, the
             first convolution is fitted: the bands of the weights come first and new ones start at 0, so that the
             answer is at first that of the old bands; of fewer bands the first are kept, and a single one takes the sum
@@ -168,7 +168,7 @@ class Source:
     others: tuple[str, ...] = ()
 
 
-def _read(model: Segmenter, source: str | Path | Mapping[str, Tensor]) -> Source:
+def _read(model: Segmenter, source: str | Path | Mapping[str, object]) -> Source:
     where = "the state dict" if isinstance(source, Mapping) else str(source)
     found = state_in(source, where) if isinstance(source, Mapping) else read_state(source)
     found = unwrapped(found, _recognised, where)
