@@ -59,5 +59,20 @@ FOREIGN = (
         (r"cls_token$", r"patch_embed\.proj\.", r"blocks\.0\.ls1\."),
         "its layer scales have no place here; take a plain ViT",
     ),
+    Foreign(
+        "U-Net, PaddleSeg",
+        (r"encode\.double_conv\.0\._conv\.", r"decode\.up_sample_list\."),
+        "its coarsest level and its 3x3 classifier are other than those of any U-Net here; train one here",
+    ),
+    Foreign(
+        "SegNeXt, PaddleSeg",
+        (r"(backbone\.)?block1\.0\.attn\.spatial_gating_unit\.dwconvs\.",),
+        "take SegNeXt's weights from its own release or mmsegmentation",
+    ),
+    Foreign(
+        "SETR, PaddleSeg",
+        (r"backbone\.patch_embed\.proj\.", r"head\.cls_head_norm\."),
+        "take SETR's weights from its own release",
+    ),
     Foreign("ResNet_vd, PaddleSeg", (r"(backbone\.)?conv1_1\._conv\.", r"(backbone\.)?bb_\d"), _PADDLE_RESNET),
 )
