@@ -213,9 +213,12 @@ class _File:
         return self.opened.readinto(buffer)
 
 
-class _Reader(pickle._Unpickler):  # the one in C allocates what a pickle declares
+_Machine: Any = pickle._Unpickler  # the one in Python: that in C allocates whatever a pickle declares
+
+
+class _Reader(_Machine):
     def __init__(self, file: _File, storages: dict[str, Storage]) -> None:
-        super().__init__(file, encoding="latin1")  # pyright: ignore[reportArgumentType]
+        super().__init__(file, encoding="latin1")
         self.storages = storages
 
     def find_class(self, module: str, name: str) -> Any:
@@ -271,7 +274,7 @@ class _Reader(pickle._Unpickler):  # the one in C allocates what a pickle declar
         self.stack.append(Skipped())
 
     dispatch = {  # noqa: RUF012
-        **pickle._Unpickler.dispatch,
+        **_Machine.dispatch,
         pickle.REDUCE[0]: load_reduce,
         pickle.BUILD[0]: load_build,
         pickle.NEWOBJ[0]: load_newobj,
