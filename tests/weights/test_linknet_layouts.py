@@ -20,7 +20,7 @@ def recorded():
 
 def test_the_authors_names_make_the_round_trip(tmp_path):
     state = recorded()
-    model = pw.create("linknet", classes=19, port="lua").eval()
+    model = pw.create("linknet", classes=19).eval()
     report = pw.load_weights(model, state)
     assert report.missing == report.unexpected == report.unused == ()
     assert len(report.matched) == len(state)

@@ -2,7 +2,8 @@
 
 import hashlib
 import tomllib
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from safetensors.torch import load_file
 from pixelwise.errors import ConfigError, WeightsError
 from pixelwise.files import file_digest, read_checked, recovered_folder, replacing_folder, with_checksum
 from pixelwise.labels import Classes
-from pixelwise.models import Architecture, Segmenter, create
+from pixelwise.models import Architecture, Segmenter, rebuilt
+from pixelwise.weights import with_options
 from pixelwise.weights.files import write_state
 
 DIGEST = "weights_sha256"
@@ -78,14 +80,19 @@ def read_card(folder: Path) -> dict:
         ) from None
 
 
-def load_model(folder: str | Path) -> tuple[Segmenter, ModelCard, str]:
+def load_model(folder: str | Path, *, options: Mapping[str, object] | None = None) -> tuple[Segmenter, ModelCard, str]:
     """Read a model folder, or the best model of a run.
 
+    Args:
+        options: of `create`, in place of those that the model was trained with, such as ``{"output_stride": 8}``; they
+            must get by with its tensors.
+
     Returns:
-        the network in evaluation mode, its card, and the SHA-256 of its weights in hexadecimal.
+        the network in evaluation mode, its card (with these options), and the SHA-256 of its weights in hexadecimal.
 
     Raises:
-        WeightsError: no model there, or one that does not fit its card.
+        WeightsError: no model there, one that does not fit its card, or an option that needs other tensors.
+        ConfigError: an unknown option, or a value that the network cannot have.
     """
     folder = Path(folder)
     if not (folder / "model.toml").exists():
@@ -116,13 +123,20 @@ def load_model(folder: str | Path) -> tuple[Segmenter, ModelCard, str]:
             f"{weights} is not the file that {folder / 'model.toml'} was written for: it is damaged, or was replaced. "
             f"Restore the folder or train again; if you replaced it, delete {DIGEST} and the first line there."
         )
-    model = create(
-        card.architecture.name, classes=len(card.classes), bands=len(card.bands), **card.architecture.options
-    )
+    try:
+        model = rebuilt(card.architecture, {})
+    except Exception as error:  # values of any kind, in a damaged card
+        raise WeightsError(
+            f"{folder / 'model.toml'} describes no network that can be built ({error}). Restore the folder, or "
+            "train again."
+        ) from None
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
         raise WeightsError(f"{weights} does not fit {folder / 'model.toml'}: {str(error)[:300]}") from None
+    if options:
+        model = with_options(model, options, str(weights))
+        card = replace(card, architecture=model.architecture)
     return model.eval(), card, found
 
 

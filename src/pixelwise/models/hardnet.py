@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
 from pixelwise.models.layers import ConvNorm, over_joined
+from pixelwise.models.same_padding import pad_as_same
 from pixelwise.models.segmenter import Decoded
 
 
@@ -44,6 +45,8 @@ class Variant:
     """What each resolution hands on: its last block's output ("blocks"), or that after the 1x1 convolution."""
     ceiling: bool = True
     """Rectifiers end at 6."""
+    same: bool = False
+    """Strided convolutions pad as `same_padding` says."""
 
 
 VARIANTS = {
@@ -90,6 +93,20 @@ VARIANTS = {
         stem_pooling=False,
         skips="blocks",
         ceiling=False,
+    ),
+    "fchardnet-70-paddleseg": Variant(
+        stem=(16, 24, 32, 48),
+        stem_strides=(1, 1, 2, 1),
+        channels=(64, 96, 160, 224, 320),
+        growth=(10, 16, 18, 24, 32),
+        layers=(4, 4, 8, 8, 8),
+        halved=(True, True, True, True, False),
+        weighting=1.7,
+        pooling="average",
+        stem_pooling=False,
+        skips="blocks",
+        ceiling=False,
+        same=True,
     ),
 }
 
@@ -173,10 +190,10 @@ class HarDNet(nn.Module):
             )
             width, stride = outputs, stride * variant.stem_strides[i]
             maps[stride] = (width, i)
-        self.stem_map = maps[2][1]
         found = {2: maps[2][0]}
         self.halvings = nn.ModuleList([_stem_halving(width, variant)])
         stride *= 2 if variant.stem_pooling else 1
+        self.stem_map = maps[2][1] if stride > 2 else None  # else the first block's takes its place
         self.blocks, self.transitions = nn.ModuleList(), nn.ModuleList()
         self.last: list[bool] = []
         for i, outputs in enumerate(variant.channels):
@@ -199,7 +216,7 @@ class HarDNet(nn.Module):
         self.channels, self.strides = tuple(found.values()), tuple(found)
 
     def forward(self, image: Float[Tensor, "B C H W"]) -> list[Float[Tensor, "B _ _ _"]]:
-        """Return the stem's map of stride 2, and one of each further resolution, finest first."""
+        """Return the stem's (or first block's) map of stride 2, and one of each further resolution, finest first."""
         features = []
         for i, layer in enumerate(self.stem):
             image = layer(image)
@@ -283,6 +300,8 @@ def hardnet(variant: str, bands: int) -> HarDNet:
     """
     encoder = HarDNet(VARIANTS[variant], bands)
     encoder.apply(_initialise)
+    if VARIANTS[variant].same:
+        pad_as_same(encoder)
     return encoder
 
 
@@ -295,6 +314,7 @@ def fc_hardnet(
     layers: Sequence[int] = (4, 4, 8, 8),
     weighting: float = 1.7,
     align_corners: bool = True,
+    finest: int = 4,
 ) -> HarDNetDecoder:
     """Build the decoder of FC-HarDNet with fresh weights, for maps of strides 4, 8, 16 ... of any encoder.
 
@@ -304,13 +324,16 @@ def fc_hardnet(
         layers: L of these blocks, at least 1 each.
         weighting: m, at least 1; the paper has 1.6 to 1.9.
         align_corners: how maps, and logits, are upsampled.
+        finest: stride of the finest map that is joined, 4 (the authors) or 2 (PaddleSeg).
 
     Raises:
         ConfigError: an option that cannot be, or an encoder whose maps do not double their strides from 4 on.
     """
-    taken = [(width, stride) for width, stride in zip(channels, strides, strict=True) if stride >= 4]
+    if finest not in (2, 4):
+        raise ConfigError(f"FC-HarDNet's finest is 2 or 4, not {finest!r}.")
+    taken = [(width, stride) for width, stride in zip(channels, strides, strict=True) if stride >= finest]
     steps = [stride for _, stride in taken]
-    if len(steps) < 2 or steps != [4 * 2**i for i in range(len(steps))]:
+    if len(steps) < 2 or steps != [finest * 2**i for i in range(len(steps))]:
         raise ConfigError(
             f"The decoder of FC-HarDNet joins maps of strides 4, 8, 16 and so on, but this encoder's are "
             f"{', '.join(map(str, strides))}. Take an encoder such as hardnet-68, resnet50 or mit-b0, undilated."

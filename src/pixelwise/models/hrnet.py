@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pixelwise.errors import ConfigError
 from pixelwise.models.layers import ConvNorm, initialise_convolutions, over_joined, resize
 from pixelwise.models.resnet import BasicBlock, Bottleneck
+from pixelwise.models.same_padding import pad_as_same
 from pixelwise.models.segmenter import Decoded
 
 WIDTHS = ("18", "30", "32", "40", "44", "48", "64")
@@ -176,6 +177,7 @@ def hrnet(
     fuse_upsampling: str = "bilinear",
     align_corners: bool = False,
     finest_only: bool = False,
+    padding: str = "alike",
 ) -> HRNet:
     """Build the encoder HRNet with fresh weights.
 
@@ -186,14 +188,19 @@ def hrnet(
             classification, pose and detection).
         align_corners: of the bilinear upsampling; True is the default of the authors' release for segmentation.
         finest_only: the last exchange has one output, the finest branch (HRNetV1); else all four.
+        padding: of strided convolutions: all sides "alike", or "same" (PaddleSeg; see `same_padding`).
 
     Raises:
         ConfigError: an option that cannot be.
     """
     if fuse_upsampling not in ("bilinear", "nearest"):
         raise ConfigError(f"HRNet's fuse_upsampling is 'bilinear' or 'nearest', not {fuse_upsampling!r}.")
+    if padding not in ("alike", "same"):
+        raise ConfigError(f"HRNet's padding is 'alike' or 'same', not {padding!r}.")
     encoder = HRNet(int(width), bands, fuse_upsampling, align_corners, finest_only)
     encoder.apply(initialise_convolutions)
+    if padding == "same":
+        pad_as_same(encoder)
     return encoder
 
 

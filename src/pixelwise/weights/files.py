@@ -1,26 +1,33 @@
 """Files that hold weights, read without running any code that may be in them."""
 
 import json
-import pickle
-import re
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from pixelwise.errors import WeightsError
+from pixelwise.weights.checkpoint import State, state_in
+from pixelwise.weights.pickles import read_pickle
 
-CONTAINERS = ("state_dict", "model_state_dict", "model")
-"""Keys under which training scripts keep the weights beside their own state."""
-PREFIXES = ("module.", "_orig_mod.", "model.")
-"""What wrappers (data parallel, torch.compile, Lightning) put before every name."""
 ARCHITECTURE_KEY = "pixelwise.architecture"
 """Of the header of our .safetensors files: a JSON object of the network's name and options."""
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
+OTHER_KINDS = {
+    b"\x89HDF": "an HDF5 file (Keras)",
+    b"\x89PNG": "an image",
+    b"\xff\xd8\xff": "an image",
+    b"II*\x00": "an image",
+    b"MM\x00*": "an image",
+    b"\x93NUMPY": "a single array of numpy",
+    b"GGUF": "a GGUF file",
+    b"\x1f\x8b": "a gzip archive",
+    b"<": "a web page or XML",
+    b"version ": "a pointer of Git LFS (`git lfs pull` fetches the file)",
+}
+"""First bytes of files that people take for weights."""
 
 
 def write_state(module: nn.Module, path: Path, header: dict[str, str] | None = None) -> None:
@@ -33,76 +40,65 @@ def write_state(module: nn.Module, path: Path, header: dict[str, str] | None = N
     path.chmod(mode)
 
 
-def read_state(source: str | Path) -> dict[str, Tensor]:
+def read_state(source: str | Path) -> State:
     """Read the tensors of a file or folder, under their names in it.
 
-    Takes ``.safetensors``, ``.pth``, ``.pt``, ``.bin``, a folder of transformers (whole or in shards), a model
-    folder of ours, and a run.
+    Takes ``.safetensors``, what torch.save wrote (``.pth``, ``.pt``, ``.bin``, ``.ckpt``), PaddlePaddle's
+    ``.pdparams``, a folder of transformers (whole or in shards), a model folder of ours, and a run.
 
     Raises:
-        WeightsError: nothing there, a damaged file, or one that would have to run code to be read.
+        WeightsError: nothing there, a damaged file, or one that holds no weights.
     """
     path = Path(source)
     if path.is_dir():
         return _read_folder(path)
-    if not path.exists():
-        raise WeightsError(f"There is no file {path}. Mend the path of the weights.")
+    if not path.is_file():
+        raise WeightsError(f"There is no file {path}. Correct the path of the weights.")
+    with open(path, "rb") as opened:
+        start = opened.read(8)
     if path.suffix == ".safetensors":
         try:
-            return plain_state(load_file(path), str(path))
-        except (SafetensorError, OSError) as error:
-            raise WeightsError(f"{path} is damaged or no safetensors file ({error}). Fetch it again.") from None
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        # torch names what it refused to run; noise has no such name.
-        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if refused:
+            return state_in(load_file(path), str(path))
+        except WeightsError:
+            raise
+        except Exception as error:  # whatever the library meets in a damaged file
+            raise WeightsError(f"{path} is damaged or no safetensors file ({_short(error)}). Fetch it again.") from None
+    for beginning, kind in OTHER_KINDS.items():
+        if start.startswith(beginning):
             raise WeightsError(
-                f"{path} holds more than tensors ({refused[1]}), and reading that could run foreign code. "
-                "Save its state_dict alone, best as .safetensors."
-            ) from None
+                f"{path} is {kind}, and holds no weights that are read here. Save a state_dict of torch."
+            )
+    try:
+        loaded = read_pickle(path)
+    except Exception as error:  # whatever the machine that reads a pickle meets in a damaged one
         raise WeightsError(
-            f"{path} is damaged, or no file that torch.save wrote. Fetch it again, or save it anew as .safetensors."
+            f"{path} is damaged, or no file that torch.save or PaddlePaddle wrote ({_short(error)}). Fetch it again, "
+            "or save it anew as .safetensors."
         ) from None
-    except Exception as error:
-        raise WeightsError(
-            f"{path} is damaged or holds no weights ({str(error)[:200] or type(error).__name__}). Fetch it again."
-        ) from None
-    return plain_state(loaded, str(path))
+    return state_in(loaded, str(path))
 
 
-def plain_state(loaded: object, where: str) -> dict[str, Tensor]:
-    """Unwrap a checkpoint to its tensors: ``{"state_dict": ...}`` and the like, and what wrappers put before names.
-
-    Raises:
-        WeightsError: no tensors in it.
-    """
-    for key in CONTAINERS:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-            loaded = loaded[key]
-    if not isinstance(loaded, Mapping):
-        raise WeightsError(f"{where} holds a {type(loaded).__name__}, not a state_dict. Save model.state_dict().")
-    state = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
-    if not state:
-        raise WeightsError(f"{where} holds no tensors. Save model.state_dict().")
-    for prefix in (*PREFIXES, *PREFIXES):  # twice: wrappers nest in any order
-        if all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): value for name, value in state.items()}
-    return state
+def _short(error: Exception) -> str:
+    return str(error)[:200] or type(error).__name__
 
 
-def _read_folder(folder: Path) -> dict[str, Tensor]:
+def _read_folder(folder: Path) -> State:
     for name in FOLDER_FILES:
         if (folder / name).exists():
             return read_state(folder / name)
         index = folder / f"{name}.index.json"
         if index.exists():
             try:
-                shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            except (ValueError, KeyError, TypeError, AttributeError):
+                shards = {str(shard) for shard in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 raise WeightsError(f"{index} is damaged: it has no weight_map. Fetch the folder again.") from None
-            return {key: value for shard in sorted(shards) for key, value in read_state(folder / shard).items()}
+            outside = [shard for shard in shards if Path(shard).name != shard]
+            if outside:
+                raise WeightsError(f"{index} names a file in another folder, {outside[0]!r}. Fetch the folder again.")
+            tensors = {}
+            for shard in sorted(shards):
+                tensors |= read_state(folder / shard).tensors
+            return State(tensors)
     if (folder / "model" / FOLDER_FILES[0]).exists():
         return read_state(folder / "model" / FOLDER_FILES[0])
     raise WeightsError(
@@ -120,11 +116,17 @@ def own_architecture(source: str | Path) -> tuple[str, dict[str, object]] | None
             with safe_open(path, framework="pt") as opened:
                 recorded = (opened.metadata() or {}).get(ARCHITECTURE_KEY)
             if recorded:
-                return json.loads(recorded)["name"], json.loads(recorded)["options"]
+                return _named(json.loads(recorded))
         if cards:
-            architecture = tomllib.loads(cards[0].read_text(encoding="utf-8"))["architecture"]
-            return architecture["name"], architecture.get("options", {})
-    except (ValueError, KeyError, AttributeError, TypeError):  # all errors of decoding are ValueErrors
+            return _named(tomllib.loads(cards[0].read_text(encoding="utf-8"))["architecture"])
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):  # all errors of decoding are ValueErrors
         damaged = cards[0] if cards else path
         raise WeightsError(f"{damaged} is damaged: it names no architecture. Restore it, or train again.") from None
     return None
+
+
+def _named(about: dict) -> tuple[str, dict[str, object]]:
+    name, options = about["name"], about.get("options", {})
+    if not isinstance(name, str) or not isinstance(options, dict):
+        raise TypeError
+    return name, options

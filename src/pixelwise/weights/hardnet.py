@@ -43,6 +43,39 @@ def _named_parts(converted: Converted) -> Converted:
     }
 
 
+def _paddleseg_options(state: Mapping[str, Tensor]) -> dict[str, object]:
+    return {"encoder": "fchardnet-70-paddleseg", "finest": 2, "align_corners": False}
+
+
+def _paddleseg_parts(converted: Converted) -> Converted:
+    """Replace the running number of each part of the encoder: block, 1x1 convolution and pooling in turn."""
+
+    def part(found: re.Match) -> str:
+        number = int(found[1])
+        return f"encoder.{('blocks', 'transitions')[number % 3]}.{number // 3}."
+
+    return {re.sub(r"^parts\.(\d+)\.", part, name): pair for name, pair in converted.items()}
+
+
+_BRICK = (("_conv", "convolution"), ("_batch_norm", "norm"))
+
+
+def _paddleseg_rules() -> tuple[tuple[str, str], ...]:
+    rules = [(r"cls_head\.", "decoder.classifier.")]
+    for theirs, ours in _BRICK:
+        rules += [
+            (rf"stem\.(\d)\.{theirs}\.", f"encoder.stem.{{0}}.{ours}."),
+            (rf"encoder\.blks\.(\d+)\.layers\.(\d+)\.{theirs}\.", f"parts.{{0}}.layers.{{1}}.{ours}."),
+            (rf"encoder\.blks\.(\d+)\.{theirs}\.", f"parts.{{0}}.{ours}."),
+            (rf"decoder\.conv1x1_up\.(\d+)\.{theirs}\.", f"decoder.joins.{{0}}.mix.{ours}."),
+            (
+                rf"decoder\.dense_blocks_up\.(\d+)\.layers\.(\d+)\.{theirs}\.",
+                f"decoder.blocks.{{0}}.layers.{{1}}.{ours}.",
+            ),
+        ]
+    return tuple(rules)
+
+
 BASE_RULES = (
     (r"base\.(\d+)\.(?:dw)?conv\.", "base.{0}.convolution."),
     (r"base\.(\d+)\.layers\.(\d+)\.conv\.", "base.{0}.layers.{1}.convolution."),
@@ -66,6 +99,13 @@ LAYOUTS = (
         ),
         options=_fc_options,
         rearrange=_named_parts,
+    ),
+    Layout(
+        "FC-HarDNet, PaddleSeg",
+        signature=(r"encoder\.blks\.0\.layers\.0\._conv\.", r"decoder\.conv1x1_up\.0\._conv\.", r"cls_head\."),
+        rules=_paddleseg_rules(),
+        options=_paddleseg_options,
+        rearrange=_paddleseg_parts,
     ),
     Layout(
         "HarDNet, ImageNet",

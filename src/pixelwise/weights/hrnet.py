@@ -47,6 +47,36 @@ def encoder_rules(prefix: str) -> tuple[tuple[str, str], ...]:
     return tuple(rules)
 
 
+def paddleseg_encoder_rules(prefix: str) -> tuple[tuple[str, str], ...]:
+    """Return the rules of PaddleSeg's encoder after ``prefix``, a pattern; it counts everything from 1."""
+    rules: list[tuple[str, str]] = []
+    for theirs, ours in (("_conv", "convolution"), ("_batch_norm", "norm")):
+        module, here = rf"{prefix}st(\d)\.stage_st\d_(\d)\.", "encoder.stages.{0.less.less}.{1.less}"
+        path = rf"{module}fuse_func\.residual_st\d_\d_layer_(\d)_(\d)"
+        rules += [
+            (rf"{prefix}conv_layer1_(\d)\.{theirs}\.", f"encoder.stem.{{0.less}}.{ours}."),
+            (
+                rf"{prefix}la1\.bb_layer2_(\d)\.conv(\d)\.{theirs}\.",
+                f"encoder.first.{{0.less}}.layers.{{1.less}}.{ours}.",
+            ),
+            (rf"{prefix}la1\.bb_layer2_(\d)\.conv_down\.{theirs}\.", f"encoder.first.{{0.less}}.shortcut.{ours}."),
+            (rf"{prefix}tr1\.transition_tr1_layer_(\d)\.{theirs}\.", f"encoder.transitions.0.{{0.less}}.{ours}."),
+            (rf"{prefix}tr(\d)\.transition_tr\d_layer_\d\.{theirs}\.", f"encoder.transitions.{{0.less}}.0.{ours}."),
+            (
+                rf"{module}branches_func\.bb_st\d_\d_branch_layer_(\d)_(\d)\.conv(\d)\.{theirs}\.",
+                f"{here}.branches.{{2.less}}.{{3.less}}.layers.{{4.less}}.{ours}.",
+            ),
+            (rf"{path}\.{theirs}\.", f"{here}.paths.{{2.less}}.{{3.less}}.{ours}."),
+            (rf"{path}_(\d)\.{theirs}\.", f"{here}.paths.{{2.less}}.{{3.less}}.{{4.less}}.{ours}."),
+        ]
+    return tuple(rules)
+
+
+def paddleseg(state: Mapping[str, Tensor]) -> dict[str, object]:
+    """Return the options of PaddleSeg's networks on HRNet."""
+    return {"fuse_upsampling": "bilinear", "align_corners": False, "mix_bias": True, "padding": "same"}
+
+
 def _authors(state: Mapping[str, Tensor]) -> dict[str, object]:
     return {"fuse_upsampling": "bilinear", "mix_bias": True}
 
@@ -73,7 +103,27 @@ OTHER_HEADS = (
     r"backbone\.conv1_1",
 )
 
+PADDLESEG_BRANCH = r"backbone\.st4\.stage_st4_1\.branches_func\."
+
 LAYOUTS = (
+    Layout(
+        "HRNetV2 (FCN), PaddleSeg",
+        signature=(PADDLESEG_BRANCH, r"head\.conv_1\._conv\."),
+        rules=(
+            *paddleseg_encoder_rules(r"backbone\."),
+            (r"head\.conv_1\._conv\.", "decoder.mix.convolution."),
+            (r"head\.conv_1\._batch_norm\.", "decoder.mix.norm."),
+            (r"head\.cls\.", "decoder.classifier."),
+        ),
+        options=paddleseg,
+    ),
+    Layout(
+        "HRNet, PaddleSeg",
+        signature=(r"(backbone\.)?st4\.stage_st4_1\.branches_func\.",),
+        absent=(r"head\.",),
+        rules=paddleseg_encoder_rules(r"(?:backbone\.)?"),
+        options=lambda _: {"fuse_upsampling": "bilinear", "padding": "same"},
+    ),
     Layout(
         "HRNetV2, the authors' release for segmentation",
         signature=(BRANCH, r"last_layer\.0\."),

@@ -18,6 +18,22 @@ def _as_they_are(converted: Converted) -> Converted:
     return converted
 
 
+class _Group(str):
+    @property
+    def less(self) -> "_Group":
+        return _Group(int(self) - 1)
+
+
+def biases_into_means(converted: Converted) -> Converted:
+    """Take the bias of a convolution off the mean of the batch norm after it, which takes it away again."""
+    for name in [name for name in converted if name.endswith(".convolution.bias")]:
+        mean = name.replace(".convolution.bias", ".norm.running_mean")
+        if mean in converted:
+            theirs, bias = converted.pop(name)
+            converted[mean] = (theirs, converted[mean][1] - bias)
+    return converted
+
+
 @dataclass(frozen=True)
 class Layout:
     """How to recognise a release's names, and what they are here."""
@@ -27,7 +43,8 @@ class Layout:
     signature: tuple[str, ...]
     """Patterns of names; the layout is this one if each fits the beginning of some name."""
     rules: tuple[tuple[str, str], ...]
-    """Pattern of the beginning of a name, and what stands there here; ``{0}`` is the pattern's first group."""
+    """Pattern of the beginning of a name, and what stands there here; ``{0}`` is the pattern's first group, and
+    ``{0.less}`` its number less one, for those who count from 1."""
     absent: tuple[str, ...] = ()
     """Patterns that fit no name of this layout, to tell it from its kin."""
     unused: tuple[str, ...] = ()
@@ -55,5 +72,5 @@ class Layout:
         for pattern, ours in self.rules:
             found = re.match(pattern, name)
             if found:
-                return ours.format(*found.groups()) + name[found.end() :]
+                return ours.format(*(_Group(group) for group in found.groups())) + name[found.end() :]
         return name

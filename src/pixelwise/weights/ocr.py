@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from pixelwise.weights.hrnet import encoder_rules
-from pixelwise.weights.layout import Converted, Layout
+from pixelwise.weights.hrnet import PADDLESEG_BRANCH, encoder_rules, paddleseg, paddleseg_encoder_rules
+from pixelwise.weights.layout import Converted, Layout, biases_into_means
 
 
 def _authors_rules(prefix: str) -> tuple[tuple[str, str], ...]:
@@ -46,6 +46,25 @@ def _mmsegmentation_rules() -> tuple[tuple[str, str], ...]:
     return tuple(rules)
 
 
+def _paddleseg_rules() -> tuple[tuple[str, str], ...]:
+    block = r"head\.spatial_ocr\.attention_block\."
+    places = [(r"head\.conv3x3_ocr", "pixels"), (r"head\.aux_head\.0", "regions.0")]
+    places += [(rf"{block}f_pixel\.{i}", f"context.query.{i}") for i in range(2)]
+    places += [(rf"{block}f_object\.{i}", f"context.key.{i}") for i in range(2)]
+    places += [(f"{block}f_down", "context.value"), (f"{block}f_up", "context.out")]
+    places += [(r"head\.spatial_ocr\.conv1x1\.0", "context.augment")]
+    rules = [(r"head\.aux_head\.1\.", "decoder.regions.1."), (r"head\.cls_head\.", "decoder.classifier.")]
+    for theirs, ours in places:
+        rules.append((rf"{theirs}\._conv\.", f"decoder.{ours}.convolution."))
+        rules.append((rf"{theirs}\._batch_norm\.", f"decoder.{ours}.norm."))
+    return tuple(rules)
+
+
+def _context_biases(converted: Converted) -> Converted:
+    context = {name: pair for name, pair in converted.items() if name.startswith("decoder.context.")}
+    return {name: pair for name, pair in converted.items() if name not in context} | biases_into_means(context)
+
+
 def _authors(state: Mapping[str, Tensor]) -> dict[str, object]:
     return {"fuse_upsampling": "bilinear", "align_corners": True, "mix_bias": True}
 
@@ -67,6 +86,13 @@ def _inside(converted: Converted) -> Converted:
 
 
 LAYOUTS = (
+    Layout(
+        "HRNet with OCR, PaddleSeg",
+        signature=(PADDLESEG_BRANCH, r"head\.spatial_ocr\."),
+        rules=(*paddleseg_encoder_rules(r"backbone\."), *_paddleseg_rules()),
+        options=paddleseg,
+        rearrange=_context_biases,
+    ),
     Layout(
         "HRNet with OCR, the authors' release",
         signature=(r"ocr_distri_head\.", r"stage4\.0\.branches\.3\.0\.conv1\."),

@@ -88,6 +88,20 @@ PAPER = Layout(
     options=_paper_options,
 )
 
+PADDLESEG = Layout(
+    "SegFormer, PaddleSeg",
+    signature=(r"backbone\.patch_embed1\.proj\.", r"linear_c1\.proj\.", r"linear_pred\."),
+    rules=(
+        *_paper_rules(),
+        *((rf"linear_c{i + 1}\.proj\.", f"decoder.projections.{i}.") for i in range(4)),
+        (r"linear_fuse\._conv\.", "decoder.fuse."),
+        (r"linear_fuse\._batch_norm\.", "decoder.norm."),
+        (r"linear_pred\.", "decoder.classifier."),
+    ),
+    unused=(r"backbone\.head\.",),
+    options=_paper_options,
+)
+
 TRANSFORMERS = Layout(
     "SegFormer, transformers",
     signature=(r"(segformer\.)?(stages\.0\.patch_embeddings|encoder\.patch_embeddings\.0)\.proj\.",),
@@ -188,4 +202,4 @@ MMSEGMENTATION = Layout(
     rearrange=_unpack_mmsegmentation,
 )
 
-LAYOUTS = (PAPER, TRANSFORMERS, MMSEGMENTATION)
+LAYOUTS = (PADDLESEG, PAPER, TRANSFORMERS, MMSEGMENTATION)

@@ -51,6 +51,24 @@ def _as_convolution(converted: Converted) -> Converted:
     }
 
 
+def _paddleseg_options(state: Mapping[str, Tensor]) -> dict[str, object]:
+    encoder = {**vit_options(state, "backbone."), **variant_options(state, "backbone.", "blocks")}
+    final = "backbone.norm.weight" in state
+    return {**encoder, "epsilon": 1e-6, "class_token": "kept", "position_resize": "bicubic", "final_norm": final}
+
+
+def _paddleseg_mask_options(state: Mapping[str, Tensor]) -> dict[str, object]:
+    return {**_paddleseg_options(state), "decoder_depth": count(state, "head.blocks.")}
+
+
+def _with_biases(converted: Converted) -> Converted:
+    """Their mask transformer has no bias where queries, keys and values are made; ours is 0 there."""
+    for name in [name for name in converted if name.endswith(".attention.qkv.weight")]:
+        theirs, weight = converted[name]
+        converted.setdefault(name.replace("weight", "bias"), (theirs, weight.new_zeros(len(weight))))
+    return converted
+
+
 RELEASE_UNUSED = (r"encoder\.head\.", r"encoder\.head_dist\.", r"encoder\.pre_logits\.")
 """The classifiers of ImageNet, which the release keeps."""
 
@@ -79,6 +97,29 @@ LAYOUTS = (
         unused=RELEASE_UNUSED,
         options=release_options,
         rearrange=_as_convolution,
+    ),
+    Layout(
+        "Segmenter with a linear decoder, PaddleSeg",
+        signature=(r"backbone\.patch_embed\.proj\.", r"backbone\.blocks\.0\.attn\.qkv\.", r"head\.head\.weight$"),
+        rules=(*timm_rules(r"backbone\."), (r"head\.head\.", "decoder.classifier.")),
+        options=_paddleseg_options,
+        rearrange=_as_convolution,
+    ),
+    Layout(
+        "Segmenter with a mask transformer, PaddleSeg",
+        signature=(r"backbone\.patch_embed\.proj\.", r"head\.cls_token$", r"head\.proj_class\."),
+        rules=(
+            *timm_rules(r"backbone\."),
+            (r"head\.cls_token", "decoder.class_embeddings"),
+            (r"head\.proj_input\.", "decoder.embed."),
+            *timm_blocks(r"head\.blocks\.(\d+)", "decoder.blocks.{0}"),
+            (r"head\.decoder_norm\.", "decoder.norm."),
+            (r"head\.proj_patch\.", "decoder.project_patches."),
+            (r"head\.proj_class\.", "decoder.project_classes."),
+            (r"head\.mask_norm\.", "decoder.mask_norm."),
+        ),
+        options=_paddleseg_mask_options,
+        rearrange=_with_biases,
     ),
     Layout(
         "Segmenter with a mask transformer, mmsegmentation",

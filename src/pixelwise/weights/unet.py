@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from pixelwise.weights.layout import Converted, Layout
+from pixelwise.weights.layout import Layout, biases_into_means
 
 Rules = tuple[tuple[str, str], ...]
 
@@ -113,23 +113,13 @@ def _unet3p_options(state: Mapping[str, Tensor]) -> dict[str, object]:
     }
 
 
-def _biases_into_means(converted: Converted) -> Converted:
-    """Milesial's older convolutions have a bias, which the batch norm after them takes away again."""
-    for name in [name for name in converted if name.endswith((".first.convolution.bias", ".second.convolution.bias"))]:
-        mean = name.replace(".convolution.bias", ".norm.running_mean")
-        if mean in converted:
-            theirs, bias = converted.pop(name)
-            converted[mean] = (theirs, converted[mean][1] - bias)
-    return converted
-
-
 LAYOUTS = (
     Layout(
         "U-Net, milesial",
         signature=(r"inc\.double_conv\.", r"up1\.conv\.double_conv\."),
         rules=_milesial(),
         options=_milesial_options,
-        rearrange=_biases_into_means,
+        rearrange=biases_into_means,
     ),
     Layout(
         "UNet++, 4uiiurz1",
