@@ -11,7 +11,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import AuxiliaryHead, ConvNorm, initialise_convolutions, over_joined
+from pixelwise.models.layers import (
+    AuxiliaryHead,
+    ConvNorm,
+    initialise_classifier,
+    initialise_convolutions,
+    over_joined,
+)
 from pixelwise.models.pspnet import auxiliary_channels
 from pixelwise.models.resnet import Bottleneck
 from pixelwise.models.segmenter import Decoded
@@ -170,6 +176,9 @@ def aspp(
     mix = ConvNorm(decoder_channels, decoder_channels, 3) if paper else nn.Identity()
     decoder = ASPPDecoder(pyramid, mix, decoder_channels, classes, auxiliary_channels(channels, auxiliary))
     decoder.apply(initialise_convolutions)
+    initialise_classifier(decoder.classifier)
+    if decoder.auxiliary is not None:
+        initialise_classifier(decoder.auxiliary.classifier)
     return decoder
 
 
@@ -195,6 +204,8 @@ def cascade(
         )
     decoder = CascadeDecoder(channels[-1], max(1, 32 // strides[-1]), multi_grid, classes)
     decoder.apply(initialise_convolutions)
+    # Each unit adds to the signal, and no norm follows.
+    initialise_classifier(decoder.classifier, deviation=0.001)
     return decoder
 
 
@@ -230,6 +241,7 @@ def deeplabv3plus(
     )
     decoder = PlusDecoder(pyramid, index, channels[index], decoder_channels, classes, refinements, separable=separable)
     decoder.apply(initialise_convolutions)
+    initialise_classifier(decoder.classifier)
     return decoder
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import ConvNorm, DropPath, drop_path_chances, folded, initialise_convolutions
+from pixelwise.models.layers import BatchNorm, ConvNorm, DropPath, drop_path_chances, folded, initialise_convolutions
 
 STEM = 32
 STAGES = (
@@ -37,7 +37,7 @@ class StridedConvNorm(nn.Module):
         super().__init__()
         self.inputs, self.outputs, self.kernel, self.groups = inputs, outputs, kernel, groups
         self.convolution: nn.Module = nn.Conv2d(inputs, outputs, kernel, 2, groups=groups, bias=False)
-        self.norm: nn.Module = nn.BatchNorm2d(outputs, eps=EPSILON)
+        self.norm: nn.Module = BatchNorm(outputs, eps=EPSILON)
 
     def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         """Return [B,D,H/2,W/2], sizes rounded up."""

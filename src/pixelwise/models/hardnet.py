@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import ConvNorm, over_joined
+from pixelwise.models.layers import ConvNorm, initialise_by_inputs, initialise_classifier, over_joined
 from pixelwise.models.segmenter import Decoded
 
 
@@ -282,7 +282,8 @@ def hardnet(variant: str, bands: int) -> HarDNet:
         bands: of the image.
     """
     encoder = HarDNet(VARIANTS[variant], bands)
-    encoder.apply(_initialise)
+    # By inputs: dense layers read many more channels than they give, so by outputs the signal would grow at each.
+    encoder.apply(initialise_by_inputs)
     return encoder
 
 
@@ -327,13 +328,6 @@ def fc_hardnet(
     decoder = HarDNetDecoder(
         inputs, classes, growth=growth, layers=layers, weighting=weighting, align_corners=align_corners
     )
-    decoder.apply(_initialise)
+    decoder.apply(initialise_by_inputs)
+    initialise_classifier(decoder.classifier)
     return decoder
-
-
-def _initialise(module: nn.Module) -> None:
-    # By inputs: dense layers read many more channels than they give, so by outputs the signal would grow at each.
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

@@ -1,6 +1,7 @@
 """Bricks that several papers share."""
 
 import copy
+import math
 from collections.abc import Sequence
 
 import torch
@@ -14,8 +15,27 @@ from pixelwise.models.resized_convolution import convolve_resized, pays
 from pixelwise.models.trained_linear import product
 
 
+class BatchNorm(nn.BatchNorm2d):
+    """A batch norm that refuses in a sentence what torch refuses with a traceback: one value per channel."""
+
+    def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """Return the normalised map.
+
+        Raises:
+            DataError: in training, a single value per channel, which has no variance to divide by.
+        """
+        if self.training and image.numel() == image.shape[1]:
+            raise DataError(
+                "A batch of one image gives a batch norm of this network a single value per channel, and that has no "
+                "variance to divide by: the network pools the whole image, or the crop is so small that one pixel of "
+                "its coarsest map is left. Raise [train].batch to at least 2. If the network pools no images, a larger "
+                "[train].crop helps too."
+            )
+        return super().forward(image)
+
+
 class ConvNorm(nn.Module):
-    """A convolution, a batch norm and, unless it is left out, a rectifier: the brick of most convolutional networks.
+    """A convolution, a batch norm and, unless it is left out, a ReLU: the brick of most convolutional networks.
 
     Padding keeps the size at stride 1. With ``norm=False`` the batch norm is left out.
     """
@@ -37,22 +57,12 @@ class ConvNorm(nn.Module):
         super().__init__()
         padding = dilation * (kernel - 1) // 2
         self.convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias)
-        self.norm = nn.BatchNorm2d(outputs, eps=epsilon) if norm else nn.Identity()
+        self.norm = BatchNorm(outputs, eps=epsilon) if norm else nn.Identity()
         self.activation = nn.Identity() if activation is None else activation()
 
     def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
-        """Return [B,D,H/stride,W/stride], sizes rounded up.
-
-        Raises:
-            DataError: in training, a single value per channel, which has no variance to normalise by.
-        """
-        image = self.convolution(image)
-        if self.training and image.shape[0] * image.shape[2] * image.shape[3] == 1 and self.norm.training:
-            raise DataError(
-                "A batch of one image leaves a single value per channel to a batch norm of this network, which pools "
-                "whole images, so there is no variance to divide by. Raise [train].batch to at least 2."
-            )
-        return self.activation(self.norm(image))
+        """Return [B,D,H/stride,W/stride], sizes rounded up."""
+        return self.activation(self.norm(self.convolution(image)))
 
     def fused(self) -> FusedConvolution:
         """Return the same function with the batch norm folded into the convolution, for inference."""
@@ -183,8 +193,50 @@ def linear_of(weight: Float[Tensor, "D C"], bias: Float[Tensor, " D"] | None) ->
 
 
 def initialise_convolutions(module: nn.Module) -> None:
-    """Give one convolution the first weights of He et al. 2015 (arXiv 1502.01852, eq. 10, by outputs); for `apply`."""
+    """Give one convolution normal weights of variance 2 / outputs, and no bias; for `apply`.
+
+    Outputs are the values that one input value goes into (He et al. 2015, arXiv 1502.01852, section 2.2, backward
+    case).
+    """
+    if isinstance(module, nn.Conv2d):
+        _initialise_normal(module, module.weight[0, 0].numel() * module.out_channels / module.groups)
+    elif isinstance(module, nn.ConvTranspose2d):
+        initialise_by_inputs(module)
+
+
+def initialise_by_inputs(module: nn.Module) -> None:
+    """Give one convolution normal weights of variance 2 / inputs, and no bias; for `apply`.
+
+    Inputs are the values that make one output value (He et al. 2015, section 2.2, forward case; U-Net, section 3: the
+    "incoming nodes of one neuron"). So a map keeps its variance from layer to layer without a norm too.
+    """
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+        inputs = module.weight[0, 0].numel() * module.in_channels / module.groups
+        if isinstance(module, nn.ConvTranspose2d):
+            # Only one in stride x stride places of the kernel reaches a given output.
+            inputs /= module.stride[0] * module.stride[1]
+        _initialise_normal(module, inputs)
+
+
+def initialise_classifier(layer: nn.Module, *, deviation: float = 0.01) -> None:
+    """Start a classifier with small normal weights and no bias.
+
+    So all classes start about equally likely, and the first cross-entropy of K classes is near ln K; the rules for
+    hidden layers make logits of deviation 1 to 100. mmsegmentation starts its classifiers with a deviation of 0.01, and
+    SegFormer, SegNeXt and SETR were trained with it. The papers of the other networks do not say how theirs start;
+    there it is our choice.
+
+    Args:
+        layer: a convolution.
+        deviation: 0.001 where the layer reads thousands of values, or maps that sums have made large.
+    """
+    assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
+    nn.init.normal_(layer.weight, std=deviation)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def _initialise_normal(layer: nn.Conv2d | nn.ConvTranspose2d, count: float) -> None:
+    nn.init.normal_(layer.weight, std=math.sqrt(2 / count))
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

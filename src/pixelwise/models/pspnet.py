@@ -11,7 +11,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import AuxiliaryHead, ConvNorm, initialise_convolutions, over_joined
+from pixelwise.models.layers import (
+    AuxiliaryHead,
+    ConvNorm,
+    initialise_classifier,
+    initialise_convolutions,
+    over_joined,
+)
 from pixelwise.models.segmenter import Decoded
 
 BINS = (1, 2, 3, 6)
@@ -75,6 +81,9 @@ def psp(
         channels[-1], decoder_channels, classes, auxiliary_channels(channels, auxiliary), dropout, align_corners
     )
     decoder.apply(initialise_convolutions)
+    initialise_classifier(decoder.classifier)
+    if decoder.auxiliary is not None:
+        initialise_classifier(decoder.auxiliary.classifier)
     return decoder
 
 

@@ -4,7 +4,6 @@ Xie et al., SegFormer: Simple and Efficient Design for Semantic Segmentation wit
 (arXiv 2105.15203). Sections and equations below are of that paper.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +13,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import DropPath, PlanesOfTokens, drop_path_chances, pointwise
+from pixelwise.models.layers import (
+    BatchNorm,
+    DropPath,
+    PlanesOfTokens,
+    drop_path_chances,
+    initialise_classifier,
+    initialise_convolutions,
+    pointwise,
+)
 from pixelwise.models.segformer_fused import FusedBlock, fused_attention, fused_decoder, squares
 from pixelwise.models.segformer_training import attention_of_one_head
 from pixelwise.models.segmenter import Decoded
@@ -208,7 +215,7 @@ class AllMLPDecoder(nn.Module):
         super().__init__()
         self.projections = nn.ModuleList(_projection(c, channels, release) for c in inputs)
         self.fuse = nn.Conv2d(channels * len(inputs), channels, 1, bias=False)
-        self.norm = nn.BatchNorm2d(channels)
+        self.norm = BatchNorm(channels)
         self.dropout = nn.Dropout2d(dropout)
         self.classifier = nn.Conv2d(channels, classes, 1)
 
@@ -258,7 +265,7 @@ class AllMLPDecoder(nn.Module):
 
 def _projection(inputs: int, channels: int, release: str) -> nn.Module:
     if release == "mmsegmentation":
-        return nn.Sequential(nn.Conv2d(inputs, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU())
+        return nn.Sequential(nn.Conv2d(inputs, channels, 1, bias=False), BatchNorm(channels), nn.ReLU())
     return nn.Linear(inputs, channels)
 
 
@@ -315,7 +322,7 @@ def all_mlp(
     inputs = [width for width, stride in zip(channels, strides, strict=True) if stride >= 4]
     decoder = AllMLPDecoder(inputs, decoder_channels, classes, dropout, release)
     decoder.apply(_initialise)
-    nn.init.normal_(decoder.classifier.weight, std=0.01)
+    initialise_classifier(decoder.classifier)
     return decoder
 
 
@@ -334,8 +341,5 @@ def _initialise(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.Conv2d):
-        outputs = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups
-        nn.init.normal_(module.weight, std=math.sqrt(2 / outputs))
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+    else:
+        initialise_convolutions(module)

@@ -6,7 +6,6 @@ ICLR 2021 (arXiv 2109.04553). Sections and equations below are of the former.
 """
 
 import copy
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +18,17 @@ from torch.utils.checkpoint import checkpoint
 
 from pixelwise.errors import ConfigError
 from pixelwise.models.fused_convolution import FusedConvolution
-from pixelwise.models.layers import DropPath, drop_path_chances, folded, over_joined, resize, scale_and_shift
+from pixelwise.models.layers import (
+    BatchNorm,
+    DropPath,
+    drop_path_chances,
+    folded,
+    initialise_classifier,
+    initialise_convolutions,
+    over_joined,
+    resize,
+    scale_and_shift,
+)
 from pixelwise.models.segmenter import Decoded
 
 
@@ -110,10 +119,10 @@ class Block(nn.Module):
 
     def __init__(self, channels: int, expansion: int, drop_path: float) -> None:
         super().__init__()
-        self.norm1 = nn.BatchNorm2d(channels)
+        self.norm1 = BatchNorm(channels)
         self.attention = Attention(channels)
         self.scale1 = nn.Parameter(torch.full((channels,), 1e-2))
-        self.norm2 = nn.BatchNorm2d(channels)
+        self.norm2 = BatchNorm(channels)
         self.feed_forward = FeedForward(channels, expansion)
         self.scale2 = nn.Parameter(torch.full((channels,), 1e-2))
         self.drop_path = DropPath(drop_path)
@@ -200,7 +209,7 @@ class Downsampling(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.convolution = nn.Conv2d(inputs, outputs, 3, 2, padding=1)
-        self.norm = nn.BatchNorm2d(outputs)
+        self.norm = BatchNorm(outputs)
 
     def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         """Return [B,D,H/2,W/2]."""
@@ -331,7 +340,7 @@ def mscan(variant: str, bands: int, *, drop_path: float | None = None) -> MSCAN:
     if not isinstance(chance, int | float) or not 0 <= chance < 1:
         raise ConfigError(f"SegNeXt's drop_path is a chance from 0 to below 1, not {chance!r}.")
     encoder = MSCAN(VARIANTS[variant], bands, chance)
-    encoder.apply(_initialise)
+    encoder.apply(initialise_convolutions)
     return encoder
 
 
@@ -366,14 +375,6 @@ def ham(
             "Take an encoder that goes deeper, such as mscan-t."
         )
     decoder = LightHamburger(inputs, decoder_channels, classes, rank, dropout)
-    decoder.apply(_initialise)
-    nn.init.normal_(decoder.classifier.weight, std=0.01)
+    decoder.apply(initialise_convolutions)
+    initialise_classifier(decoder.classifier)
     return decoder
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d):
-        outputs = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups
-        nn.init.normal_(module.weight, std=math.sqrt(2 / outputs))
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

@@ -11,7 +11,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import ConvNorm, initialise_convolutions, over_joined, pointwise, resize
+from pixelwise.models.layers import (
+    ConvNorm,
+    initialise_classifier,
+    initialise_convolutions,
+    over_joined,
+    pointwise,
+    resize,
+)
 from pixelwise.models.segmenter import Decoded
 from pixelwise.models.vit import require_epsilon
 
@@ -264,7 +271,8 @@ def setr_mla(
         [nn.Conv2d(decoder_channels, classes, 1, bias=False) for _ in range(4)],
     )
     head.apply(initialise_convolutions)
-    nn.init.normal_(head.classifier.weight, std=0.01)
+    for classifier in (head.classifier, *head.auxiliary):
+        initialise_classifier(classifier)
     return head
 
 
@@ -283,7 +291,7 @@ def _head(
     layers = [ConvNorm(inputs if i == 0 else channels, channels, kernel, bias=True) for i, kernel in enumerate(kernels)]
     classifier = nn.Conv2d(channels, classes, 1)
     nn.ModuleList(layers).apply(initialise_convolutions)
-    nn.init.normal_(classifier.weight, std=0.01)
+    initialise_classifier(classifier)
     norm = nn.LayerNorm(inputs, eps=epsilon)
     return UpsamplingHead(level, norm, layers, factors, classifier, enlargement=enlargement, auxiliary=auxiliary)
 

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import ConvNorm, initialise_convolutions, over_joined
+from pixelwise.models.layers import ConvNorm, initialise_by_inputs, initialise_classifier, over_joined
 from pixelwise.models.segmenter import Decoded
 
 
@@ -168,7 +168,7 @@ def unet_encoder(
     # A pruned network pads as the whole one does, so that its answers are the same at every size.
     multiple = min(about.multiple, 2 ** (len(widths) - 1))
     encoder = PlainEncoder(bands, widths[: level + 1], about, multiple)
-    encoder.apply(initialise_convolutions)
+    encoder.apply(initialise_by_inputs)
     return encoder
 
 
@@ -193,7 +193,8 @@ def unet(
     about = chosen_release(release, batch_norm, upsampling)
     require_doubling("U-Net", strides)
     decoder = UNetDecoder(channels, classes, about, release == "milesial" and about.upsampling == "bilinear")
-    decoder.apply(initialise_convolutions)
+    decoder.apply(initialise_by_inputs)
+    initialise_classifier(decoder.classifier)
     return decoder
 
 

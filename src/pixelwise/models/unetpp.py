@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import initialise_convolutions
+from pixelwise.models.layers import initialise_by_inputs, initialise_classifier
 from pixelwise.models.segmenter import Decoded, Segmenter
 from pixelwise.models.unet import DoubleConvolution, Release, Upsampling, chosen_release, require_doubling
 
@@ -80,7 +80,9 @@ def unetpp(
     level = min(level, len(channels) - 1)
     heads = range(1, level + 1) if deep_supervision else (level,)
     decoder = NestedDecoder(channels, classes, about, tuple(heads), level)
-    decoder.apply(initialise_convolutions)
+    decoder.apply(initialise_by_inputs)
+    for head in decoder.heads.values():
+        initialise_classifier(head)
     return decoder
 
 
