@@ -5,7 +5,7 @@ and FC-HarDNet, a U-shaped network of the same blocks (section 4.2). `models.cio
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import ConvNorm, initialise_by_inputs, initialise_classifier, over_joined
+from pixelwise.models.layers import ConvNorm, initialise_by_inputs, initialise_classifier, over_joined, sizes_of
 from pixelwise.models.segmenter import Decoded
 
 
@@ -274,14 +274,34 @@ class HarDNetDecoder(nn.Module):
         return Decoded(self.classifier(image), features=image)
 
 
-def hardnet(variant: str, bands: int) -> HarDNet:
+def hardnet(
+    variant: str,
+    bands: int,
+    *,
+    widths: Sequence[int] = (),
+    depths: Sequence[int] = (),
+    growths: Sequence[int] = (),
+) -> HarDNet:
     """Build an encoder HarDNet with fresh weights.
 
     Args:
         variant: a name in `VARIANTS`.
         bands: of the image.
+        widths: channels of the 1x1 convolution after each block, at least 1 each; empty: as the variant.
+        depths: L, the layers of each block, at least 1 each; empty: as the variant.
+        growths: k of each block, at least 2 each; empty: as the variant.
+
+    Raises:
+        ConfigError: an option that is wrong.
     """
-    encoder = HarDNet(VARIANTS[variant], bands)
+    own = VARIANTS[variant]
+    sizes = replace(
+        own,
+        channels=sizes_of(f"{variant}: widths", widths, own.channels),
+        layers=sizes_of(f"{variant}: depths", depths, own.layers),
+        growth=sizes_of(f"{variant}: growths", growths, own.growth, least=2),
+    )
+    encoder = HarDNet(sizes, bands)
     # By inputs: dense layers read many more channels than they give, so by outputs the signal would grow at each.
     encoder.apply(initialise_by_inputs)
     return encoder

@@ -5,7 +5,7 @@ Xie et al., SegFormer: Simple and Efficient Design for Semantic Segmentation wit
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ from pixelwise.models.layers import (
     initialise_classifier,
     initialise_convolutions,
     pointwise,
+    sizes_of,
 )
 from pixelwise.models.segformer_fused import FusedBlock, fused_attention, fused_decoder, squares
 from pixelwise.models.segformer_training import attention_of_one_head
@@ -278,7 +279,15 @@ def _sum_at_finest(parts: list[Tensor]) -> Tensor:
     return total
 
 
-def mix_transformer(variant: str, bands: int, *, drop_path: float = 0.1, release: str = "paper") -> MixTransformer:
+def mix_transformer(
+    variant: str,
+    bands: int,
+    *,
+    drop_path: float = 0.1,
+    release: str = "paper",
+    widths: Sequence[int] = (),
+    depths: Sequence[int] = (),
+) -> MixTransformer:
     """Build the encoder MiT with fresh weights.
 
     Args:
@@ -286,13 +295,27 @@ def mix_transformer(variant: str, bands: int, *, drop_path: float = 0.1, release
         bands: of the image.
         drop_path: chance of the last block to be left out in training, 0 to below 1; earlier blocks' grow up to it.
         release: whose norm epsilons, a name in `NORM_EPSILONS`; `load_weights` sets it to that of the weights.
+        widths: channels of the four stages, multiples of their heads (1, 2, 5 and 8); empty: as the variant.
+        depths: blocks of the four stages; empty: as the variant.
 
     Raises:
-        ConfigError: an option that cannot be.
+        ConfigError: an option that is wrong.
     """
     _require_chance("drop_path", drop_path)
     _require_known(release)
-    encoder = MixTransformer(VARIANTS[variant], bands, drop_path, NORM_EPSILONS[release])
+    own = VARIANTS[variant]
+    sizes = replace(
+        own,
+        channels=sizes_of(f"mit-{variant}: widths", widths, own.channels),
+        depths=sizes_of(f"mit-{variant}: depths", depths, own.depths),
+    )
+    for width, heads in zip(sizes.channels, sizes.heads, strict=True):
+        if width % heads:
+            raise ConfigError(
+                f"mit-{variant}: widths are multiples of the stages' heads ({', '.join(map(str, sizes.heads))}), "
+                f"and {width} is no multiple of {heads}."
+            )
+    encoder = MixTransformer(sizes, bands, drop_path, NORM_EPSILONS[release])
     encoder.apply(_initialise)
     return encoder
 

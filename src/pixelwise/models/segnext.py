@@ -7,7 +7,7 @@ ICLR 2021 (arXiv 2109.04553). Sections and equations below are of the former.
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from pixelwise.models.layers import (
     over_joined,
     resize,
     scale_and_shift,
+    sizes_of,
 )
 from pixelwise.models.segmenter import Decoded
 
@@ -324,7 +325,14 @@ class LightHamburger(nn.Module):
         return torch.stack(parts).sum(dim=0) if len(parts) > 1 else parts[0]
 
 
-def mscan(variant: str, bands: int, *, drop_path: float | None = None) -> MSCAN:
+def mscan(
+    variant: str,
+    bands: int,
+    *,
+    drop_path: float | None = None,
+    widths: Sequence[int] = (),
+    depths: Sequence[int] = (),
+) -> MSCAN:
     """Build the encoder MSCAN with fresh weights.
 
     Args:
@@ -332,14 +340,22 @@ def mscan(variant: str, bands: int, *, drop_path: float | None = None) -> MSCAN:
         bands: of the image.
         drop_path: chance of the last block to be left out in training, 0 to below 1; earlier blocks' grow up to it.
             None: 0.1, and 0.3 for l.
+        widths: channels of the four stages, at least 2 each; empty: as the variant.
+        depths: blocks of the four stages; empty: as the variant.
 
     Raises:
-        ConfigError: an option that cannot be.
+        ConfigError: an option that is wrong.
     """
     chance = VARIANTS[variant].drop_path if drop_path is None else drop_path
     if not isinstance(chance, int | float) or not 0 <= chance < 1:
         raise ConfigError(f"SegNeXt's drop_path is a chance from 0 to below 1, not {chance!r}.")
-    encoder = MSCAN(VARIANTS[variant], bands, chance)
+    own = VARIANTS[variant]
+    sizes = replace(
+        own,
+        channels=sizes_of(f"mscan-{variant}: widths", widths, own.channels, least=2),
+        depths=sizes_of(f"mscan-{variant}: depths", depths, own.depths),
+    )
+    encoder = MSCAN(sizes, bands, chance)
     encoder.apply(initialise_convolutions)
     return encoder
 
