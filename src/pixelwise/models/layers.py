@@ -103,19 +103,23 @@ class DropPath(nn.Module):
 
 def require_whole_numbers(
     name: str, values: object, *, count: int | None = None, least: int = 1, most: int = 64
-) -> None:
-    """Check an option that is a list of whole numbers from ``least`` on: ``count`` of them, or 1 to ``most``.
+) -> Sequence[int]:
+    """Return an option that is a list of whole numbers from ``least`` on: ``count`` of them, or 1 to ``most``.
 
     Raises:
         ConfigError: it is something else.
     """
-    fits = isinstance(values, list | tuple) and (len(values) == count if count else 1 <= len(values) <= most)
-    if not fits or any(isinstance(one, bool) or not isinstance(one, int) or one < least for one in values):
-        number = "a list of whole numbers" if count is None else f"a list of {count} whole numbers"
-        raise ConfigError(f"{name} must be {number} from {least} on, such as {[least] * (count or 1)}, not {values!r}.")
+    if (
+        isinstance(values, list | tuple)
+        and (len(values) == count if count else 1 <= len(values) <= most)
+        and all(isinstance(one, int) and not isinstance(one, bool) and one >= least for one in values)
+    ):
+        return values
+    number = "a list of whole numbers" if count is None else f"a list of {count} whole numbers"
+    raise ConfigError(f"{name} must be {number} from {least} on, such as {[least] * (count or 1)}, not {values!r}.")
 
 
-def sizes_of(name: str, given: Sequence[int], own: Sequence[int], *, least: int = 1) -> Any:
+def sizes_of(name: str, given: object, own: Sequence[int], *, least: int = 1) -> Any:
     """Return the sizes of an encoder's stages: those that a user gave, or the variant's own if he gave none.
 
     Args:
@@ -127,8 +131,7 @@ def sizes_of(name: str, given: Sequence[int], own: Sequence[int], *, least: int 
     """
     if isinstance(given, list | tuple) and not given:
         return tuple(own)
-    require_whole_numbers(name, given, count=len(own), least=least)
-    return tuple(given)
+    return tuple(require_whole_numbers(name, given, count=len(own), least=least))
 
 
 def drop_path_chances(largest: float, blocks: int) -> list[float]:
