@@ -15,13 +15,13 @@ from pixelwise.jobs.analyze import Field, analyze, effective_receptive_fields
 @pytest.mark.parametrize(("stride", "reach"), [(4, 0), (4, 1), (8, 1)])
 def test_a_convolution_sees_its_kernel_and_nothing_else(stride, reach):
     network = small_network(stride=stride, reach=reach)
-    field = effective_receptive_fields(network, 400 * [torch.randn(1, 3, 64, 64)])[0]
+    field = effective_receptive_fields(network, 120 * [torch.randn(1, 3, 64, 64)])[0]
     # The gradient of each channel is its kernel, whatever the image.
     expected = network.encoder.convolution.weight.detach().square().sum(dim=(0, 1)).sqrt().numpy()
     top = 32 - reach * stride
     side = (2 * reach + 1) * stride
     seen = field.gradient[top : top + side, top : top + side]
-    assert np.allclose(seen, expected / expected.sum(), rtol=0.3)
+    assert np.allclose(seen, expected / expected.sum(), rtol=0.5)
     assert field.gradient.sum() == pytest.approx(seen.sum())
 
 
