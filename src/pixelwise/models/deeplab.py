@@ -33,9 +33,9 @@ def atrous_rates(output_stride: int) -> tuple[int, int, int]:
 
 
 def mix_3x3(inputs: int, outputs: int, rate: int, *, separable: bool) -> nn.Module:
-    """Return a dilated 3x3 convolution with batch norm and rectifier.
+    """Return a dilated 3x3 convolution with batch norm and ReLU.
 
-    If ``separable``, it is a depthwise one and a 1x1 one, each with norm and rectifier (V3+, sections 3.1 and 3.2).
+    If ``separable``, it is a depthwise one and a 1x1 one, each with norm and ReLU (V3+, sections 3.1 and 3.2).
     """
     if not separable:
         return ConvNorm(inputs, outputs, 3, dilation=rate)
@@ -159,7 +159,7 @@ def aspp(
         auxiliary: a second head on the last map but one, with weight 0.4 in the loss.
 
     Raises:
-        ConfigError: an option that cannot be, or an encoder of one map with ``auxiliary``.
+        ConfigError: an option that is wrong, or an encoder of one map with ``auxiliary``.
     """
     _require(decoder_channels, dropout)
     if release not in RELEASES:
@@ -193,7 +193,7 @@ def cascade(
         multi_grid: factors of the dilations of each block's units (V3, section 3.2.1), as in ResNet's last stage.
 
     Raises:
-        ConfigError: an option that cannot be, or a map whose channels are no multiple of 4.
+        ConfigError: an option that is wrong, or a map whose channels are no multiple of 4.
     """
     if not multi_grid or any(not isinstance(rate, int) or rate < 1 for rate in multi_grid):
         raise ConfigError(f"DeepLabV3's multi_grid holds whole numbers from 1 on, not {list(multi_grid)!r}.")
@@ -229,7 +229,7 @@ def deeplabv3plus(
         separable: let all 3x3 convolutions be depthwise ones followed by 1x1 (V3+, section 3.1; SC in its table 5).
 
     Raises:
-        ConfigError: an option that cannot be.
+        ConfigError: an option that is wrong.
     """
     _require(decoder_channels, dropout)
     if refinements < 1:

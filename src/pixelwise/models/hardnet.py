@@ -327,7 +327,7 @@ def fc_hardnet(
         align_corners: how maps, and logits, are upsampled.
 
     Raises:
-        ConfigError: an option that cannot be, or an encoder whose maps do not double their strides from 4 on.
+        ConfigError: an option that is wrong, or an encoder whose maps do not double their strides from 4 on.
     """
     taken = [(width, stride) for width, stride in zip(channels, strides, strict=True) if stride >= 4]
     steps = [stride for _, stride in taken]

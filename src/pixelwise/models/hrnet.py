@@ -190,7 +190,7 @@ def hrnet(
         finest_only: the last exchange has one output, the finest branch (HRNetV1); else all four.
 
     Raises:
-        ConfigError: an option that cannot be.
+        ConfigError: an option that is wrong.
     """
     if fuse_upsampling not in ("bilinear", "nearest"):
         raise ConfigError(f"HRNet's fuse_upsampling is 'bilinear' or 'nearest', not {fuse_upsampling!r}.")
@@ -244,7 +244,7 @@ def hrnet_v2p(
         levels: of the pyramid, at least 1.
 
     Raises:
-        ConfigError: an option that cannot be.
+        ConfigError: an option that is wrong.
     """
     if levels < 1 or decoder_channels < 1:
         raise ConfigError(

@@ -91,7 +91,7 @@ def ocr(
         mix_bias: the convolutions on the joined maps have biases (the authors' release) or none (mmsegmentation).
 
     Raises:
-        ConfigError: an option that cannot be.
+        ConfigError: an option that is wrong.
     """
     if decoder_channels < 1 or key_channels < 1:
         raise ConfigError(

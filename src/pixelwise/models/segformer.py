@@ -338,7 +338,7 @@ def all_mlp(
         release: whose projections, a name in `NORM_EPSILONS`; `load_weights` sets it to that of the weights.
 
     Raises:
-        ConfigError: an option that cannot be.
+        ConfigError: an option that is wrong.
     """
     _require_chance("dropout", dropout)
     _require_known(release)

@@ -378,7 +378,7 @@ def ham(
         dropout: chance of a channel before the classifier to be left out in training, 0 to below 1.
 
     Raises:
-        ConfigError: an option that cannot be, or an encoder without such a map.
+        ConfigError: an option that is wrong, or an encoder without such a map.
     """
     if decoder_channels < 32 or decoder_channels % 32:
         raise ConfigError(f"SegNeXt's decoder_channels is a multiple of 32 (its group norms), not {decoder_channels}.")

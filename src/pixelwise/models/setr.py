@@ -179,7 +179,7 @@ def setr_naive(
         epsilon: of the layer norm before it, above 0.
 
     Raises:
-        ConfigError: an option that cannot be.
+        ConfigError: an option that is wrong.
     """
     _require("setr-naive", decoder_channels, kernel, aux_kernel, epsilon)
     auxiliary = [
@@ -210,7 +210,7 @@ def setr_pup(
         epsilon: of the layer norm before them, above 0.
 
     Raises:
-        ConfigError: an option that cannot be.
+        ConfigError: an option that is wrong.
     """
     _require("setr-pup", decoder_channels, kernel, aux_kernel, epsilon)
     auxiliary = [
@@ -248,7 +248,7 @@ def setr_mla(
         epsilon: of the layer norms, above 0.
 
     Raises:
-        ConfigError: an option that cannot be, or an encoder whose last four maps differ in stride.
+        ConfigError: an option that is wrong, or an encoder whose last four maps differ in stride.
     """
     require_epsilon("setr-mla", epsilon)
     _require_channels("setr-mla", "decoder_channels", decoder_channels)

@@ -46,7 +46,7 @@ RELEASES = {
 
 
 class DoubleConvolution(nn.Module):
-    """Two 3x3 convolutions, each with a rectifier and, mostly, a batch norm."""
+    """Two 3x3 convolutions, each with a ReLU and, mostly, a batch norm."""
 
     def __init__(self, inputs: int, inner: int, outputs: int, release: Release) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ def unet_encoder(
         level: number of the coarsest level, 1 to 4; lower in a pruned network.
 
     Raises:
-        ConfigError: an option that cannot be.
+        ConfigError: an option that is wrong.
     """
     about = chosen_release(release, batch_norm, upsampling)
     widths = list(filters or about.filters)
@@ -188,7 +188,7 @@ def unet(
         release, batch_norm, upsampling: as for `unet_encoder`.
 
     Raises:
-        ConfigError: an option that cannot be, or other strides.
+        ConfigError: an option that is wrong, or other strides.
     """
     about = chosen_release(release, batch_norm, upsampling)
     require_doubling("U-Net", strides)

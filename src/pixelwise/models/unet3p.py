@@ -103,7 +103,7 @@ def unet3p(
             class but the first; its weight in the loss is 1.
 
     Raises:
-        ConfigError: an option that cannot be, or other strides.
+        ConfigError: an option that is wrong, or other strides.
     """
     if decoder_channels < 1:
         raise ConfigError(f"UNet 3+'s decoder_channels is at least 1, not {decoder_channels}.")
