@@ -75,11 +75,12 @@ def models(
 @click.option("--images", default=20, show_default=True, help="How many images to average over.")
 @click.option("--size", default=512, show_default=True, help="Side of the images in pixels, a multiple of 32.")
 def analyze(networks: tuple[str, ...], output: Path, images: int, size: int) -> None:
-    """Draw what each stage sees, and count what each layer costs and moves (CIO).
+    """Draw what each stage sees, and count what each layer costs.
 
     A NETWORK is a run, which looks at its own scenes, or a name, which looks at noise with fresh weights. The picture
     has a row per network and a column per stage: the gradient of the stage's centre by the image (logarithmic), and
-    the side of the square that holds 95 % of it.
+    the side of the square that holds 95 % of it. The table has parameters, operations, memory and traffic (CIO) of each
+    layer.
 
     \b
     Example:

@@ -19,20 +19,20 @@ from pixelwise.models.trained_linear import product
 class BatchNorm(nn.BatchNorm2d):
     """A batch norm that refuses in a sentence what torch refuses with a traceback: one value per channel."""
 
-    def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+    def forward(self, input: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Return the normalised map.
 
         Raises:
             DataError: in training, a single value per channel, which has no variance to divide by.
         """
-        if self.training and image.numel() == image.shape[1]:
+        if self.training and input.numel() == input.shape[1]:
             raise DataError(
                 "A batch of one image gives a batch norm of this network a single value per channel, and that has no "
                 "variance to divide by: the network pools the whole image, or the crop is so small that one pixel of "
                 "its coarsest map is left. Raise [train].batch to at least 2. If the network pools no images, a larger "
                 "[train].crop helps too."
             )
-        return super().forward(image)
+        return super().forward(input)
 
 
 class ConvNorm(nn.Module):
