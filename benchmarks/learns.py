@@ -5,7 +5,7 @@
 The task: fields or not, on the scenes of examples/fields at 4 m per pixel. Each network of `learners` starts fresh and
 is trained on the same crops of 64x64 (batch 4, AdamW, rate 1e-3 falling linearly to 0, the losses of its auxiliary
 heads with their weights). What is kept: the first loss of its logits, which is ln 2 = 0.69 for a network that is sure
-of nothing, and the mIoU on 64 crops of scenes that it has not seen. Means over the seeds.
+of nothing, and the mIoU on 64 crops of scenes that it has not seen. With several seeds, the means.
 
 `results/learns.json` has a column per state of the code ("before" and "after" the starts were looked at), and
 ``--table`` prints it as `docs/learns.md` shows it.
@@ -108,11 +108,11 @@ def learn(name: str, seen: tuple[Tensor, Tensor], unseen: tuple[Tensor, Tensor],
 
 
 def table(kept: dict) -> str:
-    """Return the results as a table."""
-    before, after = kept["before"], kept["after"]
+    """Return the results as a table; a dash stands for what was not measured."""
     lines = ["| network | first loss before | after | mIoU before | after |", "|---|---|---|---|---|"]
     for name in learners():
-        values = [f"{part[name][key]:.2f}" for key in ("first_loss", "mIoU") for part in (before, after)]
+        found = [kept.get(column, {}).get(name) for column in ("before", "after")]
+        values = ["–" if one is None else f"{one[key]:.2f}" for key in ("first_loss", "mIoU") for one in found]
         lines.append(f"| `{name}` | {' | '.join(values)} |")
     return "\n".join(lines)
 
@@ -122,7 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--column", default="after", choices=("before", "after"))
     parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--only", default="")
     parser.add_argument("--table", action="store_true", help="print the table and do nothing else")
     given = parser.parse_args()
