@@ -27,10 +27,9 @@ class BatchNorm(nn.BatchNorm2d):
         """
         if self.training and input.numel() == input.shape[1]:
             raise DataError(
-                "A batch of one image gives a batch norm of this network a single value per channel, and that has no "
-                "variance to divide by: the network pools the whole image, or the crop is so small that one pixel of "
-                "its coarsest map is left. Raise [train].batch to at least 2. If the network pools no images, a larger "
-                "[train].crop helps too."
+                "A batch of one image leaves one value per channel to a batch norm, with no variance to divide by. "
+                "Raise [train].batch to at least 2. The network pools the whole image, or one pixel of its coarsest map "
+                "is left of the crop; in that case a larger [train].crop helps too."
             )
         return super().forward(input)
 
