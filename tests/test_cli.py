@@ -105,6 +105,7 @@ def test_the_commands_of_the_readme_exist():
         "polygonize",
         "score-parcels",
         "models",
+        "prune",
         "report",
     }
 
@@ -160,6 +161,8 @@ def test_models_lists_every_name_with_the_parameters_of_the_network(pixelwise):
     model = create("segformer-b0", classes=19)
     assert rows[0]["parameters"] == sum(p.numel() for p in model.parameters())
     assert all(row["arxiv"] and row["weights"] and row["flops"] > 0 for row in rows)
+    # What attention multiplies is no convolution, so it counts as operations alone.
+    assert all(0 < 2 * row["cio"] * row["macs_over_cio"] <= row["flops"] * (1 + 1e-9) for row in rows)
 
 
 def test_models_can_be_filtered_and_sorted(pixelwise):
@@ -175,7 +178,7 @@ def test_models_as_a_table_shows_millions_of_parameters(pixelwise, monkeypatch):
     monkeypatch.setattr("pixelwise.models.list_models", lambda: ["segformer-b0"])
     status, table, _ = pixelwise("models")
     assert status == 0
-    assert re.search(r"segformer-b0 +2105\.15203 +2021 +3\.7 M +[0-9.]+ +37\.4$", table, re.MULTILINE)
+    assert re.search(r"segformer-b0 +2105\.15203 +2021 +3\.7 M +[0-9.]+ +[0-9]+ M +[0-9]+ +37\.4$", table, re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", ["check", "train"])

@@ -12,7 +12,7 @@ import click
 from pixelwise import __version__
 from pixelwise.errors import PixelwiseError, out_of_memory
 from pixelwise.interruption import interruptible
-from pixelwise.network_commands import analyze, models
+from pixelwise.network_commands import analyze, models, prune
 from pixelwise.parcel_commands import polygonize, score_parcels
 from pixelwise.scene_commands import predict
 
@@ -271,6 +271,7 @@ def report(
 
 commands.add_command(models)
 commands.add_command(analyze)
+commands.add_command(prune)
 commands.add_command(predict)
 commands.add_command(polygonize)
 commands.add_command(score_parcels)

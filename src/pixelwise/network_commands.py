@@ -1,4 +1,4 @@
-"""The commands that look at networks: which there are, and what they see."""
+"""The commands that look at networks: which there are, what they see, and how far a UNet++ can be cut."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ import click
 @click.option(
     "--sort",
     "order",
-    type=click.Choice(["name", "year", "parameters", "flops", "seconds", "score"]),
+    type=click.Choice(["name", "year", "parameters", "flops", "cio", "seconds", "score"]),
     help="Order of the rows; as grouped by family if not given.",
 )
 @click.option("--time", "timed", is_flag=True, help="Measure a label map of each network here (seconds per network).")
@@ -40,7 +40,9 @@ def models(
     """List the networks: origin, size, cost and published scores.
 
     The names are those that [model].name takes. Parameters and FLOPs are computed, with all that training needs; a
-    multiplication with its addition counts as two. Scores are mIoU in percent on ADE20K and Cityscapes (validation).
+    multiplication with its addition counts as two. CIO is how many values all convolutions read and write (HarDNet's
+    measure of memory traffic); MAC/CIO says how many multiply-adds each of them is worth: a low number means that the
+    network waits for memory. Scores are mIoU in percent on ADE20K and Cityscapes (validation).
 
     \b
     Example:
@@ -77,7 +79,8 @@ def analyze(networks: tuple[str, ...], output: Path, images: int, size: int) -> 
 
     A NETWORK is a run, which looks at its own scenes, or a name, which looks at noise with fresh weights. The picture
     has a row per network and a column per stage: the gradient of the stage's centre by the image (logarithmic), and
-    the side of the square that holds 95 % of it.
+    the side of the square that holds 95 % of it. The table has parameters, operations, memory and traffic (CIO) of each
+    layer.
 
     \b
     Example:
@@ -85,5 +88,32 @@ def analyze(networks: tuple[str, ...], output: Path, images: int, size: int) -> 
     """
     from pixelwise.jobs.analyze import analyze
 
-    analyze(networks, output, images=images, size=size, report=click.echo)
+    for one in analyze(networks, output, images=images, size=size, report=click.echo):
+        click.echo(f"{one.name}: {one.cio / 1e6:.0f} M values of CIO, {one.macs_over_cio:.1f} multiply-adds for each.")
     click.echo(f"{output / 'fields.png'} and {output / 'analysis.json'} are written.")
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("output", required=False, type=click.Path(path_type=Path))
+@click.option("--depth", type=click.IntRange(min=1), help="Number of levels that stay. With it, OUTPUT is written.")
+def prune(run: Path, output: Path | None, depth: int | None) -> None:
+    """Cut a trained UNet++ down to fewer levels.
+
+    Without --depth, print what each depth scores on the run's validation scenes and what it costs. With it, write the
+    smaller network as the model folder OUTPUT, which `pixelwise predict` takes.
+
+    \b
+    Example:
+      pixelwise prune runs/cells
+      pixelwise prune runs/cells runs/cells-depth2 --depth 2
+    """
+    from pixelwise.jobs.prune import depths, prune_run, table_text
+
+    if (depth is None) != (output is None):
+        raise click.UsageError("A pruned network needs both OUTPUT and --depth. Without both, all depths are scored.")
+    if depth is None or output is None:
+        click.echo(table_text(depths(run, report=lambda said: click.echo(said, err=True))))
+        return
+    prune_run(run, output, depth=depth)
+    click.echo(f"{output} holds the network of depth {depth}.")

@@ -20,6 +20,26 @@ def test_every_parameter_is_in_one_group_and_only_matrices_decay():
     assert {group["lr"] for group in groups} == {1e-3, 1e-2}
 
 
+EXEMPT = ("class_token", "distillation_token", "positions", "class_embeddings", "scale1", "scale2", "step", "bias")
+
+
+@pytest.mark.parametrize(
+    "name", ["segmenter-mask", "segmenter-linear", "setr-mla", "setr-pup", "depict-sa", "depict-ca", "segnext-t"]
+)
+def test_tokens_embeddings_scales_and_biases_do_not_decay_but_matrices_do(name):
+    options = {} if name == "segnext-t" else {"encoder": "vit-tiny", "image_size": 64, "distilled": True}
+    with torch.device("meta"):
+        model = pw.create(name, classes=3, **options)
+    decay = {id(p): group["weight_decay"] for group in groups_of(model) for p in group["params"]}
+    matrices = {
+        id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Linear | torch.nn.Conv2d)
+    }
+    for key, parameter in model.named_parameters():
+        assert (decay[id(parameter)] > 0) == (id(parameter) in matrices), key
+        if key.rpartition(".")[2] in EXEMPT:
+            assert decay[id(parameter)] == 0, key
+
+
 def test_a_frozen_encoder_is_left_to_itself():
     model = pw.create("segformer-b0", classes=3)
     model.encoder.requires_grad_(False)

@@ -1,7 +1,11 @@
 """What a network sees: effective receptive fields, as pictures and as numbers, and the cost of each layer.
 
-The effective receptive field is the gradient of one output by all inputs, its size averaged over images (Luo et al.,
-NeurIPS 2016, arXiv 1701.04128). SegFormer (section 3.3, figure 2) compares DeepLabV3+ and itself by it.
+The effective receptive field is the size of the gradient of one place of a map by all pixels, averaged over images (Luo
+et al., NeurIPS 2016, arXiv 1701.04128). SegFormer (section 3.3, figure 2) compares DeepLabV3+ and itself by it.
+
+A place has many channels, and their sum will not do: after a layer norm it is a constant, whose gradient is rounding
+noise. So each image is asked by random weights of the channels. Squared and averaged, the gradients of such sums tend
+to the sum of the squared gradients of all channels (Hutchinson 1989, the estimator of a trace).
 """
 
 import json
@@ -24,6 +28,7 @@ from pixelwise.jobs.model_folder import ModelCard, load_model
 from pixelwise.jobs.run_folder import open_finished_run
 from pixelwise.jobs.tiling import read_tile
 from pixelwise.models import Segmenter, create, list_models
+from pixelwise.models.cio import LayerTraffic, convolutional_traffic
 from pixelwise.models.cost import Cost, layer_costs
 
 COLOURS = ((13, 8, 135), (126, 3, 168), (204, 71, 120), (248, 149, 64), (240, 249, 33))
@@ -39,7 +44,7 @@ class Field:
 
     stage: str
     gradient: Float64[np.ndarray, "H W"]
-    """Mean size of the gradient of the stage's centre by each pixel, its sum being 1."""
+    """Root of the mean square of the gradient of the stage's centre by each pixel, its sum being 1."""
 
     def side(self, share: float) -> int:
         """Return the side, in pixels, of the smallest centred square that holds a share (0 to 1) of the gradient."""
@@ -57,6 +62,18 @@ class Analysis:
     name: str
     fields: tuple[Field, ...]
     layers: dict[str, Cost]
+    convolutions: tuple[LayerTraffic, ...]
+    """In order of computation; a convolution that is used twice stands here twice."""
+
+    @property
+    def cio(self) -> int:
+        """Return how many values all convolutions read and write."""
+        return sum(layer.cio for layer in self.convolutions)
+
+    @property
+    def macs_over_cio(self) -> float:
+        """Return the multiply-adds of all convolutions per value that they read or write."""
+        return sum(layer.macs for layer in self.convolutions) / self.cio
 
 
 def effective_receptive_fields(model: Segmenter, images: Iterable[Float[Tensor, "1 C H W"]]) -> tuple[Field, ...]:
@@ -64,31 +81,37 @@ def effective_receptive_fields(model: Segmenter, images: Iterable[Float[Tensor, 
 
     Args:
         model: in evaluation mode while it is looked at; no parameter's gradient changes.
-        images: normalised, all of one size.
+        images: normalised, all of one size; the more, the smoother the fields.
 
     Raises:
         ConfigError: no image.
     """
-    sums: dict[str, np.ndarray] = {}
+    squares: dict[str, np.ndarray] = {}
+    generator = torch.Generator().manual_seed(0)
     training = model.training
     model.eval()
     try:
         for image in images:
             image = image.detach().requires_grad_()
-            maps = model.encoder(image)
-            decoded = model.decoder(maps)
-            head = decoded.logits if decoded.features is None else decoded.features
-            named = {f"stage {i}": one for i, one in enumerate(maps, start=1)} | {"head": head}
-            for stage, one in named.items():
-                centre = one[..., one.shape[-2] // 2, one.shape[-1] // 2].sum()
-                (gradient,) = torch.autograd.grad(centre, image, retain_graph=True)
-                size = gradient[0].abs().sum(dim=0).double().cpu().numpy()
-                sums[stage] = sums.get(stage, 0.0) + size
+            for stage, one in _maps_by_stage(model, image).items():
+                centre = one[0, :, one.shape[-2] // 2, one.shape[-1] // 2]
+                weights = torch.randn(len(centre), generator=generator).to(centre)
+                (gradient,) = torch.autograd.grad(weights @ centre, image, retain_graph=True)
+                square = gradient[0].double().square().sum(dim=0).cpu().numpy()
+                squares[stage] = squares.get(stage, 0.0) + square
     finally:
         model.train(training)
-    if not sums:
+    if not squares:
         raise ConfigError("There is no image to look through. Give at least one.")
-    return tuple(Field(stage, total / max(total.sum(), 1e-300)) for stage, total in sums.items())
+    sizes = {stage: np.sqrt(total) for stage, total in squares.items()}
+    return tuple(Field(stage, size / max(size.sum(), 1e-300)) for stage, size in sizes.items())
+
+
+def _maps_by_stage(model: Segmenter, image: Tensor) -> dict[str, Tensor]:
+    maps = model.encoder(image)
+    decoded = model.decoder(maps)
+    head = decoded.logits if decoded.features is None else decoded.features
+    return {f"stage {i}": one for i, one in enumerate(maps, start=1)} | {"head": head}
 
 
 def analyze(
@@ -118,7 +141,9 @@ def analyze(
         model, crops = _network_and_images(network, images, size)
         if report:
             report(f"{network}: {model.architecture.name}, {images} images of {size}x{size}.")
-        found.append(Analysis(network, effective_receptive_fields(model, crops), layer_costs(model, size=(size, size))))
+        fields = effective_receptive_fields(model, crops)
+        costs, traffic = layer_costs(model, size=(size, size)), convolutional_traffic(model, (size, size))
+        found.append(Analysis(network, fields, costs, tuple(traffic)))
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "fields.png") as temporary:
@@ -183,5 +208,8 @@ def _to_dict(analysis: Analysis) -> dict:
     return {
         "name": analysis.name,
         "fields": [{"stage": f.stage, "side_50": f.side(0.5), "side_95": f.side(0.95)} for f in analysis.fields],
+        "cio": analysis.cio,
+        "macs_over_cio": analysis.macs_over_cio,
         "layers": {name: asdict(cost) for name, cost in analysis.layers.items()},
+        "convolutions": [{**asdict(layer), "macs_over_cio": layer.macs_over_cio} for layer in analysis.convolutions],
     }

@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass
 import torch
 
 from pixelwise.models import create, fuse, list_models
+from pixelwise.models.cio import convolutional_traffic
 from pixelwise.models.cost import cost
 from pixelwise.models.papers import SCORES, Score, paper_of
 
-SORTS = ("name", "year", "parameters", "flops", "seconds", "score")
+SORTS = ("name", "year", "parameters", "flops", "cio", "seconds", "score")
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,10 @@ class Row:
     parameters: int
     flops: int
     """Of one image, computed and not typed in; one multiply-add counts as two."""
+    cio: int
+    """Elements that the convolutions of one image read and write (`pixelwise.models.cio`)."""
+    macs_over_cio: float
+    """Multiply-adds of these convolutions per element; where it is small, the network waits for memory."""
     seconds: float | None
     """Of one label map, median of three, with the fused network; None: not measured."""
     scores: tuple[Score, ...]
@@ -56,7 +61,9 @@ def catalog(
     rows = []
     for name in list_models() if names is None else names:
         with torch.device("meta"):
-            found = cost(create(name, classes=classes, bands=bands), size=(size, size))
+            model = create(name, classes=classes, bands=bands)
+            found, traffic = cost(model, size=(size, size)), convolutional_traffic(model, (size, size))
+        cio = sum(layer.cio for layer in traffic)
         seconds = measured_seconds(name, classes=classes, bands=bands, size=size) if timed else None
         paper = paper_of(name)
         rows.append(
@@ -67,6 +74,8 @@ def catalog(
                 paper.arxiv,
                 found.parameters,
                 found.flops,
+                cio,
+                sum(layer.macs for layer in traffic) / cio,
                 seconds,
                 SCORES.get(name, ()),
                 paper.weights,
@@ -103,15 +112,17 @@ def sort_rows(rows: list[Row], by: str) -> list[Row]:
 
 
 def table_text(rows: list[Row]) -> str:
-    """Return the rows as aligned columns, for a terminal of 80 characters."""
+    """Return the rows as aligned columns, for a terminal of 90 characters."""
     lines = [
-        f"{'name':<18} {'arXiv':<10} {'year'} {'parameters':>11} {'GFLOP':>7} {'s':>6} {'ADE20K':>7} {'Cityscapes':>11}"
+        f"{'name':<18} {'arXiv':<10} {'year'} {'params':>8} {'GFLOP':>7} {'CIO':>8} {'MAC/CIO':>7} {'s':>6} "
+        f"{'ADE20K':>6} {'City.':>5}"
     ]
     for row in rows:
         scores = {score.data: f"{score.single_scale:.1f}" for score in row.scores}
         lines.append(
-            f"{row.name:<18} {row.arxiv:<10} {row.year} {row.parameters / 1e6:>9.1f} M {row.flops / 1e9:>7.1f} "
-            f"{'' if row.seconds is None else format(row.seconds, '.3f'):>6} {scores.get('ADE20K val', ''):>7} "
-            f"{scores.get('Cityscapes val', ''):>11}".rstrip()
+            f"{row.name:<18} {row.arxiv:<10} {row.year} {row.parameters / 1e6:>6.1f} M {row.flops / 1e9:>7.1f} "
+            f"{row.cio / 1e6:>6.0f} M {row.macs_over_cio:>7.0f} "
+            f"{'' if row.seconds is None else format(row.seconds, '.3f'):>6} {scores.get('ADE20K val', ''):>6} "
+            f"{scores.get('Cityscapes val', ''):>5}".rstrip()
         )
     return "\n".join(lines)

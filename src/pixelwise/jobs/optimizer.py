@@ -1,4 +1,4 @@
-"""AdamW with the paper's parameter groups, the rate's schedule, and the moving average of the weights."""
+"""Parameter groups for AdamW, the rate's schedule, and the moving average of the weights."""
 
 from collections.abc import Iterator
 
@@ -13,8 +13,10 @@ def parameter_groups(
 ) -> list[dict]:
     """Sort parameters into groups of one rate and one weight decay.
 
-    As in SegFormer's training: norms and biases are not decayed, the decoder learns ``decoder_rate`` times faster.
-    What takes no gradient is left out.
+    Only the matrices of linear layers and convolutions decay. Norms, biases and SegNeXt's layer scales do not (He et
+    al. 2019, arXiv 1812.01187, section 3.1), nor do class tokens, position embeddings and class embeddings, which the
+    authors of ViT's successors (DeiT, Segmenter, DEPICT) exempt. The decoder learns ``decoder_rate`` times faster, as
+    in SegFormer's training. What takes no gradient is left out.
 
     Args:
         rate: learning rate of the encoder's last layer.
@@ -26,8 +28,9 @@ def parameter_groups(
         for name, parameter in module.named_parameters():
             if parameter.requires_grad:
                 factor = factors.get(name, 1.0) if module is model.encoder else shared
-                # Weights of linear maps and convolutions are the parameters with two or more dimensions.
-                decay = weight_decay if parameter.ndim > 1 else 0.0
+                # Tokens and embeddings have several axes too, but no module whose weight they are.
+                is_matrix = parameter.ndim > 1 and name.endswith(".weight")
+                decay = weight_decay if is_matrix else 0.0
                 groups.setdefault((rate * factor, decay), []).append(parameter)
     return [
         {"params": parameters, "lr": lr, "base_rate": lr, "weight_decay": decay}

@@ -319,6 +319,8 @@ def _network(config: Config, data: TrainingData, state: dict | None, say: Say) -
         loaded = load_weights(model, config.model.weights, partial=True)
         _require_encoder(model, config, loaded.missing)
         say(f"Weights: {loaded.layout}, {len(loaded.matched)} tensors; {len(loaded.missing)} start fresh.")
+        for note in loaded.notes:
+            say(note)
         if loaded.widened:
             say(
                 f"{loaded.widened} is fitted to {bands} bands: of more bands in the weights the first {bands} are kept "

@@ -11,7 +11,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import AuxiliaryHead, ConvNorm, initialise_convolutions, over_joined
+from pixelwise.models.layers import (
+    AuxiliaryHead,
+    ConvNorm,
+    initialise_classifier,
+    initialise_convolutions,
+    over_joined,
+)
 from pixelwise.models.pspnet import auxiliary_channels
 from pixelwise.models.resnet import Bottleneck
 from pixelwise.models.segmenter import Decoded
@@ -27,9 +33,9 @@ def atrous_rates(output_stride: int) -> tuple[int, int, int]:
 
 
 def mix_3x3(inputs: int, outputs: int, rate: int, *, separable: bool) -> nn.Module:
-    """Return a dilated 3x3 convolution with batch norm and rectifier.
+    """Return a dilated 3x3 convolution with batch norm and ReLU.
 
-    If ``separable``, it is a depthwise one and a 1x1 one, each with norm and rectifier (V3+, sections 3.1 and 3.2).
+    If ``separable``, it is a depthwise one and a 1x1 one, each with norm and ReLU (V3+, sections 3.1 and 3.2).
     """
     if not separable:
         return ConvNorm(inputs, outputs, 3, dilation=rate)
@@ -153,7 +159,7 @@ def aspp(
         auxiliary: a second head on the last map but one, with weight 0.4 in the loss.
 
     Raises:
-        ConfigError: an option that cannot be, or an encoder of one map with ``auxiliary``.
+        ConfigError: an option that is wrong, or an encoder of one map with ``auxiliary``.
     """
     _require(decoder_channels, dropout)
     if release not in RELEASES:
@@ -170,6 +176,9 @@ def aspp(
     mix = ConvNorm(decoder_channels, decoder_channels, 3) if paper else nn.Identity()
     decoder = ASPPDecoder(pyramid, mix, decoder_channels, classes, auxiliary_channels(channels, auxiliary))
     decoder.apply(initialise_convolutions)
+    initialise_classifier(decoder.classifier)
+    if decoder.auxiliary is not None:
+        initialise_classifier(decoder.auxiliary.classifier)
     return decoder
 
 
@@ -184,7 +193,7 @@ def cascade(
         multi_grid: factors of the dilations of each block's units (V3, section 3.2.1), as in ResNet's last stage.
 
     Raises:
-        ConfigError: an option that cannot be, or a map whose channels are no multiple of 4.
+        ConfigError: an option that is wrong, or a map whose channels are no multiple of 4.
     """
     if not multi_grid or any(not isinstance(rate, int) or rate < 1 for rate in multi_grid):
         raise ConfigError(f"DeepLabV3's multi_grid holds whole numbers from 1 on, not {list(multi_grid)!r}.")
@@ -195,6 +204,8 @@ def cascade(
         )
     decoder = CascadeDecoder(channels[-1], max(1, 32 // strides[-1]), multi_grid, classes)
     decoder.apply(initialise_convolutions)
+    # Each unit adds to the signal, and no norm follows.
+    initialise_classifier(decoder.classifier, deviation=0.001)
     return decoder
 
 
@@ -218,7 +229,7 @@ def deeplabv3plus(
         separable: let all 3x3 convolutions be depthwise ones followed by 1x1 (V3+, section 3.1; SC in its table 5).
 
     Raises:
-        ConfigError: an option that cannot be.
+        ConfigError: an option that is wrong.
     """
     _require(decoder_channels, dropout)
     if refinements < 1:
@@ -230,6 +241,7 @@ def deeplabv3plus(
     )
     decoder = PlusDecoder(pyramid, index, channels[index], decoder_channels, classes, refinements, separable=separable)
     decoder.apply(initialise_convolutions)
+    initialise_classifier(decoder.classifier)
     return decoder
 
 

@@ -110,7 +110,7 @@ def depict_sa(
         decoder_heads: how many subspaces, at least 1.
 
     Raises:
-        ConfigError: an option that cannot be.
+        ConfigError: an option that is wrong.
     """
     _require("depict-sa", decoder_depth, decoder_heads)
     decoder = SelfAttentionDecoder(channels[-1], classes, decoder_depth, decoder_heads)
@@ -130,7 +130,7 @@ def depict_ca(
         decoder_heads: how many subspaces, at least 1.
 
     Raises:
-        ConfigError: an option that cannot be.
+        ConfigError: an option that is wrong.
     """
     _require("depict-ca", decoder_depth, decoder_heads)
     decoder = CrossAttentionDecoder(channels[-1], classes, decoder_depth, decoder_heads)

@@ -1,7 +1,7 @@
 """EfficientNet-Lite0: inverted residual blocks of a searched table, without what small devices lack.
 
 Tan & Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, ICML 2019 (arXiv 1905.11946), table
-1. The Lite variant (Google, 2020) leaves squeeze-and-excitation out and rectifies between 0 and 6 instead of swish.
+1. The Lite variant (Google, 2020) leaves squeeze-and-excitation out and has ReLU6 instead of swish.
 """
 
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import ConvNorm, DropPath, drop_path_chances, folded, initialise_convolutions
+from pixelwise.models.layers import BatchNorm, ConvNorm, DropPath, drop_path_chances, folded, initialise_convolutions
 
 STEM = 32
 STAGES = (
@@ -27,7 +27,7 @@ EPSILON = 1e-3
 
 
 class StridedConvNorm(nn.Module):
-    """A convolution of stride 2, a batch norm and a rectifier, padded as TensorFlow does ("SAME").
+    """A convolution of stride 2, a batch norm and a ReLU6, padded as TensorFlow does ("SAME").
 
     There a pixel that is missing to whole strides is added at the right and below, so an image of even size is padded
     less on the left than a kernel's half.
@@ -37,7 +37,7 @@ class StridedConvNorm(nn.Module):
         super().__init__()
         self.inputs, self.outputs, self.kernel, self.groups = inputs, outputs, kernel, groups
         self.convolution: nn.Module = nn.Conv2d(inputs, outputs, kernel, 2, groups=groups, bias=False)
-        self.norm: nn.Module = nn.BatchNorm2d(outputs, eps=EPSILON)
+        self.norm: nn.Module = BatchNorm(outputs, eps=EPSILON)
 
     def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         """Return [B,D,H/2,W/2], sizes rounded up."""
@@ -120,7 +120,7 @@ def efficientnet_lite0(bands: int, *, drop_path: float = 0.2) -> EfficientNet:
         drop_path: chance of the last block to be left out in training, 0 to below 1; earlier blocks' grow up to it.
 
     Raises:
-        ConfigError: an option that cannot be.
+        ConfigError: an option that is wrong.
     """
     if not 0 <= drop_path < 1:
         raise ConfigError(f"efficientnet-lite0: drop_path is a chance from 0 to below 1, not {drop_path!r}.")

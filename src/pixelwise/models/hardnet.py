@@ -5,7 +5,7 @@ and FC-HarDNet, a U-shaped network of the same blocks (section 4.2). `models.cio
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import ConvNorm, over_joined
+from pixelwise.models.layers import ConvNorm, initialise_by_inputs, initialise_classifier, over_joined, sizes_of
 from pixelwise.models.same_padding import pad_as_same
 from pixelwise.models.segmenter import Decoded
 
@@ -291,16 +291,37 @@ class HarDNetDecoder(nn.Module):
         return Decoded(self.classifier(image), features=image)
 
 
-def hardnet(variant: str, bands: int) -> HarDNet:
+def hardnet(
+    variant: str,
+    bands: int,
+    *,
+    widths: Sequence[int] = (),
+    depths: Sequence[int] = (),
+    growths: Sequence[int] = (),
+) -> HarDNet:
     """Build an encoder HarDNet with fresh weights.
 
     Args:
         variant: a name in `VARIANTS`.
         bands: of the image.
+        widths: channels of the 1x1 convolution after each block, at least 1 each; empty: as the variant.
+        depths: L, the layers of each block, at least 1 each; empty: as the variant.
+        growths: k of each block, at least 2 each; empty: as the variant.
+
+    Raises:
+        ConfigError: an option that is wrong.
     """
-    encoder = HarDNet(VARIANTS[variant], bands)
-    encoder.apply(_initialise)
-    if VARIANTS[variant].same:
+    own = VARIANTS[variant]
+    sizes = replace(
+        own,
+        channels=sizes_of(f"{variant}: widths", widths, own.channels),
+        layers=sizes_of(f"{variant}: depths", depths, own.layers),
+        growth=sizes_of(f"{variant}: growths", growths, own.growth, least=2),
+    )
+    encoder = HarDNet(sizes, bands)
+    # By inputs: dense layers read many more channels than they give, so by outputs the signal would grow at each.
+    encoder.apply(initialise_by_inputs)
+    if own.same:
         pad_as_same(encoder)
     return encoder
 
@@ -327,7 +348,7 @@ def fc_hardnet(
         finest: stride of the finest map that is joined, 4 (the authors) or 2 (PaddleSeg).
 
     Raises:
-        ConfigError: an option that cannot be, or an encoder whose maps do not double their strides from 4 on.
+        ConfigError: an option that is wrong, or an encoder whose maps do not double their strides from 4 on.
     """
     if finest not in (2, 4):
         raise ConfigError(f"FC-HarDNet's finest is 2 or 4, not {finest!r}.")
@@ -350,13 +371,6 @@ def fc_hardnet(
     decoder = HarDNetDecoder(
         inputs, classes, growth=growth, layers=layers, weighting=weighting, align_corners=align_corners
     )
-    decoder.apply(_initialise)
+    decoder.apply(initialise_by_inputs)
+    initialise_classifier(decoder.classifier)
     return decoder
-
-
-def _initialise(module: nn.Module) -> None:
-    # By inputs: dense layers read many more channels than they give, so by outputs the signal would grow at each.
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import ConvNorm, initialise_convolutions, resize
+from pixelwise.models.layers import ConvNorm, initialise_classifier, initialise_convolutions, resize
 from pixelwise.models.segmenter import MINIMUM_SIZE, Architecture, Decoded, Segmenter
 
 
@@ -139,4 +139,6 @@ def hierarchical(
     encoder = ScalePyramid(network.encoder, network.multiple, scales, training_scales)
     decoder = HierarchicalDecoder(network.decoder, network.multiple, smallest_side(network.encoder), maps, features)
     decoder.attention.apply(initialise_convolutions)
+    # The sigmoid starts near 1/2, where it learns; by the rule of hidden layers it would start at 0 or 1.
+    initialise_classifier(decoder.attention[-2])
     return Segmenter(encoder, decoder, architecture)

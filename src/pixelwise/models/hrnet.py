@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import ConvNorm, initialise_convolutions, over_joined, resize
+from pixelwise.models.layers import ConvNorm, initialise_classifier, initialise_convolutions, over_joined, resize
 from pixelwise.models.resnet import BasicBlock, Bottleneck
 from pixelwise.models.same_padding import pad_as_same
 from pixelwise.models.segmenter import Decoded
@@ -20,6 +20,8 @@ WIDTHS = ("18", "30", "32", "40", "44", "48", "64")
 """Channels of the finest branch; those of the others double with each halving of the resolution."""
 MODULES = (1, 4, 3)
 """How often the branches exchange in stages 2, 3 and 4 (section 3.1)."""
+UNNORMED = 0.001
+"""Deviation of the first weights of a classifier that reads the branches, whose sums no norm follows."""
 
 
 class Exchange(nn.Module):
@@ -191,7 +193,7 @@ def hrnet(
         padding: of strided convolutions: all sides "alike", or "same" (PaddleSeg; see `same_padding`).
 
     Raises:
-        ConfigError: an option that cannot be.
+        ConfigError: an option that is wrong.
     """
     if fuse_upsampling not in ("bilinear", "nearest"):
         raise ConfigError(f"HRNet's fuse_upsampling is 'bilinear' or 'nearest', not {fuse_upsampling!r}.")
@@ -221,7 +223,8 @@ def hrnet_v2(
     """
     inputs = [width for width, stride in zip(channels, strides, strict=True) if stride >= 4]
     head = JoinedHead(inputs, classes, align_corners, mix_bias)
-    _initialise(head)
+    head.apply(initialise_convolutions)
+    initialise_classifier(head.classifier)
     return head
 
 
@@ -233,7 +236,7 @@ def hrnet_v1(channels: Sequence[int], strides: Sequence[int], classes: int) -> F
     """
     index = next(i for i, stride in enumerate(strides) if stride >= 4)
     head = FinestHead(index, channels[index], classes)
-    _initialise(head)
+    initialise_classifier(head.classifier, deviation=UNNORMED)
     return head
 
 
@@ -248,7 +251,7 @@ def hrnet_v2p(
         levels: of the pyramid, at least 1.
 
     Raises:
-        ConfigError: an option that cannot be.
+        ConfigError: an option that is wrong.
     """
     if levels < 1 or decoder_channels < 1:
         raise ConfigError(
@@ -256,10 +259,6 @@ def hrnet_v2p(
         )
     inputs = [width for width, stride in zip(channels, strides, strict=True) if stride >= 4]
     head = PyramidHead(inputs, decoder_channels, levels, classes)
-    _initialise(head)
-    return head
-
-
-def _initialise(head: JoinedHead | FinestHead | PyramidHead) -> None:
     head.apply(initialise_convolutions)
-    nn.init.normal_(head.classifier.weight, std=0.01)
+    initialise_classifier(head.classifier, deviation=UNNORMED)
+    return head

@@ -1,21 +1,41 @@
 """Bricks that several papers share."""
 
 import copy
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pixelwise.errors import DataError
+from pixelwise.errors import ConfigError, DataError
 from pixelwise.models.fused_convolution import FusedConvolution
 from pixelwise.models.resized_convolution import convolve_resized, pays
 from pixelwise.models.trained_linear import product
 
 
+class BatchNorm(nn.BatchNorm2d):
+    """A batch norm that refuses in a sentence what torch refuses with a traceback: one value per channel."""
+
+    def forward(self, input: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """Return the normalised map.
+
+        Raises:
+            DataError: in training, a single value per channel, which has no variance to divide by.
+        """
+        if self.training and input.numel() == input.shape[1]:
+            raise DataError(
+                "A batch of one image leaves one value per channel to a batch norm, with no variance to divide by. "
+                "Raise [train].batch to at least 2. The network pools the whole image, or the crop is so small that "
+                "its coarsest map has one pixel; then a larger [train].crop helps too."
+            )
+        return super().forward(input)
+
+
 class ConvNorm(nn.Module):
-    """A convolution, a batch norm and, unless it is left out, a rectifier: the brick of most convolutional networks.
+    """A convolution, a batch norm and, unless it is left out, a ReLU: the brick of most convolutional networks.
 
     Padding keeps the size at stride 1. With ``norm=False`` the batch norm is left out.
     """
@@ -37,22 +57,12 @@ class ConvNorm(nn.Module):
         super().__init__()
         padding = dilation * (kernel - 1) // 2
         self.convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias)
-        self.norm = nn.BatchNorm2d(outputs, eps=epsilon) if norm else nn.Identity()
+        self.norm = BatchNorm(outputs, eps=epsilon) if norm else nn.Identity()
         self.activation = nn.Identity() if activation is None else activation()
 
     def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
-        """Return [B,D,H/stride,W/stride], sizes rounded up.
-
-        Raises:
-            DataError: in training, a single value per channel, which has no variance to normalise by.
-        """
-        image = self.convolution(image)
-        if self.training and image.shape[0] * image.shape[2] * image.shape[3] == 1 and self.norm.training:
-            raise DataError(
-                "A batch of one image leaves a single value per channel to a batch norm of this network, which pools "
-                "whole images, so there is no variance to divide by. Raise [train].batch to at least 2."
-            )
-        return self.activation(self.norm(image))
+        """Return [B,D,H/stride,W/stride], sizes rounded up."""
+        return self.activation(self.norm(self.convolution(image)))
 
     def fused(self) -> FusedConvolution:
         """Return the same function with the batch norm folded into the convolution, for inference."""
@@ -88,6 +98,39 @@ class DropPath(nn.Module):
             return image + branch
         kept = torch.rand(len(branch), *[1] * (branch.ndim - 1), device=branch.device) >= self.chance
         return torch.addcmul(image, branch, kept.to(branch.dtype) / (1 - self.chance))
+
+
+def require_whole_numbers(
+    name: str, values: object, *, count: int | None = None, least: int = 1, most: int = 64
+) -> Sequence[int]:
+    """Return an option that is a list of whole numbers from ``least`` on: ``count`` of them, or 1 to ``most``.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if (
+        isinstance(values, list | tuple)
+        and (len(values) == count if count else 1 <= len(values) <= most)
+        and all(isinstance(one, int) and not isinstance(one, bool) and one >= least for one in values)
+    ):
+        return values
+    number = "a list of whole numbers" if count is None else f"a list of {count} whole numbers"
+    raise ConfigError(f"{name} must be {number} from {least} on, such as {[least] * (count or 1)}, not {values!r}.")
+
+
+def sizes_of(name: str, given: object, own: Sequence[int], *, least: int = 1) -> Any:
+    """Return the sizes of an encoder's stages: those that a user gave, or the variant's own if he gave none.
+
+    Args:
+        name: of the encoder and its option, for messages.
+        given: as many whole numbers as ``own`` has, at least ``least`` each; empty: the variant's own.
+
+    Raises:
+        ConfigError: something else.
+    """
+    if isinstance(given, list | tuple) and not given:
+        return tuple(own)
+    return tuple(require_whole_numbers(name, given, count=len(own), least=least))
 
 
 def drop_path_chances(largest: float, blocks: int) -> list[float]:
@@ -183,8 +226,50 @@ def linear_of(weight: Float[Tensor, "D C"], bias: Float[Tensor, " D"] | None) ->
 
 
 def initialise_convolutions(module: nn.Module) -> None:
-    """Give one convolution the first weights of He et al. 2015 (arXiv 1502.01852, eq. 10, by outputs); for `apply`."""
+    """Give one convolution normal weights of variance 2 / outputs, and no bias; for `apply`.
+
+    Outputs are the values that one input value goes into (He et al. 2015, arXiv 1502.01852, section 2.2, backward
+    case).
+    """
+    if isinstance(module, nn.Conv2d):
+        _initialise_normal(module, module.weight[0, 0].numel() * module.out_channels / module.groups)
+    elif isinstance(module, nn.ConvTranspose2d):
+        initialise_by_inputs(module)
+
+
+def initialise_by_inputs(module: nn.Module) -> None:
+    """Give one convolution normal weights of variance 2 / inputs, and no bias; for `apply`.
+
+    Inputs are the values that make one output value (He et al. 2015, section 2.2, forward case; U-Net, section 3: the
+    "incoming nodes of one neuron"). So a map keeps its variance from layer to layer without a norm too.
+    """
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+        inputs = module.weight[0, 0].numel() * module.in_channels / module.groups
+        if isinstance(module, nn.ConvTranspose2d):
+            # Only one in stride x stride places of the kernel reaches a given output.
+            inputs /= module.stride[0] * module.stride[1]
+        _initialise_normal(module, inputs)
+
+
+def initialise_classifier(layer: nn.Module, *, deviation: float = 0.01) -> None:
+    """Start a classifier with small normal weights and no bias.
+
+    So all classes start about equally likely, and the first cross-entropy of K classes is near ln K; the rules for
+    hidden layers make logits of deviation 1 to 100. mmsegmentation starts its classifiers with a deviation of 0.01, and
+    SegFormer, SegNeXt and SETR were trained with it. The papers of the other networks do not say how theirs start;
+    there it is our choice.
+
+    Args:
+        layer: a convolution.
+        deviation: 0.001 where the layer reads thousands of values, or maps that sums have made large.
+    """
+    assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
+    nn.init.normal_(layer.weight, std=deviation)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def _initialise_normal(layer: nn.Conv2d | nn.ConvTranspose2d, count: float) -> None:
+    nn.init.normal_(layer.weight, std=math.sqrt(2 / count))
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import ConvNorm, folded, initialise_convolutions, resize
+from pixelwise.models.layers import BatchNorm, ConvNorm, folded, initialise_classifier, initialise_convolutions, resize
 from pixelwise.models.segmenter import Decoded
 
 PORTS = {"pytorch": (1e-5, 1e-5, False), "lua": (1e-3, 1e-3, True)}
@@ -29,7 +29,7 @@ class Deconvolution(nn.Module):
         super().__init__()
         self.inputs, self.outputs, self.stride = inputs, outputs, stride
         self.convolution: nn.Module = nn.ConvTranspose2d(inputs, outputs, 3, stride, padding=1, bias=bias)
-        self.norm: nn.Module = nn.BatchNorm2d(outputs, eps=epsilon)
+        self.norm: nn.Module = BatchNorm(outputs, eps=epsilon)
 
     def forward(self, image: Float[Tensor, "B C h w"], size: tuple[int, int]) -> Float[Tensor, "B D H W"]:
         """Return a map of about ``size``: exactly that, if ``stride`` times the map is that or one more."""
@@ -133,4 +133,5 @@ def linknet(channels: Sequence[int], strides: Sequence[int], classes: int, *, po
     stem = channels[strides.index(2)] if 2 in tuple(strides) else None
     decoder = LinkNetDecoder([width for width, _ in taken], stem, classes, port)
     decoder.apply(initialise_convolutions)
+    initialise_classifier(decoder.classifier)
     return decoder

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import ConvNorm, initialise_convolutions, over_joined
+from pixelwise.models.layers import ConvNorm, initialise_classifier, initialise_convolutions, over_joined
 from pixelwise.models.segmenter import Decoded
 
 
@@ -91,7 +91,7 @@ def ocr(
         mix_bias: the convolutions on the joined maps have biases (the authors' release) or none (mmsegmentation).
 
     Raises:
-        ConfigError: an option that cannot be.
+        ConfigError: an option that is wrong.
     """
     if decoder_channels < 1 or key_channels < 1:
         raise ConfigError(
@@ -100,5 +100,6 @@ def ocr(
     inputs = [width for width, stride in zip(channels, strides, strict=True) if stride >= 4]
     decoder = OCRDecoder(inputs, decoder_channels, key_channels, classes, align_corners=align_corners, bias=mix_bias)
     decoder.apply(initialise_convolutions)
-    nn.init.normal_(decoder.classifier.weight, std=0.01)
+    initialise_classifier(decoder.classifier)
+    initialise_classifier(decoder.regions[-1])
     return decoder

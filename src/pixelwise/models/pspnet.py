@@ -11,23 +11,38 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import AuxiliaryHead, ConvNorm, initialise_convolutions, over_joined
+from pixelwise.models.layers import (
+    AuxiliaryHead,
+    ConvNorm,
+    initialise_classifier,
+    initialise_convolutions,
+    over_joined,
+    require_whole_numbers,
+)
 from pixelwise.models.segmenter import Decoded
 
 BINS = (1, 2, 3, 6)
-"""Sides of the pooled maps (section 3.2)."""
+"""Sides of the pooled maps in the paper (section 3.2)."""
 
 
 class PyramidPooling(nn.Module):
     """The pyramid pooling module on the last map, a classifier, and an auxiliary head on the map before (figure 3)."""
 
     def __init__(
-        self, inputs: int, channels: int, classes: int, before: int | None, dropout: float, align_corners: bool
+        self,
+        inputs: int,
+        channels: int,
+        classes: int,
+        before: int | None,
+        dropout: float,
+        align_corners: bool,
+        sides: Sequence[int],
     ) -> None:
         super().__init__()
-        self.align_corners = align_corners
-        self.bins = nn.ModuleList(ConvNorm(inputs, inputs // len(BINS), 1) for _ in BINS)
-        self.mix = ConvNorm(inputs + len(BINS) * (inputs // len(BINS)), channels, 3)
+        self.align_corners, self.sides = align_corners, tuple(sides)
+        width = inputs // len(sides)
+        self.bins = nn.ModuleList(ConvNorm(inputs, width, 1) for _ in sides)
+        self.mix = ConvNorm(inputs + len(sides) * width, channels, 3)
         self.dropout = nn.Dropout2d(dropout)
         self.classifier = nn.Conv2d(channels, classes, 1)
         self.auxiliary = None if before is None else AuxiliaryHead(before, 256, classes)
@@ -37,7 +52,7 @@ class PyramidPooling(nn.Module):
     def forward(self, features: list[Float[Tensor, "B _ _ _"]]) -> Decoded:
         """Return logits at the stride of the last map."""
         last = features[-1]
-        pooled = [layer(F.adaptive_avg_pool2d(last, side)) for side, layer in zip(BINS, self.bins, strict=True)]
+        pooled = [layer(F.adaptive_avg_pool2d(last, side)) for side, layer in zip(self.sides, self.bins, strict=True)]
         mixed = self.dropout(over_joined(self.mix, [last, *pooled], last.shape[-2:], align_corners=self.align_corners))
         aux = {}
         if self.auxiliary is not None and self.with_aux:
@@ -54,6 +69,7 @@ def psp(
     dropout: float = 0.1,
     align_corners: bool = True,
     auxiliary: bool = True,
+    bins: Sequence[int] = BINS,
 ) -> PyramidPooling:
     """Build the decoder of PSPNet with fresh weights, for the last map of an encoder.
 
@@ -63,18 +79,23 @@ def psp(
         dropout: chance of a channel before the classifier to be left out in training, 0 to below 1.
         align_corners: how pooled maps and logits are upsampled; True in the authors' release, False in mmsegmentation.
         auxiliary: a second head on the last map but one, with weight 0.4 in the loss (section 3.3).
+        bins: sides of the pooled maps, each at least 1; at most as many as the map has channels.
 
     Raises:
-        ConfigError: an option that cannot be, or an encoder of one map with ``auxiliary``.
+        ConfigError: an option that is wrong, or an encoder of one map with ``auxiliary``.
     """
     if decoder_channels < 1 or not 0 <= dropout < 1:
         raise ConfigError(
             f"PSPNet's decoder_channels is at least 1 and its dropout below 1, not {decoder_channels} and {dropout}."
         )
+    require_whole_numbers("PSPNet's bins", bins, most=channels[-1])
     decoder = PyramidPooling(
-        channels[-1], decoder_channels, classes, auxiliary_channels(channels, auxiliary), dropout, align_corners
+        channels[-1], decoder_channels, classes, auxiliary_channels(channels, auxiliary), dropout, align_corners, bins
     )
     decoder.apply(initialise_convolutions)
+    initialise_classifier(decoder.classifier)
+    if decoder.auxiliary is not None:
+        initialise_classifier(decoder.auxiliary.classifier)
     return decoder
 
 

@@ -165,7 +165,7 @@ def resnet(
             all 1, the stage's first unit has its own rate too.
 
     Raises:
-        ConfigError: an option that cannot be.
+        ConfigError: an option that is wrong.
     """
     if output_stride not in (8, 16, 32):
         raise ConfigError(f"resnet-{variant}: output_stride is 8, 16 or 32, not {output_stride!r}.")

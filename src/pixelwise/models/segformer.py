@@ -4,9 +4,8 @@ Xie et al., SegFormer: Simple and Efficient Design for Semantic Segmentation wit
 (arXiv 2105.15203). Sections and equations below are of that paper.
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +13,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import DropPath, PlanesOfTokens, drop_path_chances, pointwise
+from pixelwise.models.layers import (
+    BatchNorm,
+    DropPath,
+    PlanesOfTokens,
+    drop_path_chances,
+    initialise_classifier,
+    initialise_convolutions,
+    pointwise,
+    sizes_of,
+)
 from pixelwise.models.segformer_fused import FusedBlock, fused_attention, fused_decoder, squares
 from pixelwise.models.segformer_training import attention_of_one_head
 from pixelwise.models.segmenter import Decoded
@@ -208,7 +216,7 @@ class AllMLPDecoder(nn.Module):
         super().__init__()
         self.projections = nn.ModuleList(_projection(c, channels, release) for c in inputs)
         self.fuse = nn.Conv2d(channels * len(inputs), channels, 1, bias=False)
-        self.norm = nn.BatchNorm2d(channels)
+        self.norm = BatchNorm(channels)
         self.dropout = nn.Dropout2d(dropout)
         self.classifier = nn.Conv2d(channels, classes, 1)
 
@@ -258,7 +266,7 @@ class AllMLPDecoder(nn.Module):
 
 def _projection(inputs: int, channels: int, release: str) -> nn.Module:
     if release == "mmsegmentation":
-        return nn.Sequential(nn.Conv2d(inputs, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU())
+        return nn.Sequential(nn.Conv2d(inputs, channels, 1, bias=False), BatchNorm(channels), nn.ReLU())
     return nn.Linear(inputs, channels)
 
 
@@ -271,7 +279,15 @@ def _sum_at_finest(parts: list[Tensor]) -> Tensor:
     return total
 
 
-def mix_transformer(variant: str, bands: int, *, drop_path: float = 0.1, release: str = "paper") -> MixTransformer:
+def mix_transformer(
+    variant: str,
+    bands: int,
+    *,
+    drop_path: float = 0.1,
+    release: str = "paper",
+    widths: Sequence[int] = (),
+    depths: Sequence[int] = (),
+) -> MixTransformer:
     """Build the encoder MiT with fresh weights.
 
     Args:
@@ -279,13 +295,27 @@ def mix_transformer(variant: str, bands: int, *, drop_path: float = 0.1, release
         bands: of the image.
         drop_path: chance of the last block to be left out in training, 0 to below 1; earlier blocks' grow up to it.
         release: whose norm epsilons, a name in `NORM_EPSILONS`; `load_weights` sets it to that of the weights.
+        widths: channels of the four stages, multiples of their heads (1, 2, 5 and 8); empty: as the variant.
+        depths: blocks of the four stages; empty: as the variant.
 
     Raises:
-        ConfigError: an option that cannot be.
+        ConfigError: an option that is wrong.
     """
     _require_chance("drop_path", drop_path)
     _require_known(release)
-    encoder = MixTransformer(VARIANTS[variant], bands, drop_path, NORM_EPSILONS[release])
+    own = VARIANTS[variant]
+    sizes = replace(
+        own,
+        channels=sizes_of(f"mit-{variant}: widths", widths, own.channels),
+        depths=sizes_of(f"mit-{variant}: depths", depths, own.depths),
+    )
+    for width, heads in zip(sizes.channels, sizes.heads, strict=True):
+        if width % heads:
+            raise ConfigError(
+                f"mit-{variant}: widths are multiples of the stages' heads ({', '.join(map(str, sizes.heads))}), "
+                f"and {width} is no multiple of {heads}."
+            )
+    encoder = MixTransformer(sizes, bands, drop_path, NORM_EPSILONS[release])
     encoder.apply(_initialise)
     return encoder
 
@@ -308,14 +338,14 @@ def all_mlp(
         release: whose projections, a name in `NORM_EPSILONS`; `load_weights` sets it to that of the weights.
 
     Raises:
-        ConfigError: an option that cannot be.
+        ConfigError: an option that is wrong.
     """
     _require_chance("dropout", dropout)
     _require_known(release)
     inputs = [width for width, stride in zip(channels, strides, strict=True) if stride >= 4]
     decoder = AllMLPDecoder(inputs, decoder_channels, classes, dropout, release)
     decoder.apply(_initialise)
-    nn.init.normal_(decoder.classifier.weight, std=0.01)
+    initialise_classifier(decoder.classifier)
     return decoder
 
 
@@ -334,8 +364,5 @@ def _initialise(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.Conv2d):
-        outputs = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups
-        nn.init.normal_(module.weight, std=math.sqrt(2 / outputs))
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+    else:
+        initialise_convolutions(module)

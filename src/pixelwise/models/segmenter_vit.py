@@ -96,7 +96,7 @@ def mask_transformer(
         dropout: chance of a value inside the blocks to be left out in training, 0 to below 1.
 
     Raises:
-        ConfigError: an option that cannot be.
+        ConfigError: an option that is wrong.
     """
     require_depth("segmenter-mask", decoder_depth)
     if not isinstance(dropout, int | float) or not 0 <= dropout < 1:

@@ -6,9 +6,8 @@ ICLR 2021 (arXiv 2109.04553). Sections and equations below are of the former.
 """
 
 import copy
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,7 +18,18 @@ from torch.utils.checkpoint import checkpoint
 
 from pixelwise.errors import ConfigError
 from pixelwise.models.fused_convolution import FusedConvolution
-from pixelwise.models.layers import DropPath, drop_path_chances, folded, over_joined, resize, scale_and_shift
+from pixelwise.models.layers import (
+    BatchNorm,
+    DropPath,
+    drop_path_chances,
+    folded,
+    initialise_classifier,
+    initialise_convolutions,
+    over_joined,
+    resize,
+    scale_and_shift,
+    sizes_of,
+)
 from pixelwise.models.segmenter import Decoded
 
 
@@ -110,10 +120,10 @@ class Block(nn.Module):
 
     def __init__(self, channels: int, expansion: int, drop_path: float) -> None:
         super().__init__()
-        self.norm1 = nn.BatchNorm2d(channels)
+        self.norm1 = BatchNorm(channels)
         self.attention = Attention(channels)
         self.scale1 = nn.Parameter(torch.full((channels,), 1e-2))
-        self.norm2 = nn.BatchNorm2d(channels)
+        self.norm2 = BatchNorm(channels)
         self.feed_forward = FeedForward(channels, expansion)
         self.scale2 = nn.Parameter(torch.full((channels,), 1e-2))
         self.drop_path = DropPath(drop_path)
@@ -200,7 +210,7 @@ class Downsampling(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.convolution = nn.Conv2d(inputs, outputs, 3, 2, padding=1)
-        self.norm = nn.BatchNorm2d(outputs)
+        self.norm = BatchNorm(outputs)
 
     def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         """Return [B,D,H/2,W/2]."""
@@ -315,7 +325,14 @@ class LightHamburger(nn.Module):
         return torch.stack(parts).sum(dim=0) if len(parts) > 1 else parts[0]
 
 
-def mscan(variant: str, bands: int, *, drop_path: float | None = None) -> MSCAN:
+def mscan(
+    variant: str,
+    bands: int,
+    *,
+    drop_path: float | None = None,
+    widths: Sequence[int] = (),
+    depths: Sequence[int] = (),
+) -> MSCAN:
     """Build the encoder MSCAN with fresh weights.
 
     Args:
@@ -323,15 +340,23 @@ def mscan(variant: str, bands: int, *, drop_path: float | None = None) -> MSCAN:
         bands: of the image.
         drop_path: chance of the last block to be left out in training, 0 to below 1; earlier blocks' grow up to it.
             None: 0.1, and 0.3 for l.
+        widths: channels of the four stages, at least 2 each; empty: as the variant.
+        depths: blocks of the four stages; empty: as the variant.
 
     Raises:
-        ConfigError: an option that cannot be.
+        ConfigError: an option that is wrong.
     """
     chance = VARIANTS[variant].drop_path if drop_path is None else drop_path
     if not isinstance(chance, int | float) or not 0 <= chance < 1:
         raise ConfigError(f"SegNeXt's drop_path is a chance from 0 to below 1, not {chance!r}.")
-    encoder = MSCAN(VARIANTS[variant], bands, chance)
-    encoder.apply(_initialise)
+    own = VARIANTS[variant]
+    sizes = replace(
+        own,
+        channels=sizes_of(f"mscan-{variant}: widths", widths, own.channels, least=2),
+        depths=sizes_of(f"mscan-{variant}: depths", depths, own.depths),
+    )
+    encoder = MSCAN(sizes, bands, chance)
+    encoder.apply(initialise_convolutions)
     return encoder
 
 
@@ -353,7 +378,7 @@ def ham(
         dropout: chance of a channel before the classifier to be left out in training, 0 to below 1.
 
     Raises:
-        ConfigError: an option that cannot be, or an encoder without such a map.
+        ConfigError: an option that is wrong, or an encoder without such a map.
     """
     if decoder_channels < 32 or decoder_channels % 32:
         raise ConfigError(f"SegNeXt's decoder_channels is a multiple of 32 (its group norms), not {decoder_channels}.")
@@ -366,14 +391,6 @@ def ham(
             "Take an encoder that goes deeper, such as mscan-t."
         )
     decoder = LightHamburger(inputs, decoder_channels, classes, rank, dropout)
-    decoder.apply(_initialise)
-    nn.init.normal_(decoder.classifier.weight, std=0.01)
+    decoder.apply(initialise_convolutions)
+    initialise_classifier(decoder.classifier)
     return decoder
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d):
-        outputs = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups
-        nn.init.normal_(module.weight, std=math.sqrt(2 / outputs))
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

@@ -11,7 +11,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import ConvNorm, initialise_convolutions, over_joined, pointwise, resize
+from pixelwise.models.layers import (
+    ConvNorm,
+    initialise_classifier,
+    initialise_convolutions,
+    over_joined,
+    pointwise,
+    resize,
+)
 from pixelwise.models.segmenter import Decoded
 from pixelwise.models.vit import require_epsilon
 
@@ -172,7 +179,7 @@ def setr_naive(
         epsilon: of the layer norm before it, above 0.
 
     Raises:
-        ConfigError: an option that cannot be.
+        ConfigError: an option that is wrong.
     """
     _require("setr-naive", decoder_channels, kernel, aux_kernel, epsilon)
     auxiliary = [
@@ -203,7 +210,7 @@ def setr_pup(
         epsilon: of the layer norm before them, above 0.
 
     Raises:
-        ConfigError: an option that cannot be.
+        ConfigError: an option that is wrong.
     """
     _require("setr-pup", decoder_channels, kernel, aux_kernel, epsilon)
     auxiliary = [
@@ -241,7 +248,7 @@ def setr_mla(
         epsilon: of the layer norms, above 0.
 
     Raises:
-        ConfigError: an option that cannot be, or an encoder whose last four maps differ in stride.
+        ConfigError: an option that is wrong, or an encoder whose last four maps differ in stride.
     """
     require_epsilon("setr-mla", epsilon)
     _require_channels("setr-mla", "decoder_channels", decoder_channels)
@@ -264,7 +271,8 @@ def setr_mla(
         [nn.Conv2d(decoder_channels, classes, 1, bias=False) for _ in range(4)],
     )
     head.apply(initialise_convolutions)
-    nn.init.normal_(head.classifier.weight, std=0.01)
+    for classifier in (head.classifier, *head.auxiliary):
+        initialise_classifier(classifier)
     return head
 
 
@@ -283,7 +291,7 @@ def _head(
     layers = [ConvNorm(inputs if i == 0 else channels, channels, kernel, bias=True) for i, kernel in enumerate(kernels)]
     classifier = nn.Conv2d(channels, classes, 1)
     nn.ModuleList(layers).apply(initialise_convolutions)
-    nn.init.normal_(classifier.weight, std=0.01)
+    initialise_classifier(classifier)
     norm = nn.LayerNorm(inputs, eps=epsilon)
     return UpsamplingHead(level, norm, layers, factors, classifier, enlargement=enlargement, auxiliary=auxiliary)
 

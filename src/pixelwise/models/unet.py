@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import ConvNorm, initialise_convolutions, over_joined
+from pixelwise.models.layers import ConvNorm, initialise_by_inputs, initialise_classifier, over_joined
 from pixelwise.models.segmenter import Decoded
 
 
@@ -46,7 +46,7 @@ RELEASES = {
 
 
 class DoubleConvolution(nn.Module):
-    """Two 3x3 convolutions, each with a rectifier and, mostly, a batch norm."""
+    """Two 3x3 convolutions, each with a ReLU and, mostly, a batch norm."""
 
     def __init__(self, inputs: int, inner: int, outputs: int, release: Release) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ def unet_encoder(
         level: number of the coarsest level, 1 to 4; lower in a pruned network.
 
     Raises:
-        ConfigError: an option that cannot be.
+        ConfigError: an option that is wrong.
     """
     about = chosen_release(release, batch_norm, upsampling)
     widths = list(filters or about.filters)
@@ -168,7 +168,7 @@ def unet_encoder(
     # A pruned network pads as the whole one does, so that its answers are the same at every size.
     multiple = min(about.multiple, 2 ** (len(widths) - 1))
     encoder = PlainEncoder(bands, widths[: level + 1], about, multiple)
-    encoder.apply(initialise_convolutions)
+    encoder.apply(initialise_by_inputs)
     return encoder
 
 
@@ -188,12 +188,13 @@ def unet(
         release, batch_norm, upsampling: as for `unet_encoder`.
 
     Raises:
-        ConfigError: an option that cannot be, or other strides.
+        ConfigError: an option that is wrong, or other strides.
     """
     about = chosen_release(release, batch_norm, upsampling)
     require_doubling("U-Net", strides)
     decoder = UNetDecoder(channels, classes, about, release == "milesial" and about.upsampling == "bilinear")
-    decoder.apply(initialise_convolutions)
+    decoder.apply(initialise_by_inputs)
+    initialise_classifier(decoder.classifier)
     return decoder
 
 

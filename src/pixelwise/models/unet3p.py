@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import ConvNorm, initialise_convolutions, over_joined
+from pixelwise.models.layers import ConvNorm, initialise_by_inputs, initialise_classifier, over_joined
 from pixelwise.models.segmenter import Decoded
 from pixelwise.models.unet import require_doubling
 
@@ -103,13 +103,17 @@ def unet3p(
             class but the first; its weight in the loss is 1.
 
     Raises:
-        ConfigError: an option that cannot be, or other strides.
+        ConfigError: an option that is wrong, or other strides.
     """
     if decoder_channels < 1:
         raise ConfigError(f"UNet 3+'s decoder_channels is at least 1, not {decoder_channels}.")
     require_doubling("UNet 3+", strides)
     decoder = FullScaleDecoder(channels, classes, decoder_channels, deep_supervision=deep_supervision, guided=guided)
-    decoder.apply(initialise_convolutions)
+    decoder.apply(initialise_by_inputs)
+    for head in decoder.heads:
+        initialise_classifier(head, deviation=0.001)
+    if decoder.guide is not None:
+        initialise_classifier(decoder.guide[-1])
     return decoder
 
 

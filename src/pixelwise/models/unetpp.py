@@ -6,11 +6,12 @@ Zhou, Siddiquee, Tajbakhsh, Liang: UNet++: A Nested U-Net Architecture for Medic
 
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import initialise_convolutions
+from pixelwise.models.layers import initialise_by_inputs, initialise_classifier
 from pixelwise.models.segmenter import Decoded, Segmenter
 from pixelwise.models.unet import DoubleConvolution, Release, Upsampling, chosen_release, require_doubling
 
@@ -19,10 +20,17 @@ class NestedDecoder(nn.Module):
     """Nodes x(i,j): level i, and j steps from the encoder; each joins all before it and one from below (eq. 1)."""
 
     def __init__(
-        self, channels: Sequence[int], classes: int, release: Release, heads: Sequence[int], level: int
+        self,
+        channels: Sequence[int],
+        classes: int,
+        release: Release,
+        heads: Sequence[int],
+        level: int,
+        *,
+        averaged: bool = False,
     ) -> None:
         super().__init__()
-        self.level, self.skip_first = level, release.skip_first
+        self.level, self.skip_first, self.averaged = level, release.skip_first, averaged
         self.with_aux = len(heads) > 1
         self.aux_weights = {f"level {j}": 1.0 for j in heads if j != level}
         self.nodes, self.upsamplings = nn.ModuleDict(), nn.ModuleDict()
@@ -35,7 +43,10 @@ class NestedDecoder(nn.Module):
         self.heads = nn.ModuleDict({str(j): nn.Conv2d(channels[0], classes, 1) for j in heads})
 
     def forward(self, features: list[Float[Tensor, "B _ _ _"]]) -> Decoded:
-        """Return the logits of the deepest head, and those of the others, at the stride of the finest map."""
+        """Return the logits of the deepest head, and those of the others, at the stride of the finest map.
+
+        If ``averaged``, the logits are the mean of all heads' in evaluation. In training each head learns by itself.
+        """
         rows = [[feature] for feature in features[: self.level + 1]]
         for j in range(1, self.level + 1):
             for i in range(self.level + 1 - j):
@@ -43,11 +54,12 @@ class NestedDecoder(nn.Module):
                 large = self.upsamplings[f"{i}_{j}"](rows[i + 1][j - 1], size)
                 parts = [*rows[i], large] if self.skip_first else [large, *rows[i]]
                 rows[i].append(self.nodes[f"{i}_{j}"](parts, size))
-        last = rows[0][self.level]
-        aux = {}
-        if self.with_aux:
-            aux = {f"level {j}": head(rows[0][int(j)]) for j, head in self.heads.items() if int(j) != self.level}
-        return Decoded(self.heads[str(self.level)](last), aux, last)
+        mean = self.averaged and not self.training
+        used = [int(j) for j in self.heads if self.with_aux or mean or int(j) == self.level]
+        logits = {j: self.heads[str(j)](rows[0][j]) for j in used}
+        aux = {f"level {j}": one for j, one in logits.items() if self.with_aux and j != self.level}
+        answer = torch.stack(list(logits.values())).mean(dim=0) if mean else logits[self.level]
+        return Decoded(answer, aux, rows[0][self.level])
 
 
 def unetpp(
@@ -60,6 +72,7 @@ def unetpp(
     upsampling: str | None = None,
     deep_supervision: bool = True,
     level: int = 4,
+    averaged: bool = False,
 ) -> NestedDecoder:
     """Build the decoder of UNet++ with fresh weights, for an encoder whose strides double from map to map.
 
@@ -69,18 +82,24 @@ def unetpp(
         deep_supervision: a head after each depth (section 3.2), the shallower ones with weight 1 in the loss; without
             it the network cannot be pruned.
         level: number of the deepest level that is used; no more than the encoder has. Lower in a pruned network.
+        averaged: in evaluation the logits are the mean of all heads' (the "accurate mode" of section 3.2), not those of
+            the deepest head. It needs ``deep_supervision``.
 
     Raises:
-        ConfigError: an option that cannot be, or other strides.
+        ConfigError: an option that is wrong, or other strides.
     """
     about = chosen_release(release, batch_norm, upsampling)
     require_doubling("UNet++", strides)
     if level < 1:
         raise ConfigError(f"UNet++'s level is at least 1, not {level}.")
+    if averaged and not deep_supervision:
+        raise ConfigError("UNet++ averages the heads of deep supervision. Set deep_supervision, or averaged = false.")
     level = min(level, len(channels) - 1)
     heads = range(1, level + 1) if deep_supervision else (level,)
-    decoder = NestedDecoder(channels, classes, about, tuple(heads), level)
-    decoder.apply(initialise_convolutions)
+    decoder = NestedDecoder(channels, classes, about, tuple(heads), level, averaged=averaged)
+    decoder.apply(initialise_by_inputs)
+    for head in decoder.heads.values():
+        initialise_classifier(head)
     return decoder
 
 
@@ -108,7 +127,7 @@ def prune(model: Segmenter, level: int) -> Segmenter:
             f"This UNet++ has heads at the levels {levels}, and none at {level!r}. Choose one of them; a network "
             "without deep_supervision has a single head and cannot be pruned."
         )
-    options = {**about.options, "level": level, "deep_supervision": False}
+    options = {**about.options, "level": level, "deep_supervision": False, "averaged": False}
     smaller = create(about.name, classes=about.classes, bands=about.bands, **options)
     weights = model.state_dict()
     if any(name not in weights for name in smaller.state_dict()):

@@ -281,7 +281,7 @@ def vit(
             the attention, else ``dim`` / 64.
 
     Raises:
-        ConfigError: an option that cannot be.
+        ConfigError: an option that is wrong.
     """
     name = f"vit-{variant}"
     channels = VARIANTS[variant].channels if dim is None else dim
