@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from turns import KEPT, Way, machine, take_turns, with_kept_memory
 
 import pixelwise as pw
-from pixelwise.allocator import keep_freed_memory
+from pixelwise.fast.allocator import keep_freed_memory
 from pixelwise.losses import segmentation_loss
 from pixelwise.models import segnext
 

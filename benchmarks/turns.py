@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from pixelwise.allocator import keep_freed_memory
+from pixelwise.fast.allocator import keep_freed_memory
 
 # Where there is no build of torchvision for this torch, its two operators that others import are only named.
 OPERATORS = torch.library.Library("torchvision", "DEF")

@@ -59,7 +59,7 @@ def test_with_recomputed_blocks_gradients_and_statistics_are_the_same_and_blocks
 
 LARGE_PAGES = """
 import torch
-from pixelwise.allocator import keep_freed_memory
+from pixelwise.fast.allocator import keep_freed_memory
 
 assert keep_freed_memory()
 with open("/proc/self/smaps_rollup") as file:

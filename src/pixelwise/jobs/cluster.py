@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
-from pixelwise.allocator import keep_freed_memory
 from pixelwise.errors import ConfigError, MissingExtraError, PixelwiseError
+from pixelwise.fast.allocator import keep_freed_memory
 from pixelwise.geo.tiles import Place
 from pixelwise.jobs.capacity import fitting_streams, free_memory, with_batch
 from pixelwise.jobs.pieces import Carry, beside_of, wanted_tiles

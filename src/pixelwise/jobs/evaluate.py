@@ -11,6 +11,7 @@ from jaxtyping import Int16, Int64, Integer, Shaped
 from pixelwise.config import Config, PredictConfig, load_config
 from pixelwise.data.scenes import Scene, open_scenes
 from pixelwise.errors import ConfigError, DataError
+from pixelwise.fast.fuse import fuse
 from pixelwise.files import replacing
 from pixelwise.geo.label_map import to_picture
 from pixelwise.geo.raster import Window
@@ -18,7 +19,7 @@ from pixelwise.jobs.model_folder import ModelCard, load_model
 from pixelwise.jobs.run_folder import open_finished_run
 from pixelwise.jobs.tiling import predict_strips
 from pixelwise.metrics import Scores, confusion_matrix, scores
-from pixelwise.models import Segmenter, fuse
+from pixelwise.models import Segmenter
 
 TILE = 256
 """Side of the tiles that are ranked from worst to best."""

@@ -10,6 +10,7 @@ from PIL import Image
 
 from pixelwise import __version__
 from pixelwise.errors import ConfigError
+from pixelwise.fast.fuse import fuse
 from pixelwise.geo.label_map import label_nodata, to_picture
 from pixelwise.geo.raster import RasterReader, Window
 from pixelwise.jobs import scenes
@@ -18,7 +19,7 @@ from pixelwise.jobs.model_folder import ModelCard, load_model
 from pixelwise.jobs.segmentation import Segmentation
 from pixelwise.jobs.tiling import predict_strips
 from pixelwise.labels import Classes
-from pixelwise.models import Segmenter, fuse
+from pixelwise.models import Segmenter
 
 Picture = str | Path | Image.Image | np.ndarray
 

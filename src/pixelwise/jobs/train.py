@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pixelwise import __version__
-from pixelwise.allocator import keep_freed_memory
 from pixelwise.config import LOSS_SETTINGS, LOSSES, Config, load_config
 from pixelwise.data.check import Survey, require_usable, survey
 from pixelwise.data.sampler import Sampler, batches
@@ -25,6 +24,7 @@ from pixelwise.data.split import split_scenes
 from pixelwise.data.stats import balanced_weights
 from pixelwise.data.waiting import Waiting
 from pixelwise.errors import ConfigError, PixelwiseError
+from pixelwise.fast.allocator import keep_freed_memory
 from pixelwise.jobs.evaluate import evaluate_scenes
 from pixelwise.jobs.memory import recompute_blocks
 from pixelwise.jobs.model_folder import ModelCard, save_model
@@ -60,7 +60,8 @@ def train(
     """Train a network on a configuration's data, and keep the best one.
 
     Order of the first weights: a resumed run's, else ``[model].weights``, else fresh ones. The same configuration
-    gives the same weights on the same machine, however often it was killed and resumed.
+    gives the same weights on the same machine, however often it was killed and resumed. The process keeps freed memory
+    from then on (`keep_freed_memory`).
 
     Args:
         config: a configuration, or the path of one.

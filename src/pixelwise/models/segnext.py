@@ -5,7 +5,6 @@ Guo et al., SegNeXt: Rethinking Convolutional Attention Design for Semantic Segm
 ICLR 2021 (arXiv 2109.04553). Sections and equations below are of the former.
 """
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,8 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.fused_convolution import FusedConvolution
-from pixelwise.models.layers import DropPath, drop_path_chances, folded, over_joined, resize, scale_and_shift
+from pixelwise.models.layers import DropPath, drop_path_chances, resize
 from pixelwise.models.segmenter import Decoded
 
 
@@ -42,8 +40,6 @@ VARIANTS = {
 
 STRIPS = (7, 11, 21)
 """Lengths of the strip convolutions (figure 2)."""
-STRIP_ELEMENTS = 1 << 20
-"""Largest number of values in a strip of the hidden map of a feed-forward layer: 4 MB in float32."""
 BASES_SEED = 4242
 NMF_EPSILON = 1e-6
 
@@ -125,74 +121,6 @@ class Block(nn.Module):
         branch = made_again(self.feed_forward, self.norm2(image))
         return self.drop_path(image, self.scale2[:, None, None] * branch)
 
-    def fused(self) -> nn.Module:
-        """Return the same function for inference: norms and scales inside the 1x1 convolutions."""
-        return FusedBlock(self)
-
-
-class FusedBlock(nn.Module):
-    """A `Block` for inference: eight convolutions and little else."""
-
-    def __init__(self, block: Block) -> None:
-        super().__init__()
-        attention, gate, feed_forward = block.attention, block.attention.gate, block.feed_forward
-        scale, shift = scale_and_shift(block.norm1)
-        self.before = FusedConvolution(_after_norm(block.norm1, attention.before), nn.GELU())
-        self.local = FusedConvolution(gate.local)
-        self.strips = nn.ModuleList(
-            nn.Sequential(*(FusedConvolution(part) for part in strip.children() if isinstance(part, nn.Conv2d)))
-            for strip in gate.strips
-        )
-        self.mix = FusedConvolution(gate.mix)
-        # The attention's own shortcut starts at the norm, so it is the image, scaled and shifted.
-        self.after = FusedConvolution(_scaled(attention.after, block.scale1, block.scale1 * shift))
-        self.scale = nn.Parameter(1 + block.scale1 * scale)
-        self.expand = FusedConvolution(_after_norm(block.norm2, feed_forward.expand))
-        self.depthwise = FusedConvolution(feed_forward.depthwise, nn.GELU())
-        self.project = FusedConvolution(_scaled(feed_forward.project, block.scale2, None))
-
-    def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        """Return a map of the same shape."""
-        gated = self.before(image)
-        total = local = self.local(gated)
-        for strip in self.strips:
-            across, down = strip.children()
-            total = down(across(local), total)
-        image = self.after(self.mix(total).mul_(gated), image * self.scale[:, None, None])
-        height, width = image.shape[-2:]
-        rows = STRIP_ELEMENTS // (len(image) * width * self.expand.out_channels)
-        if rows < 1 or rows >= height:
-            return self._fed_forward(image)
-        # The hidden map is several times wider than the image: what stays in cache need not be written and read.
-        parts = []
-        for top in range(0, height, rows):
-            above, below = max(0, top - 1), min(height, top + rows + 1)
-            part = self._fed_forward(image[:, :, above:below])
-            parts.append(part[:, :, top - above : top - above + rows])
-        return torch.cat(parts, dim=2)
-
-    def _fed_forward(self, image: Tensor) -> Tensor:
-        return self.project(self.depthwise(self.expand(image)), image)
-
-
-def _after_norm(norm: nn.BatchNorm2d, convolution: nn.Conv2d) -> nn.Conv2d:
-    """Return a 1x1 convolution that holds the norm before it."""
-    assert convolution.bias is not None
-    scale, shift = scale_and_shift(norm)
-    merged = copy.deepcopy(convolution)
-    merged.weight = nn.Parameter(convolution.weight * scale[:, None, None])
-    merged.bias = nn.Parameter(convolution.bias + convolution.weight.flatten(1) @ shift)
-    return merged
-
-
-def _scaled(convolution: nn.Conv2d, scale: Float[Tensor, " D"], shift: Float[Tensor, " D"] | None) -> nn.Conv2d:
-    """Return a convolution whose result is scaled and shifted."""
-    assert convolution.bias is not None
-    merged = copy.deepcopy(convolution)
-    merged.weight = nn.Parameter(convolution.weight * scale[:, None, None, None])
-    merged.bias = nn.Parameter(convolution.bias * scale + (0 if shift is None else shift))
-    return merged
-
 
 class Downsampling(nn.Module):
     """A convolution of stride 2 and a batch norm between two stages."""
@@ -205,12 +133,6 @@ class Downsampling(nn.Module):
     def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         """Return [B,D,H/2,W/2]."""
         return self.norm(self.convolution(image))
-
-    def fused(self) -> nn.Module:
-        """Return one convolution that is the same function, for inference."""
-        merged = folded(self.convolution, self.norm)
-        assert isinstance(merged, nn.Conv2d)
-        return FusedConvolution(merged)
 
 
 class MSCAN(nn.Module):
@@ -306,8 +228,6 @@ class LightHamburger(nn.Module):
         return Decoded(self.classifier(mixed), features=mixed)
 
     def _squeezed(self, features: list[Float[Tensor, "B _ _ _"]]) -> Float[Tensor, "B D h w"]:
-        if isinstance(self.squeeze, FusedConvolution):
-            return over_joined(self.squeeze, features, features[0].shape[-2:])
         # A 1x1 convolution over joined maps is a sum of one product per map, and it commutes with upsampling.
         slices = self.squeeze.weight.split(self.inputs, dim=1)
         size = features[0].shape[-2:]

@@ -6,19 +6,17 @@ the system, whose pages cost more than the arithmetic.
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pixelwise.models.layers import linear_of, scale_and_shift
+from pixelwise.fast.convolution import scale_and_shift
+from pixelwise.fast.linear import linear_of
+from pixelwise.models.segformer import AllMLPDecoder, Block, EfficientSelfAttention, squares
 from pixelwise.models.segmenter import Decoded
 from pixelwise.models.upsampling import upsample
-
-if TYPE_CHECKING:
-    from pixelwise.models.segformer import AllMLPDecoder, EfficientSelfAttention
 
 BAND = 1 << 19
 """Numbers of the widest map of a band of rows: 2 MB in float32."""
@@ -27,18 +25,11 @@ BAND = 1 << 19
 class FusedBlock(nn.Module):
     """A `Block` for inference. It writes over the tokens that it gets."""
 
-    def __init__(
-        self,
-        norm1: nn.Module,
-        attention: nn.Module,
-        norm2: nn.Module,
-        expand: nn.Module,
-        depthwise: nn.Conv2d,
-        project: nn.Module,
-    ) -> None:
+    def __init__(self, block: Block) -> None:
         super().__init__()
-        self.norm1, self.attention, self.norm2 = norm1, attention, norm2
-        self.expand, self.depthwise, self.project = expand, depthwise, project
+        mix = block.feed_forward
+        self.norm1, self.attention, self.norm2 = block.norm1, block.attention, block.norm2
+        self.expand, self.depthwise, self.project = mix.expand, mix.depthwise, mix.project
 
     def forward(self, tokens: Float[Tensor, "B h w D"]) -> Float[Tensor, "B h w D"]:
         """Add to each token what attention gives it, then what its channels and its 3x3 neighbours give it."""
@@ -84,7 +75,7 @@ class FusedSelfAttention(nn.Module):
         return self.out(mixed.transpose(1, 2).reshape(batch, height, width, channels))
 
 
-def fused_attention(attention: "EfficientSelfAttention") -> FusedSelfAttention:
+def fused_attention(attention: EfficientSelfAttention) -> FusedSelfAttention:
     """Return an attention's form for inference.
 
     Its shares add up to 1, so with a single head the last linear map can act on the values before they are mixed, bias
@@ -101,16 +92,6 @@ def fused_attention(attention: "EfficientSelfAttention") -> FusedSelfAttention:
     if attention.reduction > 1:
         reduce, norm = linear_of(attention.reducing_weight(), attention.reduce.bias), attention.norm
     return FusedSelfAttention(attention.heads, attention.reduction, reduce, norm, attention.query, key_value, out)
-
-
-def squares(tokens: Float[Tensor, "B h w D"], side: int) -> Float[Tensor, "B n E"]:
-    """Cut whole squares out of a map, rows first; each becomes the row of numbers that it is."""
-    if side == 1:
-        return tokens.flatten(1, 2)
-    batch, height, width, channels = tokens.shape
-    rows, columns = height // side, width // side
-    cut = tokens[:, : rows * side, : columns * side].reshape(batch, rows, side, columns, side, channels)
-    return cut.transpose(2, 3).reshape(batch, rows * columns, -1)
 
 
 class FusedAllMLPDecoder(nn.Module):
@@ -145,18 +126,8 @@ class FusedAllMLPDecoder(nn.Module):
             torch.baddbmm(bias[:, None], weight.expand(bottom - top, -1, -1), columns, out=logits[image, top:bottom])
         return Decoded(logits.transpose(1, 2), features=total.permute(0, 3, 1, 2))
 
-    def train(self, mode: bool = True) -> "FusedAllMLPDecoder":
-        """Refuse training: the batch norm is gone.
 
-        Raises:
-            RuntimeError: training is asked for.
-        """
-        if mode:
-            raise RuntimeError("A fused network is for inference alone. Train the network that it was made from.")
-        return super().train(mode)
-
-
-def fused_decoder(decoder: "AllMLPDecoder") -> FusedAllMLPDecoder:
+def fused_decoder(decoder: AllMLPDecoder) -> FusedAllMLPDecoder:
     """Return a decoder's form for inference."""
     matrices, projections = [], []
     scale, shift = scale_and_shift(decoder.norm)

@@ -1,7 +1,6 @@
 """A linear layer for inference on a CPU, whose weights lie in memory as oneDNN reads them.
 
-torch keeps weights in rows, and has a general library multiply. oneDNN, which torch is built with, is faster over
-weights that were ordered once.
+torch keeps weights in rows, and has a general library multiply. oneDNN is faster over weights that were ordered once.
 """
 
 from collections.abc import Callable
@@ -11,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pixelwise.models.onednn import onednn_knows, parameter_state
+from pixelwise.fast.onednn import linear_operators
 
 
 class PackedLinear(nn.Module):
@@ -22,23 +21,33 @@ class PackedLinear(nn.Module):
         super().__init__()
         self.weight, self.bias = linear.weight, linear.bias
         self.ordered: Tensor | None = None
-        self.ordered_from: tuple[object, ...] | None = None
 
     def forward(self, tokens: Float[Tensor, "... C"]) -> Float[Tensor, "... D"]:
         """Return the linear map of tokens."""
-        if not onednn_knows(tokens, self.weight):
+        operators = linear_operators(tokens, self.weight)
+        if operators is None:
             return F.linear(tokens, self.weight, self.bias)
-        state = parameter_state(self.weight)
-        if self.ordered is None or self.ordered_from != state:
-            self.ordered = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach())
-            self.ordered_from = state
-        return torch.ops.mkldnn._linear_pointwise(tokens, self.ordered, self.bias, "none", [], "")
+        # Another thread may set it at any moment.
+        ordered = self.ordered
+        if ordered is None:
+            # A tensor of inference mode could not be used outside of it.
+            with torch.inference_mode(False), torch.no_grad():
+                ordered = self.ordered = operators.order(self.weight.detach())
+        return operators.apply(tokens, ordered, self.bias, "none", [], "")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "PackedLinear":
-        # A weight that is cast and cast back may lie where it lay, and count as few changes.
-        self.ordered = self.ordered_from = None
+        self.ordered = None
         return super()._apply(fn, recurse)
 
     def __getstate__(self) -> dict[str, object]:
         # Weights in oneDNN's order can be neither copied nor pickled; they are made again from the parameter.
-        return {**self.__dict__, "ordered": None, "ordered_from": None}
+        return {**self.__dict__, "ordered": None}
+
+
+def linear_of(weight: Float[Tensor, "D C"], bias: Float[Tensor, " D"] | None) -> nn.Linear:
+    """Return a linear layer that holds these tensors."""
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    linear.weight = nn.Parameter(weight.contiguous())
+    if bias is not None:
+        linear.bias = nn.Parameter(bias)
+    return linear
