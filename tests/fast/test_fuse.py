@@ -1,6 +1,9 @@
 """A fused network gives the answers of the one that it was made from."""
 
 import copy
+import io
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -111,7 +114,33 @@ def test_a_network_fused_in_training_mode_answers_as_in_evaluation():
         assert (fused(image) - plain(image)).abs().max() <= 1e-5 * plain(image).abs().max()
 
 
-def test_training_a_fused_network_is_refused_with_what_to_train_instead():
-    _, fused = PAIRS["paper"]
+@pytest.mark.parametrize("name", ["segformer-b0", "linknet"])
+def test_training_a_fused_network_is_refused_with_what_to_train_instead(name):
     with pytest.raises(RuntimeError, match="Train the network that it was made from"):
-        copy.deepcopy(fused).train()
+        pw.fuse(pw.create(name, classes=2)).train()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("record", [torch.jit.trace, lambda *given: torch.export.export(given[0], given[1:])])
+def test_a_fused_network_refuses_to_be_recorded_in_one_sentence(record):
+    _, fused = PAIRS["paper"]
+    with pytest.raises(pw.PixelwiseError, match="export the network that it was made from") as refused:
+        record(fused, torch.randn(1, 3, 64, 64))
+    assert str(refused.value).count(".") == 1
+
+
+@torch.no_grad()
+def test_a_fused_network_refuses_to_become_an_onnx_file():
+    pytest.importorskip("onnxscript")
+    _, fused = PAIRS["paper"]
+    with pytest.raises(Exception, match="export the network that it was made from"):
+        torch.onnx.export(fused, (torch.randn(1, 3, 64, 64),), io.BytesIO())
+
+
+def test_fusing_leaves_the_systems_allocator_alone():
+    # In a process of its own, in which nobody has asked for it.
+    code = (
+        "import pixelwise as pw; from pixelwise.fast.allocator import keep_freed_memory as keep;"
+        "pw.fuse(pw.create('segformer-b0', classes=2)); print(keep.cache_info().currsize)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "0\n"

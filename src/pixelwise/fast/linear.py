@@ -6,34 +6,33 @@ torch keeps weights in rows, and has a general library multiply. oneDNN is faste
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.fast.onednn import linear_operators
 
 
-class PackedLinear(nn.Module):
+class PackedLinear(nn.Linear):
     """A linear layer for inference. Ordered weights, made at the first call, lie beside the parameters."""
 
     def __init__(self, linear: nn.Linear) -> None:
         """Take over the parameters of a linear layer, the tensors themselves."""
-        super().__init__()
+        super().__init__(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
         self.weight, self.bias = linear.weight, linear.bias
         self.ordered: Tensor | None = None
 
-    def forward(self, tokens: Float[Tensor, "... C"]) -> Float[Tensor, "... D"]:
+    def forward(self, input: Float[Tensor, "... C"]) -> Float[Tensor, "... D"]:
         """Return the linear map of tokens."""
-        operators = linear_operators(tokens, self.weight)
+        operators = linear_operators(input, self.weight)
         if operators is None:
-            return F.linear(tokens, self.weight, self.bias)
+            return super().forward(input)
         # Another thread may set it at any moment.
         ordered = self.ordered
         if ordered is None:
             # A tensor of inference mode could not be used outside of it.
             with torch.inference_mode(False), torch.no_grad():
                 ordered = self.ordered = operators.order(self.weight.detach())
-        return operators.apply(tokens, ordered, self.bias, "none", [], "")
+        return operators.apply(input, ordered, self.bias, "none", [], "")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "PackedLinear":
         self.ordered = None
