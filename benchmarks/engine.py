@@ -43,6 +43,7 @@ NETWORKS: dict[str, dict[str, object]] = {
     "fchardnet-70": {},
     "linknet": {},
     "segmenter-mask": {"encoder": "vit-tiny", "image_size": 256},
+    "depict-sa": {"encoder": "vit-small", "image_size": 512},
 }
 TOY = ["segformer-b0", "linknet", "segmenter-mask"]
 MEMORY_NETWORKS = ("segformer-b0", "linknet", "unet")

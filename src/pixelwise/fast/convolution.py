@@ -182,25 +182,22 @@ def _post_operation(activation: nn.Module) -> tuple[str, list[float], str]:
 
 def folded_brick(brick: ConvNorm) -> FusedConvolution:
     """Return the brick with its batch norm, if it has one, folded into the convolution."""
-    merged = brick.convolution
-    if isinstance(brick.norm, nn.BatchNorm2d):
-        merged = folded(merged, brick.norm)
+    merged = brick.convolution if isinstance(brick.norm, nn.Identity) else folded(brick.convolution, brick.norm)
+    assert isinstance(merged, nn.Conv2d)
     return FusedConvolution(merged, brick.activation)
 
 
 def with_folded_norm(module: nn.Module) -> nn.Module:
     """Fold a module's batch norm ``norm`` into the convolution ``convolution`` before it, in place."""
-    if isinstance(module.norm, nn.BatchNorm2d):
-        assert isinstance(module.convolution, nn.Conv2d | nn.ConvTranspose2d)
+    if not isinstance(module.norm, nn.Identity):
         module.convolution, module.norm = folded(module.convolution, module.norm), nn.Identity()
     return module
 
 
-Convolution = TypeVar("Convolution", nn.Conv2d, nn.ConvTranspose2d)
-
-
-def folded(convolution: Convolution, norm: nn.BatchNorm2d) -> Convolution:
+def folded(convolution: nn.Module, norm: nn.Module) -> nn.Module:
     """Return one convolution, plain or transposed, that equals it and the batch norm after it, in evaluation."""
+    assert isinstance(convolution, nn.Conv2d | nn.ConvTranspose2d)
+    assert isinstance(norm, nn.BatchNorm2d)
     scale, shift = scale_and_shift(norm)
     merged = copy.deepcopy(convolution)
     # Outputs are the first axis of a convolution's weight, and the second of a transposed one's (without groups).
