@@ -24,10 +24,10 @@ from torch import nn
 from turns import Way, machine, take_turns, with_kept_memory
 
 import pixelwise as pw
-from pixelwise.fast import allocator, convolution, fuse
+from pixelwise.fast import convolution, fuse
 from pixelwise.fast.convolution import FusedConvolution
 from pixelwise.fast.onednn import ConvolutionOperators, convolution_operators
-from pixelwise.models import resnet, segformer, segnext, vit
+from pixelwise.models import segformer, segnext, vit
 from pixelwise.models.segmenter import Segmenter
 
 RESULTS = Path(__file__).parent / "results" / "engine.json"
@@ -48,8 +48,8 @@ NETWORKS: dict[str, dict[str, object]] = {
 TOY = ["segformer-b0", "linknet", "segmenter-mask"]
 MEMORY_NETWORKS = ("segformer-b0", "linknet", "unet")
 ALL = "all"
-NOISE = 0.1
-"""A part whose middle half of rounds is wider than that is marked."""
+NOISE, FEWEST_ROUNDS = 0.1, 4
+"""A part whose middle half of rounds is wider, or that has fewer rounds, is marked as noise."""
 
 Off = Callable[[], AbstractContextManager[object]]
 
@@ -81,7 +81,6 @@ PARTS: dict[str, Off] = {
     "SegFormer's decoder": without(segformer.AllMLPDecoder),
     "SegNeXt's blocks": without(segnext.Block),
     "ViT's blocks": without(vit.Block),
-    "ResNet's blocks": without(resnet.BasicBlock, resnet.Bottleneck),
 }
 OF_MODULES: dict[str, tuple[type[nn.Module], ...]] = {
     "packed linear": (nn.Linear,),
@@ -90,7 +89,6 @@ OF_MODULES: dict[str, tuple[type[nn.Module], ...]] = {
     "SegFormer's decoder": (segformer.AllMLPDecoder,),
     "SegNeXt's blocks": (segnext.Block,),
     "ViT's blocks": (vit.Block,),
-    "ResNet's blocks": (resnet.BasicBlock, resnet.Bottleneck),
 }
 """Parts that only networks with such modules have."""
 
@@ -101,8 +99,8 @@ def parts_of(model: Segmenter) -> dict[str, Off]:
     return {name: off for name, off in PARTS.items() if kinds & set(OF_MODULES.get(name, tuple(kinds)))}
 
 
-def ablation(name: str, *, threads: int, size: int, seconds: float, parts: list[str] | None) -> dict[str, dict]:
-    """Return, by part, the time without it over the time with all: median and quartiles of the rounds."""
+def ablation(name: str, *, threads: int, size: int, seconds: float, parts: list[str] | None) -> list[dict]:
+    """Return, for each part, the time without it over the time with all: median and quartiles of the rounds."""
     torch.set_num_threads(threads)
     clock = time.process_time if threads == 1 else time.perf_counter
     torch.manual_seed(0)
@@ -123,14 +121,24 @@ def ablation(name: str, *, threads: int, size: int, seconds: float, parts: list[
                 start = clock()
                 networks[way].label_map(image)
                 rounds[-1][way] = clock() - start
-    found = {}
-    for way in ways:
-        ratios = sorted(each[way] / each[ALL] for each in rounds)
-        low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else (ratios[0],) * 3
-        found[way] = {"ratio": round(statistics.median(ratios), 3), "middle half": [round(low, 3), round(high, 3)]}
-        found[way] |= {"noise": True} if high - low > NOISE else {}
-    found[ALL] = {"seconds": round(statistics.median(each[ALL] for each in rounds), 4), "rounds": len(rounds)}
-    return found
+    return [
+        record(part, name, threads, size, [each[part] / each[ALL] for each in rounds]) for part in ways if part != ALL
+    ]
+
+
+def record(part: str, network: str, threads: int, size: int, ratios: list[float]) -> dict:
+    """Return what is kept of one part of one network."""
+    low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else (ratios[0],) * 3
+    return {
+        "part": part,
+        "network": network,
+        "threads": threads,
+        "size": size,
+        "ratio": round(statistics.median(ratios), 3),
+        "middle half": [round(low, 3), round(high, 3)],
+        "rounds": len(ratios),
+        "noise": len(ratios) < FEWEST_ROUNDS or high - low > NOISE,
+    }
 
 
 def label_map_of(name: str, size: int, threads: int) -> Callable[[], None]:
@@ -144,19 +152,21 @@ def label_map_of(name: str, size: int, threads: int) -> Callable[[], None]:
     return call
 
 
-def in_small_pages(make: Callable[..., Callable[[], None]], *arguments: object) -> Callable[[], None]:
-    """Prepare a way in a process that keeps freed memory, in pages as the system gives them."""
-    with patch.object(allocator, "_ask_for_large_pages", lambda system: None):
-        return with_kept_memory(make, *arguments)
-
-
-def memory(name: str, *, threads: int, size: int, rounds: int) -> dict[str, dict]:
+def memory(name: str, *, threads: int, size: int, rounds: int) -> list[dict]:
     """Return the same for what `keep_freed_memory` does."""
-    given = (label_map_of, name, size, threads)
-    ways = {ALL: Way(with_kept_memory, given), "large pages": Way(in_small_pages, given)}
-    ways["kept memory"] = Way(label_map_of, given[1:])
+    given = (name, size, threads)
+    ways = {ALL: Way(with_kept_memory, (label_map_of, *given)), "kept memory": Way(label_map_of, given)}
     turns = take_turns(ways, rounds, clock="process_time" if threads == 1 else "perf_counter")
-    return {part: {"ratio": turns.ratios[part]} for part in ways if part != ALL}
+    return [record("kept memory", name, threads, size, [turns.ratios["kept memory"]]) | {"rounds": rounds}]
+
+
+def merged(rows: list[dict], new: list[dict]) -> list[dict]:
+    """Return the rows with the new ones in the places of older ones of the same kind."""
+
+    def kind(row: dict) -> tuple[object, ...]:
+        return row["part"], row["network"], row["threads"], row["size"]
+
+    return [row for row in rows if kind(row) not in set(map(kind, new))] + new
 
 
 def main() -> None:
@@ -165,24 +175,23 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
     parser.add_argument("--parts", nargs="+", choices=[*PARTS, "memory"], help="only these")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
-    parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--seconds", type=float, default=15.0, help="for each network and number of threads")
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--seconds", type=float, default=25.0, help="for each network and number of threads")
     parser.add_argument("--toy", action="store_true", help="every part once on tiny images")
     given = parser.parse_args()
-    networks = TOY if given.toy else given.networks
     size, seconds = (64, 0.0) if given.toy else (given.size, given.seconds)
-    kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {"rows": {}}
     for threads in given.threads[:1] if given.toy else given.threads:
-        for name in networks:
-            row: dict[str, object] = {}
+        for name in TOY if given.toy else given.networks:
+            rows = []
             if given.parts != ["memory"]:
-                row |= ablation(name, threads=threads, size=size, seconds=seconds, parts=given.parts)
+                rows += ablation(name, threads=threads, size=size, seconds=seconds, parts=given.parts)
             if name in MEMORY_NETWORKS and (given.parts is None or "memory" in given.parts):
-                row |= memory(name, threads=threads, size=size, rounds=1 if given.toy else 15)
-            print(name, threads, json.dumps(row), flush=True)
-            before = kept["rows"].setdefault(name, {}).setdefault(str(threads), {})
-            before |= {**row, "machine": {**machine(), "threads": threads}, "size": size}
+                rows += memory(name, threads=threads, size=size, rounds=1 if given.toy else 15)
+            for row in rows:
+                print(json.dumps(row), flush=True)
             if not given.toy:
+                before = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {"rows": []}
+                kept = {**before, "rows": merged(before["rows"], rows), "machine": machine()}
                 RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 

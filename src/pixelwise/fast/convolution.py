@@ -187,7 +187,7 @@ def folded_brick(brick: ConvNorm) -> FusedConvolution:
     return FusedConvolution(merged, brick.activation)
 
 
-def with_folded_norm(module: nn.Module) -> nn.Module:
+def with_folded_norm(module: Any) -> nn.Module:
     """Fold a module's batch norm ``norm`` into the convolution ``convolution`` before it, in place."""
     if not isinstance(module.norm, nn.Identity):
         module.convolution, module.norm = folded(module.convolution, module.norm), nn.Identity()

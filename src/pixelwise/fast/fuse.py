@@ -9,13 +9,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import PixelwiseError
-from pixelwise.fast import resnet as fast_resnet
 from pixelwise.fast import segformer as fast_segformer
 from pixelwise.fast import segnext as fast_segnext
 from pixelwise.fast import vit as fast_vit
 from pixelwise.fast.convolution import FusedConvolution, folded_brick, with_folded_norm
 from pixelwise.fast.linear import PackedLinear
-from pixelwise.models import efficientnet, linknet, resnet, segformer, segnext, setr, vit
+from pixelwise.models import efficientnet, linknet, segformer, segnext, setr, vit
 from pixelwise.models.layers import ConvNorm
 from pixelwise.models.segmenter import Decoded, Segmenter
 
@@ -33,8 +32,6 @@ FASTER: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
     ConvNorm: folded_brick,
     efficientnet.StridedConvNorm: with_folded_norm,
     linknet.Deconvolution: with_folded_norm,
-    resnet.BasicBlock: fast_resnet.FusedResidual,
-    resnet.Bottleneck: fast_resnet.FusedResidual,
     segformer.AllMLPDecoder: fast_segformer.fused_decoder,
     segformer.Block: fast_segformer.FusedBlock,
     segformer.EfficientSelfAttention: fast_segformer.fused_attention,

@@ -126,23 +126,22 @@ def decide_cells(
     batch, classes, n, w = cells.shape[0], cells.shape[1], cells.shape[2] - 2, cells.shape[3] - 2
     labels = torch.empty((batch, n, stride, w, stride), dtype=_label_dtype(classes), device=cells.device)
     sure = cells.new_empty((batch, n, stride, w, stride)) if confidence else None
-    by_line, width = cells.transpose(1, 2).contiguous(), w + 2
-    count = max(1, min(n, DECIDED_ELEMENTS // (batch * classes * width)))
-    size = batch * count * classes * width
-    rows, pixels = cells.new_zeros(size + 2), cells.new_empty(batch * count, classes, width)
-    lines, flat = rows[:size].view(batch, count, classes, width), pixels.view(-1)
-    cell_of = [rows[first : first + size] for first in range(3)]
+    by_line = cells.transpose(1, 2).contiguous()
+    count = max(1, min(n, DECIDED_ELEMENTS // (batch * classes * (w + 2))))
+    rows, pixels = cells.new_empty(batch, count, classes, w + 2), cells.new_empty(batch * count, classes, w + 2)
+    # Columns are made in one long loop over all lines, up to the last two numbers. It also mixes the end of each line
+    # with the start of the next: nobody reads these two columns.
+    made = pixels.view(-1)[:-2]
+    cell_of = [rows.view(-1)[first : first + len(made)] for first in range(3)]
     for top in _steps(n, count):
         found = []
         for i in range(stride):
-            first, share = _place(i, stride)
-            above, below = (by_line[:, top + cell : top + cell + count] for cell in (first, first + 1))
-            torch.lerp(above, below, share, out=lines)
+            above, share = _place(i, stride)
+            upper, lower = (by_line[:, top + cell : top + cell + count] for cell in (above, above + 1))
+            torch.lerp(upper, lower, share, out=rows)
             for j in range(stride):
-                first, share = _place(j, stride)
-                # One long loop over all lines: what it makes of the end of one and the start of the next falls into
-                # the two columns that are not read.
-                torch.lerp(cell_of[first], cell_of[first + 1], share, out=flat)
+                left, share = _place(j, stride)
+                torch.lerp(cell_of[left], cell_of[left + 1], share, out=made)
                 found.append(_decide_lines(pixels, confidence))
         labels[:, top : top + count] = _by_cell([each for each, _ in found], batch, w)
         if sure is not None:
