@@ -125,7 +125,7 @@ def class_maps() -> list[str]:
         "## From image to class map, SegFormer",
         "",
         f"{found['classes']} classes, {found['size']}x{found['size']}; ONNX Runtime and OpenVINO run transformers' "
-        "export with the resize and the argmax inside. A process that runs a fused network keeps freed memory; in "
+        "export with the resize and the argmax inside. Our process keeps freed memory, as our commands do; in "
         "brackets the peers of PyTorch have that setting too. The bound is FLOPs over the measured speed of a matrix "
         "product. Memory is what the first three images add to the peak of the process, once the network is loaded: "
         "nothing, where loading and fusing took more than they do.",
