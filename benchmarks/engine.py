@@ -76,7 +76,6 @@ PARTS: dict[str, Off] = {
     "oneDNN's convolutions": lambda: patch.object(convolution, "convolution_operators", lambda *given: None),
     "3x3 convolutions by rows": lambda: patch.object(FusedConvolution, "rows_pay", lambda *given: False),
     "resized convolutions": lambda: patch.object(convolution, "pays", lambda *given: False),
-    "SegFormer's blocks": without(segformer.Block),
     "SegFormer's attention": without(segformer.EfficientSelfAttention),
     "SegFormer's decoder": without(segformer.AllMLPDecoder),
     "SegNeXt's blocks": without(segnext.Block),
@@ -84,7 +83,6 @@ PARTS: dict[str, Off] = {
 }
 OF_MODULES: dict[str, tuple[type[nn.Module], ...]] = {
     "packed linear": (nn.Linear,),
-    "SegFormer's blocks": (segformer.Block,),
     "SegFormer's attention": (segformer.EfficientSelfAttention,),
     "SegFormer's decoder": (segformer.AllMLPDecoder,),
     "SegNeXt's blocks": (segnext.Block,),

@@ -1,7 +1,7 @@
-"""Parts of SegFormer for inference: the same functions, a few rows of the map at a time.
+"""Parts of SegFormer for inference.
 
-What lies between two products is made, read and forgotten within a processor's cache, and takes no fresh memory from
-the system, whose pages cost more than the arithmetic.
+The decoder works on a few rows of the map at a time: what lies between two products is made, read and forgotten within
+a processor's cache.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,36 +14,12 @@ from torch import Tensor, nn
 
 from pixelwise.fast.convolution import scale_and_shift
 from pixelwise.fast.linear import linear_of
-from pixelwise.models.segformer import AllMLPDecoder, Block, EfficientSelfAttention, squares
+from pixelwise.models.segformer import AllMLPDecoder, EfficientSelfAttention, squares
 from pixelwise.models.segmenter import Decoded
 from pixelwise.models.upsampling import upsample
 
 BAND = 1 << 19
 """Numbers of the widest map of a band of rows: 2 MB in float32."""
-
-
-class FusedBlock(nn.Module):
-    """A `Block` for inference. It writes over the tokens that it gets."""
-
-    def __init__(self, block: Block) -> None:
-        super().__init__()
-        mix = block.feed_forward
-        self.norm1, self.attention, self.norm2 = block.norm1, block.attention, block.norm2
-        self.expand, self.depthwise, self.project = mix.expand, mix.depthwise, mix.project
-
-    def forward(self, tokens: Float[Tensor, "B h w D"]) -> Float[Tensor, "B h w D"]:
-        """Add to each token what attention gives it, then what its channels and its 3x3 neighbours give it."""
-        tokens.add_(self.attention(self.norm1(tokens)))
-        normed, weight, bias = self.norm2(tokens), self.depthwise.weight, self.depthwise.bias
-        height, width = tokens.shape[1:3]
-        for image, top, bottom in bands(tokens, width * len(weight)):
-            # The rows above and below belong to the convolution's reach; what it makes of them is not used.
-            first, last = max(0, top - 1), min(height, bottom + 1)
-            hidden = self.expand(normed[image : image + 1, first:last]).permute(0, 3, 1, 2)
-            mixed = F.conv2d(hidden, weight, bias, padding=1, groups=len(weight)).permute(0, 2, 3, 1)
-            mixed = F.gelu(mixed[:, top - first : bottom - first])
-            tokens[image : image + 1, top:bottom].add_(self.project(mixed))
-        return tokens
 
 
 class FusedSelfAttention(nn.Module):

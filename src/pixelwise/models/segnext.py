@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import DropPath, drop_path_chances, resize
+from pixelwise.models.layers import DropPath, drop_path_chances, over_joined, resize
 from pixelwise.models.segmenter import Decoded
 
 
@@ -202,13 +202,28 @@ class MatrixDecomposition(nn.Module):
         return codes * (places.transpose(1, 2) @ bases) / (codes @ gram + NMF_EPSILON)
 
 
+class Squeeze(nn.Conv2d):
+    """A 1x1 convolution without bias over joined maps: a sum of one product per map, which commutes with upsampling."""
+
+    def over_joined(
+        self, maps: Sequence[Float[Tensor, "B _ _ _"]], size: tuple[int, int], *, align_corners: bool
+    ) -> Float[Tensor, "B D H W"]:
+        """Return the convolution of maps that are resized to ``size`` and joined."""
+        slices = self.weight.split([one.shape[1] for one in maps], dim=1)
+        parts = [
+            resize(F.conv2d(one, part), size, align_corners=align_corners)
+            for one, part in zip(maps, slices, strict=True)
+        ]
+        return torch.stack(parts).sum(dim=0) if len(parts) > 1 else parts[0]
+
+
 class LightHamburger(nn.Module):
     """The decoder (section 3.2, figure 3c): maps from stride 8 on, squeezed, decomposed, added and classified."""
 
     def __init__(self, inputs: Sequence[int], channels: int, classes: int, rank: int, dropout: float) -> None:
         super().__init__()
         self.inputs = tuple(inputs)
-        self.squeeze = nn.Conv2d(sum(inputs), channels, 1, bias=False)
+        self.squeeze = Squeeze(sum(inputs), channels, 1, bias=False)
         self.squeeze_norm = nn.GroupNorm(32, channels)
         self.bread_in = nn.Conv2d(channels, channels, 1)
         self.ham = MatrixDecomposition(channels, rank)
@@ -222,17 +237,10 @@ class LightHamburger(nn.Module):
     def forward(self, features: list[Float[Tensor, "B _ _ _"]]) -> Decoded:
         """Return logits at the stride of the finest map that is used."""
         features = features[-len(self.inputs) :]
-        squeezed = F.relu(self.squeeze_norm(self._squeezed(features)))
+        squeezed = F.relu(self.squeeze_norm(over_joined(self.squeeze, features, features[0].shape[-2:])))
         burger = self.bread_norm(self.bread_out(self.ham(F.relu(self.bread_in(squeezed)))))
         mixed = self.dropout(F.relu(self.align_norm(self.align(F.relu(squeezed + burger)))))
         return Decoded(self.classifier(mixed), features=mixed)
-
-    def _squeezed(self, features: list[Float[Tensor, "B _ _ _"]]) -> Float[Tensor, "B D h w"]:
-        # A 1x1 convolution over joined maps is a sum of one product per map, and it commutes with upsampling.
-        slices = self.squeeze.weight.split(self.inputs, dim=1)
-        size = features[0].shape[-2:]
-        parts = [resize(F.conv2d(one, part), size) for one, part in zip(features, slices, strict=True)]
-        return torch.stack(parts).sum(dim=0) if len(parts) > 1 else parts[0]
 
 
 def mscan(variant: str, bands: int, *, drop_path: float | None = None) -> MSCAN:
