@@ -71,13 +71,13 @@ def traced() -> bool:
 def _takes(values: Tensor, weight: Tensor) -> bool:
     """Return True if oneDNN's operators take such values and weights, here and now."""
     return (
-        values.device.type == weight.device.type == "cpu"
+        not traced()
+        and values.device.type == weight.device.type == "cpu"
         and values.dtype == weight.dtype == torch.float32
         and not (torch.is_grad_enabled() and (values.requires_grad or weight.requires_grad))
         and torch.backends.mkldnn.is_available()
         and bool(torch.backends.mkldnn.enabled)
         and not torch.is_autocast_enabled("cpu")
-        and not traced()
         and values.numel() > 0
     )
 
