@@ -27,7 +27,7 @@ import pixelwise as pw
 from pixelwise.fast import convolution, fuse
 from pixelwise.fast.convolution import FusedConvolution
 from pixelwise.fast.onednn import ConvolutionOperators, convolution_operators
-from pixelwise.models import segformer, segnext, vit
+from pixelwise.models import segformer, segnext
 from pixelwise.models.segmenter import Segmenter
 
 RESULTS = Path(__file__).parent / "results" / "engine.json"
@@ -76,17 +76,13 @@ PARTS: dict[str, Off] = {
     "oneDNN's convolutions": lambda: patch.object(convolution, "convolution_operators", lambda *given: None),
     "3x3 convolutions by rows": lambda: patch.object(FusedConvolution, "rows_pay", lambda *given: False),
     "resized convolutions": lambda: patch.object(convolution, "pays", lambda *given: False),
-    "SegFormer's attention": without(segformer.EfficientSelfAttention),
     "SegFormer's decoder": without(segformer.AllMLPDecoder),
     "SegNeXt's blocks": without(segnext.Block),
-    "ViT's blocks": without(vit.Block),
 }
 OF_MODULES: dict[str, tuple[type[nn.Module], ...]] = {
     "packed linear": (nn.Linear,),
-    "SegFormer's attention": (segformer.EfficientSelfAttention,),
     "SegFormer's decoder": (segformer.AllMLPDecoder,),
     "SegNeXt's blocks": (segnext.Block,),
-    "ViT's blocks": (vit.Block,),
 }
 """Parts that only networks with such modules have."""
 

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from pixelwise.errors import PixelwiseError
 from pixelwise.fast import segformer as fast_segformer
 from pixelwise.fast import segnext as fast_segnext
-from pixelwise.fast import vit as fast_vit
 from pixelwise.fast.convolution import FusedConvolution, folded_brick, with_folded_norm
 from pixelwise.fast.linear import PackedLinear
-from pixelwise.models import efficientnet, linknet, segformer, segnext, setr, vit
+from pixelwise.models import efficientnet, linknet, segformer, segnext, setr
 from pixelwise.models.layers import ConvNorm
 from pixelwise.models.segmenter import Decoded, Segmenter
 
@@ -33,13 +32,11 @@ FASTER: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
     efficientnet.StridedConvNorm: with_folded_norm,
     linknet.Deconvolution: with_folded_norm,
     segformer.AllMLPDecoder: fast_segformer.fused_decoder,
-    segformer.EfficientSelfAttention: fast_segformer.fused_attention,
     segnext.Block: fast_segnext.FusedBlock,
     segnext.Downsampling: with_folded_norm,
     segnext.Squeeze: FusedConvolution,
     setr.AggregationHead: without_auxiliary_heads,
     setr.UpsamplingHead: without_auxiliary_heads,
-    vit.Block: fast_vit.FusedBlock,
 }
 
 

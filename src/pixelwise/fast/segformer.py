@@ -1,6 +1,6 @@
-"""Parts of SegFormer for inference.
+"""SegFormer's decoder for inference.
 
-The decoder works on a few rows of the map at a time: what lies between two products is made, read and forgotten within
+It works on a few rows of the map at a time: what lies between two products is made, read and forgotten within
 a processor's cache.
 """
 
@@ -8,66 +8,17 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.fast.convolution import scale_and_shift
 from pixelwise.fast.linear import linear_of
-from pixelwise.models.segformer import AllMLPDecoder, EfficientSelfAttention, squares
+from pixelwise.models.segformer import AllMLPDecoder
 from pixelwise.models.segmenter import Decoded
 from pixelwise.models.upsampling import upsample
 
 BAND = 1 << 19
 """Numbers of the widest map of a band of rows: 2 MB in float32."""
-
-
-class FusedSelfAttention(nn.Module):
-    """An `EfficientSelfAttention` for inference, whose reduction is a linear map of squares of tokens."""
-
-    def __init__(
-        self,
-        heads: int,
-        reduction: int,
-        reduce: nn.Module,
-        norm: nn.Module,
-        query: nn.Module,
-        key_value: nn.Module,
-        out: nn.Module,
-    ) -> None:
-        super().__init__()
-        self.heads, self.reduction = heads, reduction
-        self.reduce, self.norm = reduce, norm
-        self.query, self.key_value, self.out = query, key_value, out
-
-    def forward(self, tokens: Float[Tensor, "B h w D"]) -> Float[Tensor, "B h w D"]:
-        """Let every token attend to the reduced map of all tokens."""
-        batch, height, width, channels = tokens.shape
-        context = self.norm(self.reduce(squares(tokens, self.reduction)))
-        query = self.query(tokens).view(batch, -1, self.heads, channels // self.heads)
-        pair = self.key_value(context).view(batch, -1, 2, self.heads, channels // self.heads)
-        key, value = pair.unbind(2)
-        mixed = F.scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
-        return self.out(mixed.transpose(1, 2).reshape(batch, height, width, channels))
-
-
-def fused_attention(attention: EfficientSelfAttention) -> FusedSelfAttention:
-    """Return an attention's form for inference.
-
-    Its shares add up to 1, so with a single head the last linear map can act on the values before they are mixed, bias
-    and all: they are fewer than the tokens.
-    """
-    key_value, out = attention.key_value, attention.out
-    if attention.heads == 1:
-        key, value = key_value.weight.chunk(2)
-        key_bias, value_bias = key_value.bias.chunk(2)
-        merged = torch.cat([key, out.weight @ value])
-        key_value = linear_of(merged, torch.cat([key_bias, out.weight @ value_bias + out.bias]))
-        out = nn.Identity()
-    reduce, norm = nn.Identity(), nn.Identity()
-    if attention.reduction > 1:
-        reduce, norm = linear_of(attention.reducing_weight(), attention.reduce.bias), attention.norm
-    return FusedSelfAttention(attention.heads, attention.reduction, reduce, norm, attention.query, key_value, out)
 
 
 class FusedAllMLPDecoder(nn.Module):
