@@ -2,8 +2,8 @@
 
     python benchmarks/class_map.py [--rounds 9] [--only segformer-b0] [--turn 1]
 
-Every way has a process of its own and takes its turn (`turns.py`). A fused network's process keeps freed memory
-(`allocator.py`), its peers' do not; those of PyTorch are measured with that setting too. All get the same image and
+Every way has a process of its own and takes its turn (`turns.py`). Ours keeps freed memory, as our commands do
+(`keep_freed_memory`), its peers do not; those of PyTorch are measured with that setting too. All get the same image and
 weights, but for smp, which has weights of its own. ONNX Runtime and OpenVINO run transformers' export with the resize
 and the argmax inside.
 """
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from turns import KEPT, Way, machine, take_turns, with_kept_memory
 
 import pixelwise as pw
+from pixelwise.fast.allocator import keep_freed_memory
 
 RESULTS = Path(__file__).parent / "results" / "class_map.json"
 SIZES = {
@@ -62,6 +63,7 @@ def image_of(size: int) -> Tensor:
 
 def pixelwise_way(variant: str, size: int, classes: int, folder: Path) -> ClassMapper:
     """Ours."""
+    keep_freed_memory()
     model = pw.create(f"segformer-{variant}", classes=classes)
     pw.load_weights(model, torch.load(folder / "weights.pt"))
     fast, image = pw.fuse(model), image_of(size)

@@ -84,7 +84,7 @@ def map_here(folder: Path) -> None:
     import torch
 
     import pixelwise as pw
-    from pixelwise.allocator import keep_freed_memory
+    from pixelwise.fast.allocator import keep_freed_memory
     from pixelwise.geo.tiles import tile_windows
     from pixelwise.jobs.capacity import STREAMS, peak_memory, threads
     from pixelwise.jobs.read_ahead import read_ahead

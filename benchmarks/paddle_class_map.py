@@ -98,6 +98,7 @@ def measure(python: Path, size: int, classes: int, rounds: int) -> dict:
     import torch
 
     import pixelwise as pw
+    from pixelwise.fast.allocator import keep_freed_memory
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
@@ -113,6 +114,7 @@ def measure(python: Path, size: int, classes: int, rounds: int) -> dict:
             version = json.loads(server.stdout.readline())
             ours = pw.create("segformer-b0", classes=classes)
             pw.load_weights(ours, in_the_papers_names(folder / "weights.npz"))
+            keep_freed_memory()
             fast, pixels = pw.fuse(ours.eval()), torch.from_numpy(image)
             labels = fast.label_map(pixels).numpy()
             turns = []

@@ -42,7 +42,7 @@ def class_maps() -> list[str]:
         "## From image to class map, SegFormer",
         "",
         f"{found['classes']} classes, {found['size']}x{found['size']}; ONNX Runtime and OpenVINO run transformers' "
-        "export with the resize and the argmax inside. A process that runs a fused network keeps freed memory; in "
+        "export with the resize and the argmax inside. Our process keeps freed memory, as our commands do; in "
         "brackets the peers of PyTorch have that setting too. The bound is FLOPs over the measured speed of a matrix "
         "product. Memory is what the first three images add to the peak of the process, once the network is loaded: "
         "nothing, where loading and fusing took more than they do.",
@@ -190,10 +190,38 @@ def scenes_of_peers() -> list[str]:
     return lines
 
 
+def engine() -> list[str]:
+    """What each part of the engine gives."""
+    found = loaded("engine")
+    lines = [
+        "## The engine, part by part",
+        "",
+        "Time of a class map (19 classes) without a part of `pixelwise.fast` over that with all parts: above 1 it "
+        "helps. `benchmarks/engine.py` takes turns of the two in one process, and the median of the rounds' ratios; on "
+        "one thread by the processor's time. ~ marks noise: the middle half of the rounds is wider than 0.1, or there "
+        "are fewer than 4 of them. A part that gives less than 10 % everywhere goes, unless all is noise.",
+        "",
+        "| part | one thread | two threads | |",
+        "|---|---|---|---|",
+    ]
+    for part in dict.fromkeys(row["part"] for row in found["rows"]):
+        cells = [
+            ", ".join(
+                f"`{row['network']}` {'~' if row['noise'] else ''}{row['ratio']:.2f}"
+                + ("" if row["size"] == 512 else f" ({row['size']})")
+                for row in found["rows"]
+                if (row["part"], row["threads"]) == (part, threads)
+            )
+            for threads in (1, 2)
+        ]
+        lines.append(f"| {part} | {' | '.join(cells)} | {found['decided'].get(part, 'stays')} |")
+    return [*lines, "", "In brackets: the side of the image where it is not 512.", "", found["note"]]
+
+
 def main() -> None:
     """Write the page."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    parts = [class_maps(), networks(), training(), evaluation(), scenes(), scenes_of_peers()]
+    parts = [class_maps(), networks(), engine(), training(), evaluation(), scenes(), scenes_of_peers()]
     text = HEAD + "\n" + "\n\n".join("\n".join(part) for part in parts) + "\n\n" + TRIED
     (ROOT / "docs" / "performance.md").write_text(text, encoding="utf-8")
     print("docs/performance.md is written.")

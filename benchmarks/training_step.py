@@ -4,8 +4,8 @@
 
 A step is forward, loss against the full-size mask, backward, AdamW. The peers upsample their logits and take torch's
 cross-entropy, as their documentation shows. Every way has a process of its own and takes its turn (`turns.py`), as its
-users run it: `pixelwise.train` sets the system's allocator (`allocator.py`), which a user of the peers does not. With
-"kept memory" the peers get that setting too.
+users run it: `pixelwise.train` sets the system's allocator (`keep_freed_memory`), which a user of the peers does not.
+With "kept memory" the peers get that setting too.
 
 The rows of SegNeXt compare with "plain": the same network with blocks that keep all that autograd asks for, and torch's
 cross-entropy of full-size logits.
@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from turns import KEPT, Way, machine, take_turns, with_kept_memory
 
 import pixelwise as pw
-from pixelwise.allocator import keep_freed_memory
+from pixelwise.fast.allocator import keep_freed_memory
 from pixelwise.losses import segmentation_loss
 from pixelwise.models import segnext
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from pixelwise.allocator import keep_freed_memory
+from pixelwise.fast.allocator import keep_freed_memory
 
 # Where there is no build of torchvision for this torch, its two operators that others import are only named.
 OPERATORS = torch.library.Library("torchvision", "DEF")
@@ -61,18 +61,19 @@ class Turns:
     """Seconds over those of the first way: median of the rounds' ratios."""
 
 
-def take_turns(ways: dict[str, Way], rounds: int, *, seconds: float = 0.0) -> Turns:
+def take_turns(ways: dict[str, Way], rounds: int, *, seconds: float = 0.0, clock: str = "perf_counter") -> Turns:
     """Measure all ways.
 
     Args:
         rounds: turns of each way.
         seconds: a turn lasts at least so long, in calls that follow each other at once; 0: it is one call.
+        clock: a function of `time`; "process_time" counts the processor's time and none of other processes.
     """
     context = multiprocessing.get_context("spawn")
     connections, processes, answers, memory = {}, [], {}, {}
     for name, way in ways.items():
         connections[name], theirs = context.Pipe()
-        processes.append(context.Process(target=_work, args=(way, theirs)))
+        processes.append(context.Process(target=_work, args=(way, theirs, clock)))
         processes[-1].start()
         # Waited for before the next process begins, so that no two work at a time.
         answers[name], memory[name] = connections[name].recv()
@@ -106,7 +107,8 @@ def machine() -> dict[str, object]:
     }
 
 
-def _work(way: Way, connection: Connection) -> None:
+def _work(way: Way, connection: Connection, clock: str) -> None:
+    now = getattr(time, clock)
     call = way.make(*way.arguments)
     before = _peak_mib()
     answer = call()
@@ -114,10 +116,10 @@ def _work(way: Way, connection: Connection) -> None:
     call()
     connection.send((answer, round(_peak_mib() - before, 1)))
     while (seconds := connection.recv()) is not None:
-        start, calls, taken = time.perf_counter(), 0, 0.0
+        start, calls, taken = now(), 0, 0.0
         while not calls or taken < seconds:
             call()
-            calls, taken = calls + 1, time.perf_counter() - start
+            calls, taken = calls + 1, now() - start
         connection.send(taken / calls)
 
 

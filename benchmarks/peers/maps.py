@@ -18,6 +18,7 @@ OPERATORS.define("nms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
 OPERATORS.define("qnms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
 
 import pixelwise as pw  # noqa: E402  after the operators
+from pixelwise.fast.allocator import keep_freed_memory  # noqa: E402
 
 EMPTY = 255
 """What maps hold where there is no data, if a peer can be told."""
@@ -28,6 +29,7 @@ class FullSize(nn.Module):
 
     def __init__(self, folder: Path, scale: float) -> None:
         super().__init__()
+        keep_freed_memory()
         predictor = pw.load(folder, device="cpu")
         self.network, self.classes = predictor.model, len(predictor.classes)
         self.register_buffer("mean", torch.tensor(predictor.card.mean)[:, None, None] / scale)
@@ -40,6 +42,7 @@ class FullSize(nn.Module):
 
 def pixelwise_map(folder: Path, scene: Path, output: Path, tile: int, overlap: int) -> Path:
     """Map by `Predictor.map_scene`."""
+    keep_freed_memory()
     pw.load(folder, device="cpu").map_scene(scene, output, tile=tile, overlap=overlap, batch=1)
     return output
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pixelwise.config import Config, load_config
     from pixelwise.errors import ConfigError, DataError, MissingExtraError, PixelwiseError, WeightsError
+    from pixelwise.fast.fuse import fuse
     from pixelwise.jobs.evaluate import evaluate
     from pixelwise.jobs.parcel_scores import score_parcels
     from pixelwise.jobs.polygonize import polygonize
     from pixelwise.jobs.predict import load
     from pixelwise.jobs.train import train
-    from pixelwise.models import create, fuse, list_models
+    from pixelwise.models import create, list_models
     from pixelwise.models.cost import cost
     from pixelwise.models.unetpp import prune
     from pixelwise.weights import load_weights, save_weights
@@ -53,7 +54,7 @@ _HOMES = {
     "cost": "pixelwise.models.cost",
     "create": "pixelwise.models",
     "evaluate": "pixelwise.jobs.evaluate",
-    "fuse": "pixelwise.models",
+    "fuse": "pixelwise.fast.fuse",
     "list_models": "pixelwise.models",
     "load": "pixelwise.jobs.predict",
     "load_config": "pixelwise.config",

@@ -220,8 +220,10 @@ def evaluate(run: Path, config: Path | None, part: str, as_json: bool) -> None:
       pixelwise evaluate runs/fields test.toml
     """
     with interruptible("Nothing was written."):
+        from pixelwise.fast.allocator import keep_freed_memory
         from pixelwise.jobs.evaluate import evaluate
 
+        keep_freed_memory()
         result = evaluate(run, config, part=part, report=None if as_json else click.echo)
         if as_json:
             click.echo(json.dumps(result.to_dict(), indent=2))

@@ -48,6 +48,7 @@ def models(
     Example:
       pixelwise models --match unet --sort flops
     """
+    from pixelwise.fast.allocator import keep_freed_memory
     from pixelwise.jobs.catalog import catalog, sort_rows, table_text
     from pixelwise.models import list_models
     from pixelwise.progress import shown_steps
@@ -57,6 +58,8 @@ def models(
     names = [name for name in list_models() if match in name]
     if not names:
         raise click.UsageError(f"No network's name holds {match!r}. `pixelwise models` lists all.")
+    if timed:
+        keep_freed_memory()
     with shown_steps("Measuring" if timed else "Counting", len(names)) as advance:
         rows = catalog(names, size=size, classes=classes, timed=timed, advance=advance)
     rows = [row for row in rows if max_parameters is None or row.parameters <= max_parameters * 1e6]

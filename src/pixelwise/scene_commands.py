@@ -60,10 +60,12 @@ def predict(
       pixelwise predict runs/street photos results
     """
     with interruptible("Finished pieces of a scene are kept; the same command goes on."):
+        from pixelwise.fast.allocator import keep_freed_memory
         from pixelwise.jobs.predict import load
         from pixelwise.jobs.prediction_folder import predict_folder
         from pixelwise.progress import shown_share
 
+        keep_freed_memory()
         predictor = load(model, device=device)
         scales = scale or (1.0,)
         kind = "" if image.is_dir() else output.suffix.lower()

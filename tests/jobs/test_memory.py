@@ -1,7 +1,4 @@
 import copy
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -55,34 +52,3 @@ def test_with_recomputed_blocks_gradients_and_statistics_are_the_same_and_blocks
         assert torch.equal(other_state[key], value), key
     assert given < inside
     assert other_kept <= kept - inside + given
-
-
-LARGE_PAGES = """
-import torch
-from pixelwise.allocator import keep_freed_memory
-
-assert keep_freed_memory()
-with open("/proc/self/smaps_rollup") as file:
-    before = file.read()
-kept = torch.ones(16 << 20)
-with open("/proc/self/smaps_rollup") as file:
-    after = file.read()
-for text in (before, after):
-    print(*(int(text.split(name + ":")[1].split()[0]) // 1024 for name in ("AnonHugePages", "Rss")))
-"""
-
-
-def large_pages_are_given_when_asked_for():
-    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-    return setting.exists() and "[never]" not in setting.read_text()
-
-
-@pytest.mark.skipif(not large_pages_are_given_when_asked_for(), reason="this system has no large pages")
-def test_memory_of_a_training_step_lies_in_large_pages_and_untouched_memory_is_not_taken():
-    done = subprocess.run([sys.executable, "-c", LARGE_PAGES], capture_output=True, text=True, check=True)
-    (large_before, rss_before), (large_after, rss_after) = (map(int, line.split()) for line in done.stdout.splitlines())
-    # How many the system gives is its own matter.
-    assert large_after > large_before
-    # The tensor has 64 MiB, and may begin and end in the middle of a large page.
-    assert rss_after - rss_before <= 68
-    assert rss_before < 1024

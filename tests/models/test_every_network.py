@@ -1,6 +1,7 @@
 """What holds of every network: bands, batches, labels, fused forms, and a step of training."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -75,6 +76,23 @@ def test_the_fused_network_is_the_same_function(name, size):
     rounding = max(1e-5 * exact.abs().max(), 2 * (plain - exact).abs().max())
     assert (fused - exact).abs().max() <= rounding
     assert pw.fuse(model).decode(image).aux == {}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", NAMES)
+def test_the_fused_network_is_the_same_function_without_onednns_operators(name, monkeypatch):
+    model = with_statistics(small(name))
+    image = torch.randn(1, 3, 64, 96)
+    exact, plain = copy.deepcopy(model).double()(image.double()), model(image)
+    rounding = max(1e-5 * exact.abs().max(), 2 * (plain - exact).abs().max())
+    fused = pw.fuse(model)
+    fused(image)
+    # Weights are in oneDNN's order by now.
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert (fused(image) - exact).abs().max() <= rounding
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace())
+    for one in (fused, pw.fuse(model)):
+        assert (one(image) - exact).abs().max() <= rounding
 
 
 @pytest.mark.parametrize("name", NAMES)

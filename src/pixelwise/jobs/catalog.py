@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from pixelwise.models import create, fuse, list_models
+from pixelwise.fast.fuse import fuse
+from pixelwise.models import create, list_models
 from pixelwise.models.cio import convolutional_traffic
 from pixelwise.models.cost import cost
 from pixelwise.models.papers import SCORES, Score, paper_of

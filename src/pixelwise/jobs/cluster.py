@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
-from pixelwise.allocator import keep_freed_memory
 from pixelwise.errors import ConfigError, PixelwiseError
+from pixelwise.fast.allocator import keep_freed_memory
 from pixelwise.geo.tiles import Place
 from pixelwise.jobs.capacity import fitting_streams, free_memory, with_batch
 from pixelwise.jobs.pieces import Carry, beside_of, wanted_tiles

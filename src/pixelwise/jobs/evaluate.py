@@ -15,6 +15,7 @@ from pixelwise.data.scenes import Scene, open_scenes
 from pixelwise.data.split import open_split
 from pixelwise.data.split_lists import PARTS
 from pixelwise.errors import ConfigError
+from pixelwise.fast.fuse import fuse
 from pixelwise.files import replacing
 from pixelwise.geo.label_map import to_picture
 from pixelwise.geo.raster import Window
@@ -23,7 +24,7 @@ from pixelwise.jobs.model_folder import ModelCard, load_model
 from pixelwise.jobs.run_folder import open_finished_run
 from pixelwise.jobs.tiling import predict_strips
 from pixelwise.metrics import Scores, confusion_matrix, scores
-from pixelwise.models import Segmenter, fuse
+from pixelwise.models import Segmenter
 
 TILE = 256
 """Side of the tiles that are ranked from worst to best."""

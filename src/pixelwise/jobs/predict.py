@@ -10,6 +10,7 @@ from PIL import Image
 
 from pixelwise import __version__
 from pixelwise.errors import ConfigError, DataError
+from pixelwise.fast.fuse import fuse
 from pixelwise.geo.colours import ImageReader
 from pixelwise.geo.label_map import label_nodata, to_picture
 from pixelwise.geo.raster import RasterInfo, Window
@@ -20,7 +21,7 @@ from pixelwise.jobs.segmentation import Segmentation
 from pixelwise.jobs.tiling import predict_strips
 from pixelwise.labels import Classes
 from pixelwise.machine import free_memory
-from pixelwise.models import Segmenter, fuse
+from pixelwise.models import Segmenter
 
 PIXEL_BYTES = 16
 """Of memory for a pixel of a `Segmentation`, besides the image: classes, confidence, a picture, and their parts."""

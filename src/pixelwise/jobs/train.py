@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pixelwise import __version__
-from pixelwise.allocator import keep_freed_memory
 from pixelwise.config import LOSS_SETTINGS, LOSSES, Config, as_places, load_config
 from pixelwise.data.footprints import resolution_note
 from pixelwise.data.sampler import Sampler, batches
 from pixelwise.data.split import open_split, write_split
 from pixelwise.data.waiting import Waiting
 from pixelwise.errors import ConfigError, PixelwiseError, WeightsError, out_of_memory
+from pixelwise.fast.allocator import keep_freed_memory
 from pixelwise.geo.colours import ColourReader
 from pixelwise.jobs.boundary_losses import with_boundary_losses
 from pixelwise.jobs.capacity import free_memory
@@ -64,7 +64,8 @@ def train(config: Config | str | Path, *, resume: bool = False, report: Say | No
     """Train a network on a configuration's data, and keep the best one.
 
     Order of the first weights: a resumed run's, else ``[model].weights``, else fresh ones. The same configuration
-    gives the same weights on the same machine, however often it was killed and resumed.
+    gives the same weights on the same machine, however often it was killed and resumed. The process keeps freed memory
+    from then on (`keep_freed_memory`).
 
     Args:
         config: a configuration, or the path of one.

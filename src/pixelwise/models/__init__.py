@@ -35,21 +35,9 @@ from pixelwise.models import (
     unetpp,
     vit,
 )
-from pixelwise.models.fusion import fuse
 from pixelwise.models.segmenter import MINIMUM_SIZE, Architecture, Decoded, Segmenter
 
-__all__ = [
-    "DECODERS",
-    "ENCODERS",
-    "MODELS",
-    "Architecture",
-    "Decoded",
-    "Segmenter",
-    "create",
-    "fuse",
-    "list_models",
-    "rebuilt",
-]
+__all__ = ["DECODERS", "ENCODERS", "MODELS", "Architecture", "Decoded", "Segmenter", "create", "list_models", "rebuilt"]
 
 
 @dataclass(frozen=True)

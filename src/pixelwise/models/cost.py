@@ -18,8 +18,8 @@ from pixelwise.models.segmenter import Segmenter
 class Cost:
     """Of one image of a given size, in evaluation mode and in the network's own type.
 
-    What counts are the functions of torch that the network is made of, on any machine alike; a convolution of a fused
-    network that takes half of the products (`pixelwise.models.winograd`) counts as the convolution that it is.
+    What counts are the functions of torch that the network is made of, on any machine alike. A convolution that takes
+    half of the products on some machine counts as the convolution that it is.
 
     SegFormer's decoder is rearranged here (see `AllMLPDecoder`), so its count lies below that of the published graph:
     for B0 at 512x512 and 150 classes 16.8 GFLOP are published.

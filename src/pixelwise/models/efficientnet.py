@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import BatchNorm, ConvNorm, DropPath, drop_path_chances, folded, initialise_convolutions
+from pixelwise.models.layers import BatchNorm, ConvNorm, DropPath, drop_path_chances, initialise_convolutions
 
 STEM = 32
 STAGES = (
@@ -35,7 +35,7 @@ class StridedConvNorm(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, kernel: int, *, groups: int = 1) -> None:
         super().__init__()
-        self.inputs, self.outputs, self.kernel, self.groups = inputs, outputs, kernel, groups
+        self.kernel = kernel
         self.convolution: nn.Module = nn.Conv2d(inputs, outputs, kernel, 2, groups=groups, bias=False)
         self.norm: nn.Module = BatchNorm(outputs, eps=EPSILON)
 
@@ -45,14 +45,6 @@ class StridedConvNorm(nn.Module):
         rows, columns = self.kernel - 2 + height % 2, self.kernel - 2 + width % 2
         image = F.pad(image, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
         return F.relu6(self.norm(self.convolution(image)))
-
-    def fused(self) -> nn.Module:
-        """Return the same function with the batch norm folded into the convolution, for inference."""
-        if isinstance(self.norm, nn.Identity):
-            return self
-        same = StridedConvNorm(self.inputs, self.outputs, self.kernel, groups=self.groups)
-        same.convolution, same.norm = folded(self.convolution, self.norm), nn.Identity()
-        return same
 
 
 class InvertedResidual(nn.Module):

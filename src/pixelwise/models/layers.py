@@ -1,6 +1,5 @@
 """Bricks that several papers share."""
 
-import copy
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -11,9 +10,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError, DataError
-from pixelwise.models.fused_convolution import FusedConvolution
-from pixelwise.models.resized_convolution import convolve_resized, pays
-from pixelwise.models.trained_linear import product
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -63,12 +59,6 @@ class ConvNorm(nn.Module):
     def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         """Return [B,D,H/stride,W/stride], sizes rounded up."""
         return self.activation(self.norm(self.convolution(image)))
-
-    def fused(self) -> FusedConvolution:
-        """Return the same function with the batch norm folded into the convolution, for inference."""
-        merged = self.convolution if isinstance(self.norm, nn.Identity) else folded(self.convolution, self.norm)
-        assert isinstance(merged, nn.Conv2d)
-        return FusedConvolution(merged, self.activation)
 
 
 class AuxiliaryHead(nn.Module):
@@ -154,14 +144,21 @@ def over_joined(
     *,
     align_corners: bool = False,
 ) -> Float[Tensor, "B D H W"]:
-    """Apply a `ConvNorm`, or its folded form, to maps that are resized to ``size`` and joined in their order."""
+    """Apply a layer to maps that are resized to ``size`` and joined in their order.
+
+    A layer that knows a way without resizing or joining has a method of this name.
+    """
     size = (size[0], size[1])
-    if isinstance(layer, FusedConvolution) and pays(layer, maps, size):
-        return convolve_resized(layer, maps, size, align_corners=align_corners)
-    return layer(_joined(maps, size, align_corners))
+    shortcut = getattr(layer, "over_joined", None)
+    if shortcut is not None:
+        return shortcut(maps, size, align_corners=align_corners)
+    return layer(joined(maps, size, align_corners=align_corners))
 
 
-def _joined(maps: Sequence[Tensor], size: tuple[int, int], align_corners: bool) -> Tensor:
+def joined(
+    maps: Sequence[Float[Tensor, "B _ _ _"]], size: tuple[int, int], *, align_corners: bool
+) -> Float[Tensor, "B C H W"]:
+    """Return maps, resized to ``size`` and joined in their order."""
     resized = [resize(one, size, align_corners=align_corners) for one in maps]
     return resized[0] if len(resized) == 1 else torch.cat(resized, dim=1)
 
@@ -170,59 +167,6 @@ def pointwise(image: Float[Tensor, "B C H W"], convolution: nn.Conv2d) -> Float[
     """Apply a 1x1 convolution to a channels-last map as the matrix product that it is."""
     product = F.linear(image.permute(0, 2, 3, 1), convolution.weight.flatten(1), convolution.bias)
     return product.permute(0, 3, 1, 2)
-
-
-class PlanesOfTokens(torch.autograd.Function):
-    """The product of tokens [B,N,C] and each image's own matrix [B,D,C], plus [D]: a plane per channel, [B,D,N].
-
-    torch's own gradient by the tokens would be planes too, and whatever reads it beside tokens would be slow.
-    """
-
-    @staticmethod
-    def forward(ctx, tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """Return the planes."""
-        ctx.save_for_backward(tokens, weight)
-        planes = [product(own, image, None) for own, image in zip(weight, tokens, strict=True)]
-        return torch.stack(planes).add_(bias[:, None])
-
-    @staticmethod
-    def backward(ctx, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the gradients by tokens, matrices and bias."""
-        (gradient,) = grad_outputs
-        # Under autocast the product was taken in half precision, of saved tensors that are not.
-        tokens, weight = (saved.to(gradient.dtype) for saved in ctx.saved_tensors)
-        by_weight = torch.stack([product(own, image.T, None) for own, image in zip(gradient, tokens, strict=True)])
-        return torch.bmm(gradient.transpose(1, 2), weight), by_weight, gradient.sum(dim=(0, 2))
-
-
-def scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
-    """Return what a batch norm multiplies with and adds, in evaluation."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    return scale, norm.bias - norm.running_mean * scale
-
-
-def folded(convolution: nn.Module, norm: nn.Module) -> nn.Module:
-    """Return one convolution, plain or transposed, that equals it and the batch norm after it, in evaluation."""
-    assert isinstance(convolution, nn.Conv2d | nn.ConvTranspose2d)
-    assert isinstance(norm, nn.BatchNorm2d)
-    scale, shift = scale_and_shift(norm)
-    merged = copy.deepcopy(convolution)
-    # Outputs are the first axis of a convolution's weight, and the second of a transposed one's (without groups).
-    by_output = scale[:, None, None, None] if isinstance(convolution, nn.Conv2d) else scale[:, None, None]
-    merged.weight = nn.Parameter(convolution.weight * by_output)
-    merged.bias = nn.Parameter(shift if convolution.bias is None else shift + convolution.bias * scale)
-    return merged
-
-
-def linear_of(weight: Float[Tensor, "D C"], bias: Float[Tensor, " D"] | None) -> nn.Linear:
-    """Return a linear layer that holds these tensors."""
-    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
-    linear.weight = nn.Parameter(weight.contiguous())
-    if bias is not None:
-        linear.bias = nn.Parameter(bias)
-    return linear
 
 
 def initialise_convolutions(module: nn.Module) -> None:

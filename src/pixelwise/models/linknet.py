@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import BatchNorm, ConvNorm, folded, initialise_classifier, initialise_convolutions, resize
+from pixelwise.models.layers import BatchNorm, ConvNorm, initialise_classifier, initialise_convolutions, resize
 from pixelwise.models.segmenter import Decoded
 
 PORTS = {"pytorch": (1e-5, 1e-5, False), "lua": (1e-3, 1e-3, True)}
@@ -27,7 +27,7 @@ class Deconvolution(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, *, stride: int, bias: bool, epsilon: float) -> None:
         super().__init__()
-        self.inputs, self.outputs, self.stride = inputs, outputs, stride
+        self.stride = stride
         self.convolution: nn.Module = nn.ConvTranspose2d(inputs, outputs, 3, stride, padding=1, bias=bias)
         self.norm: nn.Module = BatchNorm(outputs, eps=epsilon)
 
@@ -42,14 +42,6 @@ class Deconvolution(nn.Module):
             min(max(wanted, least), least + self.stride - 1) for wanted, least in zip(size, smallest, strict=True)
         ]
         return self.convolution(image, output_size=reached)
-
-    def fused(self) -> nn.Module:
-        """Return the same function with the batch norm folded into the convolution, for inference."""
-        if isinstance(self.norm, nn.Identity):
-            return self
-        same = Deconvolution(self.inputs, self.outputs, stride=self.stride, bias=True, epsilon=1)
-        same.convolution, same.norm = folded(self.convolution, self.norm), nn.Identity()
-        return same
 
 
 class DecoderBlock(nn.Module):

@@ -12,7 +12,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.fused_convolution import FusedConvolution
 from pixelwise.models.layers import ConvNorm, initialise_convolutions
 
 
@@ -56,10 +55,6 @@ class BasicBlock(nn.Module):
         """Return [B,D,H/stride,W/stride]."""
         return F.relu(self.layers(image) + self.shortcut(image), inplace=True)
 
-    def fused(self) -> nn.Module:
-        """Return the same function for inference."""
-        return FusedResidual(self.layers, self.shortcut)
-
 
 class Bottleneck(nn.Module):
     """1x1, 3x3 and 1x1 convolutions and a shortcut (figure 5, right)."""
@@ -77,24 +72,6 @@ class Bottleneck(nn.Module):
     def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         """Return [B,D,H/stride,W/stride]."""
         return F.relu(self.layers(image) + self.shortcut(image), inplace=True)
-
-    def fused(self) -> nn.Module:
-        """Return the same function for inference."""
-        return FusedResidual(self.layers, self.shortcut)
-
-
-class FusedResidual(nn.Module):
-    """A block for inference, whose last convolution takes in the sum with the shortcut and the rectifier."""
-
-    def __init__(self, layers: nn.Module, shortcut: nn.Module) -> None:
-        super().__init__()
-        *before, last = [layer.fused() for layer in layers.children() if isinstance(layer, ConvNorm)]
-        self.before, self.last = nn.Sequential(*before), FusedConvolution(last, nn.ReLU())
-        self.shortcut = shortcut.fused() if isinstance(shortcut, ConvNorm) else shortcut
-
-    def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
-        """Return [B,D,H/stride,W/stride]."""
-        return self.last(self.before(image), self.shortcut(image))
 
 
 class ResNet(nn.Module):

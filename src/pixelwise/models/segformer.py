@@ -16,17 +16,13 @@ from pixelwise.errors import ConfigError
 from pixelwise.models.layers import (
     BatchNorm,
     DropPath,
-    PlanesOfTokens,
     drop_path_chances,
     initialise_classifier,
     initialise_convolutions,
     pointwise,
     sizes_of,
 )
-from pixelwise.models.segformer_fused import FusedBlock, fused_attention, fused_decoder, squares
-from pixelwise.models.segformer_training import attention_of_one_head
 from pixelwise.models.segmenter import Decoded
-from pixelwise.models.trained_linear import TrainedLinear, linear
 from pixelwise.models.upsampling import upsample
 
 
@@ -97,22 +93,25 @@ class EfficientSelfAttention(nn.Module):
         context = tokens
         if self.reduction > 1:
             context = self.norm(F.linear(squares(tokens, self.reduction), self.reducing_weight(), self.reduce.bias))
-        # Kept for the backward pass, the scores are no larger than a hidden map of Mix-FFN.
-        if self.training and self.heads == 1 and tokens.is_cpu and context[0].numel() <= 4 * channels**2:
-            return attention_of_one_head(tokens, context.flatten(1, -2), self.query, self.key_value, self.out)
         query = self.query(tokens).view(batch, -1, self.heads, channels // self.heads)
         pair = self.key_value(context).view(batch, -1, 2, self.heads, channels // self.heads)
         key, value = pair.unbind(2)
         mixed = F.scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
         return self.out(mixed.transpose(1, 2).reshape(batch, height, width, channels))
 
-    def fused(self) -> nn.Module:
-        """Return the same function for inference, with weights in the order in which they are read."""
-        return fused_attention(self)
-
     def reducing_weight(self) -> Float[Tensor, "D E"]:
         """Return the reduction's matrix: kernel and stride are equal, so it is one product over cut-out squares."""
         return self.reduce.weight.permute(0, 2, 3, 1).flatten(1)
+
+
+def squares(tokens: Float[Tensor, "B h w D"], side: int) -> Float[Tensor, "B n E"]:
+    """Cut whole squares out of a map, rows first; each becomes the row of numbers that it is."""
+    if side == 1:
+        return tokens.flatten(1, 2)
+    batch, height, width, channels = tokens.shape
+    rows, columns = height // side, width // side
+    cut = tokens[:, : rows * side, : columns * side].reshape(batch, rows, side, columns, side, channels)
+    return cut.transpose(2, 3).reshape(batch, rows * columns, -1)
 
 
 class MixFFN(nn.Module):
@@ -121,9 +120,9 @@ class MixFFN(nn.Module):
     def __init__(self, channels: int, expansion: int) -> None:
         super().__init__()
         hidden = channels * expansion
-        self.expand = TrainedLinear(channels, hidden)
+        self.expand = nn.Linear(channels, hidden)
         self.depthwise = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
-        self.project = TrainedLinear(hidden, channels)
+        self.project = nn.Linear(hidden, channels)
 
     def forward(self, tokens: Float[Tensor, "B h w D"]) -> Float[Tensor, "B h w D"]:
         """Mix the channels of each token, and its 3x3 neighbours."""
@@ -155,11 +154,6 @@ class Block(nn.Module):
         """Return tokens of the same shape."""
         tokens = self.drop_path(tokens, self.attention(self.norm1(tokens)))
         return self.drop_path(tokens, self.feed_forward(self.norm2(tokens)))
-
-    def fused(self) -> nn.Module:
-        """Return the same function for inference, in place and band by band."""
-        mix = self.feed_forward
-        return FusedBlock(self.norm1, self.attention, self.norm2, mix.expand, mix.depthwise, mix.project)
 
 
 class MixTransformer(nn.Module):
@@ -225,21 +219,7 @@ class AllMLPDecoder(nn.Module):
         features = features[-len(self.projections) :]
         total = _sum_at_finest(self._fused_parts(features))
         fused = F.relu(self.norm(total), inplace=True)
-        return Decoded(self._classified(fused), features=fused)
-
-    def fused(self) -> nn.Module:
-        """Return the same function with the batch norm folded, for inference."""
-        return fused_decoder(self)
-
-    def _classified(self, fused: Float[Tensor, "B D h w"]) -> Float[Tensor, "B K h w"]:
-        if not self.training or self.dropout.p == 0:
-            return pointwise(fused, self.classifier)
-        # A channel that is dropped from an image is a column that is dropped from that image's matrix.
-        kept = self.dropout(fused.new_ones(fused.shape[0], fused.shape[1], 1, 1)).flatten(1)
-        weight = self.classifier.weight.flatten(1) * kept[:, None]
-        assert self.classifier.bias is not None
-        tokens = fused.permute(0, 2, 3, 1).flatten(1, 2)
-        return PlanesOfTokens.apply(tokens, weight, self.classifier.bias).unflatten(2, fused.shape[-2:])
+        return Decoded(pointwise(self.dropout(fused), self.classifier), features=fused)
 
     def fuse_slices(self) -> list[Float[Tensor, "D D"]]:
         """Return the part of the fusing matrix that belongs to each feature map, finest first.
@@ -260,7 +240,7 @@ class AllMLPDecoder(nn.Module):
                 matrices.append(fuse)
         # Upsampling keeps a constant, so all shifts are added, and their gradient summed, where the map is smallest.
         shifts = [*[None] * (len(maps) - 1), shift]
-        parts = [linear(each.permute(0, 2, 3, 1), *rest) for each, *rest in zip(maps, matrices, shifts, strict=True)]
+        parts = [F.linear(each.permute(0, 2, 3, 1), *rest) for each, *rest in zip(maps, matrices, shifts, strict=True)]
         return [part.permute(0, 3, 1, 2) for part in parts]
 
 

@@ -5,7 +5,6 @@ Guo et al., SegNeXt: Rethinking Convolutional Attention Design for Semantic Segm
 ICLR 2021 (arXiv 2109.04553). Sections and equations below are of the former.
 """
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,17 +16,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.fused_convolution import FusedConvolution
 from pixelwise.models.layers import (
     BatchNorm,
     DropPath,
     drop_path_chances,
-    folded,
     initialise_classifier,
     initialise_convolutions,
     over_joined,
     resize,
-    scale_and_shift,
     sizes_of,
 )
 from pixelwise.models.segmenter import Decoded
@@ -52,8 +48,6 @@ VARIANTS = {
 
 STRIPS = (7, 11, 21)
 """Lengths of the strip convolutions (figure 2)."""
-STRIP_ELEMENTS = 1 << 20
-"""Largest number of values in a strip of the hidden map of a feed-forward layer: 4 MB in float32."""
 BASES_SEED = 4242
 NMF_EPSILON = 1e-6
 
@@ -135,74 +129,6 @@ class Block(nn.Module):
         branch = made_again(self.feed_forward, self.norm2(image))
         return self.drop_path(image, self.scale2[:, None, None] * branch)
 
-    def fused(self) -> nn.Module:
-        """Return the same function for inference: norms and scales inside the 1x1 convolutions."""
-        return FusedBlock(self)
-
-
-class FusedBlock(nn.Module):
-    """A `Block` for inference: eight convolutions and little else."""
-
-    def __init__(self, block: Block) -> None:
-        super().__init__()
-        attention, gate, feed_forward = block.attention, block.attention.gate, block.feed_forward
-        scale, shift = scale_and_shift(block.norm1)
-        self.before = FusedConvolution(_after_norm(block.norm1, attention.before), nn.GELU())
-        self.local = FusedConvolution(gate.local)
-        self.strips = nn.ModuleList(
-            nn.Sequential(*(FusedConvolution(part) for part in strip.children() if isinstance(part, nn.Conv2d)))
-            for strip in gate.strips
-        )
-        self.mix = FusedConvolution(gate.mix)
-        # The attention's own shortcut starts at the norm, so it is the image, scaled and shifted.
-        self.after = FusedConvolution(_scaled(attention.after, block.scale1, block.scale1 * shift))
-        self.scale = nn.Parameter(1 + block.scale1 * scale)
-        self.expand = FusedConvolution(_after_norm(block.norm2, feed_forward.expand))
-        self.depthwise = FusedConvolution(feed_forward.depthwise, nn.GELU())
-        self.project = FusedConvolution(_scaled(feed_forward.project, block.scale2, None))
-
-    def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        """Return a map of the same shape."""
-        gated = self.before(image)
-        total = local = self.local(gated)
-        for strip in self.strips:
-            across, down = strip.children()
-            total = down(across(local), total)
-        image = self.after(self.mix(total).mul_(gated), image * self.scale[:, None, None])
-        height, width = image.shape[-2:]
-        rows = STRIP_ELEMENTS // (len(image) * width * self.expand.out_channels)
-        if rows < 1 or rows >= height:
-            return self._fed_forward(image)
-        # The hidden map is several times wider than the image: what stays in cache need not be written and read.
-        parts = []
-        for top in range(0, height, rows):
-            above, below = max(0, top - 1), min(height, top + rows + 1)
-            part = self._fed_forward(image[:, :, above:below])
-            parts.append(part[:, :, top - above : top - above + rows])
-        return torch.cat(parts, dim=2)
-
-    def _fed_forward(self, image: Tensor) -> Tensor:
-        return self.project(self.depthwise(self.expand(image)), image)
-
-
-def _after_norm(norm: nn.BatchNorm2d, convolution: nn.Conv2d) -> nn.Conv2d:
-    """Return a 1x1 convolution that holds the norm before it."""
-    assert convolution.bias is not None
-    scale, shift = scale_and_shift(norm)
-    merged = copy.deepcopy(convolution)
-    merged.weight = nn.Parameter(convolution.weight * scale[:, None, None])
-    merged.bias = nn.Parameter(convolution.bias + convolution.weight.flatten(1) @ shift)
-    return merged
-
-
-def _scaled(convolution: nn.Conv2d, scale: Float[Tensor, " D"], shift: Float[Tensor, " D"] | None) -> nn.Conv2d:
-    """Return a convolution whose result is scaled and shifted."""
-    assert convolution.bias is not None
-    merged = copy.deepcopy(convolution)
-    merged.weight = nn.Parameter(convolution.weight * scale[:, None, None, None])
-    merged.bias = nn.Parameter(convolution.bias * scale + (0 if shift is None else shift))
-    return merged
-
 
 class Downsampling(nn.Module):
     """A convolution of stride 2 and a batch norm between two stages."""
@@ -215,12 +141,6 @@ class Downsampling(nn.Module):
     def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         """Return [B,D,H/2,W/2]."""
         return self.norm(self.convolution(image))
-
-    def fused(self) -> nn.Module:
-        """Return one convolution that is the same function, for inference."""
-        merged = folded(self.convolution, self.norm)
-        assert isinstance(merged, nn.Conv2d)
-        return FusedConvolution(merged)
 
 
 class MSCAN(nn.Module):
@@ -290,13 +210,28 @@ class MatrixDecomposition(nn.Module):
         return codes * (places.transpose(1, 2) @ bases) / (codes @ gram + NMF_EPSILON)
 
 
+class Squeeze(nn.Conv2d):
+    """A 1x1 convolution without bias over joined maps: a sum of one product per map, which commutes with upsampling."""
+
+    def over_joined(
+        self, maps: Sequence[Float[Tensor, "B _ _ _"]], size: tuple[int, int], *, align_corners: bool
+    ) -> Float[Tensor, "B D H W"]:
+        """Return the convolution of maps that are resized to ``size`` and joined."""
+        slices = self.weight.split([one.shape[1] for one in maps], dim=1)
+        parts = [
+            resize(F.conv2d(one, part), size, align_corners=align_corners)
+            for one, part in zip(maps, slices, strict=True)
+        ]
+        return torch.stack(parts).sum(dim=0) if len(parts) > 1 else parts[0]
+
+
 class LightHamburger(nn.Module):
     """The decoder (section 3.2, figure 3c): maps from stride 8 on, squeezed, decomposed, added and classified."""
 
     def __init__(self, inputs: Sequence[int], channels: int, classes: int, rank: int, dropout: float) -> None:
         super().__init__()
         self.inputs = tuple(inputs)
-        self.squeeze = nn.Conv2d(sum(inputs), channels, 1, bias=False)
+        self.squeeze = Squeeze(sum(inputs), channels, 1, bias=False)
         self.squeeze_norm = nn.GroupNorm(32, channels)
         self.bread_in = nn.Conv2d(channels, channels, 1)
         self.ham = MatrixDecomposition(channels, rank)
@@ -310,19 +245,10 @@ class LightHamburger(nn.Module):
     def forward(self, features: list[Float[Tensor, "B _ _ _"]]) -> Decoded:
         """Return logits at the stride of the finest map that is used."""
         features = features[-len(self.inputs) :]
-        squeezed = F.relu(self.squeeze_norm(self._squeezed(features)))
+        squeezed = F.relu(self.squeeze_norm(over_joined(self.squeeze, features, features[0].shape[-2:])))
         burger = self.bread_norm(self.bread_out(self.ham(F.relu(self.bread_in(squeezed)))))
         mixed = self.dropout(F.relu(self.align_norm(self.align(F.relu(squeezed + burger)))))
         return Decoded(self.classifier(mixed), features=mixed)
-
-    def _squeezed(self, features: list[Float[Tensor, "B _ _ _"]]) -> Float[Tensor, "B D h w"]:
-        if isinstance(self.squeeze, FusedConvolution):
-            return over_joined(self.squeeze, features, features[0].shape[-2:])
-        # A 1x1 convolution over joined maps is a sum of one product per map, and it commutes with upsampling.
-        slices = self.squeeze.weight.split(self.inputs, dim=1)
-        size = features[0].shape[-2:]
-        parts = [resize(F.conv2d(one, part), size) for one, part in zip(features, slices, strict=True)]
-        return torch.stack(parts).sum(dim=0) if len(parts) > 1 else parts[0]
 
 
 def mscan(

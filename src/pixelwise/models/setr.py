@@ -73,13 +73,6 @@ class UpsamplingHead(nn.Module):
         aux = {f"aux{i}": head(features).logits for i, head in enumerate(self.auxiliary)}
         return Decoded(logits, aux, image)
 
-    def fused(self) -> nn.Module:
-        """Return the same function with batch norms folded and without auxiliary heads, for inference."""
-        layers = [layer.fused() for layer in self.layers if isinstance(layer, ConvNorm)]
-        return UpsamplingHead(
-            self.level, self.norm, layers, self.factors, self.classifier, enlargement=self.enlargement
-        )
-
 
 class AggregationHead(nn.Module):
     """Multi-level feature aggregation (MLA, figure 1c): four maps of one stride, added from the last to the first.
@@ -135,16 +128,6 @@ class AggregationHead(nn.Module):
             maps[i] = maps[i] + maps[i + 1]
         return [smoothing(part) for part, smoothing in zip(maps, self.smoothings, strict=True)]
 
-    def fused(self) -> nn.Module:
-        """Return the same function with batch norms folded and without auxiliary heads, for inference."""
-        return AggregationHead(
-            self.norms,
-            _folded(self.projections),
-            _folded(self.smoothings),
-            [nn.Sequential(*_folded(stream.children())) for stream in self.streams],
-            self.classifier,
-        )
-
 
 def normed(image: Float[Tensor, "B C H W"], norm: nn.Module) -> Float[Tensor, "B C H W"]:
     """Apply a layer norm over the channels of each cell."""
@@ -154,10 +137,6 @@ def normed(image: Float[Tensor, "B C H W"], norm: nn.Module) -> Float[Tensor, "B
 def enlarged(image: Float[Tensor, "B C H W"], factor: int) -> Float[Tensor, "B C h w"]:
     """Make a map ``factor`` times larger, bilinear."""
     return resize(image, (factor * image.shape[-2], factor * image.shape[-1]))
-
-
-def _folded(layers: Iterable[nn.Module]) -> list[nn.Module]:
-    return [layer.fused() for layer in layers if isinstance(layer, ConvNorm)]
 
 
 def setr_naive(

@@ -6,13 +6,15 @@ shifted by its place, and added. Equal to rounding: for a map that is doubled, w
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pixelwise.models.fused_convolution import FusedConvolution
+if TYPE_CHECKING:
+    from pixelwise.fast.convolution import FusedConvolution
 
 BLOCK = 32
 """Rows and columns that are made at once; a block needs only the few coarse ones next to it."""
@@ -35,7 +37,7 @@ def pays(convolution: nn.Conv2d, maps: Sequence[Float[Tensor, "B _ _ _"]], size:
 
 
 def convolve_resized(
-    convolution: FusedConvolution,
+    convolution: "FusedConvolution",
     maps: Sequence[Float[Tensor, "B _ _ _"]],
     size: tuple[int, int],
     *,
@@ -69,8 +71,8 @@ def convolve_resized(
 
 
 def _parts(
-    whole: FusedConvolution, weight: Tensor, bias: Tensor | None, widths: tuple[int, ...], first: int
-) -> list[FusedConvolution]:
+    whole: "FusedConvolution", weight: Tensor, bias: Tensor | None, widths: tuple[int, ...], first: int
+) -> list["FusedConvolution"]:
     """Return the convolution of each map alone; the first that is computed has the bias."""
     outputs, kernel = whole.out_channels, whole.kernel_size[0]
     parts = []
@@ -80,7 +82,7 @@ def _parts(
         one.weight = nn.Parameter(part.contiguous(), requires_grad=False)
         if bias is not None and i == first:
             one.bias = nn.Parameter(bias, requires_grad=False)
-        parts.append(FusedConvolution(one))
+        parts.append(type(whole)(one))
     return parts
 
 
@@ -91,7 +93,7 @@ def _saved(one: Tensor, size: tuple[int, int]) -> float:
 
 
 def _by_taps(
-    one: Tensor, part: FusedConvolution, size: tuple[int, int], align_corners: bool, total: Tensor | None
+    one: Tensor, part: "FusedConvolution", size: tuple[int, int], align_corners: bool, total: Tensor | None
 ) -> Tensor:
     """Return the sum of ``total``, which may be changed, and the convolution of one map, channels-last."""
     outputs, kernel = part.out_channels, part.kernel_size[0]
@@ -116,12 +118,12 @@ def _by_taps(
     return total
 
 
-def _taps(part: FusedConvolution, weight: Tensor) -> FusedConvolution:
+def _taps(part: "FusedConvolution", weight: Tensor) -> "FusedConvolution":
     """Return the products of each tap, as a 1x1 convolution; rows of taps, then columns, then outputs."""
     one = nn.Conv2d(part.in_channels, part.kernel_size[0] ** 2 * part.out_channels, 1, bias=False, device="meta")
     taps = weight.permute(2, 3, 0, 1).flatten(0, 2)[..., None, None]
     one.weight = nn.Parameter(taps.contiguous(), requires_grad=False)
-    return FusedConvolution(one)
+    return type(part)(one)
 
 
 def _shifted_weights(

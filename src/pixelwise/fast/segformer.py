@@ -1,116 +1,24 @@
-"""Parts of SegFormer for inference: the same functions, a few rows of the map at a time.
+"""SegFormer's decoder for inference.
 
-What lies between two products is made, read and forgotten within a processor's cache, and takes no fresh memory from
-the system, whose pages cost more than the arithmetic.
+It works on a few rows of the map at a time: what lies between two products is made, read and forgotten within
+a processor's cache.
 """
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pixelwise.models.layers import linear_of, scale_and_shift
+from pixelwise.fast.convolution import scale_and_shift
+from pixelwise.fast.linear import linear_of
+from pixelwise.models.segformer import AllMLPDecoder
 from pixelwise.models.segmenter import Decoded
 from pixelwise.models.upsampling import upsample
 
-if TYPE_CHECKING:
-    from pixelwise.models.segformer import AllMLPDecoder, EfficientSelfAttention
-
 BAND = 1 << 19
 """Numbers of the widest map of a band of rows: 2 MB in float32."""
-
-
-class FusedBlock(nn.Module):
-    """A `Block` for inference. It writes over the tokens that it gets."""
-
-    def __init__(
-        self,
-        norm1: nn.Module,
-        attention: nn.Module,
-        norm2: nn.Module,
-        expand: nn.Module,
-        depthwise: nn.Conv2d,
-        project: nn.Module,
-    ) -> None:
-        super().__init__()
-        self.norm1, self.attention, self.norm2 = norm1, attention, norm2
-        self.expand, self.depthwise, self.project = expand, depthwise, project
-
-    def forward(self, tokens: Float[Tensor, "B h w D"]) -> Float[Tensor, "B h w D"]:
-        """Add to each token what attention gives it, then what its channels and its 3x3 neighbours give it."""
-        tokens.add_(self.attention(self.norm1(tokens)))
-        normed, weight, bias = self.norm2(tokens), self.depthwise.weight, self.depthwise.bias
-        height, width = tokens.shape[1:3]
-        for image, top, bottom in bands(tokens, width * len(weight)):
-            # The rows above and below belong to the convolution's reach; what it makes of them is not used.
-            first, last = max(0, top - 1), min(height, bottom + 1)
-            hidden = self.expand(normed[image : image + 1, first:last]).permute(0, 3, 1, 2)
-            mixed = F.conv2d(hidden, weight, bias, padding=1, groups=len(weight)).permute(0, 2, 3, 1)
-            mixed = F.gelu(mixed[:, top - first : bottom - first])
-            tokens[image : image + 1, top:bottom].add_(self.project(mixed))
-        return tokens
-
-
-class FusedSelfAttention(nn.Module):
-    """An `EfficientSelfAttention` for inference, whose reduction is a linear map of squares of tokens."""
-
-    def __init__(
-        self,
-        heads: int,
-        reduction: int,
-        reduce: nn.Module,
-        norm: nn.Module,
-        query: nn.Module,
-        key_value: nn.Module,
-        out: nn.Module,
-    ) -> None:
-        super().__init__()
-        self.heads, self.reduction = heads, reduction
-        self.reduce, self.norm = reduce, norm
-        self.query, self.key_value, self.out = query, key_value, out
-
-    def forward(self, tokens: Float[Tensor, "B h w D"]) -> Float[Tensor, "B h w D"]:
-        """Let every token attend to the reduced map of all tokens."""
-        batch, height, width, channels = tokens.shape
-        context = self.norm(self.reduce(squares(tokens, self.reduction)))
-        query = self.query(tokens).view(batch, -1, self.heads, channels // self.heads)
-        pair = self.key_value(context).view(batch, -1, 2, self.heads, channels // self.heads)
-        key, value = pair.unbind(2)
-        mixed = F.scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
-        return self.out(mixed.transpose(1, 2).reshape(batch, height, width, channels))
-
-
-def fused_attention(attention: "EfficientSelfAttention") -> FusedSelfAttention:
-    """Return an attention's form for inference.
-
-    Its shares add up to 1, so with a single head the last linear map can act on the values before they are mixed, bias
-    and all: they are fewer than the tokens.
-    """
-    key_value, out = attention.key_value, attention.out
-    if attention.heads == 1:
-        key, value = key_value.weight.chunk(2)
-        key_bias, value_bias = key_value.bias.chunk(2)
-        merged = torch.cat([key, out.weight @ value])
-        key_value = linear_of(merged, torch.cat([key_bias, out.weight @ value_bias + out.bias]))
-        out = nn.Identity()
-    reduce, norm = nn.Identity(), nn.Identity()
-    if attention.reduction > 1:
-        reduce, norm = linear_of(attention.reducing_weight(), attention.reduce.bias), attention.norm
-    return FusedSelfAttention(attention.heads, attention.reduction, reduce, norm, attention.query, key_value, out)
-
-
-def squares(tokens: Float[Tensor, "B h w D"], side: int) -> Float[Tensor, "B n E"]:
-    """Cut whole squares out of a map, rows first; each becomes the row of numbers that it is."""
-    if side == 1:
-        return tokens.flatten(1, 2)
-    batch, height, width, channels = tokens.shape
-    rows, columns = height // side, width // side
-    cut = tokens[:, : rows * side, : columns * side].reshape(batch, rows, side, columns, side, channels)
-    return cut.transpose(2, 3).reshape(batch, rows * columns, -1)
 
 
 class FusedAllMLPDecoder(nn.Module):
@@ -145,18 +53,8 @@ class FusedAllMLPDecoder(nn.Module):
             torch.baddbmm(bias[:, None], weight.expand(bottom - top, -1, -1), columns, out=logits[image, top:bottom])
         return Decoded(logits.transpose(1, 2), features=total.permute(0, 3, 1, 2))
 
-    def train(self, mode: bool = True) -> "FusedAllMLPDecoder":
-        """Refuse training: the batch norm is gone.
 
-        Raises:
-            RuntimeError: training is asked for.
-        """
-        if mode:
-            raise RuntimeError("A fused network is for inference alone. Train the network that it was made from.")
-        return super().train(mode)
-
-
-def fused_decoder(decoder: "AllMLPDecoder") -> FusedAllMLPDecoder:
+def fused_decoder(decoder: AllMLPDecoder) -> FusedAllMLPDecoder:
     """Return a decoder's form for inference."""
     matrices, projections = [], []
     scale, shift = scale_and_shift(decoder.norm)

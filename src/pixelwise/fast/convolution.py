@@ -1,20 +1,22 @@
 """A convolution for inference that does what follows it on the way.
 
-On a CPU a convolution leaves its result to a rectifier and to a sum with a shortcut, each a walk through memory, and
-orders its weights anew at each call. oneDNN, which torch is built with, takes the rectifier and the sum into the
-convolution, and weights that were ordered once. Its operators have no gradient, know no other device and no tracing;
-everywhere else the plain functions are called.
+On a CPU a convolution leaves its result to a ReLU and to a sum with a shortcut, each a walk through memory, and orders
+its weights anew at each call. oneDNN takes the ReLU and the sum into the convolution, and weights that were ordered
+once.
 """
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pixelwise.models.onednn import onednn_knows, parameter_state, traced
-from pixelwise.models.winograd import ROWS, convolve_by_rows, row_kernels
+from pixelwise.fast.onednn import ConvolutionOperators, convolution_operators, traced
+from pixelwise.fast.resized_convolution import convolve_resized, pays
+from pixelwise.fast.winograd import ROWS, convolve_by_rows, row_kernels
+from pixelwise.models.layers import ConvNorm, joined
 
 Derived = TypeVar("Derived")
 
@@ -55,7 +57,6 @@ class FusedConvolution(nn.Conv2d):
         self.weight, self.bias = convolution.weight, convolution.bias
         self.activation = nn.Identity() if activation is None else activation
         self.made: dict[object, Any] = {}
-        self.derived_from: object = None
 
     def forward(
         self,
@@ -69,7 +70,8 @@ class FusedConvolution(nn.Conv2d):
         Args:
             overwrite: the result may take the memory of the shortcut.
         """
-        if not onednn_knows(input, self.weight):
+        operators = convolution_operators(input, self.weight)
+        if operators is None:
             result = super().forward(input)
             return self.activation(result if shortcut is None else result + shortcut)
         image = input.contiguous(memory_format=torch.channels_last)
@@ -77,29 +79,35 @@ class FusedConvolution(nn.Conv2d):
             shortcut = shortcut.contiguous(memory_format=torch.channels_last)
         height, width = image.shape[2:]
         if self.rows_pay(height):
-            return self._by_rows(image, shortcut)
-        ((weight, bias),) = self._in_order((height, width), by_rows=False)
+            return self._by_rows(operators, image, shortcut)
+        ((weight, bias),) = self._in_order(operators, (height, width), by_rows=False)
         name, numbers, form = _post_operation(self.activation)
         settings = (weight, bias, self.padding, self.stride, self.dilation, self.groups)
         if shortcut is None:
-            result = torch.ops.mkldnn._convolution_pointwise(image, *settings, name, numbers, form)
+            result = operators.apply(image, *settings, name, numbers, form)
         else:
             # After a sum oneDNN takes no other activation.
             name = name if name == "relu" else "none"
             after = ("add", 1.0, None if name == "none" else name, [], "")
             if overwrite:
-                result = torch.ops.mkldnn._convolution_pointwise_.binary(shortcut, image, *settings, *after)
+                result = operators.add_in_place(shortcut, image, *settings, *after)
             else:
-                result = torch.ops.mkldnn._convolution_pointwise.binary(image, shortcut, *settings, *after)
+                result = operators.add(image, shortcut, *settings, *after)
         return self.activation(result) if name == "none" else result
 
-    def _by_rows(self, image: Tensor, shortcut: Tensor | None) -> Tensor:
-        kernels, rate = self._in_order((1, image.shape[3]), by_rows=True), self.dilation[0]
+    def over_joined(
+        self, maps: Sequence[Float[Tensor, "B _ _ _"]], size: tuple[int, int], *, align_corners: bool
+    ) -> Float[Tensor, "B D h w"]:
+        """Return the convolution of maps that are resized to ``size`` and joined, without doing so where that pays."""
+        if pays(self, maps, size):
+            return convolve_resized(self, maps, size, align_corners=align_corners)
+        return self(joined(maps, size, align_corners=align_corners))
+
+    def _by_rows(self, operators: ConvolutionOperators, image: Tensor, shortcut: Tensor | None) -> Tensor:
+        kernels, rate = self._in_order(operators, (1, image.shape[3]), by_rows=True), self.dilation[0]
 
         def convolve(kernel: int, lines: Tensor) -> Tensor:
-            return torch.ops.mkldnn._convolution_pointwise(
-                lines, *kernels[kernel], (0, rate), (1, 1), (1, rate), 1, "none", [], ""
-            )
+            return operators.apply(lines, *kernels[kernel], (0, rate), (1, 1), (1, rate), 1, "none", [], "")
 
         def finish(strip: Tensor, number: int, top: int) -> None:
             if shortcut is not None:
@@ -124,13 +132,10 @@ class FusedConvolution(nn.Conv2d):
         )
 
     def derived(self, key: object, make: Callable[[Tensor, Tensor | None], Derived]) -> Derived:
-        """Return what is made from weight and bias, from the last time where they have not changed since."""
+        """Return what is made from weight and bias, from the last time if it is still there."""
         weight, bias = self.weight.detach(), None if self.bias is None else self.bias.detach()
         if traced():
             return make(weight, bias)
-        source = (parameter_state(weight), None if bias is None else parameter_state(bias))
-        if self.derived_from != source:
-            self.made, self.derived_from = {}, source
         # Other threads may set `made` at any moment.
         made = self.made
         if key not in made:
@@ -140,7 +145,9 @@ class FusedConvolution(nn.Conv2d):
             made = self.made = dict([*list(made.items())[1 - KEPT :], (key, new)])
         return made[key]
 
-    def _in_order(self, size: tuple[int, int], *, by_rows: bool) -> list[tuple[Tensor, Tensor | None]]:
+    def _in_order(
+        self, operators: ConvolutionOperators, size: tuple[int, int], *, by_rows: bool
+    ) -> list[tuple[Tensor, Tensor | None]]:
         """Return kernels as oneDNN likes them for maps of ``size``, and biases."""
 
         def make(weight: Tensor, bias: Tensor | None) -> list[tuple[Tensor, Tensor | None]]:
@@ -149,19 +156,17 @@ class FusedConvolution(nn.Conv2d):
                 kernels = row_kernels(weight, weight.new_zeros(len(weight)) if bias is None else bias)
                 padding, dilation = (0, self.padding[1]), (1, self.dilation[1])
             settings = (padding, self.stride, dilation, self.groups, (1, self.in_channels, *size))
-            order = torch._C._nn.mkldnn_reorder_conv2d_weight  # pyright: ignore[reportAttributeAccessIssue]
-            return [(order(kernel.contiguous().to_mkldnn(), *settings), bias) for kernel, bias in kernels]
+            return [(operators.order(kernel.contiguous().to_mkldnn(), *settings), bias) for kernel, bias in kernels]
 
         return self.derived((size, by_rows), make)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FusedConvolution":
-        # A weight that is cast and cast back may lie where it lay, and count as few changes.
-        self.made, self.derived_from = {}, None
+        self.made = {}
         return super()._apply(fn, recurse)
 
     def __getstate__(self) -> dict[str, object]:
         # Weights in oneDNN's order can be neither copied nor pickled; they are made again from the parameter.
-        return {**self.__dict__, "made": {}, "derived_from": None}
+        return {**self.__dict__, "made": {}}
 
 
 def _post_operation(activation: nn.Module) -> tuple[str, list[float], str]:
@@ -173,3 +178,38 @@ def _post_operation(activation: nn.Module) -> tuple[str, list[float], str]:
     if isinstance(activation, nn.GELU) and activation.approximate == "none":
         return "gelu", [], "none"
     return "none", [], ""
+
+
+def folded_brick(brick: ConvNorm) -> FusedConvolution:
+    """Return the brick with its batch norm, if it has one, folded into the convolution."""
+    merged = brick.convolution if isinstance(brick.norm, nn.Identity) else folded(brick.convolution, brick.norm)
+    assert isinstance(merged, nn.Conv2d)
+    return FusedConvolution(merged, brick.activation)
+
+
+def with_folded_norm(module: Any) -> nn.Module:
+    """Fold a module's batch norm ``norm`` into the convolution ``convolution`` before it, in place."""
+    if not isinstance(module.norm, nn.Identity):
+        module.convolution, module.norm = folded(module.convolution, module.norm), nn.Identity()
+    return module
+
+
+def folded(convolution: nn.Module, norm: nn.Module) -> nn.Module:
+    """Return one convolution, plain or transposed, that equals it and the batch norm after it, in evaluation."""
+    assert isinstance(convolution, nn.Conv2d | nn.ConvTranspose2d)
+    assert isinstance(norm, nn.BatchNorm2d)
+    scale, shift = scale_and_shift(norm)
+    merged = copy.deepcopy(convolution)
+    # Outputs are the first axis of a convolution's weight, and the second of a transposed one's (without groups).
+    by_output = scale[:, None, None, None] if isinstance(convolution, nn.Conv2d) else scale[:, None, None]
+    merged.weight = nn.Parameter(convolution.weight * by_output)
+    merged.bias = nn.Parameter(shift if convolution.bias is None else shift + convolution.bias * scale)
+    return merged
+
+
+def scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
+    """Return what a batch norm multiplies with and adds, in evaluation."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    return scale, norm.bias - norm.running_mean * scale

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from pixelwise.models.fused_convolution import FusedConvolution
+from pixelwise.fast.convolution import FusedConvolution, folded_brick
+from pixelwise.fast.resized_convolution import convolve_resized, pays
 from pixelwise.models.layers import ConvNorm, over_joined
-from pixelwise.models.resized_convolution import convolve_resized, pays
 
 sides = st.integers(1, 70)
 
@@ -45,7 +45,7 @@ def test_a_folded_convolution_saves_the_products_of_a_coarse_map():
     torch.manual_seed(0)
     layer = ConvNorm(260, 4).eval()
     maps = [torch.randn(1, 60, 32, 32), torch.randn(1, 200, 8, 8)]
-    folded = layer.fused()
+    folded = folded_brick(layer)
     expected = over_joined(layer, maps, (32, 32))
     with FlopCounterMode(display=False) as counter:
         found = over_joined(folded, maps, (32, 32))

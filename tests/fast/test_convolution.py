@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import pixelwise as pw
-from pixelwise.models.fused_convolution import FEWEST_CHANNELS, KEPT, FusedConvolution
+from pixelwise.fast.convolution import FEWEST_CHANNELS, KEPT, FusedConvolution
 
 MANY = FEWEST_CHANNELS
 
@@ -75,7 +75,7 @@ def test_other_convolutions(inputs, outputs, kernel, options, activation):
 def test_strips_meet_without_a_seam(monkeypatch):
     layer, image = frozen(MANY, MANY, 3, padding=1), torch.randn(1, MANY, 64, 20)
     whole = layer(image)
-    monkeypatch.setattr("pixelwise.models.winograd.STRIP_ELEMENTS", 1)
+    monkeypatch.setattr("pixelwise.fast.winograd.STRIP_ELEMENTS", 1)
     assert_close(layer(image), whole)
 
 
@@ -86,14 +86,6 @@ def test_the_shortcut_stays_unless_it_may_be_overwritten():
     found = layer(image, beside)
     assert torch.equal(beside, kept)
     assert torch.equal(layer(image, beside, overwrite=True), found)
-
-
-@pytest.mark.parametrize("kernel", [1, 3])
-def test_new_weights_are_used_from_the_next_call_on(kernel):
-    layer, image = frozen(MANY, MANY, kernel, padding=kernel // 2), torch.randn(1, MANY, 16, 16)
-    layer(image)
-    layer.load_state_dict({name: torch.randn_like(value) for name, value in layer.state_dict().items()})
-    assert_close(layer(image), expected(layer, image))
 
 
 def test_every_size_gets_its_own_answers_and_few_are_remembered():
@@ -148,13 +140,3 @@ def test_gradients_of_the_image_still_flow_after_a_call_in_inference_mode():
 def test_a_batch_gives_the_answers_of_its_single_images():
     layer, images = frozen(MANY, MANY, 3, padding=1), torch.randn(3, MANY, 16, 24)
     assert torch.equal(layer(images), torch.cat([layer(image[None]) for image in images]))
-
-
-@torch.no_grad()
-def test_an_exported_fused_network_is_made_of_torchs_own_functions():
-    model = pw.fuse(pw.create("fchardnet-70", classes=5))
-    image = torch.randn(1, 3, 64, 64)
-    expected = model(image)
-    exported = torch.export.export(model, (image,))
-    assert not any("mkldnn" in str(node.target) for node in exported.graph.nodes)
-    assert (exported.module()(image) - expected).abs().max() <= 1e-5 * expected.abs().max()
