@@ -1,13 +1,14 @@
 """The configuration: one flat TOML file, checked here, with every default in sight."""
 
-import difflib
-import tomllib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from pixelwise.config_errors import describe_mistakes
+from pixelwise.config_table import Table, merged, parsed_overrides, read_table, renamed
 from pixelwise.errors import ConfigError
 from pixelwise.files import replacing
 from pixelwise.labels import Value
@@ -260,28 +261,39 @@ class Config(_Table):
     run: RunConfig = RunConfig()
 
 
-def load_config(path: str | Path) -> Config:
-    """Read and check a TOML file. Relative paths in it count from its own folder.
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read and check a TOML file, and its base if it names one. Relative paths in a file count from its own folder.
+
+    Args:
+        overrides: assignments such as ``"train.steps=200"``, as `--set` takes them; relative paths in them count from
+            the current folder.
 
     Raises:
-        ConfigError: no such file, TOML that cannot be read, an unknown key, a value that cannot be.
+        ConfigError: no such file, TOML that cannot be read, an unknown key, a value that is not allowed.
     """
     path = Path(path)
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(
-            f"There is no configuration {path}. `pixelwise train --print-config` prints one to start from."
-        ) from None
-    except IsADirectoryError:
-        raise ConfigError(f"{path} is a folder, not a configuration. Name the TOML file.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}.") from None
-    config = parse_config(table, str(path))
-    return _with_absolute_paths(config, path)
+    table = read_table(path, _placed)
+    # A run's folder counts from where the command is given, so that examples never write beside their data.
+    table = merged({"run": {"folder": str(Path("runs") / path.stem)}}, table)
+    return parse_config(merged(table, _placed(parsed_overrides(overrides), Path.cwd())), _named(str(path), overrides))
 
 
-def parse_config(table: dict[str, object], where: str) -> Config:
+def override_config(config: Config, overrides: Sequence[str]) -> Config:
+    """Return a configuration with some values changed, as `--set` takes them.
+
+    Raises:
+        ConfigError: an unknown key, or a value that is not allowed.
+    """
+    table = _placed(parsed_overrides(overrides), Path.cwd())
+    before = config.model_dump(mode="json", exclude_unset=True)
+    return parse_config(merged(before, table), _named("The configuration", overrides))
+
+
+def _named(where: str, overrides: Sequence[str]) -> str:
+    return where + "".join(f" --set {each}" for each in overrides)
+
+
+def parse_config(table: Table, where: str) -> Config:
     """Check a table of tables.
 
     Args:
@@ -289,12 +301,12 @@ def parse_config(table: dict[str, object], where: str) -> Config:
         where: the file, for messages.
 
     Raises:
-        ConfigError: an unknown key (the nearest known one is named), or a value that cannot be.
+        ConfigError: an unknown key (the nearest known one is named), or a value that is not allowed.
     """
     try:
-        config = Config.model_validate(table)
+        config = Config.model_validate(renamed(table, where))
     except ValidationError as error:
-        raise ConfigError(f"{where}: " + " ".join(_sentence(problem) for problem in error.errors()[:3])) from None
+        raise ConfigError(f"{where}: {describe_mistakes(error, Config)}") from None
     if len(config.data.classes) == 1:
         raise ConfigError(
             f"{where}: [data].classes names one class, so that every pixel is right from the start and nothing can be "
@@ -334,51 +346,34 @@ def _toml(key: str, value: object) -> str:
     return text.replace("[\n    ", "[").replace(",\n]", "]").replace("\n    ", " ")
 
 
-def _sentence(problem) -> str:
-    place = [str(part) for part in problem["loc"]]
-    name = f"[{place[0]}]" + (f".{place[1]}" if len(place) > 1 else "")
-    if problem["type"] == "extra_forbidden":
-        table = Config.model_fields.get(place[0])
-        model = Config if len(place) == 1 else (table.annotation if table else None)
-        known = list(getattr(model, "model_fields", {}))
-        near = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.5)
-        if len(place) == 1:
-            homes = [
-                f"[{t}].{place[0]}"
-                for t, f in Config.model_fields.items()
-                if place[0] in getattr(f.annotation, "model_fields", {})
-            ]
-            near = homes or [f"[{each}]" for each in near]
-        hint = f"Did you mean {near[0]}?" if near else f"Known here: {', '.join(known)}."
-        return f"{name} is not a known key. {hint}"
-    if problem["type"] == "missing":
-        return f"{name} is missing. Add it: {_description(place)}."
-    given = problem.get("input")
-    shown = f" (it is {given!r})" if isinstance(given, str | int | float | bool) else ""
-    return f"{name}: {problem['msg'].removeprefix('Value error, ')}{shown}."
-
-
-def _description(place: list[str]) -> str:
-    table = Config.model_fields.get(place[0])
-    if len(place) == 1 or table is None:
-        return "a table, as in `pixelwise train --print-config`"
-    fields = getattr(table.annotation, "model_fields", {})
-    return fields[place[1]].description if place[1] in fields else "see `pixelwise train --print-config`"
-
-
-def _with_absolute_paths(config: Config, path: Path) -> Config:
-    base = path.resolve().parent
-
-    def absolute(value: Path | None) -> Path | None:
-        return None if value is None else (base / value.expanduser()).resolve()
-
-    data = config.data.model_copy(
-        update={
-            key: absolute(getattr(config.data, key))
-            for key in ("images", "labels", "validation_images", "validation_labels")
+def _placed(table: Table, folder: Path) -> Table:
+    """Return a table whose paths are absolute; relative ones count from a folder. ``[run].folder`` is left alone."""
+    result = dict(table)
+    for name, entry in Config.model_fields.items():
+        section = table.get(name)
+        if name == "run" or not isinstance(section, dict):
+            continue
+        fields = getattr(entry.annotation, "model_fields", {})
+        result[name] = {
+            key: _absolute(value, folder) if key in fields and _holds_path(fields[key].annotation) else value
+            for key, value in section.items()
         }
-    )
-    model = config.model.model_copy(update={"weights": absolute(config.model.weights)})
-    # A run's folder counts from where the command is given, so that examples never write beside their data.
-    run = RunConfig(folder=config.run.folder or Path("runs") / path.stem)
-    return config.model_copy(update={"data": data, "model": model, "run": run})
+    return result
+
+
+def _holds_path(annotation: object) -> bool:
+    return annotation is Path or any(_holds_path(each) for each in get_args(annotation))
+
+
+def _absolute(value: object, folder: Path) -> object:
+    if isinstance(value, list):
+        return [_absolute(each, folder) for each in value]
+    # Addresses (https://, s3://, /vsi...) belong to no folder of this machine.
+    if not isinstance(value, str) or "://" in value or value.startswith("/vsi"):
+        return value
+    if value == "":
+        raise ConfigError(f"A path in the configuration of {folder} is empty. Name a file or a folder.")
+    try:
+        return str((folder / Path(value).expanduser()).resolve())
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ConfigError(f"The path {value!r} cannot be used: {error}.") from None
