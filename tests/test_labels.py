@@ -4,7 +4,15 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from pixelwise.errors import ConfigError, DataError
-from pixelwise.labels import IGNORE, label_dtype, make_classes, make_mask_table, pack_colours, parse_colour
+from pixelwise.labels import (
+    IGNORE,
+    UnknownMaskValuesError,
+    label_dtype,
+    make_classes,
+    make_mask_table,
+    pack_colours,
+    parse_colour,
+)
 
 NAMES = ("water", "forest", "field", "road", "town", "rock")
 numbers = st.integers(-1000, 70000)
@@ -61,7 +69,8 @@ def test_a_value_that_nothing_maps_is_named_with_its_file(case, strange, place):
         table.to_indices(mask.reshape(4, 6), "masks/7.png")
     said = str(caught.value)
     assert said.startswith(f"masks/7.png holds the value {strange} (1 pixels)")
-    assert f"ignore = [{strange}]" in said
+    listed = [*([255] if ignore is None and 255 not in known else ignore or []), strange]
+    assert f"ignore = {listed}" in said, "what was ignored before stays ignored"
 
 
 def test_a_strange_colour_is_named_as_a_colour():
@@ -140,3 +149,31 @@ def test_a_label_map_has_room_for_every_class(count):
     largest = np.iinfo(label_dtype(count)).max
     assert largest >= count - 1
     assert (label_dtype(count) is np.uint8) == (count <= 256)
+
+
+def test_unknown_values_of_many_masks_are_one_paragraph_with_counts_files_and_a_line_to_paste():
+    table = make_mask_table(make_classes(["a", "b"]))
+    problems = []
+    for i, values in enumerate(([7, 7, 9], [7, 0, 1], [3, 255, 1])):
+        with pytest.raises(UnknownMaskValuesError) as caught:
+            table.to_indices(np.array([values]), f"masks/{i}.png")
+        problems.append(caught.value)
+    said = str(problems[0].joined(problems[1]).joined(problems[2]))
+    assert said.startswith("3 masks hold values that no class has: 7 (3 pixels in 2 masks), 3 (1 pixels in 1 mask)")
+    assert "ignore = [255, 7, 3, 9]" in said
+    assert all(f"masks/{i}.png" in said for i in range(3))
+    assert "\n" not in said
+
+
+def test_two_strips_of_one_mask_are_one_file():
+    table = make_mask_table(make_classes(["a", "b"]))
+    problem = UnknownMaskValuesError({"m.png": {7: 2}}, table).joined(UnknownMaskValuesError({"m.png": {7: 3}}, table))
+    assert str(problem).startswith("m.png holds the value 7 (5 pixels)")
+
+
+def test_very_many_unknown_values_are_called_compression_and_not_classes():
+    table = make_mask_table(make_classes(["a", "b"]))
+    with pytest.raises(UnknownMaskValuesError, match="JPEG") as caught:
+        table.to_indices(np.arange(2, 102)[None], "m.png")
+    assert "and 80 more" in str(caught.value)
+    assert "ignore" not in str(caught.value)

@@ -21,6 +21,10 @@ def _as_list(value: object) -> object:
 Values = Annotated[list[Value], BeforeValidator(_as_list)]
 
 
+LARGEST_SCALE = 8
+"""A tile that is zoomed by more would fill any memory."""
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -231,7 +235,7 @@ class PredictConfig(_Table):
         default=128, ge=0, description="pixels that neighbouring tiles share, a multiple of 32, at most half a tile"
     )
     flips: bool = Field(default=False, description="average over mirrored copies")
-    scales: list[Annotated[float, Field(gt=0)]] = Field(
+    scales: list[Annotated[float, Field(gt=0, le=LARGEST_SCALE)]] = Field(
         default=[1.0], min_length=1, description="average over zoomed copies"
     )
 

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pixelwise.errors import ConfigError
+from pixelwise.errors import ConfigError, OldNameWarning
 
 Table = dict[str, object]
 
@@ -97,7 +97,7 @@ def renamed(table: Table, where: str) -> Table:
         result[name] = {keys.get(key, key): value for key, value in section.items()}
         told += [f"[{name}].{key} is {keys[key]} now" for key in old]
     if told:
-        warnings.warn(f"{where} uses old names: {', '.join(told)}. They still work.", FutureWarning, stacklevel=2)
+        warnings.warn(f"{where} uses old names: {', '.join(told)}. They still work.", OldNameWarning, stacklevel=2)
     return result
 
 
@@ -109,20 +109,33 @@ def parsed_overrides(assignments: Sequence[str]) -> Table:
     """
     table: Table = {}
     for text in assignments:
-        key, equals, value = text.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError(f"--set {text!r} assigns nothing. Write a key and a value, such as train.steps=200.")
-        table = merged(table, _assignment(key.strip(), value.strip(), text))
+        table = merged(table, _assignment(text, "--set", "train.steps=200"))
     return renamed(table, "--set")
 
 
-def _assignment(key: str, value: str, text: str) -> Table:
+def parsed_options(assignments: Sequence[str]) -> Table:
+    """Read ``output_stride=8`` and the like, as `parsed_overrides` does; keys are names of a network's options.
+
+    Raises:
+        ConfigError: as there.
+    """
+    table: Table = {}
+    for text in assignments:
+        table |= _assignment(text, "--option", "output_stride=8")
+    return table
+
+
+def _assignment(text: str, flag: str, example: str) -> Table:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"{flag} {text!r} assigns nothing. Write a key and a value, such as {flag} {example}.")
+    value = value.strip()
     # Shells eat quotes, so what is no TOML is a text, unless it begins as a list, a table or a quoted text does.
     forms = [value] if value.startswith(("[", "{", '"', "'")) else [value, json.dumps(value)]
     problem = ""
     for form in forms:
         try:
-            return tomllib.loads(f"{key} = {form}")
+            return tomllib.loads(f"{key.strip()} = {form}")
         except (ValueError, RecursionError) as error:
             problem = str(error)
-    raise ConfigError(f"--set {text!r} is not valid TOML: {problem}. Write it such as train.steps=200.")
+    raise ConfigError(f"{flag} {text!r} is not valid TOML: {problem}. Write it such as {flag} {example}.")

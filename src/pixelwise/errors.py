@@ -22,3 +22,7 @@ class WeightsError(PixelwiseError):
 
 class MissingExtraError(PixelwiseError):
     """A job that needs an optional dependency which is not installed."""
+
+
+class OldNameWarning(FutureWarning):
+    """A name that has been replaced and still works; the message names the new one."""

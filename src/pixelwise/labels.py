@@ -2,7 +2,7 @@
 
 import colorsys
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +13,8 @@ from pixelwise.errors import ConfigError, DataError
 IGNORE = -1
 """The ignore index of every mask in memory: such a pixel counts in no loss and no score."""
 
-Value = int | str
-"""A raw mask value, or a colour as ``"#rrggbb"``."""
+Value = bool | int | str
+"""A raw mask value, a colour as ``"#rrggbb"``, or a value of a column of polygons."""
 
 
 @dataclass(frozen=True)
@@ -104,19 +104,99 @@ class MaskTable:
         position = np.searchsorted(known, mask).clip(max=len(known) - 1)
         strange = known[position] != mask
         if strange.any():
-            raise DataError(self._complaint(mask[strange], where))
+            found, counts = np.unique(mask[strange], return_counts=True)
+            raise UnknownMaskValuesError({where: dict(zip(found.tolist(), counts.tolist(), strict=True))}, self)
         return index[position]
 
-    def _complaint(self, strange: Integer[np.ndarray, " n"], where: str) -> str:
-        found, counts = np.unique(strange, return_counts=True)
-        shown = [f"#{int(v):06x}" if self.colours else str(int(v)) for v in found[np.argsort(-counts)][:5]]
-        holds = f"{'colour' if self.colours else 'value'}{'s' if len(found) > 1 else ''} {', '.join(shown)}"
-        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
-        example = f"'{shown[0]}'" if self.colours else shown[0]
+
+SHOWN_VALUES = 20
+"""With more unknown values than these the masks are hardly what they were meant to be."""
+SHOWN_FILES = 300
+
+
+class UnknownMaskValuesError(DataError):
+    """Values of masks that no class has, of one file or of many.
+
+    Args:
+        pixels: file -> value -> how many pixels hold it.
+        table: what the masks were read with.
+    """
+
+    def __init__(self, pixels: Mapping[str, Mapping[int, int]], table: MaskTable) -> None:
+        self.pixels = {file: dict(values) for file, values in pixels.items()}
+        self.table = table
+        super().__init__(self._one_file() if len(pixels) == 1 else self._many_files())
+
+    def joined(self, other: "UnknownMaskValuesError") -> "UnknownMaskValuesError":
+        """Return both as one."""
+        pixels = {file: dict(values) for file, values in self.pixels.items()}
+        for file, values in other.pixels.items():
+            known = pixels.setdefault(file, {})
+            for value, count in values.items():
+                known[value] = known.get(value, 0) + count
+        return UnknownMaskValuesError(pixels, self.table)
+
+    def _totals(self) -> list[tuple[str, int, int]]:
+        """Return (value, files, pixels), the most frequent first."""
+        totals: dict[int, list[int]] = {}
+        for values in self.pixels.values():
+            for value, count in values.items():
+                total = totals.setdefault(value, [0, 0])
+                total[0] += 1
+                total[1] += count
+        ordered = sorted(totals.items(), key=lambda item: (-item[1][1], item[0]))
+        return [(self._shown(value), files, pixels) for value, (files, pixels) in ordered]
+
+    def _classes(self) -> str:
+        names = self.table.classes.names
+        return f"[data].classes has {len(names)} names (0 to {len(names) - 1}: {', '.join(names)}) and nothing maps"
+
+    def _shown(self, value: int) -> str:
+        return f"#{value:06x}" if self.table.colours else str(value)
+
+    def _ignored(self, values: list[str]) -> str:
+        # What is ignored already stays so: a list that is written replaces the default.
+        listed = [*map(self._shown, self.table.ignored), *values]
+        return "ignore = [" + ", ".join(f"'{value}'" if self.table.colours else value for value in listed) + "]"
+
+    def _one_file(self) -> str:
+        totals = self._totals()
+        shown = [value for value, *_ in totals[:SHOWN_VALUES]]
+        holds = f"{'colour' if self.table.colours else 'value'}{'s' if len(totals) > 1 else ''} {', '.join(shown)}"
+        more = f" and {len(totals) - SHOWN_VALUES} more" if len(totals) > SHOWN_VALUES else ""
+        (file,) = self.pixels
         return (
-            f"{where} holds the {holds}{more} ({int(counts.sum()):,} pixels), but [data].classes has "
-            f"{len(self.classes)} names (0 to {len(self.classes) - 1}: {', '.join(self.classes.names)}) and nothing "
-            f"maps it. Add a class, map it with [data].values, or mark it ignored with ignore = [{example}]."
+            f"{file} holds the {holds}{more} ({sum(pixels for *_, pixels in totals):,} pixels), but {self._classes()} "
+            f"{'them' if len(totals) > 1 else 'it'}. {self._advice(totals)}"
+        )
+
+    def _many_files(self) -> str:
+        totals = self._totals()
+        shown = ", ".join(
+            f"{value} ({pixels:,} pixels in {files} {'mask' if files == 1 else 'masks'})"
+            for value, files, pixels in totals[:SHOWN_VALUES]
+        )
+        more = f" and {len(totals) - SHOWN_VALUES} more" if len(totals) > SHOWN_VALUES else ""
+        others = len(self.pixels) - SHOWN_FILES
+        files = ", ".join([*self.pixels][:SHOWN_FILES]) + (f" and {others} more" if others > 0 else "")
+        kind = "colours" if self.table.colours else "values"
+        return (
+            f"{len(self.pixels)} masks hold {kind} that no class has: {shown}{more}; {self._classes()} them. "
+            f"{self._advice(totals)} The masks: {files}."
+        )
+
+    def _advice(self, totals: list[tuple[str, int, int]]) -> str:
+        if len(totals) > SHOWN_VALUES:
+            return (
+                "So many are seldom classes: JPEG compression and smooth resampling make values between those of "
+                "classes. Save the masks as PNG or TIFF, resampled by nearest neighbour; or map all of them with "
+                "[data].values."
+            )
+        if len(totals) == 1:
+            return f"Add a class, map it with [data].values, or mark it ignored with {self._ignored([totals[0][0]])}."
+        return (
+            "Add classes, map them with [data].values, or mark them ignored with "
+            f"{self._ignored([value for value, *_ in totals])}."
         )
 
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int64
 
+from pixelwise.data.problems import grouped
 from pixelwise.data.scenes import Scene
 from pixelwise.data.stats import BandStatistics, merge_statistics, no_statistics, statistics_of
 from pixelwise.errors import DataError
 from pixelwise.geo.raster import Window
-from pixelwise.labels import IGNORE, Classes
+from pixelwise.labels import IGNORE, Classes, UnknownMaskValuesError
 
 STRIP_PIXELS = 1 << 22
 
@@ -24,7 +25,7 @@ class Survey:
     ignored: int
     """Pixels without data, without a label or outside of the split's part."""
     problems: tuple[str, ...]
-    """One sentence per file that cannot be used."""
+    """One paragraph for each kind of problem, with all files that have it."""
 
 
 def survey(scenes: Sequence[Scene], classes: Classes, *, advance: Callable[[str], None] | None = None) -> Survey:
@@ -35,20 +36,26 @@ def survey(scenes: Sequence[Scene], classes: Classes, *, advance: Callable[[str]
     """
     statistics = no_statistics(len(scenes[0].reader.bands)) if scenes else no_statistics(0)
     pixels = np.zeros(len(classes), np.int64)
-    ignored, problems = 0, []
+    ignored = 0
+    problems: list[DataError] = []
     for scene in scenes:
-        try:
-            for strip in _strips(scene):
+        for strip in _strips(scene):
+            try:
                 crop = scene.read(strip)
-                statistics = merge_statistics(statistics, statistics_of(crop.values, crop.valid))
-                counts = np.bincount(crop.mask.ravel() - IGNORE, minlength=len(classes) + 1)
-                ignored += int(counts[0])
-                pixels += counts[1:]
-        except DataError as problem:
-            problems.append(str(problem))
+            except UnknownMaskValuesError as problem:
+                # The other strips may hold other values.
+                problems.append(problem)
+                continue
+            except DataError as problem:
+                problems.append(problem)
+                break
+            statistics = merge_statistics(statistics, statistics_of(crop.values, crop.valid))
+            counts = np.bincount(crop.mask.ravel() - IGNORE, minlength=len(classes) + 1)
+            ignored += int(counts[0])
+            pixels += counts[1:]
         if advance:
             advance(scene.name)
-    return Survey(statistics, pixels, ignored, tuple(problems))
+    return Survey(statistics, pixels, ignored, tuple(grouped(problems)))
 
 
 def _strips(scene: Scene) -> list[Window]:

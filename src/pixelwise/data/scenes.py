@@ -1,15 +1,16 @@
 """An image with its labels, read window by window; and the list of them that a configuration names."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int16, Shaped
 
 from pixelwise.config import DataConfig
 from pixelwise.data.folder import find_images, open_mask, pair_masks
+from pixelwise.data.problems import grouped
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.geo.raster import RasterInfo, RasterReader, Window, clip_window
 from pixelwise.geo.vector import Polygons, count_touching, labels_for_scene, read_polygons
@@ -17,6 +18,9 @@ from pixelwise.labels import IGNORE, Classes, make_classes, make_mask_table
 
 RESIDENT_BYTES = 1 << 30
 """Scenes are kept in memory after their first reading when all of them together need no more than this."""
+
+Source = TypeVar("Source")
+Opened = TypeVar("Opened")
 
 
 @runtime_checkable
@@ -129,16 +133,17 @@ def open_scenes(
                 "out and map the masks' values with [data].values, or name a file of polygons in [data].labels."
             )
         table = make_mask_table(classes, data.values, data.ignore)
-        pairs = [
-            (RasterReader(image, bands=data.bands, nodata=data.nodata), mask)
-            for image, mask in pair_masks(images, labels)
-        ]
-        scenes = [Scene(reader.info.path.stem, reader, open_mask(mask, reader.info, table)) for reader, mask in pairs]
+
+        def open_pair(pair: tuple[Path, Path]) -> Scene:
+            reader = RasterReader(pair[0], bands=data.bands, nodata=data.nodata)
+            return Scene(reader.info.path.stem, reader, open_mask(pair[1], reader.info, table))
+
+        scenes = _open_each(pair_masks(images, labels), open_pair)
     elif labels.exists():
         scenes = _scenes_with_polygons(data, classes, find_images(images), labels)
     else:
         raise DataError(f"There is no {labels}. Mend [data].labels: a folder of masks, or a file of polygons.")
-    _same_bands(scenes)
+    require_same_kind(scenes)
     needed = sum(
         s.info.height * s.info.width * (len(s.reader.bands) * np.dtype(s.info.dtype).itemsize + 3) for s in scenes
     )
@@ -153,8 +158,7 @@ def _scenes_with_polygons(data: DataConfig, classes: Classes, images: Sequence[P
     boundary = classes.names.index(data.boundary) if data.boundary in classes.names else None
     class_of = _class_of_polygons(data, classes, polygons, {background, boundary})
     scenes, touched = [], 0
-    for image in images:
-        reader = RasterReader(image, bands=data.bands, nodata=data.nodata)
+    for reader in _open_each(images, lambda image: RasterReader(image, bands=data.bands, nodata=data.nodata)):
         drawn = labels_for_scene(
             polygons,
             reader.info,
@@ -163,7 +167,7 @@ def _scenes_with_polygons(data: DataConfig, classes: Classes, images: Sequence[P
             boundary=boundary,
             boundary_width=data.boundary_width,
         )
-        scenes.append(Scene(image.stem, reader, drawn))
+        scenes.append(Scene(reader.info.path.stem, reader, drawn))
         touched += count_touching(polygons, reader.info)
     if not touched:
         raise DataError(
@@ -198,7 +202,26 @@ def _class_of_polygons(
     return np.array([index[str(value)] for value in polygons.values], np.int16)
 
 
-def _same_bands(scenes: Sequence[Scene]) -> None:
+def _open_each(sources: Iterable[Source], open_one: Callable[[Source], Opened]) -> list[Opened]:
+    """Open all, so that one message names every file that cannot be used."""
+    opened: list[Opened] = []
+    problems: list[DataError] = []
+    for source in sources:
+        try:
+            opened.append(open_one(source))
+        except DataError as problem:
+            problems.append(problem)
+    if problems:
+        raise problems[0] if len(problems) == 1 else DataError(" ".join(grouped(problems)))
+    return opened
+
+
+def require_same_kind(scenes: Sequence[Scene]) -> None:
+    """See that all scenes have the bands and the type of the first.
+
+    Raises:
+        DataError: one has others.
+    """
     first = scenes[0]
     for scene in scenes:
         if scene.reader.bands != first.reader.bands:

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Shaped
 from PIL import Image
 
 from pixelwise.errors import DataError
-from pixelwise.geo.raster import RasterReader, Window, describe, holds_data
+from pixelwise.geo.raster import RasterInfo, RasterReader, Window, describe, holds_data
 from pixelwise.jobs.model_folder import ModelCard
 from pixelwise.jobs.segmentation import info_of_array
 
@@ -33,23 +33,42 @@ def open_file(path: Path, card: ModelCard) -> RasterReader:
     Raises:
         DataError: it cannot be read, or has other bands or units than the model takes.
     """
-    info, wanted = describe(path), len(card.bands)
+    info = describe(path)
+    require_bands(info, card)
+    require_units(info, card)
+    return RasterReader(path, bands=card.bands, nodata=card.nodata)
+
+
+def require_bands(info: RasterInfo, card: ModelCard) -> None:
+    """See that a file whose bands nobody chose has those of the model's training images.
+
+    Raises:
+        DataError: it has others.
+    """
+    wanted = len(card.bands)
     first = card.bands == tuple(range(1, wanted + 1))
     counts = {wanted if card.file_bands is None else card.file_bands, *([wanted] if first else [])}
     if len(info.colour_bands) not in counts or not set(card.bands) <= set(info.colour_bands):
         numbers = ", ".join(map(str, card.bands))
         source = f"band {numbers}" if wanted == 1 else f"bands {numbers}"
         raise DataError(
-            f"{path} has {_count(len(info.colour_bands))} besides alpha, but the model takes {wanted} ({source} of its "
-            f"training images, which had {card.file_bands or wanted}). Give an image with the same bands in the same "
-            "order."
+            f"{info.path} has {_count(len(info.colour_bands))} besides alpha, but the model takes {wanted} ({source} "
+            f"of its training images, which had {card.file_bands or wanted}). Give an image with the same bands in the "
+            "same order."
         )
+
+
+def require_units(info: RasterInfo, card: ModelCard) -> None:
+    """See that a file's values are of the kind that the model was trained on.
+
+    Raises:
+        DataError: they are of another.
+    """
     if _units(info.dtype) != _units(card.dtype):
         raise DataError(
-            f"{path} holds {info.dtype} values, but the model was trained on {card.dtype}. Their units differ; convert "
-            f"the image to {card.dtype} in the units of the training images."
+            f"{info.path} holds {info.dtype} values, but the model was trained on {card.dtype}. Their units differ; "
+            f"convert the image to {card.dtype} in the units of the training images."
         )
-    return RasterReader(path, bands=card.bands, nodata=card.nodata)
 
 
 def _count(bands: int) -> str:

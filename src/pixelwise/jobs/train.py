@@ -20,7 +20,7 @@ from pixelwise.allocator import keep_freed_memory
 from pixelwise.config import LOSS_SETTINGS, LOSSES, Config, load_config
 from pixelwise.data.check import Survey, require_usable, survey
 from pixelwise.data.sampler import Sampler, batches
-from pixelwise.data.scenes import Scene, open_scenes
+from pixelwise.data.scenes import Scene, open_scenes, require_same_kind
 from pixelwise.data.split import split_scenes
 from pixelwise.data.stats import balanced_weights
 from pixelwise.data.waiting import Waiting
@@ -204,6 +204,7 @@ def open_parts(config: Config) -> tuple[Classes, list[Scene], list[Scene]]:
     classes, scenes = open_scenes(data)
     if data.validation_images is not None:
         _, validation = open_scenes(data, data.validation_images, data.validation_labels)
+        require_same_kind([scenes[0], *validation])
         return classes, scenes, validation
     split = split_scenes(scenes, data, seed=config.train.seed)
     return classes, split.training, split.validation
