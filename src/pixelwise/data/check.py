@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int64
 
-from pixelwise.data.problems import grouped
+from pixelwise.data.folder import MaskFile
+from pixelwise.data.problems import Problem, grouped
 from pixelwise.data.scenes import Scene
 from pixelwise.data.stats import BandStatistics, merge_statistics, no_statistics, statistics_of
 from pixelwise.errors import DataError
@@ -37,17 +38,18 @@ def survey(scenes: Sequence[Scene], classes: Classes, *, advance: Callable[[str]
     statistics = no_statistics(len(scenes[0].reader.bands)) if scenes else no_statistics(0)
     pixels = np.zeros(len(classes), np.int64)
     ignored = 0
-    problems: list[DataError] = []
+    problems: list[Problem] = []
     for scene in scenes:
+        paths = (scene.info.path, *([scene.labels.reader.info.path] if isinstance(scene.labels, MaskFile) else []))
         for strip in _strips(scene):
             try:
                 crop = scene.read(strip)
             except UnknownMaskValuesError as problem:
                 # The other strips may hold other values.
-                problems.append(problem)
+                problems.append(Problem(problem, paths))
                 continue
             except DataError as problem:
-                problems.append(problem)
+                problems.append(Problem(problem, paths))
                 break
             statistics = merge_statistics(statistics, statistics_of(crop.values, crop.valid))
             counts = np.bincount(crop.mask.ravel() - IGNORE, minlength=len(classes) + 1)

@@ -2,45 +2,56 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from pixelwise.errors import DataError
 from pixelwise.labels import SHOWN_FILES, UnknownMaskValuesError
 
-PATH = re.compile(r"(?:[A-Za-z]:)?[^\s,;()]*/[^,;()]*?\.\w+(?=[\s.,;()]|$)|[^\s,;()/]+\.[A-Za-z]{2,5}(?=[\s.,;()]|$)")
-"""A file in a message: what has a slash, or ends as a file does."""
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a file, or with a file and its partner."""
+
+    error: DataError
+    paths: tuple[Path, ...]
+    """The files that the message may name."""
+
+    @property
+    def file(self) -> str:
+        """The file that the message names first."""
+        said = str(self.error)
+        named = [(said.index(str(path)), str(path)) for path in self.paths if str(path) in said]
+        return min(named)[1] if named else str(self.paths[0])
+
+    @property
+    def kind(self) -> object:
+        """Two problems are of one kind where their messages differ in files and numbers alone."""
+        if isinstance(self.error, UnknownMaskValuesError):
+            return self.error.table.values
+        text = str(self.error)
+        for path in sorted(map(str, self.paths), key=len, reverse=True):
+            text = text.replace(path, "@")
+        return re.sub(r"\d[\d.,]*", "#", text)
 
 
-def grouped(problems: Sequence[DataError]) -> list[str]:
-    """Return a paragraph for each kind of problem, in the order of their first files.
-
-    Two problems are of one kind where their messages differ in files and numbers alone.
-    """
-    kinds: dict[object, list[DataError]] = {}
+def grouped(problems: Sequence[Problem]) -> list[str]:
+    """Return a paragraph for each kind of problem, in the order of their first files."""
+    kinds: dict[object, list[Problem]] = {}
     for problem in problems:
-        kinds.setdefault(_kind(problem), []).append(problem)
+        kinds.setdefault(problem.kind, []).append(problem)
     return [_paragraph(each) for each in kinds.values()]
 
 
-def _kind(problem: DataError) -> object:
-    if isinstance(problem, UnknownMaskValuesError):
-        return id(problem.table.classes), problem.table.values
-    return re.sub(r"[0-9a-fA-F]*\d[0-9a-fA-F.,]*", "#", PATH.sub("@", str(problem)))
-
-
-def _paragraph(problems: list[DataError]) -> str:
-    first, *others = problems
-    if isinstance(first, UnknownMaskValuesError):
+def _paragraph(problems: list[Problem]) -> str:
+    error, others = problems[0].error, problems[1:]
+    if isinstance(error, UnknownMaskValuesError):
         for other in others:
-            assert isinstance(other, UnknownMaskValuesError)
-            first = first.joined(other)
-        return str(first)
-    named = list(dict.fromkeys(_file(problem) for problem in others))
+            assert isinstance(other.error, UnknownMaskValuesError)
+            error = error.joined(other.error)
+        return str(error)
     if not others:
-        return str(first)
-    more = f" and {len(named) - SHOWN_FILES} more" if len(named) > SHOWN_FILES else ""
-    return f"{first} The same is wrong with {len(others)} more: {', '.join(named[:SHOWN_FILES])}{more}."
-
-
-def _file(problem: DataError) -> str:
-    found = PATH.search(str(problem))
-    return found.group() if found else str(problem)
+        return str(error)
+    more = f" and {len(others) - SHOWN_FILES} more" if len(others) > SHOWN_FILES else ""
+    named = ", ".join(other.file for other in others[:SHOWN_FILES])
+    return f"{error} The same is wrong with {len(others)} more: {named}{more}."

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int16, Shaped
 
 from pixelwise.config import DataConfig
 from pixelwise.data.folder import find_images, open_mask, pair_masks
-from pixelwise.data.problems import grouped
+from pixelwise.data.problems import Problem, grouped
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.geo.raster import RasterInfo, RasterReader, Window, clip_window
 from pixelwise.geo.vector import Polygons, count_touching, labels_for_scene, read_polygons
@@ -19,7 +19,7 @@ from pixelwise.labels import IGNORE, Classes, make_classes, make_mask_table
 RESIDENT_BYTES = 1 << 30
 """Scenes are kept in memory after their first reading when all of them together need no more than this."""
 
-Source = TypeVar("Source")
+Source = TypeVar("Source", Path, tuple[Path, Path])
 Opened = TypeVar("Opened")
 
 
@@ -205,14 +205,14 @@ def _class_of_polygons(
 def _open_each(sources: Iterable[Source], open_one: Callable[[Source], Opened]) -> list[Opened]:
     """Open all, so that one message names every file that cannot be used."""
     opened: list[Opened] = []
-    problems: list[DataError] = []
+    problems: list[Problem] = []
     for source in sources:
         try:
             opened.append(open_one(source))
         except DataError as problem:
-            problems.append(problem)
+            problems.append(Problem(problem, source if isinstance(source, tuple) else (source,)))
     if problems:
-        raise problems[0] if len(problems) == 1 else DataError(" ".join(grouped(problems)))
+        raise problems[0].error if len(problems) == 1 else DataError(" ".join(grouped(problems)))
     return opened
 
 
