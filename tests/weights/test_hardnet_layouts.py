@@ -52,7 +52,7 @@ def released(name, encoder):
 def test_fchardnet_makes_the_round_trip(tmp_path):
     spec = golden.load("fchardnet_70", GOLDENS)
     state = {key: torch.from_numpy(value) for key, value in golden.weights(spec, "w1").items()}
-    model = pw.create("fchardnet-70", classes=19, align_corners=False).eval()
+    model = pw.create("fchardnet-70", classes=19).eval()
     report = pw.load_weights(model, {f"module.{key}": value for key, value in state.items()})
     assert report.layout == "FC-HarDNet"
     assert report.missing == report.unexpected == report.unused == ()

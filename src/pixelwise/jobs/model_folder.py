@@ -2,7 +2,8 @@
 
 import hashlib
 import tomllib
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import tomli_w
@@ -11,7 +12,8 @@ from safetensors.torch import load_file
 from pixelwise.errors import WeightsError
 from pixelwise.files import recovered_folder, replacing_folder
 from pixelwise.labels import Classes
-from pixelwise.models import Architecture, Segmenter, create
+from pixelwise.models import Architecture, Segmenter, rebuilt
+from pixelwise.weights import with_options
 from pixelwise.weights.files import write_state
 
 
@@ -47,14 +49,19 @@ def save_model(folder: str | Path, model: Segmenter, card: ModelCard) -> None:
         (temporary / "model.toml").write_text(tomli_w.dumps(table), encoding="utf-8")
 
 
-def load_model(folder: str | Path) -> tuple[Segmenter, ModelCard, str]:
+def load_model(folder: str | Path, *, options: Mapping[str, object] | None = None) -> tuple[Segmenter, ModelCard, str]:
     """Read a model folder, or the best model of a run.
 
+    Args:
+        options: of `create`, in place of those that the model was trained with, such as ``{"output_stride": 8}``; they
+            must get by with its tensors.
+
     Returns:
-        the network in evaluation mode, its card, and the SHA-256 of its weights in hexadecimal.
+        the network in evaluation mode, its card (with these options), and the SHA-256 of its weights in hexadecimal.
 
     Raises:
-        WeightsError: no model there, or one that does not fit its card.
+        WeightsError: no model there, one that does not fit its card, or an option that needs other tensors.
+        ConfigError: an unknown option, or a value that the network cannot have.
     """
     folder = Path(folder)
     if not (folder / "model.toml").exists():
@@ -76,18 +83,20 @@ def load_model(folder: str | Path) -> tuple[Segmenter, ModelCard, str]:
         ) from None
     except Exception as error:
         raise WeightsError(f"{weights} cannot be read ({error}). Restore the folder or train again.") from None
-    model = create(
-        card.architecture.name, classes=len(card.classes), bands=len(card.bands), **card.architecture.options
-    )
+    model = rebuilt(card.architecture, {})
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
         raise WeightsError(f"{weights} does not fit {folder / 'model.toml'}: {str(error)[:300]}") from None
+    if options:
+        model = with_options(model, options, str(weights))
+        card = replace(card, architecture=model.architecture)
     return model.eval(), card, hashlib.sha256(weights.read_bytes()).hexdigest()
 
 
 def _read_card(table: dict) -> ModelCard:
-    table["architecture"] = Architecture(**table["architecture"])
+    about = table["architecture"]
+    table["architecture"] = Architecture(**{**about, "asked": tuple(about.get("asked", ()))})
     names, palette = table["classes"]["names"], table["classes"]["palette"]
     table["classes"] = Classes(tuple(names), tuple((r, g, b) for r, g, b in palette))
     for key in ("bands", "mean", "std"):

@@ -7,7 +7,7 @@ network, and any other two that fit can be joined too. The three tables are the 
 import difflib
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -38,7 +38,18 @@ from pixelwise.models import (
 from pixelwise.models.fusion import fuse
 from pixelwise.models.segmenter import MINIMUM_SIZE, Architecture, Decoded, Segmenter
 
-__all__ = ["DECODERS", "ENCODERS", "MODELS", "Architecture", "Decoded", "Segmenter", "create", "fuse", "list_models"]
+__all__ = [
+    "DECODERS",
+    "ENCODERS",
+    "MODELS",
+    "Architecture",
+    "Decoded",
+    "Segmenter",
+    "create",
+    "fuse",
+    "list_models",
+    "rebuilt",
+]
 
 
 @dataclass(frozen=True)
@@ -145,7 +156,8 @@ def create(name: str, *, classes: int, bands: int = 3, **options: object) -> Seg
         options: ``encoder`` and ``decoder`` (names in `ENCODERS` and `DECODERS`) in place of the network's own; and the
             options of the functions that build these two, listed in their docstrings. An option that both have goes to
             both; where one of the two is not the network's own kind, it goes to the decoder, and the encoder's is
-            called ``encoder_...``. ``architecture.options`` has all of them, with the values that they took.
+            called ``encoder_...``. ``architecture.options`` has all of them, with the values that they took, and
+            ``architecture.asked`` the names of those that are given here: they do not give way to weights.
 
     ``hmsa`` has the option ``network``, a name of `list_models`, and takes all options of that network beside its own.
 
@@ -153,6 +165,28 @@ def create(name: str, *, classes: int, bands: int = 3, **options: object) -> Seg
         ConfigError: an unknown name or option, a value that the network cannot have, or an encoder that does not fit
             the decoder.
     """
+    model = _built(name, classes, bands, options)
+    model.architecture = replace(model.architecture, asked=tuple(options))
+    return model
+
+
+def rebuilt(architecture: Architecture, options: Mapping[str, object], *, asked: bool = False) -> Segmenter:
+    """Build the network of an architecture with some options changed, and with fresh weights.
+
+    Args:
+        asked: the user wrote these options, so they do not give way to weights.
+
+    Raises:
+        ConfigError: an unknown option, or a value that the network cannot have.
+    """
+    chosen = {**architecture.options, **options}
+    model = _built(architecture.name, architecture.classes, architecture.bands, chosen)
+    names = dict.fromkeys([*architecture.asked, *(options if asked else ())])
+    model.architecture = replace(model.architecture, asked=tuple(names))
+    return model
+
+
+def _built(name: str, classes: int, bands: int, options: dict[str, Any]) -> Segmenter:
     if name == "hmsa":
         return _create_hierarchical(classes, bands, options)
     design = MODELS[_known(name, MODELS, "network")]

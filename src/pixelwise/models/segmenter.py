@@ -33,6 +33,8 @@ class Architecture:
     classes: int
     bands: int
     options: dict[str, object] = field(default_factory=dict)
+    asked: tuple[str, ...] = field(default=(), compare=False)
+    """Names of the options that the user wrote; the others are defaults, and give way to what weights ask for."""
 
 
 class Segmenter(nn.Module):

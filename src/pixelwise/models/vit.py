@@ -215,12 +215,23 @@ class VisionTransformer(nn.Module):
 
     def positions_for(self, height: int, width: int) -> Float[Tensor, "1 N D"]:
         """Return the position embeddings for an image of ``height`` x ``width`` patches."""
-        side = math.isqrt(self.positions.shape[1] - self.extra)
-        if (height, width) == (side, side):
-            return self.positions
-        grid = self.positions[:, self.extra :].unflatten(1, (side, side)).permute(0, 3, 1, 2)
-        grid = F.interpolate(grid, size=(height, width), mode=self.position_resize, align_corners=False)
-        return torch.cat([self.positions[:, : self.extra], grid.flatten(2).transpose(1, 2)], dim=1)
+        return resized_positions(self.positions, self.extra, (height, width), self.position_resize)
+
+
+def resized_positions(
+    positions: Float[Tensor, "1 M D"], extra: int, size: tuple[int, int], mode: str
+) -> Float[Tensor, "1 N D"]:
+    """Return the position embeddings of a square of patches for ``size`` (height, width); the first ``extra`` stay.
+
+    Args:
+        mode: a name in `POSITION_RESIZES`.
+    """
+    side = math.isqrt(positions.shape[1] - extra)
+    if size == (side, side):
+        return positions
+    grid = positions[:, extra:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, size=size, mode=mode, align_corners=False)
+    return torch.cat([positions[:, :extra], grid.flatten(2).transpose(1, 2)], dim=1)
 
 
 def tapped_blocks(depth: int, taps: str) -> tuple[int, int, int, int]:

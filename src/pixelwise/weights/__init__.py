@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import Tensor
 
-from pixelwise.errors import ConfigError, WeightsError
+from pixelwise.errors import WeightsError
 from pixelwise.files import replacing
-from pixelwise.models import Segmenter, create
+from pixelwise.models import Segmenter, rebuilt
 from pixelwise.models.segformer import VARIANTS
 from pixelwise.weights import (
     deeplab,
@@ -30,6 +30,7 @@ from pixelwise.weights import (
 )
 from pixelwise.weights.files import ARCHITECTURE_KEY, own_architecture, plain_state, read_state, write_state
 from pixelwise.weights.layout import Converted
+from pixelwise.weights.options import Change, adapted
 
 LAYOUTS = (
     *efficientnet.LAYOUTS,
@@ -49,9 +50,6 @@ LAYOUTS = (
     *vit.LAYOUTS,
 )
 OWN_LAYOUT = "pixelwise"
-FREE_OPTIONS = ("encoder", "decoder", "network", "drop_path", "dropout", "scales", "training_scales")
-"""Of our own files: options that are the user's to choose anew, since the same weights serve all their values, or that
-say what the network is."""
 
 
 @dataclass(frozen=True)
@@ -65,19 +63,43 @@ class Report:
     unexpected: tuple[str, ...]
     """Names in the source that have no place here, or do not fit it."""
     unused: tuple[str, ...]
-    """Names that the layout carries but its network never uses; they are left out."""
+    """Names that the layout carries but its network never uses, or that the network asked for does without."""
     layout: str
     widened: str = ""
     """Our name of the first convolution, where it was fitted to another number of bands."""
+    adopted: Mapping[str, Change] = field(default_factory=dict)
+    """Options that nobody asked for and that are the weights' now: name -> (the network's before, the weights')."""
+    kept: Mapping[str, Change] = field(default_factory=dict)
+    """Options that were asked for and stand, though the weights were trained with others: name -> (asked, theirs)."""
+    network: str = ""
+    """Name of the network that a file of ours says it is of."""
+
+    @property
+    def encoder_complete(self) -> bool:
+        """True if every tensor of the encoder was filled."""
+        return not any(name.startswith("encoder.") for name in self.missing)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return what a user should read of it, as sentences."""
+        sentences = []
+        if self.adopted:
+            changes = ", ".join(f"{key} = {theirs!r} (was {own!r})" for key, (own, theirs) in self.adopted.items())
+            sentences.append(f"Taken over from the weights: {changes}.")
+        if self.kept:
+            changes = ", ".join(f"{key} = {own!r} (theirs: {theirs!r})" for key, (own, theirs) in self.kept.items())
+            sentences.append(f"As asked for, other than the weights were trained with: {changes}.")
+        return tuple(sentences)
 
 
 def load_weights(model: Segmenter, source: str | Path | Mapping[str, Tensor], *, partial: bool = False) -> Report:
     """Fill a network with weights; the layout is recognised by its names.
 
     Known layouts: ours, and those in `LAYOUTS`. The network takes over what the layout's release does otherwise (norm
-    epsilons, stems, how corners are aligned ...); its parts are then new objects, so an optimiser is made afterwards.
-    A checkpoint of an encoder alone fills the encoder;
-    the decoder stays fresh, and its names are in ``missing``.
+    epsilons, stems, how corners are aligned ...), unless `create` was asked for something else: that stands where the
+    weights fill such a network, and is refused where they do not. Its parts are then new objects, so an optimiser is
+    made afterwards. A checkpoint of an encoder alone fills the encoder; the decoder stays fresh, and its names are in
+    ``missing``.
 
     Args:
         source: a file, a folder, or a state dict.
@@ -88,33 +110,71 @@ def load_weights(model: Segmenter, source: str | Path | Mapping[str, Tensor], *,
 
     Raises:
         WeightsError: an unreadable file, an unknown layout or, unless ``partial``, a name that is missing, unexpected
-            or of another shape. The network is then as it was.
+            or of another shape, or an option that was asked for and that the weights cannot serve. The network is then
+            as it was.
     """
+    return _fill(model, _read(model, source), partial=partial)
+
+
+def with_options(model: Segmenter, options: Mapping[str, object], where: str) -> Segmenter:
+    """Return a network with some options changed and the same weights, in the same mode.
+
+    Args:
+        where: the weights' name in messages.
+
+    Raises:
+        ConfigError: an unknown option, or a value that the network cannot have.
+        WeightsError: an option that needs other tensors; the message has both values.
+    """
+    changed = rebuilt(replace(model.architecture, asked=()), options, asked=True)
+    names = {name: (name, tensor) for name, tensor in model.state_dict().items()}
+    _fill(changed, Source(where, OWN_LAYOUT, names, (), dict(model.architecture.options)), partial=False)
+    return changed.train(model.training)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights under our names, before they meet a network."""
+
+    where: str
+    layout: str
+    converted: Converted
+    unused: tuple[str, ...]
+    options: dict[str, object]
+    network: str = ""
+
+
+def _read(model: Segmenter, source: str | Path | Mapping[str, Tensor]) -> Source:
     where = "the state dict" if isinstance(source, Mapping) else str(source)
     state = plain_state(source, where) if isinstance(source, Mapping) else read_state(source)
     layout = next((known for known in LAYOUTS if known.recognises(set(state))), None)
     if layout is not None:
-        name = layout.name
         try:
             options = layout.options(state)
             converted, unused = layout.convert(state)
         except (RuntimeError, IndexError, KeyError, TypeError, ValueError):
             raise WeightsError(
-                f"{where} has the names of {name}, but tensors of shapes that it cannot have. Fetch it again."
+                f"{where} has the names of {layout.name}, but tensors of shapes that it cannot have. Fetch it again."
             ) from None
-    elif any(key.startswith(("encoder.", "decoder.")) for key in state):
-        name, unused = OWN_LAYOUT, ()
-        options = {} if isinstance(source, Mapping) else _own_options(model, source)
+        return Source(where, layout.name, converted, unused, options)
+    if any(key.startswith(("encoder.", "decoder.")) for key in state):
+        network, options = ("", {}) if isinstance(source, Mapping) else _own_options(model, source)
         if "release" not in options and "decoder.projections.0.0.weight" in state:
             options["release"] = "mmsegmentation"  # the only one with a convolution and a norm there
-        converted = {key: (key, tensor) for key, tensor in state.items()}
-    else:
-        raise WeightsError(
-            f"{where} has names of no known layout, such as {', '.join(sorted(state)[:3])}. Known are: {OWN_LAYOUT}, "
-            + ", ".join(known.name for known in LAYOUTS)
-            + "."
-        )
-    target = _adapted(model, options, name)
+        return Source(where, OWN_LAYOUT, {key: (key, tensor) for key, tensor in state.items()}, (), options, network)
+    raise WeightsError(
+        f"{where} has names of no known layout, such as {', '.join(sorted(state)[:3])}. Known are: {OWN_LAYOUT}, "
+        + ", ".join(known.name for known in LAYOUTS)
+        + "."
+    )
+
+
+def _fill(model: Segmenter, source: Source, *, partial: bool) -> Report:
+    where, name, converted = source.where, source.layout, source.converted
+    fit = adapted(model, source.options, converted, layout=name, where=where, partial=partial)
+    target, unused = fit.target, [*source.unused, *(converted[key][0] for key in fit.dropped)]
+    for key in fit.dropped:
+        del converted[key]
     ours = target.state_dict()
     widened = _fit_bands(converted, ours, target.architecture.bands) if partial else ""
     wrong = [key for key, (_, tensor) in converted.items() if key in ours and ours[key].shape != tensor.shape]
@@ -136,8 +196,17 @@ def load_weights(model: Segmenter, source: str | Path | Mapping[str, Tensor], *,
     if target is not model:
         _take_over(model, target)
     model.load_state_dict(fitting, strict=False)
-    layout_name = f"{name} (encoder only)" if encoder_only else name
-    return Report(tuple(fitting), tuple(missing), tuple(unexpected), unused, layout_name, widened)
+    return Report(
+        tuple(fitting),
+        tuple(missing),
+        tuple(unexpected),
+        tuple(unused),
+        f"{name} (encoder only)" if encoder_only else name,
+        widened,
+        fit.adopted,
+        fit.kept,
+        source.network,
+    )
 
 
 def save_weights(model: Segmenter, path: str | Path) -> None:
@@ -151,31 +220,16 @@ def save_weights(model: Segmenter, path: str | Path) -> None:
         write_state(model, temporary, header)
 
 
-def _own_options(model: Segmenter, source: str | Path) -> dict[str, object]:
-    """Return what a file of ours asks of a network: its conventions, if it is of the same one; else its release."""
+def _own_options(model: Segmenter, source: str | Path) -> tuple[str, dict[str, object]]:
+    """Return the network that a file of ours is of, and its options; of another network, only its release."""
     found = own_architecture(source)
     if found is None:
-        return {}
+        return "", {}
     name, options = found
     own = model.architecture
     if name != own.name:
-        return {key: value for key, value in options.items() if key == "release" and key in own.options}
-    return {key: value for key, value in options.items() if key not in FREE_OPTIONS}
-
-
-def _adapted(model: Segmenter, options: Mapping[str, object], layout: str) -> Segmenter:
-    """Return the network that has these options too, with fresh weights; itself if it has them."""
-    own = model.architecture
-    # What a layout asks of an encoder that stands before a foreign decoder is that encoder's.
-    options = {f"encoder_{key}" if f"encoder_{key}" in own.options else key: value for key, value in options.items()}
-    if all(own.options.get(key) == value for key, value in options.items()):
-        return model
-    try:
-        return create(own.name, classes=own.classes, bands=own.bands, **{**own.options, **options})
-    except ConfigError:
-        raise WeightsError(
-            f"The weights are of {layout}, but the network is {own.name}. Create the network that they are of."
-        ) from None
+        options = {key: value for key, value in options.items() if key == "release" and key in own.options}
+    return name, dict(options)
 
 
 def _fit_bands(converted: Converted, ours: dict[str, Tensor], bands: int) -> str:
