@@ -19,6 +19,7 @@ from pixelwise.geo.map_file import read_tags
 from pixelwise.geo.raster import IMAGE_SUFFIXES, RasterReader, Window, describe
 from pixelwise.geo.vector import placed, read_polygons
 from pixelwise.jobs.evaluate import Picture, load_pictures
+from pixelwise.jobs.evaluation_names import VALIDATION
 from pixelwise.jobs.run_folder import open_finished_run
 from pixelwise.labels import Classes
 
@@ -87,8 +88,8 @@ def gather(folder: str | Path) -> Content:
     metrics = run.metrics
     if not metrics:
         raise ConfigError(f"{folder} has no scores to report yet. Run `pixelwise evaluate {folder}` first.")
-    others = [key for key in metrics if key != "validation"]
-    name = others[-1] if others else "validation"
+    others = [key for key, kept in metrics.items() if key != VALIDATION and _of_other_data(kept)]
+    name = others[-1] if others else VALIDATION if VALIDATION in metrics else [*metrics][-1]
     card = tomllib.loads((run.folder / "model" / "model.toml").read_text(encoding="utf-8"))
     classes = Classes(tuple(card["classes"]["names"]), tuple((r, g, b) for r, g, b in card["classes"]["palette"]))
     kept = run.folder / "evaluations" / f"{name}.npz"
@@ -108,6 +109,10 @@ def gather(folder: str | Path) -> Content:
         parcels=_parcel_map(run.folder / "map.tif", run.folder / "parcels.gpkg", classes),
         weights=_about_weights(run.folder / "model" / "model.safetensors"),
     )
+
+
+def _of_other_data(kept: dict) -> bool:
+    return kept.get("about", {}).get("data") != VALIDATION
 
 
 def _apart(config: Config, scenes: dict) -> bool:
