@@ -1,19 +1,20 @@
 """What the page shows, gathered from a run's folder alone: neither the model nor the data is opened."""
 
-import hashlib
-import json
 import math
-import struct
 import tomllib
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import tomli_w
 from jaxtyping import Bool, Float64, Int64, Shaped, UInt8
+from safetensors import SafetensorError, safe_open
 
 from pixelwise.config import Config
-from pixelwise.errors import ConfigError, PixelwiseError
+from pixelwise.errors import ConfigError, PixelwiseError, WeightsError
+from pixelwise.files import file_digest
 from pixelwise.geo.label_map import colourise, to_picture
 from pixelwise.geo.map_file import read_tags
 from pixelwise.geo.raster import IMAGE_SUFFIXES, RasterReader, Window, describe
@@ -90,10 +91,10 @@ def gather(folder: str | Path) -> Content:
         raise ConfigError(f"{folder} has no scores to report yet. Run `pixelwise evaluate {folder}` first.")
     others = [key for key, kept in metrics.items() if key != VALIDATION and _of_other_data(kept)]
     name = others[-1] if others else VALIDATION if VALIDATION in metrics else [*metrics][-1]
-    card = tomllib.loads((run.folder / "model" / "model.toml").read_text(encoding="utf-8"))
-    classes = Classes(tuple(card["classes"]["names"]), tuple((r, g, b) for r, g, b in card["classes"]["palette"]))
+    card, classes = _card(run.folder / "model" / "model.toml")
+    matrix = _matrix(metrics[name], len(classes), run.folder / "metrics.json")
     kept = run.folder / "evaluations" / f"{name}.npz"
-    scenes, worst = load_pictures(kept) if kept.exists() else ([], [])
+    scenes, worst = _pictures(kept)
     return Content(
         folder=run.folder,
         config=config,
@@ -103,12 +104,49 @@ def gather(folder: str | Path) -> Content:
         evaluation=name,
         apart=_apart(config, metrics[name].get("scenes", {})),
         scores=metrics[name],
-        matrix=np.array(metrics[name]["confusion"], np.int64),
+        matrix=matrix,
         scenes=scenes,
         worst=worst,
         parcels=_parcel_map(run.folder / "map.tif", run.folder / "parcels.gpkg", classes),
         weights=_about_weights(run.folder / "model" / "model.safetensors"),
     )
+
+
+def _card(path: Path) -> tuple[dict, Classes]:
+    try:
+        card = tomllib.loads(path.read_text(encoding="utf-8"))
+        names, palette = card["classes"]["names"], card["classes"]["palette"]
+        classes = Classes(tuple(names), tuple((int(r), int(g), int(b)) for r, g, b in palette))
+        # What the page shows of it.
+        str(card["architecture"]["name"]), ", ".join(map(str, card["bands"])), str(card["dtype"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(
+            f"{path} is damaged or missing ({type(error).__name__}: {error}). Restore it, or train again."
+        ) from None
+    if len(classes.names) != len(classes.palette) or not all(0 <= part < 256 for c in classes.palette for part in c):
+        raise WeightsError(f"{path} is damaged: its colours do not fit its classes. Restore it, or train again.")
+    return card, classes
+
+
+def _matrix(entry: dict, classes: int, path: Path) -> Int64[np.ndarray, "K K"]:
+    try:
+        matrix = np.array(entry["confusion"], np.int64)
+    except (ValueError, KeyError, TypeError, OverflowError):
+        matrix = np.zeros((0, 0), np.int64)
+    if matrix.shape != (classes, classes):
+        raise ConfigError(f"{path} is damaged. Run `pixelwise evaluate {path.parent}` again, which makes it anew.")
+    return matrix
+
+
+def _pictures(kept: Path) -> tuple[list[Picture], list[Picture]]:
+    if not kept.exists():
+        return [], []
+    try:
+        return load_pictures(kept)
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
+        raise ConfigError(
+            f"{kept} is damaged ({type(error).__name__}: {error}). Run `pixelwise evaluate` again, which makes it anew."
+        ) from None
 
 
 def _of_other_data(kept: dict) -> bool:
@@ -126,13 +164,14 @@ def _apart(config: Config, scenes: dict) -> bool:
 def _about_weights(path: Path) -> dict[str, str]:
     if not path.exists():
         return {}
-    with path.open("rb") as file:
-        header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
-        file.seek(0)
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     # Running means and counters of batch norm are kept beside the weights, and are none.
-    kept = ("running_mean", "running_var", "num_batches_tracked", "__metadata__")
-    count = sum(math.prod(entry["shape"]) for name, entry in header.items() if not name.endswith(kept))
+    kept = ("running_mean", "running_var", "num_batches_tracked")
+    try:
+        with safe_open(path, "numpy") as file:
+            count = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys() if not name.endswith(kept))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"{path} is damaged ({error}). Restore it, or train again.") from None
+    digest = file_digest(path)
     return {"Parameters": f"{count:,}", "Weights": f"{path.parent.name}/{path.name}, SHA-256 {digest}"}
 
 
