@@ -168,7 +168,8 @@ def _about_weights(path: Path) -> dict[str, str]:
     kept = ("running_mean", "running_var", "num_batches_tracked")
     try:
         with safe_open(path, "numpy") as file:
-            count = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys() if not name.endswith(kept))
+            names = [*file.keys()]
+            count = sum(math.prod(file.get_slice(name).get_shape()) for name in names if not name.endswith(kept))
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path} is damaged ({error}). Restore it, or train again.") from None
     digest = file_digest(path)
