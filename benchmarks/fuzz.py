@@ -55,7 +55,10 @@ ODD = (
 PROCESSOR_SECONDS, SECONDS = 60, 300
 MEMORY = 8 << 30
 """Bytes that a case may map; more is refused by the system, as on a small machine."""
-TRAIN = "[train]\nsteps = 2\n{} = 2\n{} = 64\nevaluate_every = 1\nworkers = 1\n[predict]\ntile = 64\noverlap = 32\n"
+SETTINGS = (
+    "[train]\nsteps = 2\nbatch_size = 2\ncrop_size = 64\nevaluate_every = 1\nworkers = 1\n"
+    "[predict]\ntile = 64\noverlap = 32\n"
+)
 
 
 @dataclass(frozen=True)
@@ -104,19 +107,17 @@ def prepare() -> None:
     for name, driver in (("fields.gpkg", "GPKG"), ("fields.geojson", "GeoJSON")):
         options = {"geometry_type": "Polygon", "crs": "EPSG:32616", "driver": driver}
         raw.write(name, to_wkb(boxes), [np.array(["field"] * 2)], ["class"], **options)
-    batch, crop = (("batch", "crop"), ("batch_size", "crop_size"))["batch_size" in _keys("train")]
-    train = TRAIN.format(batch, crop)
     classes = 'classes = ["background", "field"]\n'
-    Path("small.toml").write_text(f'[data]\nimages = "images"\nlabels = "masks"\n{classes}validation = 0.4\n{train}')
+    Path("small.toml").write_text(f'[data]\nimages = "images"\nlabels = "masks"\n{classes}validation = 0.4\n{SETTINGS}')
     for name in ("gpkg", "geojson"):
-        text = f'[data]\nimages = "scenes"\nlabels = "fields.{name}"\n{classes}validation = 0.4\n{train}'
+        text = f'[data]\nimages = "scenes"\nlabels = "fields.{name}"\n{classes}validation = 0.4\n{SETTINGS}'
         Path(f"{name}.toml").write_text(text)
     must("train", "small.toml")
     shutil.copy("runs/small/model/model.safetensors", "w.safetensors")
     torch.save({"state_dict": pixelwise.jobs.predict.load_model("runs/small")[0].state_dict()}, "w.pt")
-    weights = train + '[model]\nweights = "w.{}"\n'
+    weights = SETTINGS + '[model]\nweights = "w.{}"\n'
     for suffix in ("pt", "safetensors"):
-        text = Path("small.toml").read_text().replace(train, weights.format(suffix))
+        text = Path("small.toml").read_text().replace(SETTINGS, weights.format(suffix))
         Path(f"from_{suffix}.toml").write_text(text)
     must("predict", "runs/small", "scenes/0.tif", "map.tif", "--confidence")
     must("polygonize", "map.tif", "parcels.gpkg")

@@ -65,7 +65,8 @@ attention 178 ms, linear layers 228, labels 18, layer norms 7.
 A step of B0 at batch 2, 512x512, 150 classes has about 51 GFLOP of matrix products, 600 ms on a thread at 85 GFLOP/s,
 and about 35 ms of exponentials; at batch 4, 256x256, 19 classes 17 GFLOP, 200 ms. Before the loss used that
 exponentials between two cells have equal ratios, it took 518 ms of processor time there, and 229 ms after. Plain
-attention was slower than torch's fused one at five of six sizes. `[train] checkpointing` takes 477 instead of 680 MiB
+attention was slower than torch's fused one at five of six sizes.
+`[train] activation_checkpointing` takes 477 instead of 680 MiB
 there at 1.29 times the time. LinkNet, compiled in 110 s, has the plain network's gradients: 4e-14 apart in float64,
 2e-2 in float32 at 64x64. `[train] compile` does not pay on a CPU: SegFormer-B0's first step at batch 4, 256x256 took 27
 s of processor time on one thread beside the compiler's own (99 s by the clock of a busy machine), and each later one

@@ -72,8 +72,8 @@ labels = "masks"
 classes = ["dark", "bright"]
 [train]
 steps = 6
-batch = 2
-crop = 64
+batch_size = 2
+crop_size = 64
 evaluate_every = 3
 workers = 1
 [predict]

@@ -54,12 +54,12 @@ tables = st.fixed_dictionaries(
                 "steps": st.integers(1, 10**6),
                 "learning_rate": st.floats(1e-8, 1),
                 "warmup": st.integers(0, 2000),
-                "average": shares,
+                "ema_decay": shares,
                 "class_weights": st.just("balanced") | st.lists(st.floats(0.1, 9), min_size=1, max_size=3),
                 "seed": st.integers(0, 2**31),
             },
         ),
-        "augment": st.fixed_dictionaries({}, optional={"turn": st.booleans(), "scale": st.just([0.5, 2.0])}),
+        "augment": st.fixed_dictionaries({}, optional={"rotate90": st.booleans(), "scale": st.just([0.5, 2.0])}),
         "predict": st.fixed_dictionaries({}, optional={"tile": st.just(256), "scales": st.just([0.75, 1.0])}),
     },
 )
@@ -85,7 +85,7 @@ def test_every_default_fills_a_configuration_of_three_keys(tmp_path):
     config = load_config(written(tmp_path, LEAST))
     assert config.model.name == "segformer-b0"
     assert config.data.validation == 0.2
-    assert config.train.batch >= 1
+    assert config.train.batch_size >= 1
     assert config.predict.overlap <= config.predict.tile // 2
 
 

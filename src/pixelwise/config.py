@@ -28,6 +28,12 @@ LARGEST_SCALE = 8
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _old_names(cls, given: object) -> object:
+        name = cls.__name__.removesuffix("Config").lower()
+        return renamed({name: given}, cls.__name__)[name] if isinstance(given, dict) else given
+
 
 class DataConfig(_Table):
     """What is read, and what its values mean."""
@@ -99,8 +105,8 @@ LOSSES = (
 )
 """The keys of [train] that are weights of losses in the sum."""
 LOSS_SETTINGS = (
-    *("label_smoothing", "focal_gamma", "ohem_threshold", "ohem_keep", "bootstrapped_threshold", "bootstrapped_keep"),
-    *("foreground_only", "ms_ssim_product", "rmi_radius", "boundary_tolerance"),
+    *("label_smoothing", "focal_gamma", "ohem_threshold", "ohem_min_kept", "bootstrapped_threshold"),
+    *("bootstrapped_min_kept", "foreground_only", "ms_ssim_product", "rmi_radius", "boundary_tolerance"),
 )
 """The keys of [train] that say what the losses are."""
 
@@ -109,17 +115,17 @@ class TrainConfig(_Table):
     """The loop."""
 
     steps: int = Field(default=2000, ge=1, description="optimiser steps")
-    batch: int = Field(default=8, ge=1, description="crops per step")
-    crop: int = Field(default=512, ge=32, description="side of a crop in pixels")
+    batch_size: int = Field(default=8, ge=1, description="crops per step")
+    crop_size: int = Field(default=512, ge=32, description="side of a crop in pixels")
     learning_rate: float | None = Field(
         default=None, gt=0, description="of the encoder; none: 6e-5 from given weights, 1e-3 from scratch"
     )
-    decoder_rate: float | None = Field(
+    decoder_lr_mult: float | None = Field(
         default=None,
         gt=0,
         description="the decoder's rate as a multiple; none: 10 from given weights, 1 from scratch",
     )
-    first_layer_rate: float = Field(
+    first_layer_lr_mult: float = Field(
         default=1.0, gt=0, le=1, description="rate of the encoder's first layer over its last's; geometric between"
     )
     freeze_encoder: bool = Field(
@@ -129,9 +135,9 @@ class TrainConfig(_Table):
     warmup: int | None = Field(
         default=None, ge=0, description="steps of linear warm-up; none: a tenth of steps, at most 1500"
     )
-    power: float = Field(default=1.0, ge=0, description="of the polynomial decay to zero")
-    clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
-    average: float = Field(
+    poly_power: float = Field(default=1.0, ge=0, description="of the polynomial decay to zero")
+    grad_clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
+    ema_decay: float = Field(
         default=0.999, ge=0, lt=1, description="decay of the exponential moving average of the weights; 0: none"
     )
     cross_entropy: float = Field(default=1.0, ge=0, description="weight of the cross-entropy in the loss")
@@ -159,9 +165,9 @@ class TrainConfig(_Table):
     ohem_threshold: float = Field(
         default=0.9, ge=0, le=1, description="pixels whose class has a probability below it are hard"
     )
-    ohem_keep: int = Field(default=131072, ge=1, description="pixels of a batch that count as hard at least")
+    ohem_min_kept: int = Field(default=131072, ge=1, description="pixels of a batch that count as hard at least")
     bootstrapped_threshold: float = Field(default=0.3, ge=0, description="pixels with a cross-entropy above it count")
-    bootstrapped_keep: int = Field(default=4096, ge=1, description="pixels of an image that count at least")
+    bootstrapped_min_kept: int = Field(default=4096, ge=1, description="pixels of an image that count at least")
     foreground_only: bool = Field(default=False, description="leave the first class out of dice, soft_iou and ms_ssim")
     ms_ssim_product: Literal["paper", "unet3p"] = Field(
         default="paper", description="of the five levels: the paper's, or that of UNet 3+'s release"
@@ -177,7 +183,7 @@ class TrainConfig(_Table):
     mixed_precision: Literal["auto", "off"] = Field(
         default="auto", description="bfloat16 where there is a GPU, or never"
     )
-    checkpointing: bool = Field(
+    activation_checkpointing: bool = Field(
         default=False,
         description="compute the encoder's inner maps again in the backward pass: slower, and less memory",
     )
@@ -197,8 +203,8 @@ class TrainConfig(_Table):
             raise ValueError(f"class_weights is {weights!r}, but must be 'none', 'balanced' or a list of numbers")
         if isinstance(weights, list) and (min(weights, default=0.0) < 0 or not any(weights)):
             raise ValueError(f"class_weights is {weights}; give a number from 0 on per class, not all of them 0")
-        if self.compile and self.checkpointing:
-            raise ValueError("compile and checkpointing do not go together; leave one of them out")
+        if self.compile and self.activation_checkpointing:
+            raise ValueError("compile and activation_checkpointing do not go together; leave one of them out")
         if self.boundary_tolerance % 2 == 0:
             raise ValueError(f"boundary_tolerance is {self.boundary_tolerance}, but must be odd")
         return self
@@ -208,7 +214,7 @@ class AugmentConfig(_Table):
     """Random changes to each crop; masks are always resampled by nearest neighbour."""
 
     flip: bool = Field(default=True, description="mirror left and right")
-    turn: bool | None = Field(
+    rotate90: bool | None = Field(
         default=None, description="turn by quarters and mirror up and down; none: for scenes, not for photos"
     )
     scale: tuple[float, float] = Field(default=(0.75, 1.5), description="zoom between these factors")

@@ -10,7 +10,21 @@ from pixelwise.errors import ConfigError, OldNameWarning
 
 Table = dict[str, object]
 
-OLD_KEYS: dict[str, dict[str, str]] = {}
+OLD_KEYS: dict[str, dict[str, str]] = {
+    "train": {
+        "batch": "batch_size",
+        "crop": "crop_size",
+        "decoder_rate": "decoder_lr_mult",
+        "first_layer_rate": "first_layer_lr_mult",
+        "power": "poly_power",
+        "clip": "grad_clip",
+        "average": "ema_decay",
+        "ohem_keep": "ohem_min_kept",
+        "bootstrapped_keep": "bootstrapped_min_kept",
+        "checkpointing": "activation_checkpointing",
+    },
+    "augment": {"turn": "rotate90"},
+}
 """Table -> old key -> the key's name today. Old names are read and never written."""
 
 

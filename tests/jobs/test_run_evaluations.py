@@ -43,7 +43,7 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluations")
     write_pairs(folder / "seen", range(3))
     write_pairs(folder / "new", range(10, 12))
-    more = "[train]\nsteps = 1\nbatch = 1\ncrop = 64\nworkers = 0\ndevice = 'cpu'\n[run]\nfolder = '%s'\n" % (
+    more = "[train]\nsteps = 1\nbatch_size = 1\ncrop_size = 64\nworkers = 0\ndevice = 'cpu'\n[run]\nfolder = '%s'\n" % (
         folder / "run"
     )
     train(load_config(write_config(folder / "seen.toml", folder / "seen", more + PREDICT)))

@@ -104,21 +104,23 @@ def train(
     run.begin(config)
     decode = torch.compile(model.decode) if settings.compile else model.decode
     model.to(device)
-    average = MovingAverage(model, copy.deepcopy(model), settings.average)
-    if settings.checkpointing and not recompute_blocks(model.encoder):
-        say(f"The encoder of {config.model.name} is no row of blocks, so [train].checkpointing changes nothing.")
-    rate, decoder_rate = _rates(config)
+    average = MovingAverage(model, copy.deepcopy(model), settings.ema_decay)
+    if settings.activation_checkpointing and not recompute_blocks(model.encoder):
+        say(f"{config.model.name}'s encoder is no row of blocks: [train].activation_checkpointing changes nothing.")
+    rate, decoder_lr_mult = _rates(config)
     groups = parameter_groups(
         model,
         rate=rate,
-        decoder_rate=decoder_rate,
+        decoder_lr_mult=decoder_lr_mult,
         weight_decay=settings.weight_decay,
-        first_layer_rate=settings.first_layer_rate,
+        first_layer_lr_mult=settings.first_layer_lr_mult,
     )
     optimizer = torch.optim.AdamW(groups, fused=True)
     warmup = settings.warmup if settings.warmup is not None else min(1500, settings.steps // 10)
     evaluate_every = settings.evaluate_every or max(1, settings.steps // 10)
-    sampler = Sampler(training, config.augment, crop=settings.crop, seed=settings.seed, mean=card.mean, std=card.std)
+    sampler = Sampler(
+        training, config.augment, crop=settings.crop_size, seed=settings.seed, mean=card.mean, std=card.std
+    )
 
     first, best, spent = 0, -1.0, 0.0
     state = run.load_last() if resume else None
@@ -135,19 +137,19 @@ def train(
     write_events = events_writer(run.folder)
     waiting, told = Waiting(WAITING_STEPS), False
     with open(run.folder / "log.jsonl", "a", encoding="utf-8", buffering=1) as log:
-        crops = batches(sampler, batch=settings.batch, first=first, last=settings.steps, workers=workers)
+        crops = batches(sampler, batch=settings.batch_size, first=first, last=settings.steps, workers=workers)
         for step, (image, mask) in enumerate(waiting.over(crops), start=first):
             model.train()
             model.encoder.train(not settings.freeze_encoder)
             # Dropout and drop-path are a function of the step, so a resumed run draws what an undisturbed one does.
             torch.manual_seed(settings.seed * 1_000_003 + step)
-            factor = rate_factor(step, steps=settings.steps, warmup=warmup, power=settings.power)
+            factor = rate_factor(step, steps=settings.steps, warmup=warmup, power=settings.poly_power)
             for group in optimizer.param_groups:
                 group["lr"] = group["base_rate"] * factor
             loss = _loss(model, decode, image.to(device), mask.to(device), config, class_weights)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip)
             value = loss.item()
             if not math.isfinite(value) or not torch.isfinite(norm):
                 kept = run.folder / "last"
@@ -169,7 +171,7 @@ def train(
                 told = True
                 say(_waiting_hint(waiting.share, workers))
             if (step + 1) % evaluate_every == 0 or step + 1 == settings.steps:
-                judged = average.average if settings.average > 0 else model.eval()
+                judged = average.average if settings.ema_decay > 0 else model.eval()
                 if validation:
                     scores = evaluate_scenes(judged, validation, card, config.predict).scores
                     score = scores.miou if scores.miou is not None else 0.0
@@ -303,7 +305,7 @@ def _device(name: str) -> torch.device:
 def _rates(config: Config) -> tuple[float, float]:
     given = config.model.weights is not None
     rate = config.train.learning_rate or (6e-5 if given else 1e-3)
-    return rate, config.train.decoder_rate or (10.0 if given else 1.0)
+    return rate, config.train.decoder_lr_mult or (10.0 if given else 1.0)
 
 
 def _class_weights(config: Config, classes: Classes, found: Survey, device: torch.device) -> Tensor | None:

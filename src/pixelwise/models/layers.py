@@ -50,7 +50,7 @@ class ConvNorm(nn.Module):
         if self.training and image.shape[0] * image.shape[2] * image.shape[3] == 1 and self.norm.training:
             raise DataError(
                 "A batch of one image leaves a single value per channel to a batch norm of this network, which pools "
-                "whole images, so there is no variance to divide by. Raise [train].batch to at least 2."
+                "whole images, so there is no variance to divide by. Raise [train].batch_size to at least 2."
             )
         return self.activation(self.norm(image))
 

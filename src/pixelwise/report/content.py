@@ -246,6 +246,7 @@ def summary(content: Content) -> dict[str, str]:
     provenance = content.card.get("provenance", {})
     steps = [step for step, _ in load_log_rows(content, "step")]
     spent = [seconds for _, seconds in load_log_rows(content, "seconds")]
+    side = train.crop_size
     done = max(steps, default=train.steps)
     planned = f" of the {train.steps:,} planned" if done < train.steps else ""
     return {
@@ -254,7 +255,7 @@ def summary(content: Content) -> dict[str, str]:
         "Images": str(data.images),
         "Labels": str(data.labels),
         "Bands": f"{', '.join(map(str, content.card['bands']))} ({content.card['dtype']})",
-        "Training": f"{done:,} steps{planned}, {train.batch} crops of {train.crop} × {train.crop} pixels each",
+        "Training": f"{done:,} steps{planned}, {train.batch_size} crops of {side} × {side} pixels each",
         "Time": _duration(spent[-1]) if spent else "",
         "Seed": str(train.seed),
         "Date": provenance.get("date", ""),
