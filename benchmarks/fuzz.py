@@ -356,8 +356,8 @@ def judge(case: Case, status: int, said: str, before: set[str], sound: dict[tupl
     for name in case.outputs:
         if Path(name).is_file() and name not in case.damage and not _opens(Path(name)):
             return f"half written: {name}"
-    if status == 0 and case.kind in OURS and "config.toml" not in case.damage and case.command in sound:
-        digests, words = sound[case.command]
+    if status == 0 and case.kind in OURS and "config.toml" not in case.damage and (case.command, case.outputs) in sound:
+        digests, words = sound[case.command, case.outputs]
         new_words = set(said.splitlines()) - set(words.splitlines())
         if digests != _digests(case.outputs) and not any("Note" in line or "damaged" in line for line in new_words):
             return "other bytes"
@@ -423,12 +423,11 @@ def fuzz(cases: int, first: int = 0, *, say: Callable[[str], None] = print) -> l
         os.chdir(room)
         shutil.copytree("case", "sound", symlinks=True)
         sound: dict[tuple, tuple[dict, str]] = {}
-        commands = {command: outputs for kind in OURS for _, command, outputs in TARGETS[kind]}
-        for command, outputs in commands.items():
+        for command, outputs in {(command, outputs) for kind in OURS for _, command, outputs in TARGETS[kind]}:
             _copy(room)
             status, said = inside("case", lambda command=command: run(command))
             assert status == 0, f"{command}: {said}"
-            sound[command] = (_digests(outputs), said)
+            sound[command, outputs] = (_digests(outputs), said)
         results = []
         for number in range(first, first + cases):
             _copy(room)

@@ -63,10 +63,10 @@ def test_an_output_that_does_not_open_is_half_written():
 
 def test_other_bytes_are_a_fault_only_where_nothing_was_said():
     Path("out.json").write_text("{}")
-    sound = {CASE.command: ({"out.json": "another digest"}, "scores")}
+    sound = {(CASE.command, CASE.outputs): ({"out.json": "another digest"}, "scores")}
     assert fuzz.judge(CASE, 0, "scores", set(), sound) == "other bytes"
     assert fuzz.judge(CASE, 0, "scores\nNote: log.jsonl was empty and is made anew.", set(), sound) == ""
-    sound = {CASE.command: (fuzz._digests(("out.json",)), "scores")}
+    sound = {(CASE.command, CASE.outputs): (fuzz._digests(("out.json",)), "scores")}
     assert fuzz.judge(CASE, 0, "scores", set(), sound) == ""
 
 

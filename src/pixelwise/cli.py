@@ -21,6 +21,7 @@ from pixelwise.parcel_commands import polygonize, score_parcels
 from pixelwise.scene_commands import predict
 
 if TYPE_CHECKING:
+    from pixelwise.data.scenes import Scene
     from pixelwise.metrics import Scores
 
 FILE = click.Path(path_type=Path)
@@ -136,15 +137,17 @@ def check(config: Path, overrides: tuple[str, ...]) -> None:
         from pixelwise.data.check import survey
         from pixelwise.jobs.model_check import check_model
         from pixelwise.jobs.train import open_parts
+        from pixelwise.labels import make_classes
         from pixelwise.progress import shown_steps
 
         loaded = load_config(config, overrides)
         problems: list[str] = []
+        classes = make_classes(loaded.data.classes, loaded.data.palette)
+        parts: list[list[Scene]] = []
         try:
-            classes, *parts = open_parts(loaded)
+            _, *parts = open_parts(loaded)
         except PixelwiseError as problem:
             # The network is looked at all the same, so that one reading names every mistake.
-            classes, parts = None, []
             problems.append(str(problem))
         for name, scenes in zip(("training", "validation"), parts, strict=False):
             with shown_steps(f"Reading {name}", len(scenes)) as advance:

@@ -117,13 +117,17 @@ def _card(path: Path) -> tuple[dict, Classes]:
         card = tomllib.loads(path.read_text(encoding="utf-8"))
         names, palette = card["classes"]["names"], card["classes"]["palette"]
         classes = Classes(tuple(names), tuple((int(r), int(g), int(b)) for r, g, b in palette))
-        # What the page shows of it.
-        str(card["architecture"]["name"]), ", ".join(map(str, card["bands"])), str(card["dtype"])
+        # What the page shows of it besides.
+        shown = (card["architecture"]["name"], [*card["bands"]], card["dtype"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(
             f"{path} is damaged or missing ({type(error).__name__}: {error}). Restore it, or train again."
         ) from None
-    if len(classes.names) != len(classes.palette) or not all(0 <= part < 256 for c in classes.palette for part in c):
+    if (
+        None in shown
+        or len(classes.names) != len(classes.palette)
+        or not all(0 <= part < 256 for c in classes.palette for part in c)
+    ):
         raise WeightsError(f"{path} is damaged: its colours do not fit its classes. Restore it, or train again.")
     return card, classes
 
