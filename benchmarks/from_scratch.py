@@ -38,12 +38,12 @@ def train_peer(config: Config, card: ModelCard, seconds: float, seed: int) -> tu
     torch.manual_seed(seed)
     _, scenes = open_scenes(config.data)
     plain = AugmentConfig(scale=(1.0, 1.0), brightness=0, contrast=0, band_jitter=0)
-    sampler = Sampler(scenes, plain, crop=config.train.crop, seed=seed, mean=card.mean, std=card.std)
+    sampler = Sampler(scenes, plain, crop=config.train.crop_size, seed=seed, mean=card.mean, std=card.std)
     network = SegformerForSemanticSegmentation(SegformerConfig(num_labels=len(card.classes))).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     spent, step = 0.0, 0
     while spent < seconds:
-        samples = [sampler.sample(step * config.train.batch + i) for i in range(config.train.batch)]
+        samples = [sampler.sample(step * config.train.batch_size + i) for i in range(config.train.batch_size)]
         image = torch.stack([torch.from_numpy(image) for image, _ in samples])
         mask = torch.stack([torch.from_numpy(mask) for _, mask in samples]).long()
         started = time.monotonic()

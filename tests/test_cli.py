@@ -72,8 +72,8 @@ labels = "masks"
 classes = ["dark", "bright"]
 [train]
 steps = 6
-batch = 2
-crop = 64
+batch_size = 2
+crop_size = 64
 evaluate_every = 3
 workers = 1
 [predict]
@@ -208,7 +208,7 @@ def test_a_mask_of_another_size_is_named(pixelwise, project, command):
 @pytest.mark.parametrize("command", ["check", "train"])
 def test_a_mask_value_without_a_class_is_named_before_the_first_step(pixelwise, project, command):
     write_scene(project / "masks/2.tif", np.full((1, 96, 96), 7, np.uint8))
-    assert_user_error(pixelwise(command, "small.toml"), "2.tif", "value 7", "ignore = [7]")
+    assert_user_error(pixelwise(command, "small.toml"), "2.tif", "value 7", "ignore = [255, 7]")
     assert not (project / "runs/small/model").exists()
 
 
@@ -322,3 +322,34 @@ def test_parcels_of_fields_are_drawn_and_scored(pixelwise, tmp_path):
     status, _, err = pixelwise(*scored, "--class", "lake", "--truth-attribute", "class")
     assert status == 1
     assert "no class 'lake'" in err
+
+
+def test_check_names_a_mistake_in_the_model_beside_those_in_the_files(pixelwise, project):
+    write_scene(project / "masks/2.tif", np.zeros((1, 96, 95), np.uint8))
+    write_scene(project / "masks/3.tif", np.zeros((1, 96, 94), np.uint8))
+    status, _, said = pixelwise("check", "small.toml", "--set", "model.name=segformer-b9")
+    assert status == 1
+    files, model = said.splitlines()
+    assert files.startswith("Error: ")
+    assert all(part in files for part in ("2.tif", "3.tif", "1 more"))
+    assert model.startswith("Error: ")
+    assert "segformer-b9" in model
+
+
+@pytest.mark.parametrize("override", ["model.options.output_strid=8", "train.class_weights=[1, 2, 3]"])
+def test_check_names_options_that_the_network_does_not_have_and_weights_that_do_not_fit(pixelwise, project, override):
+    assert_user_error(pixelwise("check", "small.toml", "--set", override), override.split("=")[0].split(".")[-1])
+
+
+def test_options_of_the_paper_for_inference_reach_the_network(pixelwise, project):
+    network = ("--set", "model.name=deeplabv3", "--set", 'model.options={encoder="resnet18", output_stride=16}')
+    status, _, err = pixelwise("train", "small.toml", "--set", "train.steps=1", *network)
+    assert status == 0, err
+    status, out, err = pixelwise("evaluate", "runs/small", "small.toml", "--option", "output_stride=8", "--json")
+    assert status == 0, err
+    told = json.loads(out)
+    assert told["about"]["options"] == {"output_stride": 8}
+    assert pixelwise("predict", "runs/small", "scenes/0.tif", "a.tif", "--option", "output_stride=8")[0] == 0
+    assert pixelwise("predict", "runs/small", "scenes/0.tif", "b.tif")[0] == 0
+    assert_user_error(pixelwise("evaluate", "runs/small", "--option", "output_strid=8"), "output_strid")
+    assert_user_error(pixelwise("predict", "runs/small", "scenes/0.tif", "c.tif", "--option", "x"), "output_stride=8")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixelwise.config import Config, explain_config, load_config, parse_config, save_config
+from pixelwise.config import Config, explain_config, load_config, override_config, parse_config, save_config
 from pixelwise.errors import ConfigError
 
 LEAST = """
@@ -54,12 +54,12 @@ tables = st.fixed_dictionaries(
                 "steps": st.integers(1, 10**6),
                 "learning_rate": st.floats(1e-8, 1),
                 "warmup": st.integers(0, 2000),
-                "average": shares,
+                "ema_decay": shares,
                 "class_weights": st.just("balanced") | st.lists(st.floats(0.1, 9), min_size=1, max_size=3),
                 "seed": st.integers(0, 2**31),
             },
         ),
-        "augment": st.fixed_dictionaries({}, optional={"turn": st.booleans(), "scale": st.just([0.5, 2.0])}),
+        "augment": st.fixed_dictionaries({}, optional={"rotate90": st.booleans(), "scale": st.just([0.5, 2.0])}),
         "predict": st.fixed_dictionaries({}, optional={"tile": st.just(256), "scales": st.just([0.75, 1.0])}),
     },
 )
@@ -85,7 +85,7 @@ def test_every_default_fills_a_configuration_of_three_keys(tmp_path):
     config = load_config(written(tmp_path, LEAST))
     assert config.model.name == "segformer-b0"
     assert config.data.validation == 0.2
-    assert config.train.batch >= 1
+    assert config.train.batch_size >= 1
     assert config.predict.overlap <= config.predict.tile // 2
 
 
@@ -206,3 +206,106 @@ def test_validation_labels_without_images_are_refused(tmp_path):
 
 def test_nodata_may_be_no_number(tmp_path):
     assert math.isnan(load_config(written(tmp_path, LEAST + "nodata = nan\n")).data.nodata)
+
+
+def test_a_byte_order_mark_and_the_line_ends_of_windows_are_read(tmp_path):
+    path = tmp_path / "windows.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + LEAST.replace("\n", "\r\n").encode())
+    assert load_config(path).data.classes == ["background", "field", "boundary"]
+
+
+@pytest.mark.parametrize("text", ["a = 1_2_\n", "x = 2024-13-45\n", "a = " + "[" * 5000, "\x00", "a = 1\na = 2\n"])
+def test_every_broken_file_is_called_not_valid_toml(tmp_path, text):
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load_config(written(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("assignments", "expected"),
+    [
+        (["train.steps=200"], lambda config: config.train.steps == 200),
+        (["train.steps = 200", "train.steps=300"], lambda config: config.train.steps == 300),
+        (["model.name=unet"], lambda config: config.model.name == "unet"),
+        (['model.name="unet"'], lambda config: config.model.name == "unet"),
+        (["model.options.output_stride=8"], lambda config: config.model.options == {"output_stride": 8, "a": 1}),
+        (["train.learning_rate=1e-4"], lambda config: config.train.learning_rate == 1e-4),
+        (["data.bands=[3, 2, 1]"], lambda config: config.data.bands == [3, 2, 1]),
+        (['data.values={"a b" = [1], field = 2}'], lambda config: config.data.values == {"a b": [1], "field": [2]}),
+        (["train.mixed_precision=off"], lambda config: config.train.mixed_precision == "off"),
+        (["data.nodata=nan"], lambda config: math.isnan(config.data.nodata)),
+        (["run.folder=out/x"], lambda config: config.run.folder == Path("out/x")),
+        (["data.images=elsewhere"], lambda config: config.data.images == Path.cwd() / "elsewhere"),
+    ],
+)
+def test_set_overrides_the_file_with_toml_values(tmp_path, assignments, expected):
+    path = written(tmp_path, LEAST + "[model.options]\na = 1\n[train]\nsteps = 5\n")
+    config = load_config(path, assignments)
+    assert expected(config)
+    assert config.data.labels == tmp_path / "fields.gpkg"
+    assert expected(override_config(load_config(path), assignments))
+
+
+@pytest.mark.parametrize(
+    ("assignment", "parts"),
+    [
+        ("train.step=5", ["--set train.step=5", "[train].step is not a known key", "Did you mean steps?"]),
+        ("steps=5", ["[steps] is not a known key", "Did you mean [train].steps?"]),
+        ("train.steps", ["'train.steps' assigns nothing", "train.steps=200"]),
+        ("=5", ["assigns nothing"]),
+        ("train.steps=many", ["--set train.steps=many", "valid integer", "(it is 'many')"]),
+        ("data.bands=[1,", ["not valid TOML"]),
+        ("tr ain.steps=1", ["not valid TOML"]),
+        ("train=5", ["[train] must be a table", "(it is 5)"]),
+        ("train.steps.more=5", ["[train].steps"]),
+    ],
+)
+def test_a_mistake_in_set_names_the_assignment(tmp_path, assignment, parts):
+    with pytest.raises(ConfigError) as caught:
+        load_config(written(tmp_path, LEAST), [assignment])
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_a_base_gives_what_the_file_leaves_out_and_its_paths_count_from_its_own_folder(tmp_path):
+    (tmp_path / "shared").mkdir()
+    written(tmp_path / "shared", LEAST + "[train]\nsteps = 7\nseed = 3\n[model.options]\na = 1\nb = 2\n", "all.toml")
+    own = 'base = "shared/all.toml"\n[data]\nimages = "mine"\n[train]\nsteps = 9\n[model.options]\nb = 5\n'
+    config = load_config(written(tmp_path, own), ["train.seed=4"])
+    assert config.data.images == tmp_path / "mine"
+    assert config.data.labels == tmp_path / "shared/fields.gpkg"
+    assert (config.train.steps, config.train.seed) == (9, 4)
+    assert config.model.options == {"a": 1, "b": 5}
+    assert config.run.folder == Path("runs/fields")
+    save_config(config, tmp_path / "config.toml")
+    assert load_config(tmp_path / "config.toml") == config, "what a run keeps is complete and has no base"
+
+
+@pytest.mark.parametrize(
+    ("base", "parts"),
+    [
+        ("'none.toml'", ["base = 'none.toml'", "there is no"]),
+        ("5", ["base is 5", "path of a TOML file"]),
+        ("'again.toml'", ["again.toml is the base of", "has a base itself ('fields.toml')"]),
+        ("'broken.toml'", ["broken.toml is not valid TOML"]),
+    ],
+)
+def test_a_base_that_cannot_be_used_is_named(tmp_path, base, parts):
+    written(tmp_path, "base = 'fields.toml'\n", "again.toml")
+    written(tmp_path, "[", "broken.toml")
+    with pytest.raises(ConfigError) as caught:
+        load_config(written(tmp_path, f"base = {base}\n" + LEAST))
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_an_option_of_no_allowed_type_gives_one_sentence_with_all_of_them(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        load_config(written(tmp_path, LEAST + "[model.options]\nx = {a = 1}\n"))
+    assert str(caught.value).count("[model].options") == 1
+    for kind in ("boolean", "integer", "string"):
+        assert kind in str(caught.value)
+
+
+def test_addresses_stay_as_they_are(tmp_path):
+    text = LEAST.replace('"fields.gpkg"', '"/vsizip/fields.zip/fields.gpkg"')
+    assert str(load_config(written(tmp_path, text)).data.labels) == "/vsizip/fields.zip/fields.gpkg"

@@ -37,7 +37,7 @@ def examples(tmp_path) -> Path:
     drawn = {"type": "FeatureCollection", "crs": system, "features": features}
     (folder / "fields.geojson").write_text(json.dumps(drawn))
     data = 'labels = "fields.geojson"\nclasses = ["background", "field", "boundary"]\n'
-    loop = "[train]\nsteps = 4\nbatch = 2\ncrop = 64\nevaluate_every = 2\nworkers = 1\n"
+    loop = "[train]\nsteps = 4\nbatch_size = 2\ncrop_size = 64\nevaluate_every = 2\nworkers = 1\n"
     grid = "[predict]\ntile = 64\noverlap = 32\n"
     (folder / "fields.toml").write_text(f'[data]\nimages = "train"\n{data}{loop}{grid}')
     (folder / "fields_test.toml").write_text(f'[data]\nimages = "test"\n{data}')

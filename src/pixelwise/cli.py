@@ -1,22 +1,27 @@
 """The command line: parse, call, show. Everything heavy is imported inside a command, so that `--help` is light."""
 
 import json
+import shlex
 import sys
 import textwrap
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from shutil import get_terminal_size
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pixelwise import __version__
-from pixelwise.errors import PixelwiseError, out_of_memory
+from pixelwise.errors import OldNameWarning, PixelwiseError, out_of_memory
 from pixelwise.interruption import interruptible
 from pixelwise.network_commands import analyze, models, prune
 from pixelwise.parcel_commands import polygonize, score_parcels
 from pixelwise.scene_commands import predict
 
 if TYPE_CHECKING:
+    from pixelwise.data.scenes import Scene
     from pixelwise.metrics import Scores
 
 FILE = click.Path(path_type=Path)
@@ -25,7 +30,8 @@ FILE = click.Path(path_type=Path)
 def main() -> None:
     """Run the command; leave with 0, 1 for a mistake that the user can mend, 2 for usage, 130 for Ctrl-C."""
     try:
-        commands.main(prog_name="pixelwise", standalone_mode=False)
+        with _warnings_in_one_line():
+            commands.main(prog_name="pixelwise", standalone_mode=False)
     except click.ClickException as problem:
         problem.show()
         sys.exit(problem.exit_code)
@@ -48,6 +54,22 @@ def main() -> None:
             raise
         _say_error(f"{problem.filename or 'The system'}: {problem.strerror}.")
         sys.exit(1)
+
+
+@contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    shown = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        # Ours are for users, whom the line of code would tell nothing.
+        if issubclass(category, OldNameWarning):
+            click.echo(f"Note: {message}", err=True)
+        else:
+            shown(message, category, *place)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 def _say_error(text: str) -> None:
@@ -97,9 +119,19 @@ def demo(output: Path, examples: Path | None, fresh: bool) -> None:
             demo(examples, output, fresh=fresh, say=click.echo, training=training)
 
 
+OVERRIDES = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change the configuration: train.steps=200; repeatable.",
+)
+
+
 @commands.command()
 @click.argument("config", type=FILE)
-def check(config: Path) -> None:
+@OVERRIDES
+def check(config: Path, overrides: tuple[str, ...]) -> None:
     """Read every file of a configuration and say what is wrong.
 
     Counts the pixels of each class, too, as training would see them.
@@ -113,14 +145,23 @@ def check(config: Path) -> None:
         from pixelwise.data.check import survey
         from pixelwise.data.footprints import resolution_note
         from pixelwise.data.split import open_split
+        from pixelwise.jobs.model_check import check_model
+        from pixelwise.labels import make_classes
         from pixelwise.progress import shown_steps
 
-        classes, split = open_split(load_config(config))
-        parts = {"training": split.training, "validation": split.validation}
-        parts |= {"test": split.test} if split.test else {}
+        loaded = load_config(config, overrides)
+        problems: list[str] = []
+        classes = make_classes(loaded.data.classes, loaded.data.palette)
+        parts: dict[str, list[Scene]] = {}
+        try:
+            _, split = open_split(loaded)
+            parts = {"training": split.training, "validation": split.validation}
+            parts |= {"test": split.test} if split.test else {}
+        except PixelwiseError as problem:
+            # The network is looked at all the same, so that one reading names every mistake.
+            problems.append(str(problem))
         if (note := resolution_note([scene.info for scenes in parts.values() for scene in scenes])) is not None:
             click.echo(note)
-        problems: list[str] = []
         for name, scenes in parts.items():
             with shown_steps(f"Reading {name}", len(scenes)) as advance:
                 found = survey(scenes, classes, advance=lambda _, advance=advance: advance())
@@ -140,6 +181,8 @@ def check(config: Path) -> None:
                 click.echo(f"  band {band:<15}  mean {mean:.6g}, standard deviation {deviation:.6g}")
             for note in notes:
                 click.echo(f"Note: {note}")
+        known = parts.get("training")
+        problems += check_model(loaded, bands=len(known[0].reader.bands) if known else None)
         for problem in problems:
             _say_error(problem)
         if problems:
@@ -151,14 +194,18 @@ def check(config: Path) -> None:
 @click.argument("config", type=FILE, required=False)
 @click.option("--resume", is_flag=True, help="Go on where an earlier run in the same folder stopped.")
 @click.option("--run", "folder", type=FILE, help="The run's folder, instead of [run].folder or runs/NAME.")
+@OVERRIDES
 @click.option("--print-config", is_flag=True, help="Print every key with its default and its meaning, and leave.")
-def train(config: Path | None, resume: bool, folder: Path | None, print_config: bool) -> None:
+def train(
+    config: Path | None, resume: bool, folder: Path | None, overrides: tuple[str, ...], print_config: bool
+) -> None:
     """Train a network as a configuration says.
 
     \b
     Example:
       pixelwise train --print-config > fields.toml
       pixelwise train fields.toml
+      pixelwise train fields.toml --set train.steps=200 --set model.name=segformer-b1
       pixelwise train fields.toml --resume
     """
     if print_config:
@@ -168,13 +215,14 @@ def train(config: Path | None, resume: bool, folder: Path | None, print_config: 
         return
     if config is None:
         raise click.UsageError("Name a configuration, or ask for one with --print-config.")
-    again = f"{config} --run {folder}" if folder else config
+    flags = [*(["--run", str(folder)] if folder else []), *(part for each in overrides for part in ("--set", each))]
+    again = shlex.join([str(config), *flags])
     with interruptible(f"`pixelwise train {again} --resume` goes on from the last saved step."):
         from pixelwise.config import RunConfig, load_config
         from pixelwise.jobs.train import train
         from pixelwise.progress import shown_training
 
-        loaded = load_config(config)
+        loaded = load_config(config, overrides)
         if folder is not None:
             loaded = loaded.model_copy(update={"run": RunConfig(folder=folder)})
         with shown_training() as report:
@@ -207,28 +255,69 @@ def _evaluate_and_report(folder: Path) -> None:
     show_default=True,
     help="Of the run's own data.",
 )
+@click.option("--name", help="What the evaluation is called in the run.  [default: as CONFIG; with a number if taken]")
+@click.option(
+    "--option", "options", multiple=True, metavar="KEY=VALUE", help="A network's option: output_stride=8; repeatable."
+)
+@click.option("--tile", type=int, help="Side of a tile in pixels, a multiple of 32.  [default: as CONFIG or RUN]")
+@click.option("--overlap", type=int, help="Pixels that tiles share, a multiple of 32.  [default: as CONFIG or RUN]")
+@click.option("--flips/--no-flips", default=None, help="Average with the mirrored image.  [default: as CONFIG or RUN]")
+@click.option(
+    "--scale", type=float, multiple=True, help="Average over zoomed copies; repeatable.  [default: as CONFIG or RUN]"
+)
+@OVERRIDES
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
-def evaluate(run: Path, config: Path | None, part: str, as_json: bool) -> None:
+def evaluate(
+    run: Path,
+    config: Path | None,
+    part: str,
+    name: str | None,
+    options: tuple[str, ...],
+    tile: int | None,
+    overlap: int | None,
+    flips: bool | None,
+    scale: tuple[float, ...],
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Score a run on a part of its own data, or on other data.
 
-    CONFIG names the other data; all of it is scored.
+    CONFIG names the other data; all of it is scored. Scores are kept in the run's metrics.json.
 
     \b
     Example:
       pixelwise evaluate runs/fields
       pixelwise evaluate runs/fields --part test
       pixelwise evaluate runs/fields test.toml
+      pixelwise evaluate runs/fields test.toml --option output_stride=8 --flips --scale 0.75 --scale 1 --scale 1.25
     """
     with interruptible("Nothing was written."):
+        from pixelwise.config_table import parsed_options
         from pixelwise.fast.allocator import keep_freed_memory
         from pixelwise.jobs.evaluate import evaluate
 
         keep_freed_memory()
-        result = evaluate(run, config, part=part, report=None if as_json else click.echo)
+        result = evaluate(
+            run,
+            config,
+            part=part,
+            name=name,
+            options=parsed_options(options),
+            tile=tile,
+            overlap=overlap,
+            flips=flips,
+            scales=scale or None,
+            overrides=overrides,
+            report=None if as_json else click.echo,
+        )
+        note = result.warning()
+        if note:
+            click.echo(f"Note: {note}", err=True)
         if as_json:
-            click.echo(json.dumps(result.to_dict(), indent=2))
+            click.echo(json.dumps({"name": result.name, **result.to_dict()}, indent=2))
             return
         _show_scores(result.scores)
+        click.echo(f"Kept as {result.name!r} in {run / 'metrics.json'}.")
 
 
 def _show_scores(scores: "Scores") -> None:

@@ -1,17 +1,17 @@
 """The configuration: one flat TOML file, checked here, with every default in sight."""
 
-import difflib
-import tomllib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from pixelwise.config_errors import describe_mistakes
+from pixelwise.config_table import Table, merged, parsed_overrides, read_table, renamed
 from pixelwise.errors import ConfigError
 from pixelwise.files import replacing, with_checksum
 from pixelwise.labels import Value
-from pixelwise.source_name import absolute
 
 
 def _as_list(value: object) -> object:
@@ -28,8 +28,18 @@ def as_places(places: Places) -> tuple[Path, ...]:
     return tuple(places) if isinstance(places, list) else (places,)
 
 
+LARGEST_SCALE = 8
+"""A tile that is zoomed by more would fill any memory."""
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_names(cls, given: object) -> object:
+        name = cls.__name__.removesuffix("Config").lower()
+        return renamed({name: given}, cls.__name__)[name] if isinstance(given, dict) else given
 
 
 class DataConfig(_Table):
@@ -144,8 +154,8 @@ LOSSES = (
 )
 """The keys of [train] that are weights of losses in the sum."""
 LOSS_SETTINGS = (
-    *("label_smoothing", "focal_gamma", "ohem_threshold", "ohem_keep", "bootstrapped_threshold", "bootstrapped_keep"),
-    *("foreground_only", "ms_ssim_product", "rmi_radius", "boundary_tolerance"),
+    *("label_smoothing", "focal_gamma", "ohem_threshold", "ohem_min_kept", "bootstrapped_threshold"),
+    *("bootstrapped_min_kept", "foreground_only", "ms_ssim_product", "rmi_radius", "boundary_tolerance"),
 )
 """The keys of [train] that say what the losses are."""
 
@@ -154,17 +164,17 @@ class TrainConfig(_Table):
     """The loop."""
 
     steps: int = Field(default=2000, ge=1, description="optimiser steps")
-    batch: int = Field(default=8, ge=1, description="crops per step")
-    crop: int = Field(default=512, ge=32, description="side of a crop in pixels")
+    batch_size: int = Field(default=8, ge=1, description="crops per step")
+    crop_size: int = Field(default=512, ge=32, description="side of a crop in pixels")
     learning_rate: float | None = Field(
         default=None, gt=0, description="of the encoder; none: 6e-5 from given weights, 1e-3 from scratch"
     )
-    decoder_rate: float | None = Field(
+    decoder_lr_mult: float | None = Field(
         default=None,
         gt=0,
         description="the decoder's rate as a multiple; none: 10 from given weights, 1 from scratch",
     )
-    first_layer_rate: float = Field(
+    first_layer_lr_mult: float = Field(
         default=1.0, gt=0, le=1, description="rate of the encoder's first layer over its last's; geometric between"
     )
     freeze_encoder: bool = Field(
@@ -174,9 +184,9 @@ class TrainConfig(_Table):
     warmup: int | None = Field(
         default=None, ge=0, description="steps of linear warm-up; none: a tenth of steps, at most 1500"
     )
-    power: float = Field(default=1.0, ge=0, description="of the polynomial decay to zero")
-    clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
-    average: float = Field(
+    poly_power: float = Field(default=1.0, ge=0, description="of the polynomial decay to zero")
+    grad_clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
+    ema_decay: float = Field(
         default=0.999, ge=0, lt=1, description="decay of the exponential moving average of the weights; 0: none"
     )
     cross_entropy: float = Field(default=1.0, ge=0, description="weight of the cross-entropy in the loss")
@@ -204,9 +214,9 @@ class TrainConfig(_Table):
     ohem_threshold: float = Field(
         default=0.9, ge=0, le=1, description="pixels whose class has a probability below it are hard"
     )
-    ohem_keep: int = Field(default=131072, ge=1, description="pixels of a batch that count as hard at least")
+    ohem_min_kept: int = Field(default=131072, ge=1, description="pixels of a batch that count as hard at least")
     bootstrapped_threshold: float = Field(default=0.3, ge=0, description="pixels with a cross-entropy above it count")
-    bootstrapped_keep: int = Field(default=4096, ge=1, description="pixels of an image that count at least")
+    bootstrapped_min_kept: int = Field(default=4096, ge=1, description="pixels of an image that count at least")
     foreground_only: bool = Field(default=False, description="leave the first class out of dice, soft_iou and ms_ssim")
     ms_ssim_product: Literal["paper", "unet3p"] = Field(
         default="paper", description="of the five levels: the paper's, or that of UNet 3+'s release"
@@ -226,7 +236,7 @@ class TrainConfig(_Table):
         default="auto",
         description="bfloat16 where there is a GPU (auto), bfloat16 or float16 anywhere, or float32 alone (off)",
     )
-    checkpointing: bool = Field(
+    activation_checkpointing: bool = Field(
         default=False,
         description="compute the encoder's inner maps again in the backward pass: slower, and less memory",
     )
@@ -246,8 +256,8 @@ class TrainConfig(_Table):
             raise ValueError(f"class_weights is {weights!r}, but must be 'none', 'balanced' or a list of numbers")
         if isinstance(weights, list) and (min(weights, default=0.0) < 0 or not any(weights)):
             raise ValueError(f"class_weights is {weights}; give a number from 0 on per class, not all of them 0")
-        if self.compile and self.checkpointing:
-            raise ValueError("compile and checkpointing do not go together; leave one of them out")
+        if self.compile and self.activation_checkpointing:
+            raise ValueError("compile and activation_checkpointing do not go together; leave one of them out")
         if self.boundary_tolerance % 2 == 0:
             raise ValueError(f"boundary_tolerance is {self.boundary_tolerance}, but must be odd")
         return self
@@ -257,7 +267,7 @@ class AugmentConfig(_Table):
     """Random changes to each crop; masks are always resampled by nearest neighbour."""
 
     flip: bool = Field(default=True, description="mirror left and right")
-    turn: bool | None = Field(
+    rotate90: bool | None = Field(
         default=None, description="turn by quarters and mirror up and down; none: for scenes, not for photos"
     )
     scale: tuple[float, float] = Field(default=(0.75, 1.5), description="zoom between these factors")
@@ -284,7 +294,7 @@ class PredictConfig(_Table):
         default=128, ge=0, description="pixels that neighbouring tiles share, a multiple of 32, at most half a tile"
     )
     flips: bool = Field(default=False, description="average over mirrored copies")
-    scales: list[Annotated[float, Field(gt=0)]] = Field(
+    scales: list[Annotated[float, Field(gt=0, le=LARGEST_SCALE)]] = Field(
         default=[1.0], min_length=1, description="average over zoomed copies"
     )
 
@@ -314,28 +324,39 @@ class Config(_Table):
     run: RunConfig = RunConfig()
 
 
-def load_config(path: str | Path) -> Config:
-    """Read and check a TOML file. Relative paths in it count from its own folder.
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read and check a TOML file, and its base if it names one. Relative paths in a file count from its own folder.
+
+    Args:
+        overrides: assignments such as ``"train.steps=200"``, as `--set` takes them; relative paths in them count from
+            the current folder.
 
     Raises:
-        ConfigError: no such file, TOML that cannot be read, an unknown key, a value that cannot be.
+        ConfigError: no such file, TOML that cannot be read, an unknown key, a value that is not allowed.
     """
     path = Path(path)
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(
-            f"There is no configuration {path}. `pixelwise train --print-config` prints one to start from."
-        ) from None
-    except IsADirectoryError:
-        raise ConfigError(f"{path} is a folder, not a configuration. Name the TOML file.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}.") from None
-    config = parse_config(table, str(path))
-    return _with_absolute_paths(config, path)
+    table = read_table(path, _placed)
+    # A run's folder counts from where the command is given, so that examples never write beside their data.
+    table = merged({"run": {"folder": str(Path("runs") / path.stem)}}, table)
+    return parse_config(merged(table, _placed(parsed_overrides(overrides), Path.cwd())), _named(str(path), overrides))
 
 
-def parse_config(table: dict[str, object], where: str) -> Config:
+def override_config(config: Config, overrides: Sequence[str]) -> Config:
+    """Return a configuration with some values changed, as `--set` takes them.
+
+    Raises:
+        ConfigError: an unknown key, or a value that is not allowed.
+    """
+    table = _placed(parsed_overrides(overrides), Path.cwd())
+    before = config.model_dump(mode="json", exclude_unset=True)
+    return parse_config(merged(before, table), _named("The configuration", overrides))
+
+
+def _named(where: str, overrides: Sequence[str]) -> str:
+    return where + "".join(f" --set {each}" for each in overrides)
+
+
+def parse_config(table: Table, where: str) -> Config:
     """Check a table of tables.
 
     Args:
@@ -343,12 +364,12 @@ def parse_config(table: dict[str, object], where: str) -> Config:
         where: the file, for messages.
 
     Raises:
-        ConfigError: an unknown key (the nearest known one is named), or a value that cannot be.
+        ConfigError: an unknown key (the nearest known one is named), or a value that is not allowed.
     """
     try:
-        config = Config.model_validate(table)
+        config = Config.model_validate(renamed(table, where))
     except ValidationError as error:
-        raise ConfigError(f"{where}: " + " ".join(_sentence(problem) for problem in error.errors()[:3])) from None
+        raise ConfigError(f"{where}: {describe_mistakes(error, Config)}") from None
     if len(config.data.classes) == 1:
         raise ConfigError(
             f"{where}: [data].classes names one class, so that every pixel is right from the start and nothing can be "
@@ -389,57 +410,34 @@ def _toml(key: str, value: object) -> str:
     return text.replace("[\n    ", "[").replace(",\n]", "]").replace("\n    ", " ")
 
 
-def _sentence(problem) -> str:
-    place = [str(part) for part in problem["loc"]]
-    name = f"[{place[0]}]" + (f".{place[1]}" if len(place) > 1 else "")
-    if problem["type"] == "extra_forbidden":
-        table = Config.model_fields.get(place[0])
-        model = Config if len(place) == 1 else (table.annotation if table else None)
-        known = list(getattr(model, "model_fields", {}))
-        near = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.5)
-        if len(place) == 1:
-            homes = [
-                f"[{t}].{place[0]}"
-                for t, f in Config.model_fields.items()
-                if place[0] in getattr(f.annotation, "model_fields", {})
-            ]
-            near = homes or [f"[{each}]" for each in near]
-        hint = f"Did you mean {near[0]}?" if near else f"Known here: {', '.join(known)}."
-        return f"{name} is not a known key. {hint}"
-    if problem["type"] == "missing":
-        return f"{name} is missing. Add it: {_description(place)}."
-    given = problem.get("input")
-    shown = f" (it is {given!r})" if isinstance(given, str | int | float | bool) else ""
-    return f"{name}: {problem['msg'].removeprefix('Value error, ')}{shown}."
-
-
-def _description(place: list[str]) -> str:
-    table = Config.model_fields.get(place[0])
-    if len(place) == 1 or table is None:
-        return "a table, as in `pixelwise train --print-config`"
-    fields = getattr(table.annotation, "model_fields", {})
-    return fields[place[1]].description if place[1] in fields else "see `pixelwise train --print-config`"
-
-
-def _with_absolute_paths(config: Config, path: Path) -> Config:
-    base = path.resolve().parent
-
-    def placed(value: Path | None) -> Path | None:
-        return None if value is None else absolute(value, base)
-
-    def all_placed(places: Places | None) -> Places | None:
-        return [absolute(each, base) for each in places] if isinstance(places, list) else placed(places)
-
-    data = config.data.model_copy(
-        update={
-            key: all_placed(getattr(config.data, key))
-            for key in (
-                *("images", "labels", "validation_images", "validation_labels"),
-                *("training_list", "validation_list", "test_list"),
-            )
+def _placed(table: Table, folder: Path) -> Table:
+    """Return a table whose paths are absolute; relative ones count from a folder. ``[run].folder`` is left alone."""
+    result = dict(table)
+    for name, entry in Config.model_fields.items():
+        section = table.get(name)
+        if name == "run" or not isinstance(section, dict):
+            continue
+        fields = getattr(entry.annotation, "model_fields", {})
+        result[name] = {
+            key: _absolute(value, folder) if key in fields and _holds_path(fields[key].annotation) else value
+            for key, value in section.items()
         }
-    )
-    model = config.model.model_copy(update={"weights": placed(config.model.weights)})
-    # A run's folder counts from where the command is given, so that examples never write beside their data.
-    run = RunConfig(folder=config.run.folder or Path("runs") / path.stem)
-    return config.model_copy(update={"data": data, "model": model, "run": run})
+    return result
+
+
+def _holds_path(annotation: object) -> bool:
+    return annotation is Path or any(_holds_path(each) for each in get_args(annotation))
+
+
+def _absolute(value: object, folder: Path) -> object:
+    if isinstance(value, list):
+        return [_absolute(each, folder) for each in value]
+    # Addresses (https://, s3://, /vsi...) belong to no folder of this machine.
+    if not isinstance(value, str) or "://" in value or value.startswith("/vsi"):
+        return value
+    if value == "":
+        raise ConfigError(f"A path in the configuration of {folder} is empty. Name a file or a folder.")
+    try:
+        return str((folder / Path(value).expanduser()).resolve())
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ConfigError(f"The path {value!r} cannot be used: {error}.") from None

@@ -36,6 +36,10 @@ class NotEnoughMemoryError(PixelwiseError):
     """The machine, or its GPU, has less memory than a step of the work takes."""
 
 
+class OldNameWarning(FutureWarning):
+    """A name that has been replaced and still works; the message names the new one."""
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Return whether an error, of Python's, numpy's, torch's or the system's, says that memory has run out."""
     # torch is not imported for this: the command line asks about every error.

@@ -13,6 +13,9 @@ FILE = click.Path(path_type=Path)
 @click.argument("model", type=FILE)
 @click.argument("image", type=FILE)
 @click.argument("output", type=FILE)
+@click.option(
+    "--option", "options", multiple=True, metavar="KEY=VALUE", help="A network's option: output_stride=8; repeatable."
+)
 @click.option("--tile", type=int, help="Side of a tile in pixels, a multiple of 32.  [default: as in training]")
 @click.option("--overlap", type=int, help="Pixels that tiles share, a multiple of 32.  [default: as in training]")
 @click.option(
@@ -33,6 +36,7 @@ def predict(
     model: Path,
     image: Path,
     output: Path,
+    options: tuple[str, ...],
     tile: int | None,
     overlap: int | None,
     batch: int | None,
@@ -56,17 +60,18 @@ def predict(
     Example:
       pixelwise predict runs/fields scene.tif map.tif
       pixelwise predict runs/fields scene.tif map.tif --aoi county.gpkg --cog --forecast
-      pixelwise predict runs/street photo.jpg labels.png
+      pixelwise predict runs/street photo.jpg labels.png --option output_stride=8 --flips
       pixelwise predict runs/street photos results
     """
     with interruptible("Finished pieces of a scene are kept; the same command goes on."):
+        from pixelwise.config_table import parsed_options
         from pixelwise.fast.allocator import keep_freed_memory
         from pixelwise.jobs.predict import load
         from pixelwise.jobs.prediction_folder import predict_folder
         from pixelwise.progress import shown_share
 
         keep_freed_memory()
-        predictor = load(model, device=device)
+        predictor = load(model, device=device, options=parsed_options(options))
         scales = scale or (1.0,)
         kind = "" if image.is_dir() else output.suffix.lower()
         if only_forecast and kind not in (".tif", ".tiff"):

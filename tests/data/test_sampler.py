@@ -93,7 +93,7 @@ def test_each_scene_has_its_turns_in_each_epoch():
 
 @given(st.integers(0, 999), st.integers(1, 60), st.integers(1, 60), st.booleans())
 def test_image_and_mask_stay_aligned_when_mirrored_and_turned_whatever_the_size(number, height, width, turn):
-    image, mask = sampler([make_scene(height, width)], turn=turn).sample(number)
+    image, mask = sampler([make_scene(height, width)], rotate90=turn).sample(number)
     labelled = mask != IGNORE
     assert image.shape == (3, 24, 24)
     assert labelled.sum() == min(24, height) * min(24, width)

@@ -8,7 +8,7 @@ from pixelwise.jobs.optimizer import layer_factors, parameter_groups
 
 
 def groups_of(model, **options):
-    return parameter_groups(model, **{"rate": 1e-3, "decoder_rate": 10.0, "weight_decay": 0.01, **options})
+    return parameter_groups(model, **{"rate": 1e-3, "decoder_lr_mult": 10.0, "weight_decay": 0.01, **options})
 
 
 def test_every_parameter_is_in_one_group_and_only_matrices_decay():
@@ -73,7 +73,7 @@ def test_the_groups_follow_the_factors():
     model = pw.create("segformer-b0", classes=3)
     factors = layer_factors(model, 0.1)
     named = {id(p): name for name, p in model.encoder.named_parameters()}
-    for group in groups_of(model, first_layer_rate=0.1):
+    for group in groups_of(model, first_layer_lr_mult=0.1):
         for parameter in group["params"]:
             factor = factors[named[id(parameter)]] if id(parameter) in named else 10.0
             assert group["lr"] == pytest.approx(1e-3 * factor)

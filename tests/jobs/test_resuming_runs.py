@@ -85,7 +85,7 @@ def test_a_missing_configuration_is_taken_from_the_state(scenes, tmp_path):
     (tmp_path / "run/config.toml").unlink()
     with pytest.raises(ConfigError, match="holds a run already"):
         train(small_config(scenes, tmp_path / "run"))
-    with pytest.raises(ConfigError, match=r"other settings \(\[train\].batch\)"):
+    with pytest.raises(ConfigError, match=r"other settings \(\[train\].batch_size\)"):
         train(small_config(scenes, tmp_path / "run", batch=2), resume=True)
     train(small_config(scenes, tmp_path / "run"), resume=True)
     assert tomllib.loads((tmp_path / "run/config.toml").read_text())["train"]["batch"] == 1
@@ -225,7 +225,9 @@ def test_training_out_of_memory_says_what_would_fit(scenes, tmp_path, monkeypatc
         raise error
 
     monkeypatch.setattr(job, "_loss", failing)
-    with pytest.raises(NotEnoughMemoryError, match=r"\[train\].batch = 4 crops .* Try \[train\].batch = 2,") as caught:
+    with pytest.raises(
+        NotEnoughMemoryError, match=r"\[train\].batch_size = 4 crops .* Try \[train\].batch_size = 2,"
+    ) as caught:
         train(small_config(scenes, tmp_path / "run", batch=4))
     assert "\n" not in str(caught.value)
 
@@ -253,10 +255,10 @@ def test_other_errors_are_none_of_memory():
 def test_what_is_advised_fits_by_the_same_estimate_and_is_smaller():
     model = pw.create("unet", classes=2, filters=[8, 16])
     need = training_bytes(model, 8, 256)
-    assert "[train].batch = 4," in smaller_step(model, 8, 256, room=10 * need)
-    assert "[train].batch = 2," in smaller_step(model, 8, 256, room=int(training_bytes(model, 2, 256) / 0.79))
-    assert "[train].batch = 1 and [train].crop = 128," in smaller_step(model, 8, 256, room=need // 25)
-    assert "[train].batch = 1 and [train].crop = 128," in smaller_step(model, 1, 256, room=None)
+    assert "[train].batch_size = 4," in smaller_step(model, 8, 256, room=10 * need)
+    assert "[train].batch_size = 2," in smaller_step(model, 8, 256, room=int(training_bytes(model, 2, 256) / 0.79))
+    assert "[train].batch_size = 1 and [train].crop_size = 128," in smaller_step(model, 8, 256, room=need // 25)
+    assert "[train].batch_size = 1 and [train].crop_size = 128," in smaller_step(model, 1, 256, room=None)
 
 
 FULL = """

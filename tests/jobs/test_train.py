@@ -42,12 +42,19 @@ def scenes(tmp_path_factory):
 
 
 def config(scenes, run, **settings):
-    settings = {"steps": 6, "batch": 2, "crop": 64, "evaluate_every": 2, "workers": 0, "device": "cpu"} | settings
+    settings = {
+        "steps": 6,
+        "batch_size": 2,
+        "crop_size": 64,
+        "evaluate_every": 2,
+        "workers": 0,
+        "device": "cpu",
+    } | settings
     data = {"images": scenes / "images", "labels": scenes / "masks", "classes": ["dark", "bright"], "validation": 0.25}
     return Config.model_validate(
         {
             "data": data,
-            "train": {"dice": 0.5, "average": 0.9} | settings,
+            "train": {"dice": 0.5, "ema_decay": 0.9} | settings,
             "predict": {"tile": 64, "overlap": 0},
             "run": {"folder": run},
         }
@@ -137,8 +144,8 @@ def test_a_folder_that_holds_something_else_is_left_alone(scenes, tmp_path):
 
 
 def test_resuming_with_other_settings_names_what_changed(scenes, undisturbed):
-    with pytest.raises(ConfigError, match=r"other settings \(\[train\]\.batch\)"):
-        train(config(scenes, undisturbed.folder, batch=3), resume=True)
+    with pytest.raises(ConfigError, match=r"other settings \(\[train\]\.batch_size\)"):
+        train(config(scenes, undisturbed.folder, batch_size=3), resume=True)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +217,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_says_what_to_do(scenes, tmp_
 
 
 def test_checkpointing_changes_no_bit_of_the_run(scenes, tmp_path, undisturbed):
-    run = train(config(scenes, tmp_path / "run", checkpointing=True))
+    run = train(config(scenes, tmp_path / "run", activation_checkpointing=True))
     assert weights(run) == weights(undisturbed)
     assert without_time(run.log) == without_time(undisturbed.log)
 
@@ -218,8 +225,8 @@ def test_checkpointing_changes_no_bit_of_the_run(scenes, tmp_path, undisturbed):
 def test_an_encoder_without_blocks_is_trained_as_it_is_and_the_user_is_told(scenes, tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr(job, "recompute_blocks", lambda encoder: 0)
-    train(config(scenes, tmp_path / "run", checkpointing=True, steps=1), report=said.append)
-    assert any("[train].checkpointing changes nothing" in line for line in said if isinstance(line, str))
+    train(config(scenes, tmp_path / "run", activation_checkpointing=True, steps=1), report=said.append)
+    assert any("[train].activation_checkpointing changes nothing" in line for line in said if isinstance(line, str))
 
 
 def test_slow_reading_is_told_once_with_the_mend(scenes, tmp_path, monkeypatch):

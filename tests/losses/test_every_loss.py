@@ -10,7 +10,7 @@ from pixelwise.config import LOSS_SETTINGS, LOSSES, TrainConfig
 from pixelwise.labels import IGNORE
 from pixelwise.losses import segmentation_loss
 
-SETTINGS = {"ohem_keep": 40, "ohem_threshold": 0.2, "bootstrapped_keep": 30, "bootstrapped_threshold": 2.5}
+SETTINGS = {"ohem_min_kept": 40, "ohem_threshold": 0.2, "bootstrapped_min_kept": 30, "bootstrapped_threshold": 2.5}
 
 
 def drawn(*shape, size, seed=0, dtype=torch.float32):

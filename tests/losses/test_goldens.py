@@ -76,7 +76,7 @@ def test_a_weighted_sum_over_two_outputs_is_that_of_hrnets_release(official):
 def test_hard_examples_of_the_last_output_are_those_of_hrnets_release(official, threshold, keep):
     # The release averages the auxiliary cross-entropy over all pixels, ignored ones being 0: against our one rule.
     logits, low, mask = official
-    settings = {"ohem_threshold": threshold, "ohem_keep": keep}
+    settings = {"ohem_threshold": threshold, "ohem_min_kept": keep}
     hard = segmentation_loss(logits, mask, **only(ohem=1.0, **settings))
     aux = segmentation_loss(low, mask, align_corners=True) * (mask != IGNORE).float().mean()
     expected = OFFICIAL[f"hrnet_ohem_thres{threshold}_minkept{keep}"]
@@ -86,7 +86,7 @@ def test_hard_examples_of_the_last_output_are_those_of_hrnets_release(official, 
 @pytest.mark.parametrize("threshold", [0.3, 3])
 def test_the_bootstrapped_cross_entropy_is_that_of_fchardnets_release(official, threshold):
     logits, _, mask = official
-    settings = {"bootstrapped_threshold": float(threshold), "bootstrapped_keep": 400}
+    settings = {"bootstrapped_threshold": float(threshold), "bootstrapped_min_kept": 400}
     loss = segmentation_loss(logits, mask, **only(bootstrapped=1.0, **settings))
     assert loss.item() == pytest.approx(OFFICIAL[f"fchardnet_bootstrapped_K400_th{threshold}"], rel=1e-6)
 

@@ -59,7 +59,7 @@ def test_a_pixel_that_is_certain_in_float32_gives_a_focal_loss_and_slope_of_0():
 @given(images(), st.floats(0, 1), st.integers(1, 40))
 def test_hard_examples_are_those_below_the_threshold_or_the_hardest(case, threshold, keep):
     logits, mask = case
-    loss = segmentation_loss(logits, mask, **only(ohem=1.0, ohem_threshold=threshold, ohem_keep=keep)).item()
+    loss = segmentation_loss(logits, mask, **only(ohem=1.0, ohem_threshold=threshold, ohem_min_kept=keep)).item()
     hardest = np.sort(pixel_losses(logits, mask)[mask.numpy() != IGNORE])[::-1]
     count = max(keep, int((np.exp(-hardest) < threshold).sum()))
     assert loss == pytest.approx(hardest[:count].mean() if len(hardest) else 0)
@@ -69,7 +69,7 @@ def test_hard_examples_that_all_tie_are_all_kept():
     loss = segmentation_loss(
         torch.zeros(1, 2, 4, 4),
         torch.zeros(1, 4, 4, dtype=torch.long),
-        **only(ohem=1.0, ohem_threshold=0.2, ohem_keep=3),
+        **only(ohem=1.0, ohem_threshold=0.2, ohem_min_kept=3),
     )
     assert loss.item() == pytest.approx(np.log(2))
 
@@ -77,7 +77,7 @@ def test_hard_examples_that_all_tie_are_all_kept():
 @given(images(), st.floats(0, 4), st.integers(1, 40))
 def test_bootstrapping_takes_each_images_worst_pixels(case, threshold, keep):
     logits, mask = case
-    options = only(bootstrapped=1.0, bootstrapped_threshold=threshold, bootstrapped_keep=keep)
+    options = only(bootstrapped=1.0, bootstrapped_threshold=threshold, bootstrapped_min_kept=keep)
     loss = segmentation_loss(logits, mask, **options).item()
     means = []
     for losses, own_mask in zip(pixel_losses(logits, mask), mask.numpy(), strict=True):
@@ -99,6 +99,6 @@ def test_class_weights_are_factors_of_the_kept_pixels_losses(name):
 @pytest.mark.parametrize("name", ["ohem", "bootstrapped"])
 def test_only_kept_pixels_have_a_gradient(name):
     logits, mask = torch.randn(2, 3, 6, 6, requires_grad=True), torch.randint(0, 3, (2, 6, 6))
-    options = {"ohem_keep": 10, "ohem_threshold": 0.0, "bootstrapped_keep": 5, "bootstrapped_threshold": 100.0}
+    options = {"ohem_min_kept": 10, "ohem_threshold": 0.0, "bootstrapped_min_kept": 5, "bootstrapped_threshold": 100.0}
     segmentation_loss(logits, mask, **only(**{name: 1.0}, **options)).backward()
     assert int(logits.grad.abs().sum(dim=1).count_nonzero()) == 10

@@ -107,8 +107,8 @@ def test_in_float64_the_loss_and_its_gradient_are_those_of_the_plain_formula_to_
         {"cross_entropy": 0.0, "dice": 1.0},
         {"dice": 0.5, "label_smoothing": 0.2},
         {"cross_entropy": 0.0, "focal": 1.0, "soft_iou": 0.5},
-        {"cross_entropy": 0.0, "ohem": 1.0, "ohem_keep": 20, "ohem_threshold": 0.2},
-        {"bootstrapped": 1.0, "bootstrapped_keep": 20, "bootstrapped_threshold": 1.5, "align_corners": True},
+        {"cross_entropy": 0.0, "ohem": 1.0, "ohem_min_kept": 20, "ohem_threshold": 0.2},
+        {"bootstrapped": 1.0, "bootstrapped_min_kept": 20, "bootstrapped_threshold": 1.5, "align_corners": True},
     ],
 )
 def test_the_gradient_is_that_of_finite_differences(options):
@@ -141,7 +141,7 @@ def test_a_whole_scale_is_as_exact_as_any_however_steep_the_logits(stride, steep
     expected, slope = loss_and_gradient(formula, logits.double(), mask, smooth)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
     assert (gradient - slope).abs().max() <= 5e-6 * slope.abs().max()
-    worst = {"bootstrapped": 1.0, "bootstrapped_keep": 40}
+    worst = {"bootstrapped": 1.0, "bootstrapped_min_kept": 40}
     loss, gradient = loss_and_gradient(segmentation_loss, logits, mask, worst)
     expected, slope = loss_and_gradient(segmentation_loss, logits.double(), mask, worst)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)

@@ -24,14 +24,14 @@ def refusal(model, side):
 def test_a_step_with_one_small_image_works_or_names_the_batch(name):
     torch.manual_seed(0)
     found = refusal(pw.create(name, classes=3, **LIGHTER.get(name, {})), 32)
-    assert found is None or "[train].batch to at least 2" in found
+    assert found is None or "[train].batch_size to at least 2" in found
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_so_it_does_with_any_encoder(encoder):
     torch.manual_seed(0)
     found = refusal(pw.create("segformer-b0", classes=3, encoder=encoder, decoder="all-mlp"), 32)
-    assert found is None or "[train].batch to at least 2" in found
+    assert found is None or "[train].batch_size to at least 2" in found
 
 
 @pytest.mark.parametrize("name", ["segnext-t", "linknet", "fchardnet-70", "deeplabv3plus"])

@@ -272,3 +272,25 @@ def test_without_jinja_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'pixelwise\[report\]'"):
         render(content())
+
+
+def test_each_cell_of_a_stacked_table_bears_the_name_of_its_column():
+    """On a phone such a row becomes a card: a number is never cut off at the edge of the page."""
+    names = tuple(f"class {i}" for i in range(12))
+    text = render(content(names, parcels=parcel_map("class 1", "class 2")))
+    tables = re.findall(r'<table class="[^"]*\bstack\b[^"]*">(.*?)</table>', text, re.DOTALL)
+    assert len(tables) == 3, "classes, mistakes and parcels"
+    for table in tables:
+        heads, *rows = re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)
+        columns = re.findall(r"<th[^>]*>([^<]*)</th>", heads)
+        assert rows
+        for row in rows:
+            cells = re.findall(r'<t[dh](?: scope="row")?(?: data-label="([^"]*)")?>', row)
+            assert cells == ["", *columns[1:]]
+
+
+def test_scenes_that_were_learned_from_are_said():
+    made = content()
+    told = dataclasses.replace(made, scores={**made.scores, "learned": ["a", "b"]})
+    assert "2 of these scenes are among those it learned from" in words(read(render(told)))
+    assert "among those it learned from" not in words(read(render(made)))

@@ -57,7 +57,7 @@ class Sampler:
             if (crop.mask != IGNORE).any():
                 break
             crop = scene.read_padded(_random_window(scene, geometry, self.crop, rng))
-        turn = self.config.turn if self.config.turn is not None else scene.info.crs is not None
+        turn = self.config.rotate90 if self.config.rotate90 is not None else scene.info.crs is not None
         crop = resample(crop, geometry, self.crop)
         return augment(crop, self.config, rng, turn=turn, mean=self.mean, std=self.std)
 

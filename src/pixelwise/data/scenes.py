@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int16, Shaped
@@ -27,6 +27,9 @@ from pixelwise.source_name import is_local
 
 RESIDENT_BYTES = 1 << 30
 """Scenes are kept in memory after their first reading when all of them together need no more than this."""
+
+Source = TypeVar("Source", Path, tuple[Path, Path])
+Opened = TypeVar("Opened")
 
 
 @runtime_checkable

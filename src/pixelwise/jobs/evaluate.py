@@ -2,15 +2,16 @@
 
 import heapq
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Int16, Int64, Integer, Shaped
+from pydantic import ValidationError
 
-from pixelwise.config import Config, PredictConfig, load_config
+from pixelwise.config import Config, PredictConfig, load_config, override_config
 from pixelwise.data.scenes import Scene, open_scenes
 from pixelwise.data.split import open_split
 from pixelwise.data.split_lists import PARTS
@@ -19,7 +20,9 @@ from pixelwise.fast.fuse import fuse
 from pixelwise.files import replacing
 from pixelwise.geo.label_map import to_picture
 from pixelwise.geo.raster import Window
-from pixelwise.jobs.images import require_fitting
+from pixelwise.jobs.evaluation_names import VALIDATION, About, choose_name, evaluation_digest
+from pixelwise.jobs.images import require_bands, require_fitting
+from pixelwise.jobs.learned import learned_scenes
 from pixelwise.jobs.model_folder import ModelCard, load_model
 from pixelwise.jobs.run_folder import open_finished_run
 from pixelwise.jobs.tiling import predict_strips
@@ -66,12 +69,32 @@ class Evaluation:
     scenes: tuple[SceneResult, ...]
     worst: tuple[Picture, ...]
     """Tiles with the lowest mIoU, worst first."""
+    name: str = ""
+    """What it is called in the run; empty where it is not kept."""
+    about: About | None = None
+    learned: tuple[str, ...] = ()
+    """Names of scenes that the run learned from, or that lie on ground which it did."""
 
     def to_dict(self) -> dict:
         """Return what ``metrics.json`` keeps."""
         names = list(self.scores.names)
-        each = {scene.name: scores(scene.matrix, names).miou for scene in self.scenes}
-        return {**self.scores.to_dict(), "confusion": self.matrix.tolist(), "scenes": each}
+        bare = [scene.name for scene in self.scenes]
+        # Scenes of one name in two folders keep a score each.
+        keys = [scene.name if bare.count(scene.name) == 1 else str(scene.path) for scene in self.scenes]
+        each = {key: scores(scene.matrix, names).miou for key, scene in zip(keys, self.scenes, strict=True)}
+        told = {"confusion": self.matrix.tolist(), "scenes": each, "learned": list(self.learned)}
+        return {**self.scores.to_dict(), **told, **({"about": asdict(self.about)} if self.about else {})}
+
+    def warning(self) -> str | None:
+        """Return a sentence where scenes were learned from."""
+        if not self.learned:
+            return None
+        shown, more = ", ".join(self.learned[:5]), len(self.learned) - 5
+        return (
+            f"{len(self.learned)} of the {len(self.scenes)} scenes are among those that the run learned from, or lie "
+            f"on the same ground ({shown}{f' and {more} more' if more > 0 else ''}). Their scores say little about new "
+            "scenes."
+        )
 
 
 def evaluate(
@@ -79,45 +102,112 @@ def evaluate(
     config: Config | str | Path | None = None,
     *,
     part: str = "validation",
+    name: str | None = None,
+    options: Mapping[str, object] | None = None,
+    tile: int | None = None,
+    overlap: int | None = None,
+    flips: bool | None = None,
+    scales: Sequence[float] | None = None,
+    overrides: Sequence[str] = (),
     report: Callable[[str], None] | None = None,
 ) -> Evaluation:
-    """Score a run's best model.
+    """Score a run's best model, and keep the scores in the run's ``metrics.json``.
 
     Args:
         run: the run's folder.
         config: data to score on, all of it; None: a part of the run's own data.
         part: which one: 'training', 'validation' or 'test'. With ``config`` it must stay as it is.
+        name: what the evaluation is called in the run; None: that of the part, or the configuration's own. A name that
+            another evaluation has gets a number.
+        options: the paper's options for inference, such as ``{"output_stride": 8}``; others are the model's.
+        tile, overlap, flips, scales: None: as ``[predict]`` of the configuration says, else as that of the run does.
+        overrides: assignments such as ``"data.images=/mnt/scenes"`` that change the configuration.
         report: called with a sentence per scene.
 
     Raises:
-        ConfigError: no such run, an empty part, or other classes than the model's.
-        DataError: files that cannot be used, or other bands than the model's.
+        ConfigError: no such run, an empty part, other classes or bands than the model's, or a name that is taken.
+        DataError: files that cannot be used, or other bands or units than the model's.
+        WeightsError: options that the weights do not fit.
     """
-    model, card, _ = load_model(run)
+    model, card, weights = load_model(run, options=options)
     kept, settings = open_finished_run(run)
     if part not in PARTS:
         raise ConfigError(f"{part!r} is no part of a run's data. Choose {', '.join(PARTS)}.")
-    if config is not None and part != "validation":
+    if config is not None and part != VALIDATION:
         raise ConfigError(f"All of {config} is scored, so the part {part!r} has no meaning. Leave one of the two out.")
+    chosen = {"tile": tile, "overlap": overlap, "flips": flips, "scales": None if scales is None else list(scales)}
     if config is None:
-        _, split = open_split(settings, kept=kept.folder / "split")
+        data = override_config(settings, overrides) if overrides else settings
+        _require_classes(data, card)
+        _, split = open_split(data, kept=kept.folder / "split")
         scenes = getattr(split, part)
         if not scenes:
             raise ConfigError(f"{run} kept no scenes for {part}. Name a configuration with scenes to score on.")
-        name = part
+        learned, source = (), part
     else:
-        other = load_config(config) if not isinstance(config, Config) else config
-        classes, scenes = open_scenes(other.data)
-        if classes.names != card.classes.names:
-            raise ConfigError(
-                f"The model knows the classes {', '.join(card.classes.names)}; the configuration has "
-                f"{', '.join(classes.names)}. Give both the same classes in the same order."
-            )
-        name = Path(config).stem if not isinstance(config, Config) else "other"
-    result = evaluate_scenes(fuse(model), scenes, card, settings.predict, pictures=True, report=report)
-    kept.write_metrics({**kept.metrics, name: result.to_dict()})
+        data = _loaded(config, overrides)
+        scenes = _open_other(data, card)
+        learned = learned_scenes(settings, scenes)
+        source = "a Config" if isinstance(config, Config) else str(Path(config).resolve())
+    predict = _predict_settings(settings.predict, data.predict, chosen)
+    digest = evaluation_digest(data, predict, options)
+    about = About(source, predict.model_dump(mode="json"), dict(options or {}), weights, digest)
+    # A name that cannot be is refused before the work, and not after it.
+    own_name = part if config is None else "other" if isinstance(config, Config) else Path(config).stem
+    plain = source == VALIDATION and data == settings and predict == settings.predict and not options
+    name = choose_name(kept.metrics, about, wanted=name, own=own_name, plain=plain)
+    result = evaluate_scenes(fuse(model), scenes, card, predict, pictures=True, report=report)
+    result = replace(result, name=name, about=about, learned=learned)
     save_pictures(kept.folder / "evaluations" / f"{name}.npz", result)
+    # The newest stands last.
+    others = {key: value for key, value in kept.metrics.items() if key != name}
+    kept.write_metrics({**others, name: result.to_dict()})
     return result
+
+
+def _loaded(config: Config | str | Path, overrides: Sequence[str]) -> Config:
+    if not isinstance(config, Config):
+        return load_config(config, overrides)
+    return override_config(config, overrides) if overrides else config
+
+
+def _open_other(config: Config, card: ModelCard) -> list[Scene]:
+    """Open other data than the run's as the model wants it: its bands, and its nodata where nothing is said."""
+    _require_classes(config, card)
+    data, bands = config.data, list(card.bands)
+    if data.bands is not None and data.bands != bands:
+        raise ConfigError(
+            f"[data].bands is {data.bands}, but the model was trained on the bands {bands}, in this order. Leave bands "
+            "out, or give the same."
+        )
+    changed = {"bands": bands, "nodata": card.nodata if data.nodata is None else data.nodata}
+    _, scenes = open_scenes(data.model_copy(update=changed))
+    if data.bands is None:
+        for scene in scenes:
+            require_bands(scene.info, card)
+    return scenes
+
+
+def _require_classes(config: Config, card: ModelCard) -> None:
+    if tuple(config.data.classes) != card.classes.names:
+        raise ConfigError(
+            f"The model knows the classes {', '.join(card.classes.names)}; the configuration has "
+            f"{', '.join(config.data.classes)}. Give both the same classes in the same order."
+        )
+
+
+def _predict_settings(run: PredictConfig, other: PredictConfig, chosen: Mapping[str, object]) -> PredictConfig:
+    """Join what is known of tiles: what was chosen now wins, then what the other file says, then the run's."""
+    said = {key: getattr(other, key) for key in other.model_fields_set}
+    said |= {key: value for key, value in chosen.items() if value is not None}
+    joined = {**run.model_dump(), **said}
+    if "tile" in said and "overlap" not in said and isinstance(joined["tile"], int):
+        joined["overlap"] = max(0, min(joined["overlap"], joined["tile"] // 64 * 32))
+    try:
+        return PredictConfig.model_validate(joined)
+    except ValidationError as error:
+        reasons = " ".join(f"{'.'.join(map(str, each['loc'][:1]))} {each['msg']}." for each in error.errors()[:3])
+        raise ConfigError(f"Tiles and scales of this evaluation: {reasons}".replace(" Value error,", "")) from None
 
 
 def save_pictures(path: Path, result: Evaluation) -> None:

@@ -101,10 +101,10 @@ def smaller_step(model: Segmenter, batch: int, crop: int, room: int | None) -> s
             break
         if room is None or training_bytes(model, fits, side) <= SHARE * room:
             break
-    smaller = f"[train].batch = {fits}" + (f" and [train].crop = {side}" if side < crop else "")
+    smaller = f"[train].batch_size = {fits}" + (f" and [train].crop_size = {side}" if side < crop else "")
     free = "" if room is None else f"; {room / 1e9:.1f} GB were free before"
     return (
-        f"There is not enough memory to train: a step of [train].batch = {batch} crops of [train].crop = {crop} pixels "
+        f"There is not enough memory to train: a step of [train].batch_size = {batch} crops of [train].crop_size = {crop} pixels "
         f"takes about {training_bytes(model, batch, crop) / 1e9:.1f} GB{free}. Try {smaller}, for which about "
-        f"{training_bytes(model, fits, side) / 1e9:.1f} GB do. [train].checkpointing = true saves memory too."
+        f"{training_bytes(model, fits, side) / 1e9:.1f} GB do. [train].activation_checkpointing = true saves memory too."
     )

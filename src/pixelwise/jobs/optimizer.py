@@ -9,22 +9,22 @@ from pixelwise.models import Segmenter
 
 
 def parameter_groups(
-    model: Segmenter, *, rate: float, decoder_rate: float, weight_decay: float, first_layer_rate: float = 1.0
+    model: Segmenter, *, rate: float, decoder_lr_mult: float, weight_decay: float, first_layer_lr_mult: float = 1.0
 ) -> list[dict]:
     """Sort parameters into groups of one rate and one weight decay.
 
     Only the matrices of linear layers and convolutions decay. Norms, biases and SegNeXt's layer scales do not (He et
     al. 2019, arXiv 1812.01187, section 3.1), nor do class tokens, position embeddings and class embeddings, which the
-    authors of ViT's successors (DeiT, Segmenter, DEPICT) exempt. The decoder learns ``decoder_rate`` times faster, as
-    in SegFormer's training. What takes no gradient is left out.
+    authors of ViT's successors (DeiT, Segmenter, DEPICT) exempt. The decoder learns ``decoder_lr_mult`` times faster,
+    as in SegFormer's training. What takes no gradient is left out.
 
     Args:
         rate: learning rate of the encoder's last layer.
-        first_layer_rate: rate of the encoder's first layer over that of its last; those between rise geometrically.
+        first_layer_lr_mult: rate of the encoder's first layer over that of its last; those between rise geometrically.
     """
-    factors = layer_factors(model, first_layer_rate) if first_layer_rate != 1 else {}
+    factors = layer_factors(model, first_layer_lr_mult) if first_layer_lr_mult != 1 else {}
     groups: dict[tuple[float, float], list[Tensor]] = {}
-    for module, shared in ((model.encoder, 1.0), (model.decoder, decoder_rate)):
+    for module, shared in ((model.encoder, 1.0), (model.decoder, decoder_lr_mult)):
         for name, parameter in module.named_parameters():
             if parameter.requires_grad:
                 factor = factors.get(name, 1.0) if module is model.encoder else shared

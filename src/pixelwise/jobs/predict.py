@@ -1,6 +1,6 @@
 """Prediction: a photo to a `Segmentation`, a scene of any size to a GeoTIFF."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from pixelwise import __version__
+from pixelwise.config import LARGEST_SCALE
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.fast.fuse import fuse
 from pixelwise.geo.colours import ImageReader
@@ -123,9 +124,10 @@ class Predictor:
                 f"A tile of {tile} pixels with an overlap of {overlap} cannot be: both are multiples of 32, the "
                 "tile is at least 64, the overlap at most half of it."
             )
-        if not scales or min(scales) <= 0:
+        if not scales or not all(0 < scale <= LARGEST_SCALE for scale in scales):
             raise ConfigError(
-                f"The scales {list(scales)} cannot be: give one or more numbers above 0; 1 is the image's size."
+                f"The scales {list(scales)} are not possible: give one or more numbers above 0 and up to "
+                f"{LARGEST_SCALE}; 1 is the image's own size."
             )
         return tile, overlap
 
@@ -145,17 +147,18 @@ def _require_memory(info: RasterInfo) -> None:
         )
 
 
-def load(folder: str | Path, *, device: str = "auto") -> Predictor:
+def load(folder: str | Path, *, device: str = "auto", options: Mapping[str, object] | None = None) -> Predictor:
     """Load a run's best model, or a model folder, for prediction.
 
     Args:
         device: 'cpu', 'cuda', 'cuda:1'; auto: a GPU if there is one.
+        options: the paper's options for inference, such as ``{"output_stride": 8}``; others are the model's.
 
     Raises:
-        WeightsError: no model there, or a damaged one.
-        ConfigError: a device that this machine does not have.
+        WeightsError: no model there, a damaged one, or options that the weights do not fit.
+        ConfigError: a device that this machine does not have, or an option that the network does not have.
     """
-    model, card, model_hash = load_model(folder)
+    model, card, model_hash = load_model(folder, options=options)
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     try:
         return Predictor(model.to(where), card, model_hash)

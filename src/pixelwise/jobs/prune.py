@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pixelwise.errors import ConfigError
+from pixelwise.fast.fuse import fuse
 from pixelwise.jobs.evaluate import evaluate_scenes
 from pixelwise.jobs.model_folder import load_model, save_model
 from pixelwise.jobs.run_folder import open_finished_run
 from pixelwise.jobs.train import open_parts
 from pixelwise.models.cost import cost
-from pixelwise.models.fusion import fuse
 from pixelwise.models.segmenter import Segmenter
 from pixelwise.models.unetpp import NestedDecoder, prune
 

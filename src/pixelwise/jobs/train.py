@@ -100,7 +100,7 @@ def train(config: Config | str | Path, *, resume: bool = False, report: Say | No
         training = Training(config, data, device, state, say)
         run.begin(config)
         write_split(run.folder / "split", config.data, split)
-        with enough_memory(lambda: smaller_step(training.model, config.train.batch, config.train.crop, room)):
+        with enough_memory(lambda: smaller_step(training.model, config.train.batch_size, config.train.crop_size, room)):
             training.prepare(state, run)
             if state is not None:
                 _require_kept_model(training, run, say)
@@ -126,7 +126,9 @@ class Training:
         self.card = _card(config, data, self.model)
         self.class_weights = class_weights(config, data, device)
         if config.train.checkpointing and not recompute_blocks(self.model.encoder):
-            say(f"The encoder of {config.model.name} is no row of blocks, so [train].checkpointing changes nothing.")
+            say(
+                f"The encoder of {config.model.name} is no row of blocks, so [train].activation_checkpointing changes nothing."
+            )
 
     def prepare(self, state: dict | None, run: Run) -> None:
         """Make what moves the weights, and take over a state.
@@ -137,14 +139,14 @@ class Training:
         settings, self.run = self.config.train, run
         self.model.to(self.device)
         self.decode = torch.compile(self.model.decode) if settings.compile else self.model.decode
-        self.average = MovingAverage(self.model, copy.deepcopy(self.model), settings.average)
-        self.rate, decoder_rate = _rates(self.config)
+        self.average = MovingAverage(self.model, copy.deepcopy(self.model), settings.ema_decay)
+        self.rate, decoder_lr_mult = _rates(self.config)
         groups = parameter_groups(
             self.model,
             rate=self.rate,
-            decoder_rate=decoder_rate,
+            decoder_lr_mult=decoder_lr_mult,
             weight_decay=settings.weight_decay,
-            first_layer_rate=settings.first_layer_rate,
+            first_layer_lr_mult=settings.first_layer_lr_mult,
         )
         self.optimizer = torch.optim.AdamW(groups, fused=True)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.mixed_precision == "fp16")
@@ -188,7 +190,7 @@ class Training:
     @property
     def judged(self) -> Segmenter:
         """The network that is evaluated and kept, in evaluation mode."""
-        return self.average.average if self.config.train.average > 0 else self.model.eval()
+        return self.average.average if self.config.train.ema_decay > 0 else self.model.eval()
 
     def learn(self, image: Tensor, mask: Tensor) -> tuple[float, float]:
         """Make one step; return its loss and the encoder's learning rate.
@@ -202,7 +204,7 @@ class Training:
         # Dropout and drop-path are a function of the step, so a resumed run draws what an undisturbed one does.
         torch.manual_seed(settings.seed * 1_000_003 + self.step)
         warmup = settings.warmup if settings.warmup is not None else min(1500, settings.steps // 10)
-        factor = rate_factor(self.step, steps=settings.steps, warmup=warmup, power=settings.power)
+        factor = rate_factor(self.step, steps=settings.steps, warmup=warmup, power=settings.poly_power)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_rate"] * factor
         image, mask = image.to(self.device), mask.to(self.device)
@@ -210,7 +212,7 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.grad_clip)
         value = loss.item()
         # In float16 the gradient overflows now and then: the step is left out, and the loss scaled less from then on.
         overflow = self.scaler.is_enabled() and self.scaler.get_scale() >= 1
@@ -248,11 +250,16 @@ def _learn(training: Training, run: Run, say: Say) -> None:
     evaluate_every = settings.evaluate_every or max(1, settings.steps // 10)
     workers = settings.workers if settings.workers is not None else max(1, (os.cpu_count() or 2) // 2)
     sampler = Sampler(
-        data.training, training.config.augment, crop=settings.crop, seed=settings.seed, mean=card.mean, std=card.std
+        data.training,
+        training.config.augment,
+        crop=settings.crop_size,
+        seed=settings.seed,
+        mean=card.mean,
+        std=card.std,
     )
     write_events = events_writer(run.folder)
     waiting, told = Waiting(WAITING_STEPS), False
-    crops = batches(sampler, batch=settings.batch, first=training.step, last=settings.steps, workers=workers)
+    crops = batches(sampler, batch=settings.batch_size, first=training.step, last=settings.steps, workers=workers)
     with run.open_log() as log:
         for image, mask in waiting.over(crops):
             loss, rate = training.learn(image, mask)
@@ -446,4 +453,4 @@ def _device(name: str) -> torch.device:
 def _rates(config: Config) -> tuple[float, float]:
     given = config.model.weights is not None
     rate = config.train.learning_rate or (6e-5 if given else 1e-3)
-    return rate, config.train.decoder_rate or (10.0 if given else 1.0)
+    return rate, config.train.decoder_lr_mult or (10.0 if given else 1.0)

@@ -39,9 +39,9 @@ def segmentation_loss(
     label_smoothing: float = 0.0,
     focal_gamma: float = 2.0,
     ohem_threshold: float = 0.9,
-    ohem_keep: int = 131072,
+    ohem_min_kept: int = 131072,
     bootstrapped_threshold: float = 0.3,
-    bootstrapped_keep: int = 4096,
+    bootstrapped_min_kept: int = 4096,
     foreground_only: bool = False,
     ms_ssim_product: Literal["paper", "unet3p"] = "paper",
     rmi_radius: int = 3,
@@ -69,9 +69,9 @@ def segmentation_loss(
         label_smoothing: of the cross-entropy, 0 to below 1.
         focal_gamma: 0 or more; 0 is the cross-entropy.
         ohem_threshold: probability of the right class below which a pixel is hard, 0 to 1.
-        ohem_keep: pixels of a batch that count at least.
+        ohem_min_kept: pixels of a batch that count at least.
         bootstrapped_threshold: pixel loss above which a pixel counts.
-        bootstrapped_keep: pixels of an image that count at least.
+        bootstrapped_min_kept: pixels of an image that count at least.
         foreground_only: Dice, soft IoU and MS-SSIM leave out the first class, as papers on one foreground do.
         ms_ssim_product: of the levels, as in the paper on MS-SSIM or as in UNet 3+'s release.
         rmi_radius: side of RMI's neighbourhood in pooled pixels, 1 or more.
@@ -93,9 +93,9 @@ def segmentation_loss(
     if class_weights is None:
         class_weights = torch.ones(logits.shape[1], device=logits.device)
     class_weights = class_weights.detach().to(working_dtype(logits))
-    hard = partial(hard_example_loss, class_weights=class_weights, threshold=ohem_threshold, keep=ohem_keep)
+    hard = partial(hard_example_loss, class_weights=class_weights, threshold=ohem_threshold, keep=ohem_min_kept)
     strap = partial(
-        bootstrapped_loss, class_weights=class_weights, threshold=bootstrapped_threshold, keep=bootstrapped_keep
+        bootstrapped_loss, class_weights=class_weights, threshold=bootstrapped_threshold, keep=bootstrapped_min_kept
     )
     terms = StripTerms(
         cross_entropy=cross_entropy,

@@ -19,7 +19,8 @@ from pixelwise.geo.label_map import colourise, to_picture
 from pixelwise.geo.map_file import read_tags
 from pixelwise.geo.raster import IMAGE_SUFFIXES, RasterInfo, RasterReader, Window, describe
 from pixelwise.geo.vector import read_polygons
-from pixelwise.jobs.evaluate import Picture, load_pictures
+from pixelwise.jobs.evaluate import Picture
+from pixelwise.jobs.evaluation_names import VALIDATION
 from pixelwise.jobs.model_folder import read_card
 from pixelwise.jobs.parcel_scores import ParcelScores, score_parcels
 from pixelwise.jobs.run_folder import open_finished_run
@@ -135,12 +136,13 @@ def gather(folder: str | Path, files: ParcelFiles | None = None) -> Content:
     metrics = run.metrics
     if not metrics:
         raise ConfigError(f"{folder} has no scores to report yet. Run `pixelwise evaluate {folder}` first.")
-    others = [key for key in metrics if key not in ("training", "validation")]
-    name = others[-1] if others else "validation"
+    others = [key for key, kept in metrics.items() if key not in ("training", VALIDATION) and _of_other_data(kept)]
+    name = others[-1] if others else VALIDATION if VALIDATION in metrics else [*metrics][-1]
     card = read_card(run.folder / "model")
     classes = _shown_by(card, run.folder / "model" / "model.toml")
+    matrix = _matrix(metrics[name], len(classes), run.folder / "metrics.json")
     kept = run.folder / "evaluations" / f"{name}.npz"
-    scenes, worst = load_pictures(kept) if kept.exists() else ([], [])
+    scenes, worst = _pictures(kept)
     return Content(
         folder=run.folder,
         config=config,
@@ -150,7 +152,7 @@ def gather(folder: str | Path, files: ParcelFiles | None = None) -> Content:
         evaluation=name,
         apart=_apart(config, metrics[name].get("scenes", {})),
         scores=metrics[name],
-        matrix=np.array(metrics[name]["confusion"], np.int64),
+        matrix=matrix,
         scenes=scenes,
         worst=worst,
         parcels=_parcel_map(run.folder, files or ParcelFiles(), config, classes),
@@ -171,6 +173,20 @@ def _shown_by(card: dict, path: Path) -> Classes:
     return Classes(tuple(names), tuple((r, g, b) for r, g, b in palette))
 
 
+def _matrix(entry: dict, classes: int, path: Path) -> Int64[np.ndarray, "K K"]:
+    try:
+        matrix = np.array(entry["confusion"], np.int64)
+    except (ValueError, KeyError, TypeError, OverflowError):
+        matrix = np.zeros((0, 0), np.int64)
+    if matrix.shape != (classes, classes):
+        raise ConfigError(f"{path} is damaged. Run `pixelwise evaluate {path.parent}` again, which makes it anew.")
+    return matrix
+
+
+def _of_other_data(kept: dict) -> bool:
+    return kept.get("about", {}).get("data") != VALIDATION
+
+
 def _apart(config: Config, scenes: dict) -> bool:
     folders = [folder for folder in as_places(config.data.images) if folder.is_dir()]
     if not scenes or not folders:
@@ -189,7 +205,7 @@ def _about_weights(path: Path) -> dict[str, str]:
             names = [name for name in file.keys() if not name.endswith(kept)]  # noqa: SIM118 - it is no dict
             count = sum(math.prod(file.get_slice(name).get_shape()) for name in names)
         digest = file_digest(path)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path} cannot be read ({error}). Restore the folder or train again.") from None
     return {"Parameters": f"{count:,}", "Weights": f"{path.parent.name}/{path.name}, SHA-256 {digest}"}
 
@@ -291,6 +307,7 @@ def summary(content: Content) -> dict[str, str]:
     provenance = content.card.get("provenance", {})
     steps = [step for step, _ in load_log_rows(content, "step")]
     spent = [seconds for _, seconds in load_log_rows(content, "seconds")]
+    side = train.crop_size
     done = max(steps, default=train.steps)
     planned = f" of the {train.steps:,} planned" if done < train.steps else ""
     return {
@@ -299,7 +316,7 @@ def summary(content: Content) -> dict[str, str]:
         "Images": ", ".join(map(str, as_places(data.images))),
         "Labels": ", ".join(map(str, as_places(data.labels))),
         "Bands": f"{', '.join(map(str, content.card['bands']))} ({content.card['dtype']})",
-        "Training": f"{done:,} steps{planned}, {train.batch} crops of {train.crop} × {train.crop} pixels each",
+        "Training": f"{done:,} steps{planned}, {train.batch_size} crops of {side} × {side} pixels each",
         "Time": _duration(spent[-1]) if spent else "",
         "Seed": str(train.seed),
         "Date": provenance.get("date", ""),
