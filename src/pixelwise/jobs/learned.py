@@ -17,7 +17,7 @@ def learned_scenes(settings: Config, scenes: Sequence[Scene]) -> tuple[str, ...]
         settings: the run's. Where its training data is no longer there, nothing is known, and nothing returned.
         scenes: what is evaluated.
     """
-    from pixelwise.jobs.train import open_parts
+    from pixelwise.data.split import open_parts
 
     try:
         training = open_parts(settings)[1]

@@ -104,7 +104,8 @@ def smaller_step(model: Segmenter, batch: int, crop: int, room: int | None) -> s
     smaller = f"[train].batch_size = {fits}" + (f" and [train].crop_size = {side}" if side < crop else "")
     free = "" if room is None else f"; {room / 1e9:.1f} GB were free before"
     return (
-        f"There is not enough memory to train: a step of [train].batch_size = {batch} crops of [train].crop_size = {crop} pixels "
-        f"takes about {training_bytes(model, batch, crop) / 1e9:.1f} GB{free}. Try {smaller}, for which about "
-        f"{training_bytes(model, fits, side) / 1e9:.1f} GB do. [train].activation_checkpointing = true saves memory too."
+        f"There is not enough memory to train: a step of [train].batch_size = {batch} crops of [train].crop_size = "
+        f"{crop} pixels takes about {training_bytes(model, batch, crop) / 1e9:.1f} GB{free}. Try {smaller}, for which "
+        f"about {training_bytes(model, fits, side) / 1e9:.1f} GB do. [train].activation_checkpointing = true saves "
+        "memory too."
     )

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pixelwise.data.split import open_parts
 from pixelwise.errors import ConfigError
 from pixelwise.fast.fuse import fuse
 from pixelwise.jobs.evaluate import evaluate_scenes
 from pixelwise.jobs.model_folder import load_model, save_model
 from pixelwise.jobs.run_folder import open_finished_run
-from pixelwise.jobs.train import open_parts
 from pixelwise.models.cost import cost
 from pixelwise.models.segmenter import Segmenter
 from pixelwise.models.unetpp import NestedDecoder, prune

@@ -125,9 +125,10 @@ class Training:
         self.model.encoder.requires_grad_(not config.train.freeze_encoder)
         self.card = _card(config, data, self.model)
         self.class_weights = class_weights(config, data, device)
-        if config.train.checkpointing and not recompute_blocks(self.model.encoder):
+        if config.train.activation_checkpointing and not recompute_blocks(self.model.encoder):
             say(
-                f"The encoder of {config.model.name} is no row of blocks, so [train].activation_checkpointing changes nothing."
+                f"The encoder of {config.model.name} is no row of blocks, so [train].activation_checkpointing changes "
+                "nothing."
             )
 
     def prepare(self, state: dict | None, run: Run) -> None:

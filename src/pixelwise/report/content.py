@@ -19,7 +19,7 @@ from pixelwise.geo.label_map import colourise, to_picture
 from pixelwise.geo.map_file import read_tags
 from pixelwise.geo.raster import IMAGE_SUFFIXES, RasterInfo, RasterReader, Window, describe
 from pixelwise.geo.vector import read_polygons
-from pixelwise.jobs.evaluate import Picture
+from pixelwise.jobs.evaluate import Picture, load_pictures
 from pixelwise.jobs.evaluation_names import VALIDATION
 from pixelwise.jobs.model_folder import read_card
 from pixelwise.jobs.parcel_scores import ParcelScores, score_parcels
@@ -142,7 +142,7 @@ def gather(folder: str | Path, files: ParcelFiles | None = None) -> Content:
     classes = _shown_by(card, run.folder / "model" / "model.toml")
     matrix = _matrix(metrics[name], len(classes), run.folder / "metrics.json")
     kept = run.folder / "evaluations" / f"{name}.npz"
-    scenes, worst = _pictures(kept)
+    scenes, worst = load_pictures(kept) if kept.exists() else ([], [])
     return Content(
         folder=run.folder,
         config=config,
