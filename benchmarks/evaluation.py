@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from pixelwise.metrics import confusion_matrix, scores
-from pixelwise.models.upsampling import argmax_upsampled
+from pixelwise.evaluation.metrics import confusion_matrix, scores
+from pixelwise.upsampling import argmax_upsampled
 
 RESULTS = Path(__file__).parent / "results" / "evaluation.json"
 

@@ -25,10 +25,10 @@ import pixelwise as pw
 from pixelwise.config import AugmentConfig, Config, RunConfig, load_config
 from pixelwise.data.sampler import Sampler
 from pixelwise.data.scenes import open_scenes
-from pixelwise.jobs.evaluate import Evaluation, evaluate, evaluate_scenes
-from pixelwise.jobs.model_folder import ModelCard, load_model
-from pixelwise.jobs.train import train
+from pixelwise.evaluation.evaluate import Evaluation, evaluate, evaluate_scenes
 from pixelwise.models import Segmenter
+from pixelwise.runs.model_folder import ModelCard, load_model
+from pixelwise.training.train import train
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

@@ -37,12 +37,12 @@ import torch
 from PIL import Image
 
 import pixelwise.cli
-import pixelwise.jobs.evaluate
-import pixelwise.jobs.parcel_scores
-import pixelwise.jobs.polygonize
-import pixelwise.jobs.predict
-import pixelwise.jobs.train
+import pixelwise.evaluation.evaluate
+import pixelwise.parcels.polygonize
+import pixelwise.parcels.scores
+import pixelwise.predictor
 import pixelwise.report
+import pixelwise.training.train
 from pixelwise.config import Config
 
 KINDS = ("images", "masks", "vectors", "toml", "weights", "runs", "journals", "cards", "options", "values")
@@ -114,7 +114,7 @@ def prepare() -> None:
         Path(f"{name}.toml").write_text(text)
     must("train", "small.toml")
     shutil.copy("runs/small/model/model.safetensors", "w.safetensors")
-    torch.save({"state_dict": pixelwise.jobs.predict.load_model("runs/small")[0].state_dict()}, "w.pt")
+    torch.save({"state_dict": pixelwise.predictor.load_model("runs/small")[0].state_dict()}, "w.pt")
     weights = SETTINGS + '[model]\nweights = "w.{}"\n'
     for suffix in ("pt", "safetensors"):
         text = Path("small.toml").read_text().replace(SETTINGS, weights.format(suffix))
@@ -134,7 +134,7 @@ def _half_a_map() -> None:
             raise KeyboardInterrupt
 
     with contextlib.suppress(KeyboardInterrupt):
-        pixelwise.jobs.predict.load("runs/small", device="cpu").map_scene(
+        pixelwise.predictor.load("runs/small", device="cpu").map_scene(
             "scenes/0.tif", "half.tif", confidence=True, advance=stop
         )
 

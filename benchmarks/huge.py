@@ -65,8 +65,8 @@ def write_model(folder: Path, network: str, classes: int) -> None:
     import torch
 
     import pixelwise as pw
-    from pixelwise.jobs.model_folder import ModelCard, save_model
     from pixelwise.labels import make_classes
+    from pixelwise.runs.model_folder import ModelCard, save_model
 
     torch.manual_seed(0)
     if network == "small":
@@ -85,10 +85,10 @@ def map_here(folder: Path) -> None:
 
     import pixelwise as pw
     from pixelwise.fast.allocator import keep_freed_memory
-    from pixelwise.geo.tiles import tile_windows
-    from pixelwise.jobs.capacity import STREAMS, peak_memory, threads
-    from pixelwise.jobs.read_ahead import read_ahead
-    from pixelwise.jobs.tiling import averaged_logits, output_stride
+    from pixelwise.inference.prefetch import read_ahead
+    from pixelwise.inference.tile_grid import tile_windows
+    from pixelwise.inference.tiling import averaged_logits, output_stride
+    from pixelwise.mapping.capacity import STREAMS, peak_memory, threads
 
     # As `map_scene` does, so that the network alone has the same memory before the map as after it.
     keep_freed_memory()

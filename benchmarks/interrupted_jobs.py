@@ -28,8 +28,8 @@ def prepare(folder: Path) -> None:
     import torch
 
     import pixelwise as pw
-    from pixelwise.jobs.model_folder import ModelCard, save_model
     from pixelwise.labels import make_classes
+    from pixelwise.runs.model_folder import ModelCard, save_model
 
     random_values = np.random.default_rng(0)
     for i in range(4):
@@ -102,8 +102,8 @@ def result(job: str, out: Path) -> str:
     """Return a digest of what a job made, whole or not at all; an error of any kind is a difference."""
     digest = hashlib.sha256()
     if job == "training":
-        from pixelwise.jobs.model_folder import load_model
-        from pixelwise.jobs.run_folder import Run
+        from pixelwise.runs.model_folder import load_model
+        from pixelwise.runs.run_folder import Run
 
         load_model(out / "run")
         digest.update((out / "run/model/model.safetensors").read_bytes())
@@ -152,7 +152,7 @@ def kept_step(said: Path) -> int:
 
 def stored_step(out: Path) -> int:
     """Return the step of the state that a training would go on from."""
-    from pixelwise.jobs.run_folder import Run
+    from pixelwise.runs.run_folder import Run
 
     state = Run(out / "run").load_last() if (out / "run").exists() else None
     return state["step"] if state else 0

@@ -31,8 +31,8 @@ def prepare(folder: Path, height: int, width: int) -> None:
     import torch
 
     import pixelwise as pw
-    from pixelwise.jobs.model_folder import ModelCard, save_model
     from pixelwise.labels import make_classes
+    from pixelwise.runs.model_folder import ModelCard, save_model
 
     torch.manual_seed(0)
     model = pw.create("segformer-b0", classes=5, bands=3)
@@ -49,7 +49,7 @@ def prepare(folder: Path, height: int, width: int) -> None:
 def map_here(folder: Path, out: str) -> None:
     """Make the map, and log each sum of tiles."""
     import pixelwise as pw
-    from pixelwise.jobs.tiling import Tiling
+    from pixelwise.inference.tiling import Tiling
 
     summed = Tiling.sum_of
 

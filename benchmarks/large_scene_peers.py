@@ -53,7 +53,7 @@ TILE, OVERLAP = 512, 128
 SEAM_SIDE = 1024
 """Side of the example scenes in pixels."""
 PACKAGES = {
-    "pixelwise": ("pixelwise.jobs.predict", "pixelwise"),
+    "pixelwise": ("pixelwise.predictor", "pixelwise"),
     "geoai predict_geotiff": ("geoai.utils", "geoai-py"),
     "geoai semantic_segmentation": ("geoai.train", "geoai-py"),
     "raster-vision smooth": ("rastervision.pytorch_learner", "rastervision_core"),

@@ -25,9 +25,9 @@ from torch import Tensor
 import pixelwise as pw
 from pixelwise.config import load_config
 from pixelwise.data.scenes import open_scenes
+from pixelwise.evaluation.metrics import confusion_matrix, scores
 from pixelwise.geo.raster import Window
 from pixelwise.losses import total_loss
-from pixelwise.metrics import confusion_matrix, scores
 from pixelwise.models import list_models
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

@@ -22,10 +22,10 @@ import torch
 
 import pixelwise as pw
 from pixelwise.geo.raster import RasterReader, Window
-from pixelwise.geo.tiles import GRID
-from pixelwise.jobs.images import ArrayReader
-from pixelwise.jobs.predict import Predictor
-from pixelwise.jobs.tiling import predict_strips
+from pixelwise.inference.images import ArrayReader
+from pixelwise.inference.tile_grid import GRID
+from pixelwise.inference.tiling import predict_strips
+from pixelwise.predictor import Predictor
 
 NEAR = 16
 """Pixels on either side of a border that count as near it."""

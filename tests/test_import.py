@@ -60,9 +60,9 @@ def test_a_public_name_is_the_thing_itself_and_never_a_module(name):
 
 
 def test_train_stays_the_function_after_its_module_is_imported():
-    import_module("pixelwise.jobs.train")
+    import_module("pixelwise.training.train")
     assert callable(pw.train)
-    assert pw.train is import_module("pixelwise.jobs.train").train
+    assert pw.train is import_module("pixelwise.training.train").train
 
 
 def test_an_unknown_name_is_an_attribute_error_that_names_it():

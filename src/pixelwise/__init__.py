@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pixelwise.config import Config, load_config
     from pixelwise.errors import ConfigError, DataError, MissingExtraError, PixelwiseError, WeightsError
+    from pixelwise.evaluation.evaluate import evaluate
     from pixelwise.fast.fuse import fuse
-    from pixelwise.jobs.evaluate import evaluate
-    from pixelwise.jobs.parcel_scores import score_parcels
-    from pixelwise.jobs.polygonize import polygonize
-    from pixelwise.jobs.predict import load
-    from pixelwise.jobs.train import train
     from pixelwise.models import create, list_models
     from pixelwise.models.cost import cost
     from pixelwise.models.unetpp import prune
+    from pixelwise.parcels.polygonize import polygonize
+    from pixelwise.parcels.scores import score_parcels
+    from pixelwise.predictor import load
+    from pixelwise.training.train import train
     from pixelwise.weights import load_weights, save_weights
 
 __version__ = "0.1.0"
@@ -53,17 +53,17 @@ _HOMES = {
     "WeightsError": "pixelwise.errors",
     "cost": "pixelwise.models.cost",
     "create": "pixelwise.models",
-    "evaluate": "pixelwise.jobs.evaluate",
+    "evaluate": "pixelwise.evaluation.evaluate",
     "fuse": "pixelwise.fast.fuse",
     "list_models": "pixelwise.models",
-    "load": "pixelwise.jobs.predict",
+    "load": "pixelwise.predictor",
     "load_config": "pixelwise.config",
     "load_weights": "pixelwise.weights",
-    "polygonize": "pixelwise.jobs.polygonize",
+    "polygonize": "pixelwise.parcels.polygonize",
     "prune": "pixelwise.models.unetpp",
     "save_weights": "pixelwise.weights",
-    "score_parcels": "pixelwise.jobs.parcel_scores",
-    "train": "pixelwise.jobs.train",
+    "score_parcels": "pixelwise.parcels.scores",
+    "train": "pixelwise.training.train",
 }
 
 

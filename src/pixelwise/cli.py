@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pixelwise import __version__
+from pixelwise.commands.interruption import interruptible
+from pixelwise.commands.networks import analyze, models, prune
+from pixelwise.commands.parcels import polygonize, score_parcels
+from pixelwise.commands.predict import predict
 from pixelwise.errors import OldNameWarning, PixelwiseError, out_of_memory
-from pixelwise.interruption import interruptible
-from pixelwise.network_commands import analyze, models, prune
-from pixelwise.parcel_commands import polygonize, score_parcels
-from pixelwise.scene_commands import predict
 
 if TYPE_CHECKING:
     from pixelwise.data.scenes import Scene
-    from pixelwise.metrics import Scores
+    from pixelwise.evaluation.metrics import Scores
 
 FILE = click.Path(path_type=Path)
 
@@ -112,8 +112,8 @@ def demo(output: Path, examples: Path | None, fresh: bool) -> None:
       pixelwise demo --output /tmp/demo
     """
     with interruptible("The same command goes on from the last saved step."):
-        from pixelwise.demo import demo
-        from pixelwise.progress import shown_training
+        from pixelwise.commands.demo_job import demo
+        from pixelwise.commands.progress import shown_training
 
         with shown_training() as training:
             demo(examples, output, fresh=fresh, say=click.echo, training=training)
@@ -141,13 +141,13 @@ def check(config: Path, overrides: tuple[str, ...]) -> None:
       pixelwise check fields.toml
     """
     with interruptible("Nothing was written."):
+        from pixelwise.commands.progress import shown_steps
         from pixelwise.config import load_config
         from pixelwise.data.check import survey
         from pixelwise.data.footprints import resolution_note
         from pixelwise.data.split import open_split
-        from pixelwise.jobs.model_check import check_model
         from pixelwise.labels import make_classes
-        from pixelwise.progress import shown_steps
+        from pixelwise.training.model_check import check_model
 
         loaded = load_config(config, overrides)
         problems: list[str] = []
@@ -218,9 +218,9 @@ def train(
     flags = [*(["--run", str(folder)] if folder else []), *(part for each in overrides for part in ("--set", each))]
     again = shlex.join([str(config), *flags])
     with interruptible(f"`pixelwise train {again} --resume` goes on from the last saved step."):
+        from pixelwise.commands.progress import shown_training
         from pixelwise.config import RunConfig, load_config
-        from pixelwise.jobs.train import train
-        from pixelwise.progress import shown_training
+        from pixelwise.training.train import train
 
         loaded = load_config(config, overrides)
         if folder is not None:
@@ -234,7 +234,7 @@ def train(
 
 def _evaluate_and_report(folder: Path) -> None:
     from pixelwise.errors import MissingExtraError
-    from pixelwise.jobs.evaluate import evaluate
+    from pixelwise.evaluation.evaluate import evaluate
     from pixelwise.report import write_report
 
     _show_scores(evaluate(folder).scores)
@@ -293,8 +293,8 @@ def evaluate(
     """
     with interruptible("Nothing was written."):
         from pixelwise.config_table import parsed_options
+        from pixelwise.evaluation.evaluate import evaluate
         from pixelwise.fast.allocator import keep_freed_memory
-        from pixelwise.jobs.evaluate import evaluate
 
         keep_freed_memory()
         result = evaluate(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import pixelwise as pw
 from pixelwise.fast import segformer as fast_segformer
-from pixelwise.jobs.capacity import threads
+from pixelwise.mapping.capacity import threads
 
 RELEASES = ["paper", "transformers", "mmsegmentation"]
 

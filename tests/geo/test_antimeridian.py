@@ -18,8 +18,8 @@ from pixelwise.data.footprints import overlapping_groups
 from pixelwise.geo.polygon_labels import count_touching, labels_for_scene
 from pixelwise.geo.raster import RasterInfo, Window
 from pixelwise.geo.vector import Polygons, read_polygons
-from pixelwise.jobs.parcel_scores import score_parcels
-from pixelwise.jobs.polygonize import polygonize
+from pixelwise.parcels.polygonize import polygonize
+from pixelwise.parcels.scores import score_parcels
 
 DEGREES = CRS.from_epsg(4326)
 SIDE = 60

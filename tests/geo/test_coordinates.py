@@ -129,7 +129,7 @@ def test_pixels_of_different_size_on_the_ground_are_said():
 def test_files_of_another_proj_are_named_and_no_place_is_guessed(tmp_path, variable):
     code = (
         "import sys; from pixelwise.errors import PixelwiseError\n"
-        "try:\n    from pixelwise.geo.raster import describe; import pixelwise.jobs.polygonize\n"
+        "try:\n    from pixelwise.geo.raster import describe; import pixelwise.parcels.polygonize\n"
         "    describe(sys.argv[1])\nexcept PixelwiseError as error:\n    print(error)\n"
     )
     import rasterio

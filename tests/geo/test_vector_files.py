@@ -20,7 +20,7 @@ from rasterio.crs import CRS
 from pixelwise.errors import DataError, MissingExtraError
 from pixelwise.geo import vector_source as source
 from pixelwise.geo.vector import read_polygons
-from pixelwise.geo.vector_file import write_polygons
+from pixelwise.parcels.vector_file import write_polygons
 
 SQUARE = [[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]
 UTM = CRS.from_epsg(32633)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from pixelwise.labels import IGNORE
 from pixelwise.losses import segmentation_loss
-from pixelwise.losses.similarity import combined, similarity_levels
+from pixelwise.losses.ms_ssim import combined, similarity_levels
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 OFFICIAL = json.loads((GOLDENS / "losses_official.json").read_text())["values"]

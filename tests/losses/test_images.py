@@ -14,8 +14,8 @@ from pixelwise.labels import IGNORE
 from pixelwise.losses import segmentation_loss
 from pixelwise.losses.boundary import boundary_loss
 from pixelwise.losses.lovasz import jaccard_steps, lovasz_softmax
-from pixelwise.losses.mutual_information import mutual_information_loss
-from pixelwise.losses.similarity import EXPONENTS, combined, ms_ssim_loss, similarity_levels
+from pixelwise.losses.ms_ssim import EXPONENTS, combined, ms_ssim_loss, similarity_levels
+from pixelwise.losses.rmi import mutual_information_loss
 
 
 def drawn(seed, classes, *size, lowest=IGNORE, dtype=torch.float64):

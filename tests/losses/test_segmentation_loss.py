@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pixelwise import upsampling
 from pixelwise.labels import IGNORE
 from pixelwise.losses import segmentation_loss
-from pixelwise.models import upsampling
 
 
 @st.composite

@@ -6,7 +6,7 @@ import torch
 from meeting import worst_errors
 
 import pixelwise as pw
-from pixelwise.models.upsampling import upsample
+from pixelwise.upsampling import upsample
 
 NETWORKS = {
     "deeplabv3_r50d8_mmseg122": ("deeplabv3", 19),

@@ -8,7 +8,7 @@ import torch
 from meeting import worst_errors
 
 import pixelwise as pw
-from pixelwise.models.upsampling import upsample
+from pixelwise.upsampling import upsample
 
 KINDS = ("naive", "pup", "mla")
 NAMES = [f"setr_{kind}_dim192_img128{suffix}" for kind in KINDS for suffix in ("", "_eps")]

@@ -7,7 +7,7 @@ from meeting import worst_errors
 
 import pixelwise as pw
 from pixelwise.models.unetpp import prune
-from pixelwise.models.upsampling import upsample
+from pixelwise.upsampling import upsample
 
 NETWORKS = {
     "unet_milesial_bilinear": ("unet", 19),

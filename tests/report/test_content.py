@@ -12,11 +12,11 @@ from safetensors.numpy import save_file
 
 from pixelwise.config import Config, DataConfig, RunConfig, save_config
 from pixelwise.errors import ConfigError, DataError
+from pixelwise.evaluation.metrics import scores
 from pixelwise.geo.label_map import LabelMapWriter
 from pixelwise.geo.raster import describe
-from pixelwise.jobs.polygonize import polygonize
 from pixelwise.labels import make_classes
-from pixelwise.metrics import scores
+from pixelwise.parcels.polygonize import polygonize
 from pixelwise.report.content import ParcelFiles, gather, summary
 from pixelwise.report.page import write_report
 

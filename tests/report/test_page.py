@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from pixelwise.config import Config, DataConfig, RunConfig
 from pixelwise.errors import ConfigError, MissingExtraError
-from pixelwise.jobs.evaluate import Picture
+from pixelwise.evaluation.evaluate import Picture
+from pixelwise.evaluation.metrics import scores
 from pixelwise.labels import make_classes
-from pixelwise.metrics import scores
 from pixelwise.report.content import Content, DrawnParcel, ParcelMap
 from pixelwise.report.page import render, write_report
 

@@ -5,8 +5,8 @@ import tomli_w
 import torch
 
 import pixelwise as pw
-from pixelwise.jobs.model_folder import ModelCard, load_model, save_model
 from pixelwise.labels import make_classes
+from pixelwise.runs.model_folder import ModelCard, load_model, save_model
 
 SMALL = {"filters": [4, 8, 16, 32, 64]}
 VIT = {"encoder": "vit-tiny", "dim": 64, "depth": 6, "image_size": 64}

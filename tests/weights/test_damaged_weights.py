@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save
 
 import pixelwise as pw
-from pixelwise.jobs.model_folder import ModelCard, load_model, save_model
 from pixelwise.labels import make_classes
+from pixelwise.runs.model_folder import ModelCard, load_model, save_model
 
 SEEDS = range(40)
 

@@ -15,7 +15,7 @@ from pixelwise.fast.convolution import scale_and_shift
 from pixelwise.fast.linear import linear_of
 from pixelwise.models.segformer import AllMLPDecoder
 from pixelwise.models.segmenter import Decoded
-from pixelwise.models.upsampling import upsample
+from pixelwise.upsampling import upsample
 
 BAND = 1 << 19
 """Numbers of the widest map of a band of rows: 2 MB in float32."""

@@ -5,7 +5,7 @@ gradient; an image without a valid pixel has a zero gradient and changes nothing
 gives 0.
 """
 
-from pixelwise.losses.regions import DICE_SMOOTH
+from pixelwise.losses.dice import DICE_SMOOTH
 from pixelwise.losses.segmentation import segmentation_loss
 from pixelwise.losses.total import total_loss
 

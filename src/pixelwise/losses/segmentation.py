@@ -10,13 +10,13 @@ from torch import Tensor
 
 from pixelwise.labels import IGNORE
 from pixelwise.losses.boundary import boundary_loss
-from pixelwise.losses.images import ImageTerm, image_loss
+from pixelwise.losses.dice import dice_loss, soft_iou_loss
 from pixelwise.losses.lovasz import lovasz_softmax
-from pixelwise.losses.mutual_information import binary_cross_entropy_sum, mutual_information_loss
+from pixelwise.losses.ms_ssim import ms_ssim_loss
+from pixelwise.losses.per_image import ImageTerm, image_loss
 from pixelwise.losses.pixels import bootstrapped_loss, hard_example_loss
-from pixelwise.losses.regions import dice_loss, soft_iou_loss
-from pixelwise.losses.similarity import ms_ssim_loss
-from pixelwise.losses.strips import StripTerms, strip_loss, working_dtype
+from pixelwise.losses.rmi import binary_cross_entropy_sum, mutual_information_loss
+from pixelwise.losses.streaming import StripTerms, strip_loss, working_dtype
 
 
 def segmentation_loss(

@@ -23,7 +23,7 @@ from pixelwise.models.layers import (
     sizes_of,
 )
 from pixelwise.models.segmenter import Decoded
-from pixelwise.models.upsampling import upsample
+from pixelwise.upsampling import upsample
 
 
 @dataclass(frozen=True)

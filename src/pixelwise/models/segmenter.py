@@ -8,7 +8,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from pixelwise.errors import DataError
-from pixelwise.models.upsampling import argmax_upsampled, upsample
+from pixelwise.upsampling import argmax_upsampled, upsample
 
 MINIMUM_SIZE = 32
 

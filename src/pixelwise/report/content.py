@@ -13,19 +13,19 @@ from safetensors import SafetensorError, safe_open
 
 from pixelwise.config import Config, as_places
 from pixelwise.errors import ConfigError, PixelwiseError, WeightsError
+from pixelwise.evaluation.evaluate import Picture, load_pictures
+from pixelwise.evaluation.names import VALIDATION
 from pixelwise.files import file_digest
 from pixelwise.geo.coordinates import placed, transformed
 from pixelwise.geo.label_map import colourise, to_picture
 from pixelwise.geo.map_file import read_tags
 from pixelwise.geo.raster import IMAGE_SUFFIXES, RasterInfo, RasterReader, Window, describe
 from pixelwise.geo.vector import read_polygons
-from pixelwise.jobs.evaluate import Picture, load_pictures
-from pixelwise.jobs.evaluation_names import VALIDATION
-from pixelwise.jobs.model_folder import read_card
-from pixelwise.jobs.parcel_scores import ParcelScores, score_parcels
-from pixelwise.jobs.run_folder import open_finished_run
 from pixelwise.labels import Classes
 from pixelwise.optional import optional_module
+from pixelwise.parcels.scores import ParcelScores, score_parcels
+from pixelwise.runs.model_folder import read_card
+from pixelwise.runs.run_folder import open_finished_run
 
 LONGEST = 1024
 """Side of the parcel map's picture, in pixels."""

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pixelwise.evaluation.evaluate import Picture
 from pixelwise.files import replacing
 from pixelwise.geo.label_map import colourise, to_picture
-from pixelwise.jobs.evaluate import Picture
 from pixelwise.labels import IGNORE, Classes
 from pixelwise.optional import optional_module
 from pixelwise.report.charts import data_uri, loss_chart, mistakes, path_of, rate_chart, score_chart

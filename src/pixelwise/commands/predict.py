@@ -1,0 +1,134 @@
+"""The command that predicts: photos, scenes and folders of them."""
+
+from pathlib import Path
+
+import click
+
+from pixelwise.commands.interruption import interruptible
+
+FILE = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("model", type=FILE)
+@click.argument("image", type=FILE)
+@click.argument("output", type=FILE)
+@click.option(
+    "--option", "options", multiple=True, metavar="KEY=VALUE", help="A network's option: output_stride=8; repeatable."
+)
+@click.option("--tile", type=int, help="Side of a tile in pixels, a multiple of 32.  [default: as in training]")
+@click.option("--overlap", type=int, help="Pixels that tiles share, a multiple of 32.  [default: as in training]")
+@click.option(
+    "--batch", type=int, help="Scenes: tiles that go together; changes no byte.  [default: by memory; CPU: 1]"
+)
+@click.option("--flips", is_flag=True, help="Average with the mirrored image.")
+@click.option("--scale", type=float, multiple=True, help="Average over zoomed copies; give it several times.")
+@click.option("--confidence", is_flag=True, help="Scenes: write NAME.confidence.tif beside the map.")
+@click.option("--probabilities", is_flag=True, help="Scenes: write NAME.probabilities.tif, a band for each class.")
+@click.option("--cog", is_flag=True, help="Scenes: confidence and probabilities cloud-optimised, as the map always is.")
+@click.option("--aoi", type=FILE, help="Scenes: a file of polygons, the area of interest; elsewhere there is nodata.")
+@click.option("--on", type=click.Choice(["ray"]), help="Scenes: make the map on the machines of a Ray cluster.")
+@click.option("--forecast", "only_forecast", is_flag=True, help="Scenes: tell time, memory and size, and leave.")
+@click.option(
+    "--device", default="auto", show_default=True, help="'cpu', 'cuda', 'cuda:1'; auto: a GPU if there is one."
+)
+def predict(
+    model: Path,
+    image: Path,
+    output: Path,
+    options: tuple[str, ...],
+    tile: int | None,
+    overlap: int | None,
+    batch: int | None,
+    flips: bool,
+    scale: tuple[float, ...],
+    confidence: bool,
+    probabilities: bool,
+    cog: bool,
+    aoi: Path | None,
+    on: str | None,
+    only_forecast: bool,
+    device: str,
+) -> None:
+    """Find the class of every pixel of a photo, scene or folder.
+
+    MODEL is a run or a model folder. OUTPUT ends in .tif for a georeferenced map, written tile by tile, in .png for a
+    picture in the colours of the classes, or is a folder, where each image gets what fits it. A map that was
+    interrupted goes on when the same command is given again.
+
+    \b
+    Example:
+      pixelwise predict runs/fields scene.tif map.tif
+      pixelwise predict runs/fields scene.tif map.tif --aoi county.gpkg --cog --forecast
+      pixelwise predict runs/street photo.jpg labels.png --option output_stride=8 --flips
+      pixelwise predict runs/street photos results
+    """
+    with interruptible("Finished pieces of a scene are kept; the same command goes on."):
+        from pixelwise.commands.progress import shown_share
+        from pixelwise.config_table import parsed_options
+        from pixelwise.fast.allocator import keep_freed_memory
+        from pixelwise.prediction_folder import predict_folder
+        from pixelwise.predictor import load
+
+        keep_freed_memory()
+        predictor = load(model, device=device, options=parsed_options(options))
+        scales = scale or (1.0,)
+        kind = "" if image.is_dir() else output.suffix.lower()
+        if only_forecast and kind not in (".tif", ".tiff"):
+            raise click.UsageError("A forecast is made for one scene whose map is a .tif.")
+        if kind in (".tif", ".tiff"):
+            if on is None:
+                told = predictor.forecast(
+                    image,
+                    tile=tile,
+                    overlap=overlap,
+                    batch=batch,
+                    flips=flips,
+                    scales=scales,
+                    confidence=confidence,
+                    probabilities=probabilities,
+                    area=aoi,
+                )
+                click.echo(f"{image}: {told}")
+            if only_forecast:
+                return
+            with shown_share(f"Mapping {image.name}") as advance:
+                made = predictor.map_scene(
+                    image,
+                    output,
+                    tile=tile,
+                    overlap=overlap,
+                    batch=batch,
+                    flips=flips,
+                    scales=scales,
+                    confidence=confidence,
+                    probabilities=probabilities,
+                    cog=cog,
+                    area=aoi,
+                    on=on,
+                    advance=advance,
+                    say=click.echo,
+                )
+            shares = ", ".join(f"{name} {share:.1%}" for name, share in made.shares.items())
+            click.echo(f"{made.path}: {made.width}x{made.height} pixels in {made.seconds:.1f} s; {shares}.")
+        elif kind:
+            predictor.segment(image, tile=tile, overlap=overlap, flips=flips, scales=scales).save(output)
+            click.echo(f"{output} is written.")
+        else:
+            written = predict_folder(
+                predictor,
+                image,
+                output,
+                tile=tile,
+                overlap=overlap,
+                batch=batch,
+                flips=flips,
+                scales=scales,
+                confidence=confidence,
+                probabilities=probabilities,
+                cog=cog,
+                area=aoi,
+                on=on,
+                report=click.echo,
+            )
+            click.echo(f"{len(written)} files are in {output}.")

@@ -1,0 +1,138 @@
+"""How long work is shown: a bar with the time left on a terminal, a line now and then anywhere else."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bar
+
+if TYPE_CHECKING:
+    from pixelwise.training.train import Progress
+
+EVERY = 30.0
+"""Seconds between two lines where there is no terminal."""
+
+
+@contextmanager
+def shown_training() -> Iterator["Callable[[Progress | str], None]"]:
+    """Give the function that `pixelwise.train` reports to: steps, time left, loss and score, and sentences."""
+    console = Console()
+    if not console.is_terminal:
+        yield _training_lines()
+        return
+    bar = Bar(
+        TextColumn("Training"),
+        BarColumn(bar_width=16),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+    with bar:
+
+        def report(event: "Progress | str") -> None:
+            if isinstance(event, str):
+                bar.console.print(event, highlight=False, markup=False)
+                return
+            # A resumed run starts its bar where it goes on; else the steps made before would count as made in no time.
+            task = bar.task_ids[0] if bar.task_ids else bar.add_task("", total=event.steps, completed=event.step - 1)
+            bar.update(task, completed=event.step, description=_state(event))
+
+        yield report
+
+
+def _training_lines() -> "Callable[[Progress | str], None]":
+    begun: list[tuple[int, float]] = []
+    said = 0.0
+
+    def report(event: "Progress | str") -> None:
+        nonlocal said
+        now = time.monotonic()
+        if isinstance(event, str):
+            print(event, flush=True)
+            return
+        if not begun:
+            begun.append((event.step, now))
+        if now - said < EVERY and event.step < event.steps:
+            return
+        said = now
+        first, start = begun[0]
+        left = (now - start) / max(1, event.step - first) * (event.steps - event.step)
+        ahead = f", {_duration(left)} left" if first < event.step < event.steps else ""
+        print(f"step {event.step} of {event.steps}, {_state(event)}{ahead}", flush=True)
+
+    return report
+
+
+def _state(event: "Progress") -> str:
+    score = "" if event.score is None else f", mIoU {event.score:.3f}"
+    return f"loss {event.loss:.3f}{score}"
+
+
+@contextmanager
+def shown_steps(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """Give a function to call after each of ``total`` pieces; where there is no terminal it is silent."""
+    console = Console()
+    if not console.is_terminal or not total:
+        yield lambda: None
+        return
+    with Bar(
+        TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn(), console=console
+    ) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda: bar.advance(task)
+
+
+@contextmanager
+def shown_share(what: str) -> Iterator[Callable[[float], None]]:
+    """Give a function to call with the share that is done, 0 to 1; where there is no terminal it is silent."""
+    console = Console()
+    if not console.is_terminal:
+        yield lambda share: None
+        return
+    with Bar(
+        TextColumn(what), BarColumn(), TaskProgressColumn(), TextColumn("left"), TimeRemainingColumn(), console=console
+    ) as bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda share: bar.update(task, completed=share)
+
+
+@contextmanager
+def shown_stages() -> Iterator[Callable[[str, float], None]]:
+    """Give a function to call with a stage's name and the share of it that is done; silent where there is no terminal.
+
+    Each stage has a bar of its own, below those of the stages before.
+    """
+    console = Console()
+    if not console.is_terminal:
+        yield lambda stage, share: None
+        return
+    tasks: dict[str, TaskID] = {}
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("left"))
+    with Bar(*columns, TimeRemainingColumn(), console=console) as bar:
+
+        def advance(stage: str, share: float) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=1.0)
+            bar.update(tasks[stage], completed=share)
+
+        yield advance
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"

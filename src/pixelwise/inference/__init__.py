@@ -1,0 +1,1 @@
+"""One image through a network, tile by tile."""

@@ -1,0 +1,206 @@
+"""Losses over strips of full-size rows: of pixels, and of sums over pixels.
+
+Every loss is exactly that of the bilinearly upsampled logits, but [B,K,H,W] never exists: the gradient is made in the
+same sweep as the loss and carried back to the stride strip by strip. Losses that need a statistic of all pixels before
+any has a gradient take a sweep of their own for it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pixelwise.losses.pixel_strips import Strip, walk
+from pixelwise.losses.pixels import focal_parts
+
+
+@dataclass(frozen=True)
+class StripTerms:
+    """Weights and settings of the losses that go strip by strip."""
+
+    cross_entropy: float
+    label_smoothing: float
+    focal: float
+    focal_gamma: float
+    class_weights: Tensor
+    """[K]"""
+    of_pixels: Sequence[tuple[float, Callable[..., Tensor]]]
+    """Functions of all pixels' cross-entropies [B,H,W] and the mask."""
+    of_sums: Sequence[tuple[float, Callable[..., Tensor]]]
+    """Functions of intersections, predicted sums and counts, each [B,K]."""
+
+
+def strip_loss(
+    logits: Tensor, mask: Tensor, counts: Tensor, terms: StripTerms, align_corners: bool, gradient: Tensor | None
+) -> Tensor:
+    """Return the weighted sum of the terms over a batch that has a valid pixel.
+
+    Args:
+        logits: [B,K,h,w].
+        mask: [B,H,W].
+        counts: [B,K], the pixels of each class in each image, in the type that is worked in.
+        gradient: [B,K,h,w]; the loss's own is added to it.
+    """
+    weights = _Weights.of(terms, counts)
+    loss, slopes = _of_statistics(logits, mask, terms, align_corners, counts, with_slopes=gradient is not None)
+    if not (terms.cross_entropy or terms.focal) and slopes is None:
+        return loss
+    spread = weights.smooth if weights.smoothed else None
+    for strip in walk(logits, mask, align_corners=align_corners, spread=spread, gradient=gradient):
+        softmax = _Softmax.of(strip)
+        own_loss, by_loss = _pixel_loss(strip, softmax, weights, terms)
+        loss += own_loss
+        if weights.smoothed:
+            loss += _smoothed_loss(strip, softmax, weights)
+        if gradient is not None:
+            strip.add_gradient(_slope(strip, softmax, weights, by_loss, slopes))
+    return loss
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """What a pixel counts, by its class. Divided by the sum of all pixels' class weights, so that losses are sums."""
+
+    hard: Tensor
+    """[K+1], of the cross-entropy with the pixel's own class; the first, of ignored pixels, is 0."""
+    focal: Tensor
+    """[K+1], of the focal loss."""
+    smooth: Tensor
+    """[K], of the cross-entropy with each class, by label smoothing."""
+    smoothed: bool
+
+    @staticmethod
+    def of(terms: StripTerms, counts: Tensor) -> "_Weights":
+        smoothing = terms.label_smoothing if terms.cross_entropy else 0.0
+        total = counts.sum(dim=0) @ terms.class_weights
+        # Without any weight all become 0.
+        scaled = terms.class_weights / torch.where(total > 0, total, torch.inf)
+        return _Weights(
+            hard=F.pad(scaled * (terms.cross_entropy * (1 - smoothing)), (1, 0)),
+            focal=F.pad(scaled * terms.focal, (1, 0)),
+            smooth=scaled * (terms.cross_entropy * smoothing / counts.shape[1]),
+            smoothed=bool(smoothing),
+        )
+
+
+@dataclass(frozen=True)
+class _Softmax:
+    """The parts of a strip's cross-entropy, log(sum of exp) - own logit."""
+
+    total: Tensor
+    """[m,1,P]: the sum of the exponentials."""
+    logarithm: Tensor
+    """[m,1,P]: of that sum."""
+
+    @staticmethod
+    def of(strip: Strip) -> "_Softmax":
+        total = strip.exponential.sum(dim=1, keepdim=True)
+        return _Softmax(total, total.log())
+
+
+def _pixel_loss(strip: Strip, softmax: _Softmax, weights: _Weights, terms: StripTerms) -> tuple[Tensor, Tensor]:
+    """Return the cross-entropy and focal loss of a strip, and their derivative by each pixel's cross-entropy."""
+    pixel_loss, weight = softmax.logarithm - strip.chosen, weights.hard[strip.label]
+    loss = (weight * pixel_loss).sum()
+    if terms.focal:
+        focal, by_pixel = focal_parts(pixel_loss.clamp_(min=0), terms.focal_gamma)
+        own_weight = weights.focal[strip.label]
+        loss += (own_weight * focal).sum()
+        weight = weight + own_weight * by_pixel
+    return loss, weight
+
+
+def _smoothed_loss(strip: Strip, softmax: _Softmax, weights: _Weights) -> Tensor:
+    """Return the cross-entropy with all classes that label smoothing adds."""
+    assert strip.spread is not None
+    return ((strip.label > 0) * (weights.smooth.sum() * softmax.logarithm - strip.spread)).sum()
+
+
+def _slope(strip: Strip, softmax: _Softmax, weights: _Weights, by_loss: Tensor, slopes: "_Slopes | None") -> Tensor:
+    """Return the derivative by a strip's logits [m,K,P], written over the strip's exponentials.
+
+    Every part of it has the same three terms, p being the softmax, so that one pass over [m,K,P] adds them all::
+
+        share · p                 for every class
+              - at_target         at the pixel's own class
+              - weights.smooth    for every class of a valid pixel
+
+        part                 share                        at_target
+        cross-entropy        w                            w
+        label smoothing      sum of smooth                0
+        sums (Dice, IoU)     g - g·p - pull               -pull        pull = own class's extra · its p
+    """
+    valid = strip.label > 0
+    if slopes is not None and slopes.by_pixel is not None:
+        by_loss = by_loss + slopes.by_pixel[strip.image][strip.place]
+    share, at_target = by_loss, by_loss
+    if weights.smoothed:
+        share = share + weights.smooth.sum() * valid
+    if slopes is not None and slopes.of_sums:
+        by_probability = slopes.by_probability[strip.image]
+        pull = slopes.by_target[strip.image][strip.label] * strip.chosen.exp() / softmax.total
+        share = share - valid * ((by_probability @ strip.exponential)[:, None] / softmax.total + pull)
+        share = share + valid * by_probability[:, None]
+        at_target = by_loss - pull
+    # In place: memory traffic is most of the time.
+    slope = strip.exponential.mul_(share / softmax.total)
+    slope.scatter_add_(1, strip.target, -at_target)
+    if weights.smoothed:
+        slope.addcmul_(weights.smooth[:, None], valid.to(slope.dtype), value=-1)
+    return slope
+
+
+def working_dtype(logits: Tensor) -> torch.dtype:
+    """Return what is computed in: float32, or float64 for logits of that type."""
+    return torch.promote_types(logits.dtype, torch.float32)
+
+
+@dataclass(frozen=True)
+class _Slopes:
+    """The loss's derivatives by what was gathered over all pixels."""
+
+    by_pixel: Tensor | None
+    """[B,H*W+1]: by each pixel's cross-entropy; 0 where ignored, and at the end."""
+    by_probability: Tensor
+    """[B,K]: by the probability of a class, at every valid pixel."""
+    by_target: Tensor
+    """[B,K+1]: what comes to that at the class's own pixels, after a 0 for what is ignored."""
+    of_sums: bool
+    """Whether a loss asks for sums at all; else the two above are 0."""
+
+
+def _of_statistics(
+    logits: Tensor, mask: Tensor, terms: StripTerms, align_corners: bool, counts: Tensor, *, with_slopes: bool
+) -> tuple[Tensor, _Slopes | None]:
+    if not terms.of_pixels and not terms.of_sums:
+        return counts.new_zeros(()), None
+    (height, width), pixel_loss = mask.shape[-2:], None
+    if terms.of_pixels:
+        pixel_loss = counts.new_zeros(len(mask), height * width + 1)
+    intersection, predicted = torch.zeros_like(counts), torch.zeros_like(counts)
+    for strip in walk(logits, mask, align_corners=align_corners):
+        rows = strip.exponential
+        normaliser = rows.sum(dim=1, keepdim=True)
+        if pixel_loss is not None:
+            pixel_loss[strip.image][strip.place] = normaliser.log() - strip.chosen
+        if terms.of_sums:
+            rows *= (strip.label > 0) / normaliser
+            predicted[strip.image] += rows.sum(dim=(0, 2))
+            # First within each row: one sum in float32 over all pixels would lose digits.
+            by_row = rows.new_zeros(rows.shape[:2])
+            by_row.scatter_add_(1, strip.target[:, 0], rows.gather(1, strip.target)[:, 0])
+            intersection[strip.image] += by_row.sum(dim=0)
+    # What is left is small, or of one number per pixel: autograd's to differentiate.
+    inputs = [each.requires_grad_(with_slopes) for each in (intersection, predicted, pixel_loss) if each is not None]
+    with torch.set_grad_enabled(with_slopes):
+        loss = sum((weight * term(intersection, predicted, counts) for weight, term in terms.of_sums), counts.sum() * 0)
+        if pixel_loss is not None:
+            full = pixel_loss[:, :-1].unflatten(1, (height, width))
+            loss = loss + sum(weight * term(full, mask) for weight, term in terms.of_pixels)
+    if not with_slopes:
+        return loss, None
+    by_target, by_probability, *by_pixel = torch.autograd.grad(loss, inputs, materialize_grads=True)
+    slopes = _Slopes(by_pixel[0] if by_pixel else None, by_probability, F.pad(by_target, (1, 0)), bool(terms.of_sums))
+    return loss.detach(), slopes

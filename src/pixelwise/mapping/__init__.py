@@ -1,0 +1,1 @@
+"""Maps of scenes that are larger than memory."""

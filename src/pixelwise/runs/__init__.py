@@ -1,0 +1,1 @@
+"""What is on disk: runs and model folders."""

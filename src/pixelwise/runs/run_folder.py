@@ -1,0 +1,400 @@
+"""What a run keeps on disk, and how it is found again after a kill, a power cut or damage."""
+
+import difflib
+import json
+import os
+import re
+import shutil
+import tomllib
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pixelwise.config import Config, parse_config, save_config
+from pixelwise.errors import ConfigError, PixelwiseError
+from pixelwise.files import (
+    HOLDER,
+    LOCK,
+    ensure_folder,
+    flush_file,
+    is_leftover,
+    locked_folder,
+    read_checked,
+    recovered_folder,
+    remove_leftovers,
+    replacing,
+    room_on_disk,
+)
+from pixelwise.runs.kept_scores import scores_from
+
+STATE, EARLIER_STATE = "state.pt", "earlier.pt"
+"""In ``last/``: the newest state and the one before, which is used where the newest is damaged."""
+FREE_SETTINGS = {
+    "data": ("images", "labels", "validation_images", "validation_labels"),
+    "model": ("weights",),
+    "train": ("steps", "device", "workers", "evaluate_every", "keep_every", "checkpointing", "compile"),
+}
+"""What may be other when a run goes on: where things are, how long it lasts, and what changes no weight."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder: ``config.toml``, ``model/`` (the best), ``last/`` (to go on), ``log.jsonl`` and ``metrics.json``.
+
+    With ``[train].keep_every`` there is ``checkpoints/step-000200/`` for every so many steps, each a model folder.
+    """
+
+    folder: Path
+
+    @property
+    def log(self) -> list[dict]:
+        """The rows of ``log.jsonl``; those that a kill cut short, or that were damaged, are left out.
+
+        Raises:
+            ConfigError: it is not a file.
+        """
+        path = self.folder / "log.jsonl"
+        if not path.exists():
+            return []
+        if not path.is_file():
+            raise ConfigError(f"{path} is not a file, but should be the run's log. Remove what is in its place.")
+        lines = path.read_bytes().decode("utf-8", errors="replace").splitlines()
+        return [row for row in map(_row, lines) if row is not None]
+
+    @property
+    def metrics(self) -> dict:
+        """The contents of ``metrics.json``; empty before the first evaluation.
+
+        Raises:
+            ConfigError: it is damaged.
+        """
+        path = self.folder / "metrics.json"
+        if not path.exists():
+            return {}
+        try:
+            return scores_from(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ConfigError(
+                f"{path} is damaged ({reason}). Remove it; `pixelwise evaluate {self.folder}` writes it anew."
+            ) from None
+
+    def checkpoint(self, step: int) -> Path:
+        """Return the folder of the model that ``[train].keep_every`` keeps after a step."""
+        return self.folder / "checkpoints" / f"step-{step:06}"
+
+    def begin(self, config: Config) -> None:
+        """Keep the configuration, complete; from now on the folder is a run."""
+        save_config(config, self.folder / "config.toml")
+
+    def write_metrics(self, metrics: dict) -> None:
+        """Replace ``metrics.json``."""
+        with replacing(self.folder / "metrics.json") as temporary:
+            temporary.write_text(json.dumps(metrics, indent=2), encoding="utf-8")
+
+    def save_last(self, state: dict) -> None:
+        """Keep everything that is needed to go on, in one step; the state before it is kept too.
+
+        Raises:
+            ConfigError: the disk is full. What was kept before stays.
+        """
+        newest, log = ensure_folder(self.folder / "last") / STATE, self.folder / "log.jsonl"
+        if log.is_file():
+            # No row of a step before this one is lost with the power.
+            flush_file(log)
+        with replacing(newest) as temporary:
+            try:
+                torch.save(state, temporary)
+            except RuntimeError as error:
+                # torch says where in its own code it failed to write, and not why.
+                raise ConfigError(
+                    f"{newest} could not be written ({' '.join(str(error).split())[:80]}). Is the disk full? Make "
+                    f"room: a state takes {_size_of(state) / 1e6:,.0f} MB, and two are kept. --resume then goes on."
+                ) from None
+            # Not before the new state is whole, and no longer than until it has its name.
+            if newest.is_file():
+                os.replace(newest, newest.with_name(EARLIER_STATE))
+
+    def load_last(self, say: Callable[[str], None] = lambda text: None) -> dict | None:
+        """Return what `save_last` kept, or None where nothing was kept yet.
+
+        Args:
+            say: called with a sentence where the newest state is damaged and the one before is used.
+
+        Raises:
+            ConfigError: there is a state, and none that can be used; or there must have been one.
+        """
+        newest = recovered_folder(self.folder / "last") / STATE
+        problems = []
+        for path in (newest, newest.with_name(EARLIER_STATE)):
+            if not os.path.lexists(path):
+                continue
+            try:
+                state = _read_state(path)
+            except ValueError as problem:
+                problems.append(f"{path} is damaged ({problem})")
+                continue
+            if path != newest and problems:
+                say(f"{problems[0]}. Going on from the state before it, of step {state['step']}.")
+            if path != newest:
+                # Else the next state would push out the good one, and keep the damaged one.
+                _clear(newest)
+                os.replace(path, newest)
+            return state
+        if problems:
+            raise ConfigError(
+                f"{' and '.join(problems)}, so this run cannot go on. Restore it from a copy, or begin anew in another "
+                f"folder (--run)."
+            )
+        if any("mIoU" in row for row in self.log):
+            raise ConfigError(
+                f"{newest} is missing, though the log says that a state was kept. Restore the folder {newest.parent} "
+                "from a copy, or begin anew in another folder (--run)."
+            )
+        return None
+
+    def rewind_log(self, step: int, newest: dict | None = None) -> int:
+        """Drop rows after a step: a killed run had written them, and the resumed one will again.
+
+        Args:
+            newest: the row of that step, which a kill may have kept from being written.
+
+        Returns:
+            how many rows up to that step are missing.
+        """
+        rows = {row["step"]: row for row in [*self.log, *([newest] if newest else [])] if row["step"] <= step}
+        with replacing(self.folder / "log.jsonl") as temporary:
+            temporary.write_text("".join(json.dumps(rows[n]) + "\n" for n in sorted(rows)), encoding="utf-8")
+        return step - len(rows)
+
+    @contextmanager
+    def open_log(self) -> Iterator[Callable[[dict], None]]:
+        """Give a function that adds a row to ``log.jsonl``.
+
+        Raises:
+            ConfigError: the disk is full.
+        """
+        path = self.folder / "log.jsonl"
+
+        def add(row: dict) -> None:
+            with room_on_disk(path):
+                file.write(json.dumps(row) + "\n")
+
+        file = path.open("a", encoding="utf-8", buffering=1)
+        try:
+            yield add
+        finally:
+            with room_on_disk(path):
+                file.close()
+        flush_file(path)
+
+    def kept_config(self) -> Config | None:
+        """Return the configuration that the run was begun with; from its state where ``config.toml`` is damaged.
+
+        Returns:
+            None where neither has it.
+
+        Raises:
+            ConfigError: it is not one of this version of pixelwise.
+        """
+        path = self.folder / "config.toml"
+        try:
+            return parse_config(tomllib.loads(read_checked(path)), str(path))
+        except ConfigError:
+            raise
+        except (OSError, ValueError):
+            for state in (self.folder / "last" / STATE, self.folder / "last" / EARLIER_STATE):
+                try:
+                    return parse_config(_read_state(state)["config"], str(state))
+                except (ValueError, KeyError):
+                    continue
+        return None
+
+
+def _row(line: str) -> dict | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    numbers = isinstance(row, dict) and all(value is None or type(value) in (int, float) for value in row.values())
+    return row if numbers and type(row.get("step")) is int and row["step"] > 0 else None
+
+
+def _read_state(path: Path) -> dict:
+    """Read a state after a look at the checksums that torch writes beside every tensor, and reads past.
+
+    Raises:
+        ValueError: it is not as it was written; the message says how.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            bad = file.testzip()
+        if bad is not None:
+            raise ValueError(f"the checksum of {bad} is wrong")
+        state = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:
+        raise ValueError(" ".join(str(error).split())[:120] or type(error).__name__) from None
+    kinds = {"model": dict, "average": dict, "optimizer": dict, "step": int, "best": float, "seconds": float}
+    wrong = [key for key, kind in kinds.items() if not isinstance(state, dict) or not isinstance(state.get(key), kind)]
+    if wrong:
+        raise ValueError(f"it is no state of a run: {wrong[0]} is missing")
+    return state
+
+
+def _size_of(state: object) -> int:
+    if isinstance(state, torch.Tensor):
+        return state.nbytes
+    parts = state.values() if isinstance(state, dict) else state if isinstance(state, list) else ()
+    return sum(map(_size_of, parts))
+
+
+def _clear(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def holds_run(folder: Path) -> bool:
+    """Return whether a folder holds a run, be it damaged."""
+    _recover_earlier_names(folder)
+    return any(os.path.lexists(folder / name) for name in ("config.toml", "last", "model"))
+
+
+def _recover_earlier_names(folder: Path) -> None:
+    # Up to version 0.1 a replaced folder was called NAME.old for a moment, in which a process could be killed.
+    for name, kept in (("last", STATE), ("model", "model.toml")):
+        recovered_folder(folder / name)
+        old = folder / f"{name}.old"
+        if (old / kept).is_file() and not os.path.lexists(folder / name):
+            os.replace(old, folder / name)
+
+
+@contextmanager
+def locked_run(config: Config, *, resume: bool) -> Iterator[Run]:
+    """Open a run as `open_run` does, and keep every other process from training in its folder.
+
+    Raises:
+        ConfigError: another process trains there; or as `open_run` says.
+    """
+    folder = open_run(config, resume=resume).folder
+    with locked_folder(folder, work=f"is training in {folder}", instead="another folder (--run)"):
+        # A half-written state of earlier versions keeps a full disk full.
+        if (folder / "last.new" / STATE).is_file():
+            shutil.rmtree(folder / "last.new")
+        remove_leftovers(folder)
+        if (folder / "last").is_dir():
+            remove_leftovers(folder / "last")
+        # Another process may have been here meanwhile.
+        yield open_run(config, resume=resume)
+
+
+def open_run(config: Config, *, resume: bool) -> Run:
+    """Make a run's folder, or find it again; `Run.begin` makes it a run.
+
+    Raises:
+        ConfigError: the folder holds another run and ``resume`` is not set, no run and it is, or a run of other
+            settings that has kept weights.
+    """
+    if config.run.folder is None:
+        raise ConfigError("A configuration that was not read from a file needs [run].folder. Name the run's folder.")
+    folder, run = config.run.folder, Run(config.run.folder)
+    if not holds_run(folder):
+        if folder.is_dir() and not all(map(_left_by_begin, folder.iterdir())):
+            raise ConfigError(f"{folder} is not empty and holds no run. Choose another [run].folder.")
+        # A run that was killed before it kept anything has left its folder.
+        if resume and not folder.is_dir():
+            raise ConfigError(
+                f"There is no run in {folder} to go on with.{_near(folder)} Without --resume it is begun."
+            )
+        ensure_folder(folder)
+        return run
+    if not resume:
+        raise ConfigError(
+            f"{folder} holds a run already. Go on with it (--resume), or choose another folder (--run or [run].folder)."
+        )
+    # A run that has kept nothing yet begins anew, maybe with a mistake fixed.
+    if any((folder / each).exists() for each in ("model", "last")):
+        _require_same_settings(run, config)
+    return run
+
+
+def _require_same_settings(run: Run, config: Config) -> None:
+    before = run.kept_config()
+    if before is None:
+        # The state is of an earlier version, which kept no configuration; if it fits the network, the run goes on.
+        return
+    changed = [
+        f"[{table}].{key}"
+        for table in type(config).model_fields
+        for key in type(getattr(config, table)).model_fields
+        if table != "run"
+        and key not in FREE_SETTINGS.get(table, ())
+        and getattr(getattr(config, table), key) != getattr(getattr(before, table), key)
+    ]
+    if (before.model.weights is None) != (config.model.weights is None):
+        # They may have moved; but fine-tuning has other learning rates.
+        changed.append("[model].weights")
+    if changed:
+        raise ConfigError(
+            f"{run.folder} was begun with other settings ({', '.join(changed[:5])}). "
+            "Resume with the same ones, or choose another folder (--run)."
+        )
+
+
+def _left_by_begin(path: Path) -> bool:
+    """Return whether a file is what a process leaves that is killed before its run is one."""
+    return path.name in (LOCK, HOLDER) or is_leftover(path) or bool(re.fullmatch(r"\.config\.\d+\.toml", path.name))
+
+
+def _near(folder: Path) -> str:
+    """Name the run whose folder is called nearly so."""
+    if not folder.parent.is_dir():
+        return ""
+    runs = [each.name for each in folder.parent.iterdir() if each.is_dir() and holds_run(each)]
+    near = difflib.get_close_matches(folder.name, runs, n=1)
+    return f" Did you mean {folder.with_name(near[0])}?" if near else ""
+
+
+def open_finished_run(folder: str | Path) -> tuple[Run, Config]:
+    """Find a run and its configuration.
+
+    Raises:
+        ConfigError: no run there, or a damaged configuration.
+    """
+    kept = Path(folder) / "config.toml"
+    if not os.path.lexists(kept):
+        raise ConfigError(
+            f"{folder} is not a run (it has no config.toml). Name the folder that `pixelwise train` made."
+        )
+    try:
+        return Run(Path(folder)), parse_config(tomllib.loads(read_checked(kept)), str(kept))
+    except PixelwiseError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"{kept} is damaged ({' '.join(str(error).split())[:200]}). "
+            "`pixelwise train CONFIG --resume` with the run's own configuration writes it anew."
+        ) from None
+
+
+def events_writer(folder: Path) -> Callable[[dict], None]:
+    """Return a function that adds a row of the log to TensorBoard's events; it does nothing without the extra."""
+    try:
+        from tensorboardX import SummaryWriter
+    except ModuleNotFoundError:
+        return lambda row: None
+    writer = SummaryWriter(str(folder / "events"))
+
+    def write(row: dict) -> None:
+        for key in ("loss", "learning_rate", "mIoU", "pixel_accuracy"):
+            if row.get(key) is not None:
+                writer.add_scalar(key, row[key], row["step"])
+        if "mIoU" in row:
+            writer.flush()
+
+    return write

@@ -1,0 +1,1 @@
+"""The loop, what it saves and how it goes on."""

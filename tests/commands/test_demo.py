@@ -1,0 +1,134 @@
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from pixelwise.commands.demo_job import demo
+from pixelwise.errors import ConfigError
+from pixelwise.runs.run_folder import Run
+
+SIDE = 96
+
+
+@pytest.fixture
+def examples(tmp_path) -> Path:
+    """Six small scenes, each with one bright square field, drawn as a polygon."""
+    folder = tmp_path / "examples"
+    rng = np.random.default_rng(3)
+    features = []
+    for i in range(6):
+        left, top = 500000 + 1000 * i, 4600000
+        row, column = rng.integers(8, 40, 2)
+        image = rng.integers(20, 80, (3, SIDE, SIDE)).astype(np.uint8)
+        image[:, row : row + 44, column : column + 44] += 120
+        path = folder / ("train" if i < 4 else "test") / f"{i}.tif"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        transform = rasterio.Affine(1, 0, left, 0, -1, top)
+        kind = {"driver": "GTiff", "height": SIDE, "width": SIDE, "count": 3, "dtype": "uint8"}
+        with rasterio.open(path, "w", crs=32616, transform=transform, **kind) as file:
+            file.write(image)
+        x, y = left + int(column), top - int(row)
+        ring = [[x, y], [x + 44, y], [x + 44, y - 44], [x, y - 44], [x, y]]
+        features.append({"type": "Feature", "properties": {}, "geometry": {"type": "Polygon", "coordinates": [ring]}})
+    system = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32616"}}
+    drawn = {"type": "FeatureCollection", "crs": system, "features": features}
+    (folder / "fields.geojson").write_text(json.dumps(drawn))
+    data = 'labels = "fields.geojson"\nclasses = ["background", "field", "boundary"]\n'
+    loop = "[train]\nsteps = 4\nbatch_size = 2\ncrop_size = 64\nevaluate_every = 2\nworkers = 1\n"
+    grid = "[predict]\ntile = 64\noverlap = 32\n"
+    (folder / "fields.toml").write_text(f'[data]\nimages = "train"\n{data}{loop}{grid}')
+    (folder / "fields_test.toml").write_text(f'[data]\nimages = "test"\n{data}')
+    return folder
+
+
+def run_demo(
+    examples: Path | None, output: Path, *, fresh: bool = False, stop_at: int | None = None
+) -> tuple[str, list]:
+    """Run the demo; give its lines, and the steps that were trained."""
+    lines, steps = [], []
+
+    def training(event) -> None:
+        if not isinstance(event, str):
+            steps.append(event.step)
+            if event.step == stop_at:
+                raise KeyboardInterrupt
+
+    demo(examples, output, fresh=fresh, say=lines.append, training=training)
+    return "\n".join(lines), steps
+
+
+def test_the_demo_makes_every_file_it_names_and_a_second_one_trains_no_more(examples, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    said, steps = run_demo(examples, Path("out"))
+    assert steps == [1, 2, 3, 4]
+    assert re.findall(r"^(\d)\.", said, re.MULTILINE) == ["1", "2", "3", "4", "5", "6"]
+    named = re.findall(r"^   (out/\S+)", said, re.MULTILINE)
+    assert {Path(name).name for name in named} == {"report.html", "map.tif", "parcels.gpkg", "metrics.json", "model"}
+    assert all(Path(name).exists() for name in named)
+    with rasterio.open("out/map.tif") as made, rasterio.open(examples / "test/5.tif") as scene:
+        assert (made.crs, made.transform, made.shape) == (scene.crs, scene.transform, scene.shape)
+
+    said, steps = run_demo(examples, Path("out"))
+    assert steps == []
+    assert "--fresh" in said
+    assert run_demo(examples, Path("out"), fresh=True)[1] == [1, 2, 3, 4]
+
+
+def test_an_interrupted_demo_goes_on_from_the_last_saved_step(examples, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run_demo(examples, tmp_path / "out", stop_at=3)
+    assert run_demo(examples, tmp_path / "out")[1] == [3, 4]
+    assert [row["step"] for row in Run(tmp_path / "out").log] == [1, 2, 3, 4]
+
+
+def test_the_scores_of_the_demo_are_on_the_test_scenes(examples, tmp_path):
+    said, _ = run_demo(examples, tmp_path / "out")
+    metrics = Run(tmp_path / "out").metrics["fields_test"]
+    assert metrics["pixels"] == 2 * SIDE * SIDE
+    assert f"mIoU {metrics['mIoU']:.3f}" in said
+
+
+def test_other_settings_than_those_of_the_earlier_demo_are_an_error_that_names_fresh(examples, tmp_path):
+    run_demo(examples, tmp_path / "out")
+    settings = (examples / "fields.toml").read_text()
+    (examples / "fields.toml").write_text(settings.replace("steps = 4", "steps = 5"))
+    with pytest.raises(ConfigError, match=r"\[train\]\.steps.*--fresh"):
+        run_demo(examples, tmp_path / "out")
+
+
+def test_fresh_never_deletes_a_folder_that_is_no_demo(examples, tmp_path):
+    precious = tmp_path / "photos/1.jpg"
+    precious.parent.mkdir()
+    precious.write_text("precious")
+    with pytest.raises(ConfigError, match="holds no earlier demo"):
+        run_demo(examples, precious.parent, fresh=True)
+    assert precious.read_text() == "precious"
+
+
+def test_missing_examples_are_an_error_that_names_the_option(tmp_path):
+    with pytest.raises(ConfigError, match=r"no example scenes.*--examples"):
+        run_demo(tmp_path / "nowhere", tmp_path / "out")
+
+
+def test_the_examples_of_the_repository_keep_training_and_test_apart():
+    from pixelwise.config import load_config
+
+    here = Path(__file__).parents[1] / "examples"
+    train, test = load_config(here / "fields.toml").data, load_config(here / "fields_test.toml").data
+    assert train.classes == test.classes
+    places = {}
+    for data in (train, test):
+        files = sorted(data.images.glob("*.tif"))
+        assert files
+        degrees = [path.stem.split("_w") for path in files]
+        places[data.images] = [(float(north), -float(west)) for north, west in degrees]
+    # A degree of latitude is 111 km, and one of longitude at these places more than 75 km.
+    apart = min(
+        max(111 * abs(a[0] - b[0]), 75 * abs(a[1] - b[1])) for a in places[train.images] for b in places[test.images]
+    )
+    assert apart > 5
+    assert sum(path.stat().st_size for path in here.rglob("*") if path.is_file()) <= 8_000_000

@@ -1,0 +1,116 @@
+"""Maps made on a real Ray cluster of several nodes, all on this machine."""
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+import small_network
+import torch
+from small_network import noise, predictor_of, write_scene
+
+from pixelwise.errors import ConfigError, DataError
+from pixelwise.mapping import map_scene as scenes
+from pixelwise.mapping.journal import journal_folder
+from pixelwise.mapping.ray_cluster import _Cluster
+
+ray = pytest.importorskip("ray")
+cluster_utils = pytest.importorskip("ray.cluster_utils")
+
+PRODUCTS = ("map.tif", "map.confidence.tif", "map.probabilities.tif", "map.qml")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    # The tests' own network is installed nowhere.
+    ray.cloudpickle.register_pickle_by_value(small_network)
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    made = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100 << 20})
+    try:
+        ray.init(address=made.address, log_to_driver=False, logging_level="error")
+        made.nodes = [made.add_node(num_cpus=1, object_store_memory=100 << 20)]
+        yield made
+    finally:
+        ray.shutdown()
+        made.shutdown()
+        torch.set_num_threads(before)
+
+
+def outputs(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in PRODUCTS}
+
+
+def mapped(folder: Path, scene: Path, **options: object) -> dict[str, bytes]:
+    predictor_of().map_scene(scene, folder / "map.tif", confidence=True, probabilities=True, **options)
+    return outputs(folder)
+
+
+@pytest.mark.parametrize(("sides", "piece"), [((600, 200), 4096), ((50, 40), 4096), ((300, 330), 96)])
+def test_a_cluster_makes_the_same_bytes_as_one_machine(cluster, tmp_path, monkeypatch, sides, piece):
+    monkeypatch.setattr(scenes, "PIECE", piece)
+    scene = write_scene(tmp_path / "scene.tif", noise(3, *sides))
+    shares: list[float] = []
+    expected = mapped(tmp_path / "one", scene)
+    assert mapped(tmp_path / "many", scene, on="ray", advance=shares.append) == expected
+    assert shares[-1] == 1
+
+
+def test_a_node_that_is_killed_half_way_changes_no_byte(cluster, tmp_path, monkeypatch):
+    scene = write_scene(tmp_path / "scene.tif", noise(3, 1600, 260))
+    expected = mapped(tmp_path / "one", scene)
+    doomed = cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
+    cluster.wait_for_nodes()
+    killer: list[threading.Thread] = []
+    hired: list[str] = []
+    hire = _Cluster.hire
+    monkeypatch.setattr(_Cluster, "hire", lambda self: (hired.append("worker"), hire(self)))
+
+    def kill(share: float) -> None:
+        if share > 0.4 and not killer:
+            killer.append(
+                threading.Thread(target=cluster.remove_node, args=(doomed,), kwargs={"allow_graceful": False})
+            )
+            killer[0].start()
+            # Else a quick machine has finished before the node is gone.
+            killer[0].join()
+
+    assert mapped(tmp_path / "many", scene, on="ray", advance=kill) == expected
+    assert len(hired) == 4, "one of three was lost, and its successor asked for"
+
+
+@pytest.mark.parametrize("piece", [4096, 64])
+def test_what_one_machine_began_a_cluster_goes_on_with_and_the_other_way_round(cluster, tmp_path, monkeypatch, piece):
+    monkeypatch.setattr(scenes, "PIECE", piece)
+    scene = write_scene(tmp_path / "scene.tif", noise(3, 600, 200))
+    expected = mapped(tmp_path / "one", scene)
+
+    def stop(share: float) -> None:
+        if share > 0.5:
+            raise KeyboardInterrupt
+
+    for first, second in ((None, "ray"), ("ray", None)):
+        said: list[str] = []
+        folder = tmp_path / str(first)
+        with pytest.raises(KeyboardInterrupt):
+            mapped(folder, scene, on=first, advance=stop)
+        assert list(journal_folder(folder / "map.tif").glob("piece-*"))
+        assert mapped(folder, scene, on=second, say=said.append) == expected
+        assert any("going on" in text for text in said)
+
+
+def test_a_scene_that_is_corrupt_is_named_by_whichever_machine_reads_it(cluster, tmp_path):
+    scene = write_scene(
+        tmp_path / "scene.tif", noise(3, 400, 400), tiled=True, blockxsize=64, blockysize=64, compress="deflate"
+    )
+    whole = scene.read_bytes()
+    scene.write_bytes(whole[:200_000] + bytes(50_000) + whole[250_000:])
+    with pytest.raises(DataError, match=r"scene\.tif cannot be read at rows"):
+        mapped(tmp_path, scene, on="ray")
+
+
+def test_another_kind_of_cluster_is_refused(tmp_path):
+    scene = write_scene(tmp_path / "scene.tif", noise(3, 100, 100))
+    with pytest.raises(ConfigError, match=r"'slurm'.*'ray'"):
+        mapped(tmp_path, scene, on="slurm")
