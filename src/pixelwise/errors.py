@@ -4,6 +4,8 @@ The command line prints these as one paragraph and exits with 1; anything else i
 """
 
 import errno
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 _NO_MEMORY = (
     *("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc"),
@@ -49,3 +51,22 @@ def out_of_memory(error: BaseException) -> bool:
         return error.errno == errno.ENOMEM
     said = str(error).lower()
     return isinstance(error, RuntimeError) and any(sign in said for sign in _NO_MEMORY)
+
+
+@contextmanager
+def enough_memory(advice: Callable[[], str]) -> Iterator[None]:
+    """Turn an error that says that memory has run out into one paragraph.
+
+    Args:
+        advice: called when it has; says what was tried and what would fit.
+
+    Raises:
+        NotEnoughMemoryError: memory has run out.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise NotEnoughMemoryError(f"{advice()} (The error was: {reason[:160]})") from None

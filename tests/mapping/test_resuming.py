@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from pixelwise.jobs import capacity, scenes
 from small_network import noise, predictor_of, runs, write_scene
 
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.inference.tile_grid import plan_strips
+from pixelwise.mapping import capacity
+from pixelwise.mapping import map_scene as scenes
 from pixelwise.mapping.journal import Journal, journal_folder
 from pixelwise.mapping.pieces import make_pieces, places
 

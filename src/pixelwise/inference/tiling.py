@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float32, Integer, Shaped
 from torch import Tensor
 
+from pixelwise.errors import enough_memory
 from pixelwise.geo.polygon_labels import PolygonLabels
 from pixelwise.geo.raster import Readable, Window, clip_window, normalize
 from pixelwise.inference.prefetch import read_ahead
@@ -25,7 +26,6 @@ from pixelwise.inference.tile_grid import GRID, Place, StripPlan, blend_weight, 
 from pixelwise.labels import label_dtype
 from pixelwise.models import Segmenter
 from pixelwise.runs.model_folder import ModelCard
-from pixelwise.training.checkpointing import enough_memory
 from pixelwise.upsampling import argmax_upsampled, decide_cells, largest_logit, recentred, strips, upsample
 
 AHEAD = 8

@@ -1,13 +1,12 @@
 """Memory of a training step: what waits for the backward pass, and what is said when it does not fit."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from pixelwise.errors import NotEnoughMemoryError, out_of_memory
 from pixelwise.models import Segmenter
 from pixelwise.models.cost import cost
 
@@ -58,25 +57,6 @@ def _still_statistics(block: nn.Module) -> Iterator[None]:
     finally:
         for norm, momentum, batches in kept:
             norm.momentum, norm.num_batches_tracked = momentum, batches
-
-
-@contextmanager
-def enough_memory(advice: Callable[[], str]) -> Iterator[None]:
-    """Turn an error that says that memory has run out into one paragraph.
-
-    Args:
-        advice: called when it has; says what was tried and what would fit.
-
-    Raises:
-        NotEnoughMemoryError: memory has run out.
-    """
-    try:
-        yield
-    except Exception as error:
-        if not out_of_memory(error):
-            raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise NotEnoughMemoryError(f"{advice()} (The error was: {reason[:160]})") from None
 
 
 def training_bytes(model: Segmenter, batch: int, crop: int) -> int:

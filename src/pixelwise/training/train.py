@@ -19,7 +19,7 @@ from pixelwise.config import LOSS_SETTINGS, LOSSES, Config, as_places, load_conf
 from pixelwise.data.footprints import resolution_note
 from pixelwise.data.sampler import Sampler, batches
 from pixelwise.data.split import open_split, write_split
-from pixelwise.errors import ConfigError, PixelwiseError, WeightsError, out_of_memory
+from pixelwise.errors import ConfigError, PixelwiseError, WeightsError, enough_memory, out_of_memory
 from pixelwise.evaluation.evaluate import evaluate_scenes
 from pixelwise.fast.allocator import keep_freed_memory
 from pixelwise.geo.colours import ColourReader
@@ -30,7 +30,7 @@ from pixelwise.models import Architecture, Decoded, Segmenter, create
 from pixelwise.runs.model_folder import ModelCard, load_model, save_model
 from pixelwise.runs.run_folder import Run, events_writer, locked_run, open_run
 from pixelwise.training.boundary_losses import with_boundary_losses
-from pixelwise.training.checkpointing import enough_memory, recompute_blocks, smaller_step
+from pixelwise.training.checkpointing import recompute_blocks, smaller_step
 from pixelwise.training.data_wait import Waiting
 from pixelwise.training.optimizer import MovingAverage, parameter_groups, rate_factor
 from pixelwise.training.training_data import TrainingData, as_begun, class_weights, read_training_data
