@@ -9,10 +9,11 @@ from PIL import Image
 
 import pixelwise as pw
 from pixelwise.config import Config
+from pixelwise.data.split import open_parts
 from pixelwise.evaluation.evaluate import evaluate_scenes
 from pixelwise.evaluation.pruned import depths, prune_run, table_text
 from pixelwise.runs.model_folder import load_model
-from pixelwise.training.train import open_parts, train
+from pixelwise.training.train import train
 
 OPTIONS = {"filters": [4, 8, 8, 8, 8]}
 
