@@ -217,7 +217,7 @@ def ensure_hidden_folder(path: Path) -> Path:
 
 
 @contextmanager
-def locked_folder(folder: Path, *, work: str, instead: str) -> Iterator[None]:
+def locked_folder(folder: Path, *, work: str, instead: str, wait: float = 0.0) -> Iterator[None]:
     """Let one process at a time into a block: the one that holds the file ``lock`` in a folder.
 
     The system lets go of the lock when its process ends in any way. The file stays, and holds nothing. Its owner may
@@ -227,6 +227,7 @@ def locked_folder(folder: Path, *, work: str, instead: str) -> Iterator[None]:
         folder: is there already.
         work: what is done in the block, for the message of the process that comes second, such as "is making map.tif".
         instead: what that one may choose otherwise, such as "another output".
+        wait: seconds to wait for the other process, for work that takes a moment.
 
     Raises:
         ConfigError: another process holds the lock, or something that is not our lock has its name.
@@ -238,7 +239,7 @@ def locked_folder(folder: Path, *, work: str, instead: str) -> Iterator[None]:
             raise ConfigError(f"{path} is no lock of pixelwise: a link, a folder or a device. Remove it.")
     lock = FileLock(path, thread_local=False)
     try:
-        lock.acquire(blocking=False)
+        lock.acquire(timeout=wait)
     except Timeout:
         raise ConfigError(
             f"Another process {work} ({_holder(folder)}; it holds {path}). Wait for it, or choose {instead}."

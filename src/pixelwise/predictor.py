@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 from pixelwise import __version__
 from pixelwise.config import LARGEST_SCALE
+from pixelwise.device import choose_device
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.fast.fuse import fuse
 from pixelwise.geo.colours import ImageReader
@@ -159,9 +159,4 @@ def load(folder: str | Path, *, device: str = "auto", options: Mapping[str, obje
         ConfigError: a device that this machine does not have, or an option that the network does not have.
     """
     model, card, model_hash = load_model(folder, options=options)
-    where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    try:
-        return Predictor(model.to(where), card, model_hash)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise ConfigError(f"The device {where!r} cannot be used: {reason}. Use 'auto' or 'cpu'.") from None
+    return Predictor(model.to(choose_device(device)), card, model_hash)

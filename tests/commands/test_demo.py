@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from pixelwise.commands.demo_job import demo
+from pixelwise.commands.demo import run_demo as do_demo
 from pixelwise.errors import ConfigError
 from pixelwise.runs.run_folder import Run
 
@@ -56,7 +56,7 @@ def run_demo(
             if event.step == stop_at:
                 raise KeyboardInterrupt
 
-    demo(examples, output, fresh=fresh, say=lines.append, training=training)
+    do_demo(examples, output, fresh=fresh, say=lines.append, training=training)
     return "\n".join(lines), steps
 
 
@@ -117,7 +117,7 @@ def test_missing_examples_are_an_error_that_names_the_option(tmp_path):
 def test_the_examples_of_the_repository_keep_training_and_test_apart():
     from pixelwise.config import load_config
 
-    here = Path(__file__).parents[1] / "examples"
+    here = Path(__file__).parents[2] / "examples"
     train, test = load_config(here / "fields.toml").data, load_config(here / "fields_test.toml").data
     assert train.classes == test.classes
     places = {}

@@ -268,7 +268,7 @@ def test_masks_of_0_and_255_are_told_how_to_write_their_values(tmp_path):
     require_usable(survey(scenes, classes), classes, "training")
 
 
-def test_absent_classes_other_pixel_sizes_and_scales_are_told(tmp_path):
+def test_absent_classes_and_other_scales_are_told(tmp_path):
     for i, metres in enumerate((2, 10)):
         image = tmp_path / f"images/{i}.tif"
         place = UTM | {"transform": Affine(metres, 0, 500_000, 0, -metres, 5_000_000)}
@@ -279,7 +279,7 @@ def test_absent_classes_other_pixel_sizes_and_scales_are_told(tmp_path):
         tif(tmp_path / f"masks/{i}.tif", MASK[None], **place)
     classes, scenes = scenes_of(tmp_path, classes=["a", "b", "c"])
     notes = " ".join(survey(scenes, classes).notes)
-    for said in ("class 'c'", r"2 m in .*0\.tif, 10 m in .*1\.tif", "multiplied by 0.1 .* by 0.5"):
+    for said in ("class 'c'", "multiplied by 0.1 .* by 0.5"):
         assert re.search(said, notes), said
 
 

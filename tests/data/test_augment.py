@@ -35,20 +35,23 @@ def numbered_crop(side: int) -> Crop:
 PLAIN = AugmentConfig(flip=True, brightness=0.0, contrast=0.0, band_jitter=0.0)
 
 
-@given(seed=st.integers(0, 999), turn=st.booleans(), flip=st.booleans())
-def test_the_mask_goes_where_its_pixels_go(seed, turn, flip):
+@given(seed=st.integers(0, 999), rotate90=st.booleans(), flip=st.booleans())
+def test_the_mask_goes_where_its_pixels_go(seed, rotate90, flip):
     config = PLAIN.model_copy(update={"flip": flip})
-    image, mask = augment(numbered_crop(5), config, np.random.default_rng(seed), turn=turn, mean=(0.0,), std=(1.0,))
+    image, mask = augment(
+        numbered_crop(5), config, np.random.default_rng(seed), rotate90=rotate90, mean=(0.0,), std=(1.0,)
+    )
     assert np.array_equal(image[0][mask != IGNORE], mask[mask != IGNORE])
     assert (image[0][mask == IGNORE] == 0).all()
     assert (mask == IGNORE).sum() == 1
 
 
-@pytest.mark.parametrize(("turn", "flip", "symmetries"), [(False, False, 1), (False, True, 2), (True, True, 8)])
-def test_a_crop_takes_each_of_the_symmetries_that_are_asked_for_and_no_other(turn, flip, symmetries):
+@pytest.mark.parametrize(("rotate90", "flip", "symmetries"), [(False, False, 1), (False, True, 2), (True, True, 8)])
+def test_a_crop_takes_each_of_the_symmetries_that_are_asked_for_and_no_other(rotate90, flip, symmetries):
     config, crop = PLAIN.model_copy(update={"flip": flip}), numbered_crop(4)
     drawn = [
-        augment(crop, config, np.random.default_rng(seed), turn=turn, mean=(0.0,), std=(1.0,))[1] for seed in range(99)
+        augment(crop, config, np.random.default_rng(seed), rotate90=rotate90, mean=(0.0,), std=(1.0,))[1]
+        for seed in range(99)
     ]
     wanted = [np.rot90(mirrored, quarters) for mirrored in (crop.mask, crop.mask[:, ::-1]) for quarters in range(4)]
     assert len({mask.tobytes() for mask in drawn}) == symmetries
@@ -61,7 +64,7 @@ def test_brightness_and_contrast_stay_within_what_is_set_and_move_all_bands_alik
     values = np.random.default_rng(0).normal(50, 10, (3, 6, 6)).astype(np.float32)
     crop = Crop(values, np.ones((6, 6), bool), np.zeros((6, 6), np.int16))
     mean, std = (50.0,) * 3, (10.0,) * 3
-    image, _ = augment(crop, config, np.random.default_rng(seed), turn=False, mean=mean, std=std)
+    image, _ = augment(crop, config, np.random.default_rng(seed), rotate90=False, mean=mean, std=std)
     stretch, shift = np.polyfit(((values - 50) / 10).ravel(), image.ravel(), 1)
     assert np.exp(-0.2) - 1e-4 <= stretch <= np.exp(0.2) + 1e-4
     assert abs(shift) <= 0.3 + 1e-4

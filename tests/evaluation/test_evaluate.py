@@ -9,7 +9,8 @@ from pixelwise.config import DataConfig, PredictConfig
 from pixelwise.data.scenes import open_scenes
 from pixelwise.errors import DataError
 from pixelwise.evaluation import evaluate as job
-from pixelwise.evaluation.evaluate import evaluate_scenes, load_pictures, save_pictures
+from pixelwise.evaluation.evaluate import evaluate_scenes
+from pixelwise.evaluation.pictures import WORST, load_pictures, save_pictures
 from pixelwise.labels import IGNORE, make_classes
 from pixelwise.models import create
 from pixelwise.predictor import Predictor
@@ -81,7 +82,7 @@ def test_worst_tiles_come_worst_first_and_hold_what_the_scene_holds(data, networ
     found = evaluate_scenes(model, scenes, card, PredictConfig(tile=64, overlap=32), pictures=True)
     mious = [picture.miou for picture in found.worst]
     assert mious == sorted(mious)
-    assert len(mious) == job.WORST
+    assert len(mious) == WORST
     by_name = {scene.name: scene for scene in scenes}
     for picture in found.worst:
         name, row, column = (part.split()[-1] for part in picture.name.split(", "))
@@ -96,7 +97,7 @@ def test_pictures_come_back_from_disk(data, network, tmp_path):
     model, card = network
     _, scenes = open_scenes(data)
     found = evaluate_scenes(model, scenes, card, PredictConfig(tile=64, overlap=32), pictures=True)
-    save_pictures(tmp_path / "kept.npz", found)
+    save_pictures(tmp_path / "kept.npz", [scene.picture for scene in found.scenes], found.worst)
     kept, worst = load_pictures(tmp_path / "kept.npz")
     assert [picture.name for picture in kept] == ["0", "1", "2"]
     assert [picture.miou for picture in worst] == [picture.miou for picture in found.worst]

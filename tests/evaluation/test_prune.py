@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
 def trained(folder: Path, name: str, **options: object) -> Path:
     run = folder / name
     data = {"images": folder / "images", "labels": folder / "masks", "classes": ["dark", "bright"], "validation": 0.5}
-    settings = {"steps": 4, "batch": 2, "crop": 64, "workers": 0, "device": "cpu"}
+    settings = {"steps": 4, "batch_size": 2, "crop_size": 64, "workers": 0, "device": "cpu"}
     table = {
         "data": data,
         "model": {"name": name, "options": options},
@@ -73,6 +73,19 @@ def test_each_depth_has_the_score_and_the_cost_of_the_network_that_ends_there(ru
     lines = table_text(found).splitlines()
     assert len(lines) == 5
     assert f"{found[1].miou:.3f}" in lines[2]
+
+
+def test_images_that_came_later_do_not_change_the_scores(tmp_path, folder):
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+        for path in (folder / kind).iterdir():
+            (tmp_path / kind / path.name).write_bytes(path.read_bytes())
+    run = trained(tmp_path, "unetpp", **OPTIONS)
+    before = depths(run)
+    for kind, mode in (("images", "RGB"), ("masks", "L")):
+        for i in range(4, 9):
+            Image.new(mode, (64, 64)).save(tmp_path / kind / f"{i}.png")
+    assert depths(run) == before
 
 
 def test_the_pruned_model_folder_gives_the_answers_of_its_head(run, tmp_path):

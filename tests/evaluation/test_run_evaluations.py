@@ -1,6 +1,8 @@
 """Evaluations of a run: on which data, predicted how, and kept under which name."""
 
 import json
+import threading
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from pixelwise.config import Config, load_config
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.evaluation.evaluate import evaluate
 from pixelwise.evaluation.names import About, choose_name
+from pixelwise.runs.run_folder import Run
 from pixelwise.training.train import train
 
 PREDICT = "[predict]\ntile = 64\noverlap = 32\n"
@@ -150,3 +153,81 @@ def test_a_configuration_may_be_given_as_one(place):
     config = load_config(write_config(place / "object.toml", place / "new"))
     assert isinstance(config, Config)
     assert evaluate(place / "run", config).name == "other"
+
+
+def test_an_evaluation_that_takes_the_name_meanwhile_keeps_it(place):
+    first = write_config(place / "d/meanwhile.toml", place / "new")
+    second = write_config(place / "e/meanwhile.toml", place / "seen")
+    others = []
+
+    def evaluate_the_other_one(said):
+        if not others:
+            others.append(evaluate(place / "run", second))
+
+    own = evaluate(place / "run", first, report=evaluate_the_other_one)
+    assert [others[0].name, own.name] == ["meanwhile", "meanwhile-2"]
+    for each in (own, others[0]):
+        assert kept(place)[each.name]["confusion"] == each.matrix.tolist()
+
+
+def test_two_evaluations_at_once_both_keep_their_scores(place, monkeypatch):
+    configs = [write_config(place / f"at-once-{i}.toml", place / "new", f"[train]\nseed = {i}\n") for i in range(2)]
+    both, write = threading.Barrier(2), Run.write_metrics
+
+    def slow(run, metrics):
+        # Without a lock both have read by now, and each would write without the other's scores.
+        with suppress(threading.BrokenBarrierError):
+            both.wait(timeout=1)
+        write(run, metrics)
+
+    monkeypatch.setattr(Run, "write_metrics", slow)
+    threads = [threading.Thread(target=evaluate, args=(place / "run", config)) for config in configs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {"at-once-0", "at-once-1"} <= set(kept(place))
+
+
+@pytest.fixture(scope="module")
+def three_parts(tmp_path_factory):
+    """A run with one scene in each of its three parts."""
+    folder = tmp_path_factory.mktemp("parts")
+    write_pairs(folder / "all", range(3))
+    for part, line in (("training", "0"), ("validation", "1"), ("test", "2")):
+        (folder / f"{part}.txt").write_text(f"{line}.png\n")
+    lists = "".join(f'{part}_list = "{folder}/{part}.txt"\n' for part in ("training", "validation", "test"))
+    settings = "[train]\nsteps = 1\nbatch_size = 1\ncrop_size = 64\nworkers = 0\ndevice = 'cpu'\n"
+    run = f"[run]\nfolder = '{folder}/run'\n"
+    train(load_config(write_config(folder / "all.toml", folder / "all", lists + settings + run + PREDICT)))
+    return folder
+
+
+@pytest.mark.parametrize(("part", "scene"), [("training", "0"), ("validation", "1"), ("test", "2")])
+def test_a_part_of_the_runs_own_data_is_scored_as_prediction_labels_it(three_parts, part, scene):
+    result = evaluate(three_parts / "run", part=part)
+    assert (result.name, [each.name for each in result.scenes]) == (part, [scene])
+    labels = pw.load(three_parts / "run", device="cpu").segment(three_parts / f"all/images/{scene}.png").labels
+    assert np.bincount(labels.ravel(), minlength=2).tolist() == result.matrix.sum(axis=0).tolist()
+    assert kept(three_parts)[part]["confusion"] == result.matrix.tolist()
+
+
+def test_images_that_came_later_change_neither_the_parts_nor_what_was_learned_from(three_parts):
+    write_pairs(three_parts / "all", [3])
+    assert [scene.name for scene in evaluate(three_parts / "run", part="test").scenes] == ["2"]
+    result = evaluate(three_parts / "run", write_config(three_parts / "everything.toml", three_parts / "all"))
+    assert result.learned == ("0",)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), [({"part": "exam"}, "no part 'exam'"), ({"part": "test"}, "kept no scenes")]
+)
+def test_a_part_that_the_run_has_not_is_refused(place, arguments, said):
+    with pytest.raises(ConfigError, match=said):
+        evaluate(place / "run", **arguments)
+
+
+def test_a_part_and_other_data_do_not_go_together(place):
+    config = write_config(place / "part.toml", place / "new")
+    with pytest.raises(ConfigError, match="'test' has no meaning"):
+        evaluate(place / "run", config, part="test")

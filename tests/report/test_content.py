@@ -17,16 +17,21 @@ from pixelwise.geo.label_map import LabelMapWriter
 from pixelwise.geo.raster import describe
 from pixelwise.labels import make_classes
 from pixelwise.parcels.polygonize import polygonize
-from pixelwise.report.content import ParcelFiles, gather, summary
+from pixelwise.report.content import gather, summary
 from pixelwise.report.page import write_report
+from pixelwise.report.parcel_map import ParcelFiles
 
 NAMES = ["water", "land"]
 CLASSES = make_classes(NAMES)
 CARD = """
 bands = [1, 2, 3]
 dtype = "uint8"
+mean = [0.0, 0.0, 0.0]
+std = [1.0, 1.0, 1.0]
 [architecture]
 name = "segformer-b0"
+classes = 2
+bands = 3
 [classes]
 names = ["water", "land"]
 palette = [[0, 0, 255], [0, 255, 0]]
@@ -136,14 +141,22 @@ def test_parcels_lie_where_the_map_has_them(run):
 
 
 def test_the_picture_of_a_large_scene_is_every_nth_pixel_and_the_outlines_shrink_with_it(run, monkeypatch):
-    monkeypatch.setattr("pixelwise.report.content.LONGEST", 20)
-    monkeypatch.setattr("pixelwise.report.content.ROWS", 7)
+    monkeypatch.setattr("pixelwise.report.parcel_map.LONGEST", 20)
+    monkeypatch.setattr("pixelwise.report.parcel_map.ROWS", 7)
     write_map(run)
     parcels = gather(run).parcels
     assert parcels is not None
     assert parcels.picture[:, 0, 0].tolist() == list(range(0, 40, 3))
     assert parcels.picture.shape[1] == 20
     assert parcels.parcels[0].rings[0].max(axis=0) == pytest.approx([40 / 3, 20 / 3])
+
+
+def test_the_scene_of_a_map_is_found_in_each_folder_of_images(run):
+    scene = write_map(run)
+    folders = [run.parent / "empty", scene.parent]
+    data = DataConfig(images=folders, labels=run.parent / "polygons.gpkg", classes=NAMES)
+    save_config(Config(data=data, run=RunConfig(folder=run)), run / "config.toml")
+    assert gather(run).parcels.picture[:, 0, 0].tolist() == list(range(40))
 
 
 @pytest.mark.parametrize("change", ["gone", "other size", "damaged"])

@@ -1,15 +1,24 @@
 """A report on damaged files of a run says which file, and shows no traceback."""
 
+import json
+
 import pytest
 
 from pixelwise.errors import ConfigError, WeightsError
+from pixelwise.evaluation.pictures import load_pictures
 from pixelwise.report import content
+from pixelwise.runs.model_folder import read_card
+from pixelwise.runs.run_folder import Run
 
 CARD = """
 bands = [1, 2, 3]
 dtype = "uint8"
+mean = [0.0, 0.0, 0.0]
+std = [1.0, 1.0, 1.0]
 [architecture]
 name = "unet"
+classes = 2
+bands = 3
 [classes]
 names = ["a", "b"]
 palette = [[1, 2, 3], [4, 5, 6]]
@@ -32,10 +41,10 @@ palette = [[1, 2, 3], [4, 5, 6]]
 def test_a_damaged_card_is_named(tmp_path, old, new):
     path = tmp_path / "model.toml"
     path.write_text(CARD)
-    assert content._card(path)[1].names == ("a", "b")
+    assert read_card(tmp_path)[0].classes.names == ("a", "b")
     path.write_text(CARD.replace(old, new, 1))
     with pytest.raises(WeightsError, match=r"model\.toml is damaged"):
-        content._card(path)
+        read_card(tmp_path)
 
 
 @pytest.mark.parametrize("held", [b"", b"<html>", b"\x00" * 40, b"\xff" * 40])
@@ -45,10 +54,14 @@ def test_damaged_weights_and_pictures_are_named(tmp_path, held):
         content._about_weights(tmp_path / "model.safetensors")
     (tmp_path / "test.npz").write_bytes(held)
     with pytest.raises(ConfigError, match=r"test\.npz is damaged"):
-        content._pictures(tmp_path / "test.npz")
+        load_pictures(tmp_path / "test.npz")
 
 
 @pytest.mark.parametrize("entry", [{}, {"confusion": 5}, {"confusion": [["x"]]}, {"confusion": [[1]]}])
 def test_scores_without_a_whole_matrix_are_named(tmp_path, entry):
+    known = {"classes": {"a": {}, "b": {}}}
+    (tmp_path / "metrics.json").write_text(json.dumps({"test": known | {"confusion": [[1, 2], [3, 4]]}}))
+    assert list(Run(tmp_path).metrics) == ["test"]
+    (tmp_path / "metrics.json").write_text(json.dumps({"test": known | entry}))
     with pytest.raises(ConfigError, match=r"metrics\.json is damaged"):
-        content._matrix(entry, 2, tmp_path / "metrics.json")
+        _ = Run(tmp_path).metrics

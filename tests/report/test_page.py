@@ -13,11 +13,14 @@ from hypothesis import strategies as st
 
 from pixelwise.config import Config, DataConfig, RunConfig
 from pixelwise.errors import ConfigError, MissingExtraError
-from pixelwise.evaluation.evaluate import Picture
 from pixelwise.evaluation.metrics import scores
+from pixelwise.evaluation.pictures import Picture
 from pixelwise.labels import make_classes
-from pixelwise.report.content import Content, DrawnParcel, ParcelMap
+from pixelwise.models import Architecture
+from pixelwise.report.content import Content
 from pixelwise.report.page import render, write_report
+from pixelwise.report.parcel_map import DrawnParcel, ParcelMap
+from pixelwise.runs.model_folder import ModelCard
 
 VOID = {"meta", "img", "br", "link", "hr", "input"}
 HOSTILE = '<script>alert("1")</script>&\'</title>'
@@ -94,7 +97,14 @@ def content(names=("water", "land"), *, matrix=None, seed=0, **changes):
             run=RunConfig(folder=Path("runs/trial")),
         ),
         classes=make_classes(list(names)),
-        card={"architecture": {"name": "segformer-b0"}, "bands": [1, 2, 3], "dtype": "uint8", "provenance": {}},
+        card=ModelCard(
+            Architecture("segformer-b0", len(names), 3, {}),
+            make_classes(list(names)),
+            (1, 2, 3),
+            "uint8",
+            (0.0,) * 3,
+            (1.0,) * 3,
+        ),
         log=log(),
         evaluation="elsewhere",
         apart=False,

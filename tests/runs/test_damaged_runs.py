@@ -15,7 +15,8 @@ from pixelwise.evaluation.evaluate import evaluate
 from pixelwise.predictor import load
 from pixelwise.report import write_report
 from pixelwise.runs.model_folder import load_model
-from pixelwise.runs.run_folder import EARLIER_STATE, STATE, Run, open_finished_run
+from pixelwise.runs.run_folder import Run, open_finished_run
+from pixelwise.runs.saved_state import EARLIER_STATE, STATE
 from pixelwise.training.train import train
 
 DAMAGES = ("flip", "cut", "empty", "noise", "folder", "gone", "doubled", "values", "values")

@@ -28,7 +28,15 @@ def write_scenes(folder: Path, count: int = 4, seed: int = 0) -> Path:
 
 
 def small_config(scenes: Path, run: Path, *, model: dict | None = None, **train: object) -> Config:
-    settings = {"steps": 4, "batch": 1, "crop": 32, "evaluate_every": 2, "workers": 0, "device": "cpu", **train}
+    settings = {
+        "steps": 4,
+        "batch_size": 1,
+        "crop_size": 32,
+        "evaluate_every": 2,
+        "workers": 0,
+        "device": "cpu",
+        **train,
+    }
     data = {"images": scenes / "images", "labels": scenes / "masks", "classes": ["dark", "bright"], "validation": 0.25}
     return Config.model_validate(
         {

@@ -1,4 +1,4 @@
-"""How a run is begun, gone on with, and kept from others."""
+"""How a run begins, goes on, and is kept from other processes."""
 
 import os
 import subprocess
@@ -16,7 +16,8 @@ import pixelwise as pw
 from pixelwise.errors import ConfigError, NotEnoughMemoryError, PixelwiseError, WeightsError, out_of_memory
 from pixelwise.files import locked_folder
 from pixelwise.predictor import load
-from pixelwise.training import train as job
+from pixelwise.runs.run_folder import FREE_SETTINGS
+from pixelwise.training import state
 from pixelwise.training.checkpointing import smaller_step, training_bytes
 from pixelwise.training.train import train
 
@@ -73,11 +74,19 @@ def test_a_run_that_was_killed_before_it_was_one_is_begun(scenes, tmp_path, left
     assert not list((tmp_path / "run").glob(".config.*.pixelwise.toml"))
 
 
-def test_a_run_that_kept_nothing_yet_begins_anew_and_says_so(scenes, tmp_path):
+def test_a_run_that_kept_nothing_yet_begins_again_and_says_so(scenes, tmp_path):
     stopped(small_config(scenes, tmp_path / "run"), 1)
     run, said = sentences(small_config(scenes, tmp_path / "run"), resume=True)
-    assert "Nothing was kept of this run yet, so it begins anew." in said
+    assert "This run has saved no state yet, so it begins again." in said
     assert weights(run.folder) == weights(train(small_config(scenes, tmp_path / "whole")).folder)
+
+
+def test_settings_that_change_no_weight_may_change_and_are_keys_of_the_configuration(scenes, tmp_path):
+    for table, keys in FREE_SETTINGS.items():
+        assert set(keys) <= set(type(getattr(small_config(scenes, tmp_path / "run"), table)).model_fields)
+    train(small_config(scenes, tmp_path / "run", steps=2))
+    run = train(small_config(scenes, tmp_path / "run", steps=4, activation_checkpointing=True), resume=True)
+    assert run.log[-1]["step"] == 4
 
 
 def test_a_missing_configuration_is_taken_from_the_state(scenes, tmp_path):
@@ -86,9 +95,9 @@ def test_a_missing_configuration_is_taken_from_the_state(scenes, tmp_path):
     with pytest.raises(ConfigError, match="holds a run already"):
         train(small_config(scenes, tmp_path / "run"))
     with pytest.raises(ConfigError, match=r"other settings \(\[train\].batch_size\)"):
-        train(small_config(scenes, tmp_path / "run", batch=2), resume=True)
+        train(small_config(scenes, tmp_path / "run", batch_size=2), resume=True)
     train(small_config(scenes, tmp_path / "run"), resume=True)
-    assert tomllib.loads((tmp_path / "run/config.toml").read_text())["train"]["batch"] == 1
+    assert tomllib.loads((tmp_path / "run/config.toml").read_text())["train"]["batch_size"] == 1
 
 
 def test_two_processes_never_train_in_one_folder(scenes, tmp_path):
@@ -224,11 +233,11 @@ def test_training_out_of_memory_says_what_would_fit(scenes, tmp_path, monkeypatc
     def failing(*arguments):
         raise error
 
-    monkeypatch.setattr(job, "_loss", failing)
+    monkeypatch.setattr(state, "_loss", failing)
     with pytest.raises(
         NotEnoughMemoryError, match=r"\[train\].batch_size = 4 crops .* Try \[train\].batch_size = 2,"
     ) as caught:
-        train(small_config(scenes, tmp_path / "run", batch=4))
+        train(small_config(scenes, tmp_path / "run", batch_size=4))
     assert "\n" not in str(caught.value)
 
 

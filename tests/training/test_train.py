@@ -14,12 +14,15 @@ from small_network import small_network
 
 from pixelwise.config import Config
 from pixelwise.data.sampler import Sampler
+from pixelwise.data.split import open_parts
 from pixelwise.errors import ConfigError, PixelwiseError
 from pixelwise.labels import IGNORE
 from pixelwise.losses import segmentation_loss
 from pixelwise.runs.model_folder import load_model
 from pixelwise.runs.run_folder import Run, open_finished_run
+from pixelwise.training import data_wait, state
 from pixelwise.training import train as job
+from pixelwise.training.data_wait import Waiting
 from pixelwise.training.train import Progress, train
 
 
@@ -116,7 +119,7 @@ def test_the_log_has_a_row_per_step_and_scores_at_the_evaluations(undisturbed):
 def test_the_card_keeps_the_statistics_of_the_training_pixels(scenes, undisturbed):
     _, card, _ = load_model(undisturbed.folder)
     _, kept = open_finished_run(undisturbed.folder)
-    _, training, validation = job.open_parts(kept)
+    _, training, validation = open_parts(kept)
     assert (len(training), len(validation)) == (3, 1)
     pixels = []
     for scene in training:
@@ -156,7 +159,7 @@ def test_resuming_with_other_settings_names_what_changed(scenes, undisturbed):
     ],
     ids=["found before the first step", "found in a step"],
 )
-def test_a_run_that_ended_by_a_mistake_begins_anew_once_it_is_mended(scenes, tmp_path, undisturbed, mistake, message):
+def test_a_run_that_ended_by_a_mistake_begins_again_once_it_is_fixed(scenes, tmp_path, undisturbed, mistake, message):
     with pytest.raises(PixelwiseError, match=message):
         train(config(scenes, tmp_path / "run", **mistake))
     run = train(config(scenes, tmp_path / "run"), resume=(tmp_path / "run" / "config.toml").exists())
@@ -190,7 +193,7 @@ def test_auxiliary_outputs_and_padding_enter_the_loss_as_the_network_says(scenes
     decode = network.decoder.forward
     network.decoder.forward = lambda maps: replace(decode(maps), aux={"early": maps[0].flip(1), "unused": maps[0]})
     image, mask = torch.randn(2, 3, 64, 64), torch.randint(IGNORE, 2, (2, 64, 64))
-    loss = job._loss(network, network.decode, image, mask, settings, None)
+    loss = state._loss(network, network.decode, image, mask, settings, None)
     logits = network.decode(image).logits
     assert logits.shape[-2:] == (9, 9), "72 pixels"
     padded = torch.full((2, 72, 72), IGNORE)
@@ -203,7 +206,7 @@ def test_auxiliary_outputs_and_padding_enter_the_loss_as_the_network_says(scenes
 def test_a_device_that_is_not_there_is_an_error(scenes, tmp_path):
     with pytest.raises(ConfigError, match="device"):
         train(config(scenes, tmp_path / "run", device="cuda:77"))
-    with pytest.raises(ConfigError, match="'banana', but must be 'auto' or one of cpu, cuda"):
+    with pytest.raises(ConfigError, match=r"'banana' does not work .* Use 'auto' or one of cpu, cuda"):
         train(config(scenes, tmp_path / "run", device="banana"))
 
 
@@ -211,7 +214,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_says_what_to_do(scenes, tmp_
     def broken(logits, mask, **options):
         return logits.sum() * float("nan")
 
-    monkeypatch.setattr(job, "segmentation_loss", broken)
+    monkeypatch.setattr(state, "segmentation_loss", broken)
     with pytest.raises(PixelwiseError, match=r"loss is nan at step 0.*learning_rate"):
         train(config(scenes, tmp_path / "run"))
 
@@ -224,12 +227,12 @@ def test_checkpointing_changes_no_bit_of_the_run(scenes, tmp_path, undisturbed):
 
 def test_an_encoder_without_blocks_is_trained_as_it_is_and_the_user_is_told(scenes, tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr(job, "recompute_blocks", lambda encoder: 0)
+    monkeypatch.setattr(state, "recompute_blocks", lambda encoder: 0)
     train(config(scenes, tmp_path / "run", activation_checkpointing=True, steps=1), report=said.append)
     assert any("[train].activation_checkpointing changes nothing" in line for line in said if isinstance(line, str))
 
 
-def test_slow_reading_is_told_once_with_the_mend(scenes, tmp_path, monkeypatch):
+def test_slow_reading_is_told_once_with_the_fix(scenes, tmp_path, monkeypatch):
     said, sample = [], Sampler.sample
 
     def slow(sampler, number):
@@ -237,20 +240,14 @@ def test_slow_reading_is_told_once_with_the_mend(scenes, tmp_path, monkeypatch):
         return sample(sampler, number)
 
     monkeypatch.setattr(Sampler, "sample", slow)
-    monkeypatch.setattr(job, "WAITING_STEPS", 2)
-    monkeypatch.setattr(job, "WAITING_SHARE", 0.01)
+    monkeypatch.setattr(job, "Waiting", lambda: Waiting(2))
+    monkeypatch.setattr(data_wait, "SHARE", 0.01)
     run = train(config(scenes, tmp_path / "run"), report=said.append)
     hints = [line for line in said if isinstance(line, str) and "waiting for crops" in line]
     assert len(hints) == 1
     assert "[train].workers (it is 0" in hints[0]
     assert run.log[0]["waited"] == 0
     assert all(row["waited"] >= 0.4 for row in run.log[1:])
-
-
-def test_where_all_cores_read_already_the_mend_is_another_one(monkeypatch):
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
-    assert "disk" in job._waiting_hint(0.5, 2)
-    assert "50% of the last 50 steps" in job._waiting_hint(0.5, 2)
 
 
 COMPILED = """

@@ -9,7 +9,7 @@ import click
 
 @contextmanager
 def interruptible(advice: str) -> Iterator[None]:
-    """Leave with 130 at Ctrl-C, and tell how to go on."""
+    """Exit with 130 at Ctrl-C, and tell how to go on."""
     try:
         yield
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""How long work is shown: a bar with the time left on a terminal, a line now and then anywhere else."""
+"""How long work is shown: on a terminal a bar with the time left, elsewhere a line now and then."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pixelwise.training.train import Progress
 
 EVERY = 30.0
-"""Seconds between two lines where there is no terminal."""
+"""Seconds between two lines without a terminal."""
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def shown_training() -> Iterator["Callable[[Progress | str], None]"]:
             if isinstance(event, str):
                 bar.console.print(event, highlight=False, markup=False)
                 return
-            # A resumed run starts its bar where it goes on; else the steps made before would count as made in no time.
+            # The bar of a resumed run starts where the run goes on. Else earlier steps would count as made in no time.
             task = bar.task_ids[0] if bar.task_ids else bar.add_task("", total=event.steps, completed=event.step - 1)
             bar.update(task, completed=event.step, description=_state(event))
 
@@ -55,7 +55,7 @@ def shown_training() -> Iterator["Callable[[Progress | str], None]"]:
 
 
 def _training_lines() -> "Callable[[Progress | str], None]":
-    begun: list[tuple[int, float]] = []
+    first_seen: list[tuple[int, float]] = []
     said = 0.0
 
     def report(event: "Progress | str") -> None:
@@ -64,12 +64,12 @@ def _training_lines() -> "Callable[[Progress | str], None]":
         if isinstance(event, str):
             print(event, flush=True)
             return
-        if not begun:
-            begun.append((event.step, now))
+        if not first_seen:
+            first_seen.append((event.step, now))
         if now - said < EVERY and event.step < event.steps:
             return
         said = now
-        first, start = begun[0]
+        first, start = first_seen[0]
         left = (now - start) / max(1, event.step - first) * (event.steps - event.step)
         ahead = f", {_duration(left)} left" if first < event.step < event.steps else ""
         print(f"step {event.step} of {event.steps}, {_state(event)}{ahead}", flush=True)
@@ -84,7 +84,7 @@ def _state(event: "Progress") -> str:
 
 @contextmanager
 def shown_steps(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """Give a function to call after each of ``total`` pieces; where there is no terminal it is silent."""
+    """Give a function to call after each of ``total`` pieces; without a terminal it shows nothing."""
     console = Console()
     if not console.is_terminal or not total:
         yield lambda: None
@@ -98,7 +98,7 @@ def shown_steps(what: str, total: int) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def shown_share(what: str) -> Iterator[Callable[[float], None]]:
-    """Give a function to call with the share that is done, 0 to 1; where there is no terminal it is silent."""
+    """Give a function to call with the share that is done, 0 to 1; without a terminal it shows nothing."""
     console = Console()
     if not console.is_terminal:
         yield lambda share: None
@@ -112,7 +112,7 @@ def shown_share(what: str) -> Iterator[Callable[[float], None]]:
 
 @contextmanager
 def shown_stages() -> Iterator[Callable[[str, float], None]]:
-    """Give a function to call with a stage's name and the share of it that is done; silent where there is no terminal.
+    """Give a function to call with a stage's name and its share that is done; without a terminal it shows nothing.
 
     Each stage has a bar of its own, below those of the stages before.
     """

@@ -16,7 +16,7 @@ from pixelwise.labels import IGNORE
 
 @dataclass(frozen=True)
 class Geometry:
-    """One draw of zoom and turn, from which the size of the window to read follows."""
+    """One draw of zoom and angle. The size of the window to read follows from it."""
 
     zoom: float
     """How much larger the ground appears."""
@@ -39,7 +39,7 @@ def draw_geometry(config: AugmentConfig, rng: np.random.Generator) -> Geometry:
 
 
 def resample(crop: Crop, geometry: Geometry, side: int) -> Crop:
-    """Zoom and turn a window about its centre into a square crop: bilinear, the mask and validity nearest."""
+    """Zoom and rotate a window around its centre into a square crop: bilinear, but mask and validity nearest."""
     if crop.mask.shape == (side, side) and geometry.zoom == 1 and geometry.angle == 0:
         return crop
     height, width = crop.mask.shape
@@ -48,11 +48,11 @@ def resample(crop: Crop, geometry: Geometry, side: int) -> Crop:
     matrix = torch.tensor([[[cos * across, -sin * across, 0], [sin * down, cos * down, 0]]], dtype=torch.float32)
     grid = F.affine_grid(matrix, [1, 1, side, side], align_corners=False)
     image = torch.from_numpy(crop.values.astype(np.float32))[None]
-    # Raw nodata values must not be smeared into their neighbours, so each pixel is a mean of valid ones alone.
+    # Nodata values must not leak into their neighbours, so each pixel is a mean of valid ones only.
     covered = torch.from_numpy(crop.valid)[None, None].to(image.dtype)
     image = torch.cat([torch.where(covered > 0, image, 0), covered], dim=1)
     image = F.grid_sample(image, grid, mode="bilinear", padding_mode="reflection", align_corners=False)[0]
-    # Where the nearest pixel is valid, at least a quarter is.
+    # If the nearest pixel is valid, it has at least a quarter of the weight.
     image = image[:-1] / image[-1:].clamp(min=0.1)
     flat = np.stack([crop.mask.astype(np.float32), crop.valid.astype(np.float32)])
     mask, valid = F.grid_sample(torch.from_numpy(flat)[None], grid, mode="nearest", align_corners=False)[0].numpy()
@@ -66,14 +66,14 @@ def augment(
     config: AugmentConfig,
     rng: np.random.Generator,
     *,
-    turn: bool,
+    rotate90: bool,
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> tuple[Float32[np.ndarray, "C h w"], Int16[np.ndarray, "h w"]]:
     """Mirror, turn by quarters, normalise, and change brightness and contrast of any number of bands.
 
     Args:
-        turn: quarters and up-down mirroring too, for pictures that have no upper side.
+        rotate90: turn by quarters and mirror up and down too, for pictures without an upper side.
 
     Returns:
         the normalised image and its mask.
@@ -81,9 +81,9 @@ def augment(
     image = normalize(crop.values, crop.valid, mean, std)
     mask, valid = crop.mask, crop.valid
     quarters, mirrored, upside = int(rng.integers(4)), bool(rng.integers(2)), bool(rng.integers(2))
-    if turn and quarters:
+    if rotate90 and quarters:
         image, mask, valid = (np.rot90(a, quarters, axes=(-2, -1)) for a in (image, mask, valid))
-    if turn and upside:
+    if rotate90 and upside:
         image, mask, valid = (a[..., ::-1, :] for a in (image, mask, valid))
     if config.flip and mirrored:
         image, mask, valid = (a[..., ::-1] for a in (image, mask, valid))

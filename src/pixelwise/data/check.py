@@ -1,4 +1,4 @@
-"""Read every pixel once before the first step: broken files are named now, and the statistics fall out."""
+"""Read every pixel once before the first step, to name broken files and to gather the statistics."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -28,13 +28,13 @@ class Survey:
     ignored: int
     """Pixels without data, without a label or outside of the split's part."""
     problems: tuple[str, ...]
-    """One paragraph for each kind of problem, with all files that have it."""
+    """One paragraph for each kind of problem, which names all its files."""
     notes: tuple[str, ...] = ()
-    """What the user should know of scenes that can be used."""
+    """What the user should know of scenes that work."""
     ignores_255: bool = False
-    """Masks were read of which 255 is ignored."""
+    """Some masks ignore 255."""
     contents: dict[str, list[int]] = field(default_factory=dict)
-    """Scene -> checksums of its raw values and of its classes, to tell whether they changed."""
+    """Scene -> checksums of its raw values and of its classes, which show whether they changed."""
 
 
 def survey(scenes: Sequence[Scene], classes: Classes, *, advance: Callable[[str], None] | None = None) -> Survey:
@@ -50,7 +50,7 @@ def survey(scenes: Sequence[Scene], classes: Classes, *, advance: Callable[[str]
     contents: dict[str, list[int]] = {}
     for scene in scenes:
         paths = (scene.info.path, *([scene.labels.reader.info.path] if isinstance(scene.labels, MaskFile) else []))
-        # By bands, so that they do not depend on the strips.
+        # One for each band, so that they do not depend on the height of the strips.
         sums = [0] * (len(scene.reader.bands) + 1)
         for strip in _strips(scene):
             try:
@@ -59,7 +59,7 @@ def survey(scenes: Sequence[Scene], classes: Classes, *, advance: Callable[[str]
                 # The other strips may hold other values.
                 problems.append(Problem(problem, paths))
                 if scene.resident:
-                    # It was read whole.
+                    # The scene was read whole, so its other strips would say the same.
                     break
                 continue
             except DataError as problem:
@@ -96,7 +96,7 @@ def require_usable(found: Survey, classes: Classes, what: str) -> None:
         raise DataError(" ".join(found.problems[:3]) + more)
     if found.class_pixels.sum() == 0:
         raise DataError(
-            f"No pixel of the {what} scenes has a class: all are ignored or without data. Check [data].ignore."
+            f"No pixel of the {what} scenes has a class: all are ignored or have no data. Check [data].ignore."
         )
     present = np.flatnonzero(found.class_pixels)
     if len(present) == 1 and what == "training":

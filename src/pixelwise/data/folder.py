@@ -13,9 +13,9 @@ from pixelwise.geo.drivers import IMAGE_SUFFIXES
 from pixelwise.source_name import is_local, local_path
 
 MASK_ENDINGS = ("", "_mask", "_masks", "_label", "_labels", "_gt", "_L")
-"""What a mask's name may add to its image's name."""
+"""What the name of a mask may add to that of its image."""
 NOT_THE_USERS = ("@eaDir", "__MACOSX", "__pycache__", "$RECYCLE.BIN", "System Volume Information", "lost+found")
-"""Folders that systems make beside a user's files; so are those that begin with a point or '#'."""
+"""Folders that systems make among a user's files, besides those that begin with a dot or '#'."""
 
 
 def find_images(path: Path) -> list[Path]:
@@ -43,7 +43,7 @@ def find_images(path: Path) -> list[Path]:
 
 
 def _walked(top: Path) -> Iterator[Path]:
-    # Folders that lie here come first, so that a link to one of them is what is left out.
+    # Real folders come first. A link to one of them is then left out, and not the folder.
     folders, links, seen = [top], list[Path](), {os.path.realpath(top)}
     while folders or links:
         folder = folders.pop() if folders else links.pop(0)
@@ -54,7 +54,9 @@ def _walked(top: Path) -> Iterator[Path]:
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
-            raise DataError(f"The folder {folder} cannot be read: {error.strerror}.") from None
+            raise DataError(
+                f"The folder {folder} cannot be read: {error.strerror}. Change its permissions, or move it away."
+            ) from None
         for entry in entries:
             path = folder / entry.name
             if entry.name.startswith("."):
@@ -67,7 +69,7 @@ def _walked(top: Path) -> Iterator[Path]:
 
 
 def image_place(path: Path, folders: Sequence[Path]) -> str:
-    """Return where an image is in its folder, such as ``north/a.tif``, after the folder's name if there are several."""
+    """Return an image's path in its folder, such as ``north/a.tif``; with several folders, after the folder's name."""
     for folder in folders:
         if path != folder and path.is_relative_to(folder):
             place = path.relative_to(folder).as_posix()
@@ -76,7 +78,7 @@ def image_place(path: Path, folders: Sequence[Path]) -> str:
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
-    """Name files by their stems; those with the same stem by as many of their folders as tell them apart."""
+    """Name files by their stems, with as many of their folders as it takes to tell them apart."""
     names = [path.stem for path in paths]
     for parts in range(2, max((len(path.parts) for path in paths), default=0) + 1):
         twice = {name for name, count in Counter(names).items() if count > 1}
@@ -91,17 +93,17 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
 
 @dataclass(frozen=True)
 class Naming:
-    """How images and masks are called: file names with {name} in them; None: any suffix, and `MASK_ENDINGS`."""
+    """Patterns of file names with {name} in them; None: any name for images, and `MASK_ENDINGS` for masks."""
 
     image: str | None = None
     mask: str | None = None
 
     def image_name(self, path: Path) -> str | None:
-        """Return an image's {name}; None for a file that is no image."""
+        """Return the {name} of an image; None for another file."""
         return path.stem if self.image is None else _name_in(self.image, path)
 
     def mask_name(self, path: Path) -> str | None:
-        """Return the {name} of a mask's image; None for a file that is no mask."""
+        """Return the {name} of a mask's image; None for another file."""
         return path.stem if self.mask is None else _name_in(self.mask, path)
 
     def mask_of(self, name: str) -> str:
@@ -175,16 +177,16 @@ def _is_mask(path: Path, place: str, masks: dict[tuple[str, str], list[Path]], n
 
 
 def _no_mask(image: Path, expected: Path, elsewhere: Path | None, *, own: bool) -> Problem:
-    """Say where a mask was looked for, and what may be the reason that it is not there.
+    """Say where a mask should be, and why it may be missing.
 
     Args:
         elsewhere: a mask of that name in another subfolder.
-        own: the image itself is what was found.
+        own: only the image itself has the name.
     """
     if own:
         hint = (
-            "Images and masks in one folder are told apart by the masks' names: call them NAME_mask.png, set "
-            "[data].mask_pattern, or put them in a folder of their own."
+            "Images and masks share a folder, so the masks need names of their own: call them NAME_mask.png, set "
+            "[data].mask_pattern, or put them in another folder."
         )
     elif elsewhere:
         hint = f"There is {elsewhere}: put masks in the same subfolders as their images."

@@ -19,7 +19,7 @@ SIDE_POINTS = 9
 EARTH = 6_371_000.0
 """Mean radius in metres."""
 RESOLUTIONS = 1.5
-"""Ratio of the pixels' sizes from which on something is said."""
+"""The user is told if the largest pixel is at least so many times the smallest."""
 
 
 def exact_place(info: RasterInfo) -> tuple[CRS, Affine] | None:
@@ -176,7 +176,7 @@ def pixel_metres(info: RasterInfo) -> float | None:
 
 
 def resolution_note(scenes: Sequence[RasterInfo]) -> str | None:
-    """Return a sentence if pixels of some scenes are half as large again on the ground as those of others."""
+    """Return a sentence if pixels of some scenes are `RESOLUTIONS` times as wide on the ground as those of others."""
     sizes = [(size, info.path) for info in scenes if (size := pixel_metres(info)) is not None]
     if not sizes or max(sizes)[0] < RESOLUTIONS * min(sizes)[0]:
         return None

@@ -19,16 +19,16 @@ class MaskFile:
     """The labels of one image, in a raster of the same size."""
 
     reader: RasterReader
-    """Of the bands that hold values or colours; nodata is left to `read`."""
+    """Of the bands that hold values or colours. `read` handles nodata."""
     table: MaskTable
     palette: Int16[np.ndarray, "n 3"] | None
-    """Colours of a paletted mask, where the table is of colours."""
+    """Colours of a paletted mask, if the table is of colours."""
 
     def read(self, window: Window) -> Int16[np.ndarray, "h w"]:
         """Return class indices and `IGNORE` in a window.
 
-        A value or colour that the configuration knows is what it says, also if the file calls it transparent or
-        nodata. Others that the file calls so are ignored.
+        A value or colour that the configuration names has its class, even if the file calls it transparent or nodata.
+        Other values that the file calls so are ignored.
 
         Raises:
             DataError: a corrupt file, a value that no class has, or colours where numbers are expected.
@@ -47,7 +47,7 @@ class MaskFile:
                 f"{len(error.pixels[str(path)])} that no class has. Make it again, as PNG or TIFF."
             ) from None
         if not self.table.colours:
-            # Of a number the file may say by alpha or a mask that it is no label.
+            # Alpha or a mask in the file may say that a number is not a label.
             indices[~shown] = IGNORE
         return indices
 
@@ -70,7 +70,7 @@ class MaskFile:
 
 
 def open_mask(path: Path, image: RasterInfo, table: MaskTable) -> MaskFile:
-    """Open the mask of an image, and see that the two fit.
+    """Open the mask of an image, and check that the two fit.
 
     Raises:
         DataError: other sizes, other places on the ground, not whole numbers, or two bands.
@@ -80,7 +80,7 @@ def open_mask(path: Path, image: RasterInfo, table: MaskTable) -> MaskFile:
         raise DataError(_other_size(path, mask, image))
     if not _same_place(mask, image):
         raise DataError(
-            f"{path} lies elsewhere than its image {image.path}: its corners are other places on the ground. Align the "
+            f"{path} is elsewhere on the ground than its image {image.path}: their corners differ. Align the "
             "mask with the image (gdalwarp -te ... -tr ... -t_srs ...)."
         )
     bands = len(mask.colour_bands)
@@ -94,7 +94,7 @@ def open_mask(path: Path, image: RasterInfo, table: MaskTable) -> MaskFile:
         )
     if table.colours and mask.dtype != "uint8":
         raise DataError(f"{path} holds {mask.dtype} values, but colours ([data].values) have 8 bits. Save it as uint8.")
-    # NaN is nodata of no whole number.
+    # NaN is no whole number, so that no value counts as nodata here.
     reader = RasterReader(mask, nodata=np.nan)
     return MaskFile(reader, table, _palette(reader) if table.colours and mask.paletted else None)
 
@@ -110,7 +110,7 @@ def _other_size(path: Path, mask: RasterInfo, image: RasterInfo) -> str:
 
 
 def _same_place(mask: RasterInfo, image: RasterInfo) -> bool:
-    """Return whether the corners of both are the same to half a pixel, where both say where they lie."""
+    """Return whether the corners of both agree to half a pixel; True if one of them has no place on the ground."""
     if not (mask.crs and image.crs):
         return True
     corners = [(0, 0), (image.width, 0), (0, image.height), (image.width, image.height)]

@@ -1,4 +1,4 @@
-"""What should be said of scenes that can be used: things that people seldom mean."""
+"""What the user should know of scenes that work: things that people seldom mean."""
 
 import math
 from collections.abc import Sequence
@@ -13,13 +13,11 @@ from pixelwise.geo.raster import RasterInfo, RasterReader, Window
 from pixelwise.labels import Classes
 
 LOOKED_AT = 50
-"""Scenes whose alpha is looked at."""
+"""In how many scenes the alpha band is checked."""
 WINDOW = 512
-"""Side in pixels of what is looked at."""
+"""Side in pixels of the window that is checked."""
 BETWEEN = 0.1
-"""An alpha band is doubtful from this share of pixels on that are neither transparent nor opaque."""
-RATIO = 1.5
-"""Pixel sizes whose largest and smallest differ by more are told."""
+"""An alpha band is doubtful if more than this share of its pixels is neither transparent nor opaque."""
 
 
 def notes_on(scenes: Sequence[Scene], classes: Classes, pixels: Int64[np.ndarray, " K"]) -> tuple[str, ...]:
@@ -29,7 +27,7 @@ def notes_on(scenes: Sequence[Scene], classes: Classes, pixels: Int64[np.ndarray
         pixels: of each class.
     """
     infos = [scene.info for scene in scenes]
-    found = [_absent(classes, pixels), _alpha(scenes), _pixel_sizes(infos), _scaled(infos), _lossy(scenes)]
+    found = [_absent(classes, pixels), _alpha(scenes), _scaled(infos), _lossy(scenes)]
     return tuple(note for note in found if note)
 
 
@@ -39,7 +37,7 @@ def _absent(classes: Classes, pixels: Int64[np.ndarray, " K"]) -> str | None:
         return None
     named = ", ".join(map(repr, absent[:10])) + (f" and {len(absent) - 10} more" if len(absent) > 10 else "")
     return (
-        f"No pixel is of the class {named}, so it cannot be learned or scored here. Check [data].values, or that the "
+        f"No pixel is of the class {named}, so a network cannot learn it here. Check [data].values, and that the "
         "masks hold what you expect."
     )
 
@@ -69,27 +67,6 @@ def _alpha(scenes: Sequence[Scene]) -> str | None:
         f"are neither transparent nor opaque{more}. If it holds data, such as near infrared, list it: "
         f"bands = {sorted({*info.colour_bands, info.alpha})} below [data]."
     )
-
-
-def _pixel_sizes(infos: Sequence[RasterInfo]) -> str | None:
-    sizes = sorted(((_metres(info), info) for info in infos if info.crs is not None), key=lambda pair: pair[0])
-    if not sizes or sizes[-1][0] <= RATIO * sizes[0][0]:
-        return None
-    (small, fine), (large, coarse) = sizes[0], sizes[-1]
-    return (
-        f"Pixels are of different sizes on the ground: {small:.3g} m in {fine.path}, {large:.3g} m in {coarse.path}. "
-        "Things have other sizes in them; resample the scenes to one pixel size (gdalwarp -tr), if that is not meant."
-    )
-
-
-def _metres(info: RasterInfo) -> float:
-    """Return the side of a pixel, about."""
-    assert info.crs is not None
-    side = math.sqrt(abs(info.transform.determinant))
-    if info.crs.is_geographic:
-        _, latitude = info.transform @ (info.width / 2, info.height / 2)
-        return side * 111_320 * math.sqrt(max(1e-6, math.cos(math.radians(latitude))))
-    return side * info.crs.linear_units_factor[1]
 
 
 def _scaled(infos: Sequence[RasterInfo]) -> str | None:

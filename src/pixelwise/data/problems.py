@@ -1,4 +1,4 @@
-"""Problems of one kind become one paragraph, with a count and all files."""
+"""Join problems of one kind into one paragraph, with a count and the files."""
 
 import re
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ class Problem:
 
     @property
     def kind(self) -> object:
-        """Two problems are of one kind where their messages differ in files and numbers alone."""
+        """Two problems are of one kind if their messages differ only in files and numbers."""
         if isinstance(self.error, UnknownMaskValuesError):
             return self.error.table.values
         text = str(self.error)

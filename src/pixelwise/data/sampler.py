@@ -1,4 +1,4 @@
-"""Random crops. Each is a function of (seed, epoch, position) alone, never of a worker's or a process's history."""
+"""Random crops. Each depends only on (seed, epoch, position), and not on what a worker or process did before."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +15,7 @@ from pixelwise.geo.raster import Window
 from pixelwise.labels import IGNORE
 
 TRIES = 8
-"""Windows drawn before one without any labelled pixel is accepted."""
+"""How many windows are drawn before one without labelled pixels is taken."""
 
 
 class Sampler:
@@ -42,7 +42,7 @@ class Sampler:
 
     @property
     def samples_per_epoch(self) -> int:
-        """Crops until each scene has had its turns."""
+        """Crops in one pass over all scenes."""
         return len(self._epoch)
 
     def sample(self, number: int) -> tuple[Float32[np.ndarray, "C h w"], Int16[np.ndarray, "h w"]]:
@@ -57,14 +57,14 @@ class Sampler:
             if (crop.mask != IGNORE).any():
                 break
             crop = scene.read_padded(_random_window(scene, geometry, self.crop, rng))
-        turn = self.config.rotate90 if self.config.rotate90 is not None else scene.info.crs is not None
+        rotate90 = self.config.rotate90 if self.config.rotate90 is not None else scene.info.crs is not None
         crop = resample(crop, geometry, self.crop)
-        return augment(crop, self.config, rng, turn=turn, mean=self.mean, std=self.std)
+        return augment(crop, self.config, rng, rotate90=rotate90, mean=self.mean, std=self.std)
 
 
 def _random_window(scene: Scene, geometry: Geometry, crop: int, rng: np.random.Generator) -> Window:
     side = geometry.window_side(crop)
-    # A scene smaller than the window lies somewhere inside it; read_padded mirrors and ignores the rest.
+    # A smaller scene lies somewhere inside the window. read_padded mirrors and ignores the rest.
     low_top, high_top = sorted((0, scene.info.height - side))
     low_left, high_left = sorted((0, scene.info.width - side))
     top, left = int(rng.integers(low_top, high_top + 1)), int(rng.integers(low_left, high_left + 1))

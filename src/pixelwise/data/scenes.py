@@ -1,11 +1,11 @@
-"""An image with its labels, read window by window; and the list of them that a configuration names."""
+"""An image with its labels, read window by window; and all those that a configuration names."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int16, Shaped
@@ -26,10 +26,7 @@ from pixelwise.machine import free_memory
 from pixelwise.source_name import is_local
 
 RESIDENT_BYTES = 1 << 30
-"""Scenes are kept in memory after their first reading when all of them together need no more than this."""
-
-Source = TypeVar("Source", Path, tuple[Path, Path])
-Opened = TypeVar("Opened")
+"""Scenes stay in memory after they were read first, if all of them together need no more than this."""
 
 
 @runtime_checkable
@@ -39,6 +36,10 @@ class Labels(Protocol):
     def read(self, window: Window) -> Int16[np.ndarray, "h w"]:
         """Return class indices and `IGNORE`."""
         ...
+
+
+OpenLabels = Callable[[RasterInfo], Labels]
+"""Opens the labels of an image, given its header."""
 
 
 @runtime_checkable
@@ -60,7 +61,7 @@ class Crop:
 
 
 class Scene:
-    """An image and its labels. Pixels without data, or outside of the scene's part of a split, are ignored."""
+    """An image and its labels. Pixels without data, or outside the scene's part of a split, are ignored."""
 
     def __init__(self, name: str, reader: ImageReader, labels: Labels, *, part: Part | None = None) -> None:
         self.name = name
@@ -95,7 +96,7 @@ class Scene:
         return Crop(whole.values[:, rows, columns], whole.valid[rows, columns], whole.mask[rows, columns])
 
     def read_padded(self, window: Window) -> Crop:
-        """Return a window that may reach beyond the scene; pixels outside mirror the inside and are ignored."""
+        """Return a window that may reach beyond the scene. Pixels outside mirror those inside, and are ignored."""
         inside, rows, columns = clip_window(window, self.info.height, self.info.width)
         crop = self.read(inside)
         if not any((*rows, *columns)):
@@ -128,14 +129,43 @@ def open_scenes(
         images, labels: other places than the table's, for validation.
 
     Raises:
-        DataError: a missing or unfitting file.
-        ConfigError: classes, values or bands that cannot be, or a column of polygons beside masks.
+        DataError: a file that is missing or does not fit.
+        ConfigError: classes, values or bands that do not work, or a column of polygons beside masks.
     """
     classes = make_classes(data.classes, data.palette)
-    problems: list[Problem] = []
+    image_places, label_places = as_places(images or data.images), as_places(labels or data.labels)
+    wanted, drawings, problems = _images_with_labels(data, classes, image_places, label_places)
+    headers: list[tuple[RasterInfo, OpenLabels]] = []
+    for image, open_labels in wanted:
+        with _collected(problems, image):
+            headers.append((describe(image), open_labels))
+    # Among photos in colours, a grey one is read with three equal bands.
+    colours = any(len(info.colour_bands) == 3 or info.paletted for info, _ in headers)
+    scenes: list[Scene] = []
+    for info, open_labels in headers:
+        with _collected(problems, info.path):
+            reader = open_image(info, bands=data.bands, nodata=data.nodata, colours=colours)
+            scenes.append(Scene("", reader, open_labels(reader.info)))
+    _raise(problems)
+    if not scenes:
+        raise DataError(f"No image in {', '.join(map(str, image_places))} has a mask.")
+    for drawing in drawings:
+        drawing.require_touching()
+    require_same_kind(scenes)
+    for scene, name in zip(scenes, distinct_names([scene.info.path for scene in scenes]), strict=True):
+        scene.name = name
+    _keep_in_memory(scenes)
+    return classes, scenes
+
+
+def _images_with_labels(
+    data: DataConfig, classes: Classes, images: tuple[Path, ...], labels: tuple[Path, ...]
+) -> tuple[list[tuple[Path, OpenLabels]], list["_Drawing"], list[Problem]]:
+    """Return each image with what opens its labels, the files of polygons, and what is wrong with some images."""
+    wanted: list[tuple[Path, OpenLabels]] = []
     drawings: list[_Drawing] = []
-    wanted: list[tuple[Path, Callable[[RasterInfo], Labels]]] = []
-    for folders, place in _groups(as_places(images or data.images), as_places(labels or data.labels)):
+    problems: list[Problem] = []
+    for folders, place in _groups(images, labels):
         if _holds_masks(place):
             pairs, unpaired = _pairs(data, classes, folders, place)
             wanted += pairs
@@ -145,36 +175,22 @@ def open_scenes(
             wanted += [(image, drawings[-1].labels) for folder in folders for image in _images(data, folder)]
         else:
             raise DataError(f"There is no {place}. Fix [data].labels: a folder of masks, or a file of polygons.")
-    headers: list[tuple[RasterInfo, Callable[[RasterInfo], Labels]]] = []
-    for image, open_labels in wanted:
-        with _collected(problems, image):
-            headers.append((describe(image), open_labels))
-    colours = any(len(info.colour_bands) == 3 or info.paletted for info, _ in headers)
-    scenes: list[Scene] = []
-    for info, open_labels in headers:
-        with _collected(problems, info.path):
-            reader = open_image(info, bands=data.bands, nodata=data.nodata, colours=colours)
-            scenes.append(Scene("", reader, open_labels(reader.info)))
-    _raise(problems)
-    if not scenes:
-        raise DataError(f"No image in {', '.join(map(str, as_places(images or data.images)))} has a mask.")
-    for drawing in drawings:
-        drawing.require_touching()
-    require_same_kind(scenes)
-    for scene, name in zip(scenes, distinct_names([scene.info.path for scene in scenes]), strict=True):
-        scene.name = name
+    return wanted, drawings, problems
+
+
+def _keep_in_memory(scenes: Sequence[Scene]) -> None:
+    """Let scenes stay in memory after they were read, if all of them fit."""
     needed = sum(
         s.info.height * s.info.width * (len(s.reader.bands) * np.dtype(s.info.dtype).itemsize + 3) for s in scenes
     )
     room = free_memory()
     for scene in scenes:
-        # While it is read, a scene takes twice what is kept of it, or more.
+        # Reading a scene takes at least twice the memory that it keeps.
         scene.resident = needed <= min(RESIDENT_BYTES, RESIDENT_BYTES if room is None else room // 4)
-    return classes, scenes
 
 
 def _groups(images: tuple[Path, ...], labels: tuple[Path, ...]) -> list[tuple[tuple[Path, ...], Path]]:
-    """Return which places of images belong to which labels: one for all of them, or one each."""
+    """Return which images belong to which labels: one place of labels for all images, or one each."""
     if len(labels) == 1:
         return [(images, labels[0])]
     if len(labels) != len(images):
@@ -195,14 +211,14 @@ def _images(data: DataConfig, folder: Path) -> list[Path]:
 
 def _pairs(
     data: DataConfig, classes: Classes, folders: Sequence[Path], place: Path
-) -> tuple[list[tuple[Path, Callable[[RasterInfo], Labels]]], list[Problem]]:
-    """Find the masks of all images of some folders; return what opens them, and what is wrong."""
+) -> tuple[list[tuple[Path, OpenLabels]], list[Problem]]:
+    """Find the masks of all images in some folders; return what opens them, and what is wrong."""
     if data.attribute is not None and data.validation_labels is None:
         raise ConfigError(
             f"[data].attribute names {data.attribute!r}, a column of polygons, but {place} holds masks. Leave it "
             "out and map the masks' values with [data].values, or name a file of polygons in [data].labels."
         )
-    opened, problems = list[tuple[Path, Callable[[RasterInfo], Labels]]](), list[Problem]()
+    opened, problems = list[tuple[Path, OpenLabels]](), list[Problem]()
     table, naming = make_mask_table(classes, data.values, data.ignore), Naming(data.image_pattern, data.mask_pattern)
     for folder in folders:
         pairs, unpaired = pair_masks(folder, place, naming)
@@ -228,7 +244,7 @@ class _OfMaskError(DataError):
 
 @contextmanager
 def _collected(problems: list[Problem], image: Path) -> Iterator[None]:
-    """Go on after a file that cannot be used, so that one message names all of them."""
+    """Go on after a file that does not work, so that one message names all of them."""
     try:
         yield
     except DataError as error:
@@ -241,7 +257,7 @@ def _raise(problems: Sequence[Problem]) -> None:
 
 
 class _Drawing:
-    """The polygons of a file, which become the labels of scenes."""
+    """The polygons of a file. They become the labels of scenes."""
 
     def __init__(self, data: DataConfig, classes: Classes, place: Path, folders: Sequence[Path]) -> None:
         self.polygons = read_polygons(place, attribute=data.attribute, layer=data.layer)
@@ -268,7 +284,7 @@ class _Drawing:
         return drawn
 
     def require_touching(self) -> None:
-        """See that there is anything on any scene.
+        """Check that some polygon is on some scene.
 
         Raises:
             DataError: no polygon touches any of them.
@@ -314,23 +330,27 @@ def _listed_as(value: object, index: dict[str, int]) -> str:
 
 
 def require_same_kind(scenes: Sequence[Scene]) -> None:
-    """See that all scenes have the bands and the type of the first.
+    """Check that all scenes have the bands and the type of the first.
 
     Raises:
-        DataError: one has others.
+        DataError: some have others.
     """
     first, problems = scenes[0], list[Problem]()
+
+    def report(scene: Scene, text: str) -> None:
+        problems.append(Problem(DataError(text), (scene.info.path, first.info.path)))
+
     for scene in scenes:
         if scene.reader.bands != first.reader.bands:
-            problem = (
+            report(
+                scene,
                 f"{scene.info.path} has the bands {list(scene.reader.bands)}, but {first.info.path} has "
-                f"{list(first.reader.bands)}. Choose common ones with [data].bands, or separate the files."
+                f"{list(first.reader.bands)}. Choose common ones with [data].bands, or separate the files.",
             )
-            problems.append(Problem(DataError(problem), (scene.info.path, first.info.path)))
         if scene.info.dtype != first.info.dtype:
-            problem = (
+            report(
+                scene,
                 f"{scene.info.path} is {scene.info.dtype}, but {first.info.path} is {first.info.dtype}. "
-                "Their units differ; convert one, or separate the files."
+                "Their units differ; convert one, or separate the files.",
             )
-            problems.append(Problem(DataError(problem), (scene.info.path, first.info.path)))
     _raise(problems)

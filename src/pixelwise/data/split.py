@@ -1,4 +1,4 @@
-"""Training, validation and test, so that no pixel of the ground is in two of them."""
+"""Divide scenes into training, validation and test, so that no pixel of the ground is in two of them."""
 
 import math
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ from pixelwise.labels import Classes
 
 @dataclass(frozen=True)
 class Split:
-    """The parts. With blocks, all list the same scenes, each with the ground in it that belongs to the part."""
+    """The parts. With blocks a scene may be in several, each time with the ground that belongs to the part."""
 
     training: list[Scene]
     validation: list[Scene]
@@ -46,8 +46,8 @@ def open_split(config: Config, *, kept: Path | None = None) -> tuple[Classes, Sp
 
     Args:
         config: its table ``[data]`` says how: by lists, or by shares.
-        kept: the folder ``split`` of a run. Where it holds lists, they say what is in which part, so that images that
-            came later change nothing.
+        kept: the folder ``split`` of a run. If it holds lists, they say what is in which part, so that images that came
+            later change nothing.
 
     Raises:
         ConfigError, DataError: as `open_scenes` and `split_scenes` say.
@@ -75,7 +75,7 @@ def open_parts(config: Config) -> tuple[Classes, list[Scene], list[Scene]]:
 
 
 def write_split(folder: Path, data: DataConfig, split: Split) -> None:
-    """Keep a split as lists: ``train.txt``, ``val.txt`` and ``test.txt``, which `open_split` reads back."""
+    """Write a split as lists: ``train.txt``, ``val.txt`` and ``test.txt``, which `open_split` reads back."""
     lines: dict[str, list[str]] = {}
     head = "images, as they lie in [data].images"
     for part in PARTS:
@@ -102,7 +102,7 @@ def split_scenes(
     directly or through others, stay together.
 
     Args:
-        lists: part -> a text file that says what is in it; instead of the shares. What no list names is left out.
+        lists: part -> a text file that says what is in it, instead of the shares. What no list names is left out.
 
     Raises:
         ConfigError: too few scenes or blocks to divide, or a list that does not fit.
@@ -123,9 +123,7 @@ def _split_by_scene(scenes: Sequence[Scene], data: DataConfig, rng: np.random.Ge
     groups = overlapping_groups([scene.info for scene in scenes])
     shares = {part: share for part, share in (("validation", data.validation), ("test", data.test)) if share}
     if len(groups) <= len(shares):
-        why = (
-            "they overlap each other, so they cannot be divided without leaking" if len(scenes) > 1 else "there is one"
-        )
+        why = "they overlap, so parts would share ground" if len(scenes) > 1 else "there is one"
         form = "one group" if len(groups) == 1 else f"{len(groups)} groups for {len(shares) + 1} parts"
         raise ConfigError(
             f"The {len(scenes)} scenes in {places(data)} form {form}: {why}. Use [data].split = 'block', "
@@ -135,7 +133,7 @@ def _split_by_scene(scenes: Sequence[Scene], data: DataConfig, rng: np.random.Ge
     part_of: dict[int, str] = {}
     for left, (part, share) in zip(range(len(shares), 0, -1), shares.items(), strict=True):
         free = [g for g in range(len(groups)) if g not in part_of]
-        # Something must be left for each part that comes after, and to train on.
+        # Something must stay for each later part, and for training.
         for g in _nearest_share([area[g] for g in free], share * sum(area), rng, keep=left):
             part_of[free[g]] = part
     part_of_scene = {i: part_of.get(g, "training") for g, group in enumerate(groups) for i in group}
@@ -143,23 +141,23 @@ def _split_by_scene(scenes: Sequence[Scene], data: DataConfig, rng: np.random.Ge
 
 
 def _nearest_share(area: list[int], wanted: float, rng: np.random.Generator, *, keep: int) -> list[int]:
-    """Return groups whose areas add up to about what is wanted, all but ``keep`` of them at most."""
+    """Return groups whose areas add up to about what is wanted, and leave ``keep`` of them at least."""
     chosen: list[int] = []
     for group in rng.permutation(len(area)):
         taken = sum(area[g] for g in chosen)
-        # A group is taken while that brings the sum nearer to the share that is wanted.
+        # A group that brings the sum nearer to the wanted share is taken.
         if abs(taken + area[group] - wanted) < abs(taken - wanted):
             chosen.append(int(group))
     chosen = chosen or [int(np.argmin(area))]
     while len(chosen) > len(area) - keep:
-        # The group goes back that brings the rest nearest to the share.
+        # Give back the group without which the sum is nearest to the share.
         total = sum(area[g] for g in chosen)
         chosen.remove(min(chosen, key=lambda g: abs(total - area[g] - wanted)))
     return chosen
 
 
 def places(data: DataConfig) -> str:
-    """Name where images come from."""
+    """Return the places of the images as text."""
     return ", ".join(map(str, as_places(data.images)))
 
 
@@ -222,7 +220,7 @@ def _split_by_block(
         for top in range(0, scene.info.height, 1024):
             strip = Window(top, 0, min(1024, scene.info.height - top), scene.info.width)
             rows, columns = grid.indices(strip)
-            # As one number each: pairs are sorted fifty times slower.
+            # One number for each block, because numpy sorts pairs fifty times slower.
             keys, counts = np.unique(rows * (1 << 32) + columns, return_counts=True)
             for key, count in zip(keys.tolist(), counts.tolist(), strict=True):
                 row = (key + (1 << 31)) >> 32
@@ -248,7 +246,7 @@ def _chosen_blocks(blocks: dict[Block, int], data: DataConfig, rng: np.random.Ge
     shares = {part: share for part, share in (("validation", data.validation), ("test", data.test)) if share}
     if len(blocks) <= len(shares):
         raise ConfigError(
-            f"Blocks of {data.block} pixels divide {data.images} in {len(blocks)}, where {len(shares) + 1} parts are "
+            f"Blocks of {data.block} pixels divide {places(data)} into {len(blocks)}, and {len(shares) + 1} parts are "
             "wanted. Make [data].block smaller."
         )
     found: dict[str, frozenset[Block]] = {part: frozenset() for part in PARTS}
@@ -256,7 +254,7 @@ def _chosen_blocks(blocks: dict[Block, int], data: DataConfig, rng: np.random.Ge
     for left, (part, share) in zip(range(len(shares), 0, -1), shares.items(), strict=True):
         chosen: set[Block] = set()
         for i in rng.permutation(len(free)):
-            # Slivers at a scene's rim are blocks too, so the share is counted in pixels.
+            # Blocks at the edge of a scene may be small, so the share is counted in pixels.
             if sum(blocks[b] for b in chosen) + blocks[free[i]] / 2 <= share * total:
                 chosen.add(free[i])
         chosen = chosen or {min(free, key=lambda block: blocks[block])}
@@ -285,7 +283,7 @@ def _grids(scenes: Sequence[Scene], data: DataConfig) -> list[GroundBlocks]:
             )
     found = [place for place in places if place is not None]
     systems = {crs.to_wkt() for crs, _ in found}
-    # Scenes of several zones meet in one equal-area system, so that a place has one block in all of them.
+    # For scenes in several zones an equal-area system gives each place one block.
     target = (CRS.from_epsg(6933) if len(systems) > 1 else found[0][0]) if found else None
     side = float(data.block)
     if found:

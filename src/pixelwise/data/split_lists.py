@@ -23,7 +23,7 @@ def list_paths(data: DataConfig) -> dict[str, Path]:
 
 
 def kept_lists(folder: Path) -> dict[str, Path]:
-    """Return the lists that a run has kept in a folder, by part; none if it has none."""
+    """Return the lists that a run has kept in a folder, by part."""
     found = {part: folder / name for part, name in PARTS.items()}
     return {part: path for part, path in found.items() if path.exists()}
 
@@ -41,7 +41,7 @@ def write_lists(folder: Path, lines: dict[str, list[str]], head: str) -> None:
 
 
 def read_list(path: Path) -> list[str]:
-    """Return the lines of a list; empty ones and those that begin with # do not count.
+    """Return the lines of a list, without empty ones and those that begin with #.
 
     Raises:
         ConfigError: no such file, or no text.
@@ -49,9 +49,9 @@ def read_list(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
-        raise ConfigError(f"There is no list {path}. Correct its key in [data], or leave it out.") from None
+        raise ConfigError(f"There is no list {path}. Fix its key in [data], or leave it out.") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read as a list of images: {error}.") from None
+        raise ConfigError(f"{path} is not a list of images: {error}.") from None
     return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
@@ -95,10 +95,10 @@ def blocks_of_lists(lists: dict[str, Path], side: float) -> dict[str, frozenset[
     """Return the blocks of each part.
 
     Args:
-        side: of a block, which has to be that of the lists.
+        side: of a block; the lists must have the same.
 
     Raises:
-        ConfigError: lists of other blocks, a line that is no block, or a block in two lists.
+        ConfigError: lists of other blocks, a line that is not a block, or a block in two lists.
     """
     out: dict[str, frozenset[Block]] = {part: frozenset() for part in PARTS}
     for part, path in lists.items():
@@ -106,13 +106,13 @@ def blocks_of_lists(lists: dict[str, Path], side: float) -> dict[str, frozenset[
         head = path.read_text(encoding="utf-8-sig").splitlines()[:1]
         if head != [f"# {block_head(side)}"]:
             raise ConfigError(
-                f"{path} is no list of blocks of this size and grid. Use the lists that a run with the same images, "
-                "[data].split = 'block' and [data].block kept."
+                f"{path} is not a list of blocks of this size and grid. Use the lists of a run with the same images, "
+                "[data].split = 'block' and the same [data].block."
             )
         try:
             blocks = frozenset((name, int(row), int(column)) for row, column, name in (s.split(" ", 2) for s in lines))
         except ValueError:
-            raise ConfigError(f"{path} holds a line that is no block: ROW COLUMN GRID.") from None
+            raise ConfigError(f"{path} holds a line that is not a block: ROW COLUMN GRID.") from None
         for other, theirs in out.items():
             if theirs & blocks:
                 raise ConfigError(

@@ -1,14 +1,12 @@
-"""Evaluation: one confusion matrix, and the pictures that explain it."""
+"""Evaluation of a run or of a network: one confusion matrix, and pictures that explain it."""
 
-import heapq
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
-from jaxtyping import Int16, Int64, Integer, Shaped
+from jaxtyping import Int64, Integer
 from pydantic import ValidationError
 
 from pixelwise.config import Config, PredictConfig, load_config, override_config
@@ -19,39 +17,22 @@ from pixelwise.errors import ConfigError
 from pixelwise.evaluation.learned_from import learned_scenes
 from pixelwise.evaluation.metrics import Scores, confusion_matrix, scores
 from pixelwise.evaluation.names import VALIDATION, About, choose_name, evaluation_digest
+from pixelwise.evaluation.pictures import Picture, Thumbnail, WorstTiles, save_pictures
 from pixelwise.fast.fuse import fuse
-from pixelwise.files import replacing
-from pixelwise.geo.label_map import to_picture
 from pixelwise.geo.raster import Window
-from pixelwise.inference.images import require_bands, require_fitting
+from pixelwise.inference.images import require_fitting, require_image
 from pixelwise.inference.tiling import predict_strips
 from pixelwise.models import Segmenter
 from pixelwise.runs.model_folder import ModelCard, load_model
-from pixelwise.runs.run_folder import open_finished_run
+from pixelwise.runs.run_folder import Run, open_finished_run
 
 TILE = 256
 """Side of the tiles that are ranked from worst to best."""
-WORST = 12
-"""Tiles that are kept to look at."""
-PICTURE = 512
-"""Longest side of a scene's picture; larger scenes keep every n-th pixel."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A piece of a scene beside its truth and its prediction."""
-
-    name: str
-    image: Shaped[np.ndarray, "C h w"]
-    """Raw values; 8-bit colours once it was kept."""
-    truth: Int16[np.ndarray, "h w"]
-    prediction: Integer[np.ndarray, "h w"]
-    miou: float | None
 
 
 @dataclass(frozen=True)
 class SceneResult:
-    """What came out for one scene."""
+    """The result for one scene."""
 
     name: str
     path: Path
@@ -70,10 +51,10 @@ class Evaluation:
     worst: tuple[Picture, ...]
     """Tiles with the lowest mIoU, worst first."""
     name: str = ""
-    """What it is called in the run; empty where it is not kept."""
+    """Its name in the run; empty where it is not kept."""
     about: About | None = None
     learned: tuple[str, ...] = ()
-    """Names of scenes that the run learned from, or that lie on ground which it did."""
+    """Names of scenes that the run learned from, or that lie on the same ground as those."""
 
     def to_dict(self) -> dict:
         """Return what ``metrics.json`` keeps."""
@@ -86,7 +67,7 @@ class Evaluation:
         return {**self.scores.to_dict(), **told, **({"about": asdict(self.about)} if self.about else {})}
 
     def warning(self) -> str | None:
-        """Return a sentence where scenes were learned from."""
+        """Return a sentence if the run learned from some of the scenes."""
         if not self.learned:
             return None
         shown, more = ", ".join(self.learned[:5]), len(self.learned) - 5
@@ -116,9 +97,9 @@ def evaluate(
     Args:
         run: the run's folder.
         config: data to score on, all of it; None: a part of the run's own data.
-        part: which one: 'training', 'validation' or 'test'. With ``config`` it must stay as it is.
-        name: what the evaluation is called in the run; None: that of the part, or the configuration's own. A name that
-            another evaluation has gets a number.
+        part: which one: 'training', 'validation' or 'test'. With ``config`` leave it as it is.
+        name: of the evaluation in the run; None: that of the part, or of the configuration's file. If another
+            evaluation has it, it gets a number.
         options: the paper's options for inference, such as ``{"output_stride": 8}``; others are the model's.
         tile, overlap, flips, scales: None: as ``[predict]`` of the configuration says, else as that of the run does.
         overrides: assignments such as ``"data.images=/mnt/scenes"`` that change the configuration.
@@ -126,43 +107,53 @@ def evaluate(
 
     Raises:
         ConfigError: no such run, an empty part, other classes or bands than the model's, or a name that is taken.
-        DataError: files that cannot be used, or other bands or units than the model's.
+        DataError: files that do not work, or other bands or units than the model's.
         WeightsError: options that the weights do not fit.
     """
     model, card, weights = load_model(run, options=options)
     kept, settings = open_finished_run(run)
-    if part not in PARTS:
-        raise ConfigError(f"{part!r} is no part of a run's data. Choose {', '.join(PARTS)}.")
-    if config is not None and part != VALIDATION:
-        raise ConfigError(f"All of {config} is scored, so the part {part!r} has no meaning. Leave one of the two out.")
     chosen = {"tile": tile, "overlap": overlap, "flips": flips, "scales": None if scales is None else list(scales)}
+    if part not in PARTS:
+        raise ConfigError(f"A run's data has no part {part!r}. Choose {', '.join(PARTS)}.")
     if config is None:
-        data = override_config(settings, overrides) if overrides else settings
-        _require_classes(data, card)
-        _, split = open_split(data, kept=kept.folder / "split")
-        scenes = getattr(split, part)
-        if not scenes:
-            raise ConfigError(f"{run} kept no scenes for {part}. Name a configuration with scenes to score on.")
-        learned, source = (), part
+        data, scenes = _open_part(kept, settings, card, part, overrides)
+        learned, source, own_name = (), part, part
+    elif part != VALIDATION:
+        raise ConfigError(f"All of {config} is scored, so the part {part!r} has no meaning. Leave one of the two out.")
     else:
         data = _loaded(config, overrides)
         scenes = _open_other(data, card)
-        learned = learned_scenes(settings, scenes)
-        source = "a Config" if isinstance(config, Config) else str(Path(config).resolve())
+        learned = learned_scenes(kept, settings, scenes)
+        source, own_name = ("a Config", "other") if isinstance(config, Config) else _named(Path(config))
     predict = _predict_settings(settings.predict, data.predict, chosen)
     digest = evaluation_digest(data, predict, options)
     about = About(source, predict.model_dump(mode="json"), dict(options or {}), weights, digest)
-    # A name that cannot be is refused before the work, and not after it.
-    own_name = part if config is None else "other" if isinstance(config, Config) else Path(config).stem
     plain = source == VALIDATION and data == settings and predict == settings.predict and not options
-    name = choose_name(kept.metrics, about, wanted=name, own=own_name, plain=plain)
+
+    free_name = partial(choose_name, about=about, wanted=name, own=own_name, plain=plain)
+    # A name that does not work is refused before the work.
+    free_name(kept.metrics)
     result = evaluate_scenes(fuse(model), scenes, card, predict, pictures=True, report=report)
-    result = replace(result, name=name, about=about, learned=learned)
-    save_pictures(kept.folder / "evaluations" / f"{name}.npz", result)
-    # The newest stands last.
-    others = {key: value for key, value in kept.metrics.items() if key != name}
-    kept.write_metrics({**others, name: result.to_dict()})
+    return _keep(kept, replace(result, about=about, learned=learned), free_name)
+
+
+def _keep(run: Run, result: Evaluation, free_name: Callable[[dict], str]) -> Evaluation:
+    """Add an evaluation to the run under a free name, and return it with this name."""
+    pictures = [scene.picture for scene in result.scenes if scene.picture is not None]
+    with run.locked_metrics():
+        metrics = run.metrics
+        # Another evaluation may have taken the name meanwhile.
+        result = replace(result, name=free_name(metrics))
+        save_pictures(run.pictures(result.name), pictures, result.worst)
+        # The newest stands last.
+        others = {key: value for key, value in metrics.items() if key != result.name}
+        run.write_metrics({**others, result.name: result.to_dict()})
     return result
+
+
+def _named(path: Path) -> tuple[str, str]:
+    """Return where a configuration is, and what an evaluation on it is called."""
+    return str(path.resolve()), path.stem
 
 
 def _loaded(config: Config | str | Path, overrides: Sequence[str]) -> Config:
@@ -171,8 +162,21 @@ def _loaded(config: Config | str | Path, overrides: Sequence[str]) -> Config:
     return override_config(config, overrides) if overrides else config
 
 
+def _open_part(
+    run: Run, settings: Config, card: ModelCard, part: str, overrides: Sequence[str]
+) -> tuple[Config, list[Scene]]:
+    """Open a part of the run's own data."""
+    data = _loaded(settings, overrides)
+    _require_classes(data, card)
+    _, split = open_split(data, kept=run.split)
+    scenes = getattr(split, part)
+    if not scenes:
+        raise ConfigError(f"{run.folder} kept no scenes for {part}. Name a configuration with scenes to score on.")
+    return data, scenes
+
+
 def _open_other(config: Config, card: ModelCard) -> list[Scene]:
-    """Open other data than the run's as the model wants it: its bands, and its nodata where nothing is said."""
+    """Open other data than the run's, with the model's bands, and its nodata unless the configuration has one."""
     _require_classes(config, card)
     data, bands = config.data, list(card.bands)
     if data.bands is not None and data.bands != bands:
@@ -184,7 +188,7 @@ def _open_other(config: Config, card: ModelCard) -> list[Scene]:
     _, scenes = open_scenes(data.model_copy(update=changed))
     if data.bands is None:
         for scene in scenes:
-            require_bands(scene.info, card)
+            require_image(scene.info, card)
     return scenes
 
 
@@ -197,7 +201,7 @@ def _require_classes(config: Config, card: ModelCard) -> None:
 
 
 def _predict_settings(run: PredictConfig, other: PredictConfig, chosen: Mapping[str, object]) -> PredictConfig:
-    """Join what is known of tiles: what was chosen now wins, then what the other file says, then the run's."""
+    """Return the settings of tiles: those chosen now, else those in the other file, else the run's."""
     said = {key: getattr(other, key) for key in other.model_fields_set}
     said |= {key: value for key, value in chosen.items() if value is not None}
     joined = {**run.model_dump(), **said}
@@ -207,52 +211,7 @@ def _predict_settings(run: PredictConfig, other: PredictConfig, chosen: Mapping[
         return PredictConfig.model_validate(joined)
     except ValidationError as error:
         reasons = " ".join(f"{'.'.join(map(str, each['loc'][:1]))} {each['msg']}." for each in error.errors()[:3])
-        raise ConfigError(f"Tiles and scales of this evaluation: {reasons}".replace(" Value error,", "")) from None
-
-
-def save_pictures(path: Path, result: Evaluation) -> None:
-    """Keep an evaluation's pictures for the report, which then needs neither the model nor the data."""
-    arrays: dict[str, np.ndarray] = {}
-    scenes = [scene.picture for scene in result.scenes if scene.picture is not None]
-    for kind, pictures in (("scene", scenes), ("tile", result.worst)):
-        for i, picture in enumerate(pictures):
-            arrays[f"{kind}/{i}/image"] = np.moveaxis(to_picture(picture.image), -1, 0)
-            arrays[f"{kind}/{i}/truth"] = picture.truth
-            arrays[f"{kind}/{i}/prediction"] = picture.prediction
-            about = [picture.name, "" if picture.miou is None else repr(picture.miou)]
-            arrays[f"{kind}/{i}/about"] = np.array(about)
-    with replacing(path) as temporary:
-        np.savez_compressed(temporary, allow_pickle=False, **arrays)
-
-
-def load_pictures(path: Path) -> tuple[list[Picture], list[Picture]]:
-    """Return the pictures that `save_pictures` kept: of the scenes, and of the worst tiles, worst first.
-
-    Raises:
-        ConfigError: the file is damaged.
-    """
-    try:
-        return _load_pictures(path)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, zlib.error) as error:
-        raise ConfigError(
-            f"{path} is damaged ({' '.join(str(error).split())[:200]}). Remove it, and evaluate again for the pictures."
-        ) from None
-
-
-def _load_pictures(path: Path) -> tuple[list[Picture], list[Picture]]:
-    with np.load(path, allow_pickle=False) as arrays:
-        kept: dict[str, list[Picture]] = {"scene": [], "tile": []}
-        for kind, pictures in kept.items():
-            while f"{kind}/{len(pictures)}/about" in arrays:
-                key = f"{kind}/{len(pictures)}"
-                name, miou = arrays[f"{key}/about"].tolist()
-                image, truth, prediction = (arrays[f"{key}/{part}"] for part in ("image", "truth", "prediction"))
-                if image.dtype != np.uint8 or image.ndim != 3 or not image.shape[1:] == truth.shape == prediction.shape:
-                    raise ValueError(f"the pictures of {key} do not belong together")
-                if truth.dtype != np.int16 or prediction.dtype.kind not in "iu":
-                    raise ValueError(f"the pictures of {key} hold no classes")
-                pictures.append(Picture(str(name), image, truth, prediction, float(miou) if miou else None))
-        return kept["scene"], kept["tile"]
+        raise ConfigError(f"Tiles or scales are wrong: {reasons}".replace(" Value error,", "")) from None
 
 
 def evaluate_scenes(
@@ -266,55 +225,53 @@ def evaluate_scenes(
 ) -> Evaluation:
     """Predict and count, strip by strip; memory does not grow with the number or the height of scenes.
 
+    Args:
+        pictures: keep pictures of the scenes and of the worst tiles.
+        report: called with a sentence per scene.
+
     Raises:
-        DataError: a scene with other bands than the model's.
+        DataError: a scene with other bands or units than the model's.
     """
     names = list(card.classes.names)
-    total = np.zeros((len(names), len(names)), np.int64)
+    worst = WorstTiles()
     results: list[SceneResult] = []
-    worst: list[tuple[float, int, Picture]] = []
     for scene in scenes:
         require_fitting(scene.info, scene.reader.bands, card)
     for scene in scenes:
-        matrix = np.zeros_like(total)
-        keep = _Thumbnail(scene) if pictures else None
-        for band, prediction in _bands(model, scene, card, settings):
-            crop = scene.read(band)
+        matrix = np.zeros((len(names), len(names)), np.int64)
+        thumbnail = Thumbnail(scene.info.height, scene.info.width)
+        for window, prediction in _strips(model, scene, card, settings):
+            crop = scene.read(window)
             matrix += confusion_matrix(crop.mask, prediction, len(names))
-            if keep is None:
-                continue
-            keep.add(band.top, crop.values, crop.mask, prediction)
-            for left in range(0, band.width, TILE):
-                part = np.s_[..., left : left + TILE]
-                tile = confusion_matrix(crop.mask[part], prediction[part], len(names))
-                miou = scores(tile, names).miou
-                if miou is not None and tile.sum() >= TILE * TILE // 8:
-                    name = f"{scene.name}, row {band.top}, column {left}"
-                    picture = Picture(
-                        name, crop.values[part].copy(), crop.mask[part].copy(), prediction[part].copy(), miou
-                    )
-                    # heapq drops the smallest, so the sign is turned to keep the worst.
-                    entry = (-miou, -len(results) * 10**9 - band.top * 10**5 - left, picture)
-                    heapq.heappush(worst, entry) if len(worst) < WORST else heapq.heappushpop(worst, entry)
-        total += matrix
+            if pictures:
+                strip = Picture(scene.name, crop.values, crop.mask, prediction, None)
+                thumbnail.add(window.top, strip)
+                _rank_tiles(strip, window.top, names, worst)
         miou = scores(matrix, names).miou
-        results.append(
-            SceneResult(scene.name, scene.info.path, matrix, keep.picture(scene.name, miou) if keep else None)
-        )
+        picture = thumbnail.picture(scene.name, miou) if pictures else None
+        results.append(SceneResult(scene.name, scene.info.path, matrix, picture))
         if report:
             report(f"{scene.name}: mIoU {miou:.3f}" if miou is not None else f"{scene.name}: nothing labelled")
-    ranked = tuple(picture for *_, picture in sorted(worst, key=lambda entry: entry[:2], reverse=True))
-    return Evaluation(scores(total, names), total, tuple(results), ranked)
+    total = sum((result.matrix for result in results), np.zeros((len(names), len(names)), np.int64))
+    return Evaluation(scores(total, names), total, tuple(results), worst.ranked())
 
 
-def _bands(
+def _rank_tiles(strip: Picture, top: int, names: list[str], worst: WorstTiles) -> None:
+    """Offer the tiles of a strip, but those with few labelled pixels, to the worst ones."""
+    for left in range(0, strip.truth.shape[1], TILE):
+        columns = np.s_[:, left : left + TILE]
+        matrix = confusion_matrix(strip.truth[columns], strip.prediction[columns], len(names))
+        miou = scores(matrix, names).miou
+        if miou is not None and matrix.sum() >= TILE * TILE // 8 and worst.wants(miou):
+            worst.add(strip.part(left, left + TILE, f"{strip.name}, row {top}, column {left}", miou))
+
+
+def _strips(
     model: Segmenter, scene: Scene, card: ModelCard, settings: PredictConfig
 ) -> Iterator[tuple[Window, Integer[np.ndarray, "h w"]]]:
-    """Gather predicted strips into bands of `TILE` rows; the last one may be lower."""
+    """Predict a scene in strips of `TILE` rows; the last one may be lower."""
     height, width = scene.info.height, scene.info.width
-    waiting: list[np.ndarray] = []
-    rows = start = 0
-    strips = predict_strips(
+    predicted = predict_strips(
         model,
         scene.reader,
         card,
@@ -323,30 +280,10 @@ def _bands(
         flips=settings.flips,
         scales=settings.scales,
     )
-    for strip in strips:
-        waiting.append(strip.labels)
-        rows += len(strip.labels)
-        while rows >= TILE or (start + rows == height and rows):
-            gathered = np.concatenate(waiting)
-            count = min(TILE, rows)
-            yield Window(start, 0, count, width), gathered[:count]
-            waiting, rows, start = [gathered[count:]], rows - count, start + count
-
-
-class _Thumbnail:
-    """Every n-th pixel of a scene, its truth and its prediction."""
-
-    def __init__(self, scene: Scene) -> None:
-        self.step = -(-max(scene.info.height, scene.info.width) // PICTURE)
-        self._rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-
-    def add(self, top: int, values: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> None:
-        n = self.step
-        first = -top % n
-        self._rows.append(
-            (values[:, first::n, ::n].copy(), truth[first::n, ::n].copy(), prediction[first::n, ::n].copy())
-        )
-
-    def picture(self, name: str, miou: float | None) -> Picture:
-        values, truth, prediction = (np.concatenate(part, axis=-2) for part in zip(*self._rows, strict=True))
-        return Picture(name, values, truth, prediction, miou)
+    waiting = np.empty((0, width), np.uint8)
+    top = 0
+    for piece in predicted:
+        waiting = np.concatenate([waiting, piece.labels]) if len(waiting) else piece.labels
+        while len(waiting) >= TILE or (len(waiting) and top + len(waiting) == height):
+            yield Window(top, 0, min(TILE, len(waiting)), width), waiting[:TILE]
+            top, waiting = top + len(waiting[:TILE]), waiting[TILE:]

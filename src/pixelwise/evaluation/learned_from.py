@@ -1,26 +1,26 @@
-"""Which scenes of an evaluation did the run learn from? Their scores say little about new ones."""
+"""Which scenes of an evaluation the run learned from. Their scores say little about new scenes."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from pixelwise.config import Config
+from pixelwise.data.footprints import overlapping_groups
 from pixelwise.data.scenes import Scene
-from pixelwise.data.split import overlapping_groups
+from pixelwise.data.split import open_split
 from pixelwise.errors import PixelwiseError
 from pixelwise.files import file_digest
+from pixelwise.runs.run_folder import Run
 
 
-def learned_scenes(settings: Config, scenes: Sequence[Scene]) -> tuple[str, ...]:
+def learned_scenes(run: Run, settings: Config, scenes: Sequence[Scene]) -> tuple[str, ...]:
     """Return the names of scenes that are training scenes, copies of one, or lie on the same ground.
 
     Args:
-        settings: the run's. Where its training data is no longer there, nothing is known, and nothing returned.
+        settings: the run's. If its training data is gone, nothing is known, and nothing returned.
         scenes: what is evaluated.
     """
-    from pixelwise.data.split import open_parts
-
     try:
-        training = open_parts(settings)[1]
+        training = open_split(settings, kept=run.split)[1].training
     except PixelwiseError:
         return ()
     known = {scene.info.path.resolve() for scene in training}
@@ -38,7 +38,7 @@ def _on_same_ground(training: Sequence[Scene], scenes: Sequence[Scene]) -> set[i
     found = set()
     for group in overlapping_groups(infos):
         learned = [i for i in group if i < count]
-        # A group holds scenes that meet through others too, so each pair is looked at by itself.
+        # Scenes of a group may meet only through others, so each pair is compared.
         for i in group:
             if i >= count and any(len(overlapping_groups([infos[j], infos[i]])) == 1 for j in learned):
                 found.add(i - count)
@@ -46,7 +46,7 @@ def _on_same_ground(training: Sequence[Scene], scenes: Sequence[Scene]) -> set[i
 
 
 class _Copies:
-    """Files with the bytes of one of these; only files of one size are read."""
+    """Finds files with the bytes of one of these. Only files of the same size are read."""
 
     def __init__(self, paths: set[Path]) -> None:
         self._by_size: dict[int, list[Path]] = {}

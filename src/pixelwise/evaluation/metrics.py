@@ -20,7 +20,7 @@ def confusion_matrix(
     Matrices add: those of any partition of the pixels sum to that of the whole.
 
     Raises:
-        ValueError: a value that is no class.
+        ValueError: a value that is not a class.
     """
     assert truth.shape == prediction.shape, f"truth is {truth.shape}, prediction is {prediction.shape}"
     matrix = np.zeros((classes, classes), np.int64)

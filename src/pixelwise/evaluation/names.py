@@ -1,4 +1,4 @@
-"""What an evaluation was of, and a name under which it overwrites no other."""
+"""What an evaluation was made of, and a name for it that overwrites no other."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ VALIDATION = "validation"
 
 @dataclass(frozen=True)
 class About:
-    """What an evaluation was of, and how it was made."""
+    """What an evaluation was made of, and how."""
 
     data: str
     """The configuration's path, or "validation"."""
@@ -27,7 +27,7 @@ class About:
     weights: str
     """SHA-256 of the weights."""
     digest: str
-    """Differs where the data or the way of predicting does; the weights do not count."""
+    """Other data and other ways of predicting have other digests; the weights do not count."""
 
 
 def evaluation_digest(data: Config, predict: PredictConfig, options: Mapping[str, object] | None) -> str:
@@ -39,8 +39,8 @@ def evaluation_digest(data: Config, predict: PredictConfig, options: Mapping[str
 def choose_name(metrics: Mapping[str, Any], about: About, *, wanted: str | None, own: str, plain: bool) -> str:
     """Return the name under which an evaluation is kept.
 
-    The same evaluation made again replaces the older one. Another never does: it gets a number, or is refused where
-    the user chose the name.
+    An evaluation that is made again replaces the older one. Another one gets a number or, if the user chose the name,
+    is refused.
 
     Args:
         wanted: the user's choice.
@@ -48,7 +48,7 @@ def choose_name(metrics: Mapping[str, Any], about: About, *, wanted: str | None,
         plain: the run's own validation part, predicted as in training; nothing else is called "validation".
 
     Raises:
-        ConfigError: a name that is taken, or that no file can have.
+        ConfigError: a name that is taken, or that does not work for a file.
     """
     # Names that differ in case alone are one file on macOS and Windows.
     taken = {key.casefold(): (key, _digest_of(value)) for key, value in metrics.items()}
@@ -57,12 +57,14 @@ def choose_name(metrics: Mapping[str, Any], about: About, *, wanted: str | None,
         if name.casefold() not in taken:
             return plain or name.casefold() != VALIDATION
         key, digest = taken[name.casefold()]
-        # Scores of earlier versions tell nothing of themselves; "validation" was the run's own also then.
+        # Early versions kept no digest. Their "validation" is the run's own part too.
         return key == name and (digest == about.digest or (digest is None and plain and name == VALIDATION))
 
     if wanted is not None:
         if not wanted.strip() or wanted.startswith(".") or set(wanted) & set('/\\:*?"<>|\0') or len(wanted) > 100:
-            raise ConfigError(f"An evaluation cannot be called {wanted!r}: a file gets this name. Choose another one.")
+            raise ConfigError(
+                f"{wanted!r} does not work as a name of an evaluation, because a file gets it. Choose another one."
+            )
         if not free(wanted):
             raise ConfigError(
                 f"The run has an evaluation {wanted!r} already, of other data or made in another way. Choose another "

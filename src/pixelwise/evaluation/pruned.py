@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pixelwise.data.split import open_parts
+from pixelwise.data.split import open_split
 from pixelwise.errors import ConfigError
 from pixelwise.evaluation.evaluate import evaluate_scenes
 from pixelwise.fast.fuse import fuse
@@ -27,7 +27,7 @@ class Depth:
     flops: int
     """Of one image of 512x512; a multiply-add counts as two."""
     miou: float | None
-    """On the run's validation scenes, 0 to 1; None: nothing is labelled there."""
+    """On the run's validation scenes, 0 to 1; None if no pixel there is labelled."""
 
 
 def depths(run: str | Path, *, report: Callable[[str], None] | None = None) -> list[Depth]:
@@ -41,14 +41,12 @@ def depths(run: str | Path, *, report: Callable[[str], None] | None = None) -> l
         ConfigError: no such run, a network that cannot be pruned, or no validation scenes.
         WeightsError: the run has no model yet.
     """
-    _, config = open_finished_run(run)
+    kept, config = open_finished_run(run)
     model, card, _ = load_model(run)
     levels = _levels(model)
-    _, _, scenes = open_parts(config)
+    scenes = open_split(config, kept=kept.split)[1].validation
     if not scenes:
-        raise ConfigError(
-            f"{run} kept no scenes for validation, so no depth can be scored. Give --depth and an output."
-        )
+        raise ConfigError(f"{run} kept no scenes for validation to score depths on. Give --depth and an output.")
     found = []
     for level in levels:
         smaller = prune(model, level)
@@ -69,7 +67,7 @@ def prune_run(run: str | Path, output: str | Path, *, depth: int) -> None:
         depth: 1 to the network's own.
 
     Raises:
-        ConfigError: a network that cannot be pruned, a depth that it does not have, or an output that exists.
+        ConfigError: a network that cannot be pruned, a depth that it does not have, or an output that exists already.
         WeightsError: no model there.
     """
     folder = Path(output)
@@ -84,9 +82,9 @@ def prune_run(run: str | Path, output: str | Path, *, depth: int) -> None:
 def table_text(found: list[Depth]) -> str:
     """Return the depths as aligned columns."""
     lines = [f"{'depth':>5} {'parameters':>11} {'GFLOP':>7} {'mIoU':>6}"]
-    for one in found:
-        score = "" if one.miou is None else f"{one.miou:.3f}"
-        lines.append(f"{one.level:>5} {one.parameters / 1e6:>9.2f} M {one.flops / 1e9:>7.1f} {score:>6}".rstrip())
+    for each in found:
+        score = "" if each.miou is None else f"{each.miou:.3f}"
+        lines.append(f"{each.level:>5} {each.parameters / 1e6:>9.2f} M {each.flops / 1e9:>7.1f} {score:>6}".rstrip())
     return "\n".join(lines)
 
 
@@ -95,5 +93,5 @@ def _levels(model: Segmenter) -> list[int]:
     if not isinstance(decoder, NestedDecoder):
         raise ConfigError(f"Only a UNet++ can be pruned, and the network is {model.architecture.name}.")
     if len(decoder.heads) < 2:
-        raise ConfigError("This UNet++ has a single head (deep_supervision = false), so it cannot be pruned.")
+        raise ConfigError("This UNet++ has a single head (deep_supervision = false). Pruning needs one at each depth.")
     return sorted(int(level) for level in decoder.heads)

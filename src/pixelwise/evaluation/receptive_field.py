@@ -3,9 +3,9 @@
 The effective receptive field is the size of the gradient of one place of a map by all pixels, averaged over images (Luo
 et al., NeurIPS 2016, arXiv 1701.04128). SegFormer (section 3.3, figure 2) compares DeepLabV3+ and itself by it.
 
-A place has many channels, and their sum will not do: after a layer norm it is a constant, whose gradient is rounding
-noise. So each image is asked by random weights of the channels. Squared and averaged, the gradients of such sums tend
-to the sum of the squared gradients of all channels (Hutchinson 1989, the estimator of a trace).
+A place has many channels. Their plain sum does not work: after a layer norm it is a constant, whose gradient is
+rounding noise. So each image takes random weights for the channels. Squared and averaged, the gradients of these
+weighted sums tend to the sum of the squared gradients of all channels (Hutchinson 1989, the estimator of a trace).
 """
 
 import json
@@ -57,13 +57,13 @@ class Field:
 
 @dataclass(frozen=True)
 class Analysis:
-    """One network, looked at."""
+    """What is known of one network."""
 
     name: str
     fields: tuple[Field, ...]
     layers: dict[str, Cost]
     convolutions: tuple[LayerTraffic, ...]
-    """In order of computation; a convolution that is used twice stands here twice."""
+    """In order of computation; a convolution that is used twice is listed twice."""
 
     @property
     def cio(self) -> int:
@@ -80,7 +80,7 @@ def effective_receptive_fields(model: Segmenter, images: Iterable[Float[Tensor, 
     """Return the field of each map of the encoder, and of the decoder's map before its classifier (named head).
 
     Args:
-        model: in evaluation mode while it is looked at; no parameter's gradient changes.
+        model: is put in evaluation mode meanwhile; no parameter's gradient changes.
         images: normalised, all of one size; the more, the smoother the fields.
 
     Raises:
@@ -102,7 +102,7 @@ def effective_receptive_fields(model: Segmenter, images: Iterable[Float[Tensor, 
     finally:
         model.train(training)
     if not squares:
-        raise ConfigError("There is no image to look through. Give at least one.")
+        raise ConfigError("There is no image. Give at least one.")
     sizes = {stage: np.sqrt(total) for stage, total in squares.items()}
     return tuple(Field(stage, size / max(size.sum(), 1e-300)) for stage, size in sizes.items())
 
@@ -192,7 +192,7 @@ def _network_and_images(network: str, images: int, size: int) -> tuple[Segmenter
 
 
 def _crops(data: DataConfig, card: ModelCard, images: int, size: int) -> list[Tensor]:
-    """Return places of the run's scenes, the scenes taken in turn; the same ones at every call."""
+    """Return places in the run's scenes, one scene after the other; every call returns the same ones."""
     _, scenes = open_scenes(data)
     random = np.random.default_rng(0)
     crops = []

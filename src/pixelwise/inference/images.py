@@ -37,16 +37,14 @@ def open_file(path: Path, card: ModelCard) -> ImageReader:
     info = describe(path)
     if info.paletted or (card.grey_too and is_grey(info)):
         reader = ColourReader(info, nodata=card.nodata)
-        require_bands(reader.info, card)
-        require_units(reader.info, card)
+        require_image(reader.info, card)
         return ColourReader(info, bands=card.bands, nodata=card.nodata)
-    require_bands(info, card)
-    require_units(info, card)
+    require_image(info, card)
     return RasterReader(info, bands=card.bands, nodata=card.nodata)
 
 
-def require_bands(info: RasterInfo, card: ModelCard) -> None:
-    """See that a file whose bands nobody chose has those of the model's training images.
+def require_image(info: RasterInfo, card: ModelCard) -> None:
+    """Check that a file whose bands nobody chose has the bands and units of the model's training images.
 
     Raises:
         DataError: it has others.
@@ -63,14 +61,10 @@ def require_bands(info: RasterInfo, card: ModelCard) -> None:
             f"({source} of its training images, which had {card.file_bands or wanted}). Give an "
             "image with the same bands in the same order."
         )
+    _require_units(info, card)
 
 
-def require_units(info: RasterInfo, card: ModelCard) -> None:
-    """See that a file's values are of the kind that the model was trained on.
-
-    Raises:
-        DataError: they are of another.
-    """
+def _require_units(info: RasterInfo, card: ModelCard) -> None:
     if _units(info.dtype) != _units(card.dtype):
         raise DataError(
             f"{info.path} holds {info.dtype} values, but the model was trained on {card.dtype}. Their units differ; "
@@ -79,7 +73,7 @@ def require_units(info: RasterInfo, card: ModelCard) -> None:
 
 
 def require_fitting(info: RasterInfo, bands: tuple[int, ...], card: ModelCard) -> None:
-    """See that the bands which are read of a file are those that the model takes, in its units.
+    """Check that the bands that a configuration chose in a file are the model's, in its units.
 
     Raises:
         DataError: they are others.
@@ -90,7 +84,7 @@ def require_fitting(info: RasterInfo, bands: tuple[int, ...], card: ModelCard) -
             f"and the model was trained on {list(card.bands)}. If the file has the bands of the training images, write "
             f"bands = {list(card.bands)} below [data]."
         )
-    require_units(info, card)
+    _require_units(info, card)
 
 
 def _count(bands: int) -> str:

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from pixelwise.evaluation.evaluate import Picture
+from pixelwise.evaluation.pictures import Picture
 from pixelwise.files import replacing
 from pixelwise.geo.label_map import colourise, to_picture
 from pixelwise.labels import IGNORE, Classes
 from pixelwise.optional import optional_module
 from pixelwise.report.charts import data_uri, loss_chart, mistakes, path_of, rate_chart, score_chart
-from pixelwise.report.content import Content, ParcelFiles, ParcelMap, config_text, gather, load_log_rows, summary
+from pixelwise.report.content import Content, config_text, gather, load_log_rows, summary
+from pixelwise.report.parcel_map import ParcelFiles, ParcelMap
 
 SCENES_SHOWN = 12
 WIDEST_MATRIX = 40
@@ -34,7 +35,7 @@ def write_report(folder: str | Path, files: ParcelFiles | None = None) -> Path:
 
     Raises:
         ConfigError: no run there, or one that was never evaluated; or only one of map and parcels.
-        DataError: a map or parcels that were named and cannot be read.
+        DataError: a map or parcels that were named and do not work.
         MissingExtraError: the extra ``report`` is not installed.
     """
     content = gather(folder, files)
@@ -131,7 +132,7 @@ def _parcels(content: ParcelMap, colours: dict[str, str]) -> dict:
     height, width = content.picture.shape[:2]
     names = [name for name in colours if any(parcel.class_name == name for parcel in content.parcels)]
     names += sorted({parcel.class_name for parcel in content.parcels} - set(names))
-    # Of a single class, the colours are free to tell neighbours apart.
+    # With a single class, colours can tell neighbours apart.
     one_class = len(names) == 1
     paths = []
     for i, parcel in enumerate(content.parcels):
@@ -151,10 +152,10 @@ def _parcels(content: ParcelMap, colours: dict[str, str]) -> dict:
 
 
 def _parcel_row(name: str, content: ParcelMap) -> tuple[str, int, float, float, float | None]:
-    """Return class, number, hectares, median hectares and mean confidence, which counts each hectare alike."""
+    """Return class, number, hectares, median hectares, and the mean confidence over the area."""
     parcels = [parcel for parcel in content.parcels if parcel.class_name == name]
     areas = [parcel.area for parcel in parcels]
-    sure = [(parcel.confidence, parcel.area) for parcel in parcels if parcel.confidence is not None and parcel.area > 0]
-    weight = sum(area for _, area in sure)
-    confidence = sum(value * area for value, area in sure) / weight if weight else None
+    known = [(each.confidence, each.area) for each in parcels if each.confidence is not None and each.area > 0]
+    weight = sum(area for _, area in known)
+    confidence = sum(value * area for value, area in known) / weight if weight else None
     return name, len(parcels), sum(areas) / 1e4, float(np.median(areas)) / 1e4, confidence

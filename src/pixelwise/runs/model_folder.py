@@ -11,6 +11,7 @@ import tomli_w
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from pixelwise.errors import ConfigError, WeightsError
 from pixelwise.files import file_digest, read_checked, recovered_folder, replacing_folder, with_checksum
@@ -25,7 +26,7 @@ DIGEST = "weights_sha256"
 
 @dataclass(frozen=True)
 class ModelCard:
-    """All that a predictor must know beside the weights."""
+    """What a predictor must know besides the weights."""
 
     architecture: Architecture
     classes: Classes
@@ -38,11 +39,11 @@ class ModelCard:
     std: tuple[float, ...]
     """Standard deviation of each band, in raw units."""
     nodata: float | None = None
-    """Raw value that means no data, where the file does not say; None: as the file says."""
+    """Raw value that means no data, if the file names none; None: as the file says."""
     file_bands: int | None = None
-    """How many bands the training files had, alpha left out; None: as many as ``bands``."""
+    """How many bands the training files had, without alpha; None: as many as ``bands``."""
     grey_too: bool = False
-    """Some training images were grey, and were read with three equal bands; so are those of prediction."""
+    """Some training images were grey and were read with three equal bands. Prediction reads grey ones so too."""
     tile: int = 512
     overlap: int = 128
     provenance: dict[str, str] = field(default_factory=dict)
@@ -50,7 +51,7 @@ class ModelCard:
 
 
 def save_model(folder: str | Path, model: Segmenter, card: ModelCard) -> None:
-    """Write ``model.safetensors`` and ``model.toml`` as one step: the old folder stays until the new is complete.
+    """Write ``model.safetensors`` and ``model.toml`` in one step: the old folder stays until the new one is whole.
 
     Raises:
         ConfigError: the disk is full.
@@ -65,59 +66,46 @@ def save_model(folder: str | Path, model: Segmenter, card: ModelCard) -> None:
         (temporary / "model.toml").write_text(with_checksum(tomli_w.dumps(table)), encoding="utf-8", newline="\n")
 
 
-def read_card(folder: Path) -> dict:
-    """Read the table in ``model.toml``.
+def read_card(folder: Path) -> tuple[ModelCard, str | None]:
+    """Read and check ``model.toml``.
+
+    Returns:
+        the card, and the SHA-256 of the weights beside it; None in folders of early versions.
 
     Raises:
         WeightsError: it is damaged, or was changed since it was written.
     """
     path = folder / "model.toml"
     try:
-        return tomllib.loads(read_checked(path))
-    except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(
-            f"{path} is damaged ({' '.join(str(error).split())[:200]}). Restore the folder or train again."
-        ) from None
+        table = tomllib.loads(read_checked(path))
+        digest = table.pop(DIGEST, None)
+        return _checked_card(table), digest
+    except ValidationError as error:
+        first = error.errors()[0]
+        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+    raise WeightsError(f"{path} is damaged ({reason[:200]}). Restore the folder or train again.")
 
 
 def load_model(folder: str | Path, *, options: Mapping[str, object] | None = None) -> tuple[Segmenter, ModelCard, str]:
     """Read a model folder, or the best model of a run.
 
     Args:
-        options: of `create`, in place of those that the model was trained with, such as ``{"output_stride": 8}``; they
-            must get by with its tensors.
+        options: of `create`, such as ``{"output_stride": 8}``. They replace those that the model was trained with, and
+            need the same tensors.
 
     Returns:
         the network in evaluation mode, its card (with these options), and the SHA-256 of its weights in hexadecimal.
 
     Raises:
         WeightsError: no model there, one that does not fit its card, or an option that needs other tensors.
-        ConfigError: an unknown option, or a value that the network cannot have.
+        ConfigError: an unknown option, or a value that the network does not take.
     """
-    folder = Path(folder)
-    if not (folder / "model.toml").exists():
-        recovered_folder(folder / "model")
-        if (folder / "model" / "model.toml").exists():
-            folder = folder / "model"
-        else:
-            raise WeightsError(
-                f"{folder} holds no model (no model.toml in it or in {folder / 'model'}). "
-                "Name a run or a model folder; a run has a model after its first evaluation."
-            )
+    folder = _model_folder(Path(folder))
+    card, expected = read_card(folder)
     weights = folder / "model.safetensors"
-    table = read_card(folder)
-    expected = table.pop(DIGEST, None)
-    try:
-        card = _checked_card(table)
-    except (ValidationError, ValueError, KeyError, TypeError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        raise WeightsError(
-            f"{folder / 'model.toml'} is damaged ({reason[:200]}). Restore the folder or train again."
-        ) from None
-    try:
-        state, found = load_file(weights), hashlib.sha256(weights.read_bytes()).hexdigest()
-    except Exception as error:
-        raise WeightsError(f"{weights} cannot be read ({error}). Restore the folder or train again.") from None
+    state, found = _read_weights(weights)
     if expected not in (None, found):
         raise WeightsError(
             f"{weights} is not the file that {folder / 'model.toml'} was written for: it is damaged, or was replaced. "
@@ -127,7 +115,7 @@ def load_model(folder: str | Path, *, options: Mapping[str, object] | None = Non
         model = rebuilt(card.architecture, {})
     except Exception as error:  # values of any kind, in a damaged card
         raise WeightsError(
-            f"{folder / 'model.toml'} describes no network that can be built ({error}). Restore the folder, or "
+            f"{folder / 'model.toml'} describes a network that does not exist ({error}). Restore the folder, or "
             "train again."
         ) from None
     try:
@@ -138,6 +126,27 @@ def load_model(folder: str | Path, *, options: Mapping[str, object] | None = Non
         model = with_options(model, options, str(weights))
         card = replace(card, architecture=model.architecture)
     return model.eval(), card, found
+
+
+def _model_folder(folder: Path) -> Path:
+    """Return a model folder; of a run, that of its best model."""
+    if (folder / "model.toml").exists():
+        return folder
+    recovered_folder(folder / "model")
+    if not (folder / "model" / "model.toml").exists():
+        raise WeightsError(
+            f"{folder} holds no model (no model.toml in it or in {folder / 'model'}). "
+            "Name a run or a model folder; a run has a model after its first evaluation."
+        )
+    return folder / "model"
+
+
+def _read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
+    """Return the tensors of a file, and its SHA-256."""
+    try:
+        return load_file(path), hashlib.sha256(path.read_bytes()).hexdigest()
+    except Exception as error:  # safetensors raises errors of many kinds
+        raise WeightsError(f"{path} is damaged ({error}). Restore the folder or train again.") from None
 
 
 _CARD = TypeAdapter(ModelCard)

@@ -6,13 +6,10 @@ import os
 import re
 import shutil
 import tomllib
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
 
 from pixelwise.config import Config, parse_config, save_config
 from pixelwise.errors import ConfigError, PixelwiseError
@@ -30,15 +27,16 @@ from pixelwise.files import (
     room_on_disk,
 )
 from pixelwise.runs.kept_scores import scores_from
+from pixelwise.runs.saved_state import EARLIER_STATE, STATE, load_state, read_state, save_state
 
-STATE, EARLIER_STATE = "state.pt", "earlier.pt"
-"""In ``last/``: the newest state and the one before, which is used where the newest is damaged."""
+LOCK_SECONDS = 60.0
+"""How long an evaluation waits for another one to write its scores, which takes a moment."""
 FREE_SETTINGS = {
     "data": ("images", "labels", "validation_images", "validation_labels"),
     "model": ("weights",),
-    "train": ("steps", "device", "workers", "evaluate_every", "keep_every", "checkpointing", "compile"),
+    "train": ("steps", "device", "workers", "evaluate_every", "keep_every", "activation_checkpointing", "compile"),
 }
-"""What may be other when a run goes on: where things are, how long it lasts, and what changes no weight."""
+"""What may change when a run goes on: where things are, how many steps it makes, and what changes no weight."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class Run:
 
     @property
     def log(self) -> list[dict]:
-        """The rows of ``log.jsonl``; those that a kill cut short, or that were damaged, are left out.
+        """The rows of ``log.jsonl``, without those that are damaged or that a kill cut short.
 
         Raises:
             ConfigError: it is not a file.
@@ -61,7 +59,7 @@ class Run:
         if not path.exists():
             return []
         if not path.is_file():
-            raise ConfigError(f"{path} is not a file, but should be the run's log. Remove what is in its place.")
+            raise ConfigError(f"{path} should be the run's log, but is not a file. Remove it.")
         lines = path.read_bytes().decode("utf-8", errors="replace").splitlines()
         return [row for row in map(_row, lines) if row is not None]
 
@@ -80,8 +78,13 @@ class Run:
         except (OSError, ValueError, RecursionError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ConfigError(
-                f"{path} is damaged ({reason}). Remove it; `pixelwise evaluate {self.folder}` writes it anew."
+                f"{path} is damaged ({reason}). Remove it; `pixelwise evaluate {self.folder}` writes a new one."
             ) from None
+
+    @property
+    def split(self) -> Path:
+        """The folder of the lists that say which images are in which part."""
+        return self.folder / "split"
 
     def checkpoint(self, step: int) -> Path:
         """Return the folder of the model that ``[train].keep_every`` keeps after a step."""
@@ -90,6 +93,22 @@ class Run:
     def begin(self, config: Config) -> None:
         """Keep the configuration, complete; from now on the folder is a run."""
         save_config(config, self.folder / "config.toml")
+
+    def pictures(self, evaluation: str) -> Path:
+        """Return the file of an evaluation's pictures."""
+        return self.folder / "evaluations" / f"{evaluation}.npz"
+
+    @contextmanager
+    def locked_metrics(self) -> Iterator[None]:
+        """Keep other processes from changing ``metrics.json``, so that none loses what another one wrote.
+
+        Raises:
+            ConfigError: another process takes very long.
+        """
+        folder = ensure_folder(self.folder / "evaluations")
+        work = f"keeps scores in {self.folder}"
+        with locked_folder(folder, work=work, instead="another moment", wait=LOCK_SECONDS):
+            yield
 
     def write_metrics(self, metrics: dict) -> None:
         """Replace ``metrics.json``."""
@@ -102,60 +121,29 @@ class Run:
         Raises:
             ConfigError: the disk is full. What was kept before stays.
         """
-        newest, log = ensure_folder(self.folder / "last") / STATE, self.folder / "log.jsonl"
+        log = self.folder / "log.jsonl"
         if log.is_file():
-            # No row of a step before this one is lost with the power.
+            # No row of a step before this one is lost in a power cut.
             flush_file(log)
-        with replacing(newest) as temporary:
-            try:
-                torch.save(state, temporary)
-            except RuntimeError as error:
-                # torch says where in its own code it failed to write, and not why.
-                raise ConfigError(
-                    f"{newest} could not be written ({' '.join(str(error).split())[:80]}). Is the disk full? Make "
-                    f"room: a state takes {_size_of(state) / 1e6:,.0f} MB, and two are kept. --resume then goes on."
-                ) from None
-            # Not before the new state is whole, and no longer than until it has its name.
-            if newest.is_file():
-                os.replace(newest, newest.with_name(EARLIER_STATE))
+        save_state(ensure_folder(self.folder / "last"), state)
 
     def load_last(self, say: Callable[[str], None] = lambda text: None) -> dict | None:
-        """Return what `save_last` kept, or None where nothing was kept yet.
+        """Return what `save_last` kept, or None if nothing was kept yet.
 
         Args:
-            say: called with a sentence where the newest state is damaged and the one before is used.
+            say: called with a sentence if the newest state is damaged and the one before is used.
 
         Raises:
-            ConfigError: there is a state, and none that can be used; or there must have been one.
+            ConfigError: all states are damaged; or the log says that there must be one, and there is none.
         """
-        newest = recovered_folder(self.folder / "last") / STATE
-        problems = []
-        for path in (newest, newest.with_name(EARLIER_STATE)):
-            if not os.path.lexists(path):
-                continue
-            try:
-                state = _read_state(path)
-            except ValueError as problem:
-                problems.append(f"{path} is damaged ({problem})")
-                continue
-            if path != newest and problems:
-                say(f"{problems[0]}. Going on from the state before it, of step {state['step']}.")
-            if path != newest:
-                # Else the next state would push out the good one, and keep the damaged one.
-                _clear(newest)
-                os.replace(path, newest)
-            return state
-        if problems:
+        last = recovered_folder(self.folder / "last")
+        state = load_state(last, say)
+        if state is None and any("mIoU" in row for row in self.log):
             raise ConfigError(
-                f"{' and '.join(problems)}, so this run cannot go on. Restore it from a copy, or begin anew in another "
-                f"folder (--run)."
+                f"{last / STATE} is missing, though the log says that a state was kept. Restore the folder {last} "
+                "from a copy, or begin again in another folder (--run)."
             )
-        if any("mIoU" in row for row in self.log):
-            raise ConfigError(
-                f"{newest} is missing, though the log says that a state was kept. Restore the folder {newest.parent} "
-                "from a copy, or begin anew in another folder (--run)."
-            )
-        return None
+        return state
 
     def rewind_log(self, step: int, newest: dict | None = None) -> int:
         """Drop rows after a step: a killed run had written them, and the resumed one will again.
@@ -193,7 +181,7 @@ class Run:
         flush_file(path)
 
     def kept_config(self) -> Config | None:
-        """Return the configuration that the run was begun with; from its state where ``config.toml`` is damaged.
+        """Return the configuration that the run began with; from its state if ``config.toml`` is damaged.
 
         Returns:
             None where neither has it.
@@ -209,7 +197,7 @@ class Run:
         except (OSError, ValueError):
             for state in (self.folder / "last" / STATE, self.folder / "last" / EARLIER_STATE):
                 try:
-                    return parse_config(_read_state(state)["config"], str(state))
+                    return parse_config(read_state(state)["config"], str(state))
                 except (ValueError, KeyError):
                     continue
         return None
@@ -224,43 +212,8 @@ def _row(line: str) -> dict | None:
     return row if numbers and type(row.get("step")) is int and row["step"] > 0 else None
 
 
-def _read_state(path: Path) -> dict:
-    """Read a state after a look at the checksums that torch writes beside every tensor, and reads past.
-
-    Raises:
-        ValueError: it is not as it was written; the message says how.
-    """
-    try:
-        with zipfile.ZipFile(path) as file:
-            bad = file.testzip()
-        if bad is not None:
-            raise ValueError(f"the checksum of {bad} is wrong")
-        state = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:
-        raise ValueError(" ".join(str(error).split())[:120] or type(error).__name__) from None
-    kinds = {"model": dict, "average": dict, "optimizer": dict, "step": int, "best": float, "seconds": float}
-    wrong = [key for key, kind in kinds.items() if not isinstance(state, dict) or not isinstance(state.get(key), kind)]
-    if wrong:
-        raise ValueError(f"it is no state of a run: {wrong[0]} is missing")
-    return state
-
-
-def _size_of(state: object) -> int:
-    if isinstance(state, torch.Tensor):
-        return state.nbytes
-    parts = state.values() if isinstance(state, dict) else state if isinstance(state, list) else ()
-    return sum(map(_size_of, parts))
-
-
-def _clear(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
 def holds_run(folder: Path) -> bool:
-    """Return whether a folder holds a run, be it damaged."""
+    """Return whether a folder holds a run, whole or damaged."""
     _recover_earlier_names(folder)
     return any(os.path.lexists(folder / name) for name in ("config.toml", "last", "model"))
 
@@ -283,13 +236,13 @@ def locked_run(config: Config, *, resume: bool) -> Iterator[Run]:
     """
     folder = open_run(config, resume=resume).folder
     with locked_folder(folder, work=f"is training in {folder}", instead="another folder (--run)"):
-        # A half-written state of earlier versions keeps a full disk full.
+        # Earlier versions left a half-written state, which may fill the disk.
         if (folder / "last.new" / STATE).is_file():
             shutil.rmtree(folder / "last.new")
         remove_leftovers(folder)
         if (folder / "last").is_dir():
             remove_leftovers(folder / "last")
-        # Another process may have been here meanwhile.
+        # Another process may have trained here before the lock was ours.
         yield open_run(config, resume=resume)
 
 
@@ -309,7 +262,7 @@ def open_run(config: Config, *, resume: bool) -> Run:
         # A run that was killed before it kept anything has left its folder.
         if resume and not folder.is_dir():
             raise ConfigError(
-                f"There is no run in {folder} to go on with.{_near(folder)} Without --resume it is begun."
+                f"There is no run in {folder} to go on with.{_near(folder)} Leave --resume out to begin it."
             )
         ensure_folder(folder)
         return run
@@ -317,7 +270,7 @@ def open_run(config: Config, *, resume: bool) -> Run:
         raise ConfigError(
             f"{folder} holds a run already. Go on with it (--resume), or choose another folder (--run or [run].folder)."
         )
-    # A run that has kept nothing yet begins anew, maybe with a mistake fixed.
+    # A run that has kept nothing yet begins again, maybe after its user fixed a mistake.
     if any((folder / each).exists() for each in ("model", "last")):
         _require_same_settings(run, config)
     return run
@@ -337,22 +290,22 @@ def _require_same_settings(run: Run, config: Config) -> None:
         and getattr(getattr(config, table), key) != getattr(getattr(before, table), key)
     ]
     if (before.model.weights is None) != (config.model.weights is None):
-        # They may have moved; but fine-tuning has other learning rates.
+        # The file may have moved. But with weights the learning rates are others.
         changed.append("[model].weights")
     if changed:
         raise ConfigError(
-            f"{run.folder} was begun with other settings ({', '.join(changed[:5])}). "
+            f"{run.folder} began with other settings ({', '.join(changed[:5])}). "
             "Resume with the same ones, or choose another folder (--run)."
         )
 
 
 def _left_by_begin(path: Path) -> bool:
-    """Return whether a file is what a process leaves that is killed before its run is one."""
+    """Return whether a killed process may have left a file before its folder became a run."""
     return path.name in (LOCK, HOLDER) or is_leftover(path) or bool(re.fullmatch(r"\.config\.\d+\.toml", path.name))
 
 
 def _near(folder: Path) -> str:
-    """Name the run whose folder is called nearly so."""
+    """Suggest a run whose folder has nearly this name."""
     if not folder.parent.is_dir():
         return ""
     runs = [each.name for each in folder.parent.iterdir() if each.is_dir() and holds_run(each)]
@@ -378,12 +331,12 @@ def open_finished_run(folder: str | Path) -> tuple[Run, Config]:
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(
             f"{kept} is damaged ({' '.join(str(error).split())[:200]}). "
-            "`pixelwise train CONFIG --resume` with the run's own configuration writes it anew."
+            "`pixelwise train CONFIG --resume` with the run's own configuration writes a new one."
         ) from None
 
 
 def events_writer(folder: Path) -> Callable[[dict], None]:
-    """Return a function that adds a row of the log to TensorBoard's events; it does nothing without the extra."""
+    """Return a function that adds a row of the log to TensorBoard's events; without the extra it does nothing."""
     try:
         from tensorboardX import SummaryWriter
     except ModuleNotFoundError:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pixelwise.config import LOSSES, Config, as_places
 
 LOSSES_FOR_BOUNDARIES: dict[str, float | str] = {"cross_entropy": 1.0, "dice": 1.0, "class_weights": "balanced"}
-"""A boundary is thin: by the cross-entropy alone it drowns in the fields (`docs/losses.md`)."""
+"""By cross-entropy alone a network misses boundaries, because they are thin (`docs/losses.md`)."""
 
 
 def with_boundary_losses(config: Config, say: Callable[[str], None]) -> Config:

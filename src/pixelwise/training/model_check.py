@@ -1,10 +1,11 @@
-"""Can the network of a configuration be built, and do its settings fit the classes? Said before any training."""
+"""What is checked before any training: the network, its settings, and the compiler."""
 
 import torch
 
 from pixelwise.config import Config
-from pixelwise.errors import PixelwiseError
+from pixelwise.errors import ConfigError, PixelwiseError
 from pixelwise.models import create
+from pixelwise.training.training_data import require_weight_per_class
 from pixelwise.weights import load_weights
 
 
@@ -12,17 +13,18 @@ def check_model(config: Config, *, bands: int | None) -> list[str]:
     """Return a paragraph for each mistake in [model], and for class weights that are too many or too few.
 
     Args:
-        bands: of the images; None where they cannot be read: as [data].bands says, else 3.
+        bands: of the images; None where no image could be read: as [data].bands says, else 3.
     """
     settings, classes = config.model, len(config.data.classes)
     problems = []
-    weights = config.train.class_weights
-    if isinstance(weights, list) and len(weights) != classes:
-        problems.append(f"[train].class_weights has {len(weights)} numbers for {classes} classes. Give one per class.")
+    try:
+        require_weight_per_class(config, classes)
+    except ConfigError as problem:
+        problems.append(str(problem))
     bands = bands or len(config.data.bands or (1, 2, 3))
     try:
         if settings.weights is None:
-            # Without memory for any number: only what can be built is asked.
+            # The meta device takes no memory, and building is all that is tried.
             with torch.device("meta"):
                 create(settings.name, classes=classes, bands=bands, **settings.options)
         else:
@@ -31,3 +33,21 @@ def check_model(config: Config, *, bands: int | None) -> list[str]:
     except PixelwiseError as problem:
         problems.append(str(problem))
     return problems
+
+
+def require_compiler(device: torch.device) -> None:
+    """Check that this machine can compile, before any data is read.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    from torch._dynamo.exc import TorchDynamoException
+
+    try:
+        torch.compile(torch.sin)(torch.zeros(2, device=device))
+    except (TorchDynamoException, RuntimeError) as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ConfigError(
+            "[train].compile = true needs a compiler that works here (g++ or clang++; triton on a GPU), but: "
+            f"{reason.rstrip('.')}. Install one, or set compile = false."
+        ) from None

@@ -1,4 +1,4 @@
-"""What a run learns from: scenes of both parts, their statistics, and whether they are as when it was begun."""
+"""What a run learns from: scenes of both parts, their statistics, and whether they changed since it began."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -34,7 +34,7 @@ class TrainingData:
 
     @property
     def record(self) -> dict:
-        """What a run's state keeps of it."""
+        """What a run's state keeps of the data."""
         numbers = {"mean": list(self.mean), "std": list(self.std), "class_pixels": list(self.class_pixels)}
         return numbers | self.contents
 
@@ -45,7 +45,7 @@ def read_training_data(
     """Read every pixel of both parts.
 
     Raises:
-        DataError: files that cannot be used.
+        DataError: a file that does not work, or scenes that nothing can be learned from.
     """
     say(f"Reading {len(training)} training and {len(validation)} validation scenes.")
     found = survey(training, classes)
@@ -69,22 +69,22 @@ def read_training_data(
 
 
 def as_begun(data: TrainingData, record: dict, say: Callable[[str], None]) -> TrainingData:
-    """Give data the statistics that a run was begun with, and say what is other than it was then.
+    """Give data the statistics that a run began with, and say what has changed since.
 
-    Else a network would suddenly see other inputs.
+    With new statistics the network would suddenly see other inputs.
 
     Args:
-        record: `TrainingData.record` at the beginning.
+        record: `TrainingData.record` when the run began.
     """
     changes = [change for part in PARTS for change in _changes(part, record[part], data.contents[part])]
     if changes:
         say(
-            f"The data changed since the run was begun: {'; '.join(changes)}. It goes on with what is there now, and "
-            "with the mean, deviation and class weights of the beginning."
+            f"The data changed since the run began: {'; '.join(changes)}. The run goes on with what is there now, and "
+            "with its first mean, deviation and class weights."
         )
     leaked = sorted((set(record["training"]) - set(record["validation"])) & set(data.contents["validation"]))
     if leaked:
-        say(f"{_listed(leaked)} was learned from and is in validation now, so the scores from here on are too good.")
+        say(f"{_listed(leaked)} was in training and is in validation now, so the scores from here on are too good.")
     kept = {key: tuple(record[key]) for key in ("mean", "std", "class_pixels")}
     return replace(data, **kept)
 
@@ -105,19 +105,29 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
+def require_weight_per_class(config: Config, classes: int) -> None:
+    """Check that ``[train].class_weights``, if it is a list, has a number for each class.
+
+    Raises:
+        ConfigError: it has more or fewer.
+    """
+    weights = config.train.class_weights
+    if isinstance(weights, list) and len(weights) != classes:
+        raise ConfigError(
+            f"[train].class_weights has {len(weights)} numbers for {classes} classes. Give one per class."
+        )
+
+
 def class_weights(config: Config, data: TrainingData, device: torch.device) -> Tensor | None:
     """Return what ``[train].class_weights`` asks for, a number per class; None for none.
 
     Raises:
-        ConfigError: another number of weights than of classes.
+        ConfigError: as `require_weight_per_class` says.
     """
     wanted = config.train.class_weights
     if wanted == "none":
         return None
     if wanted == "balanced":
         return torch.tensor(balanced_weights(np.array(data.class_pixels)), dtype=torch.float32, device=device)
-    if len(wanted) != len(data.classes):
-        raise ConfigError(
-            f"[train].class_weights has {len(wanted)} numbers for {len(data.classes)} classes. Give one per class."
-        )
+    require_weight_per_class(config, len(data.classes))
     return torch.tensor(wanted, dtype=torch.float32, device=device)

@@ -1,0 +1,18 @@
+"""How a mistake is told."""
+
+import sys
+import textwrap
+from shutil import get_terminal_size
+
+import click
+
+
+def say_error(text: str) -> None:
+    """Print a paragraph to stderr: wrapped and red on a terminal, on one line in a log, so that grep finds it."""
+    if sys.stderr.isatty():
+        width = max(40, min(100, get_terminal_size().columns))
+        # A terminal would break lines in the middle of words.
+        text = textwrap.fill(f"Error: {text}", width, break_long_words=False, break_on_hyphens=False)
+        click.secho(text, fg="red", err=True)
+    else:
+        click.echo(f"Error: {text}", err=True)

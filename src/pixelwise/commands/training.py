@@ -1,0 +1,187 @@
+"""The commands of a run: train it, score it, and write its page."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pixelwise.commands.interruption import interruptible
+from pixelwise.commands.parameters import FILE, OVERRIDES
+
+if TYPE_CHECKING:
+    from pixelwise.evaluation.metrics import Scores
+
+
+@click.command()
+@click.argument("config", type=FILE, required=False)
+@click.option("--resume", is_flag=True, help="Go on where an earlier run in the same folder stopped.")
+@click.option("--run", "folder", type=FILE, help="The run's folder, instead of [run].folder or runs/NAME.")
+@OVERRIDES
+@click.option("--print-config", is_flag=True, help="Print every key with its default and meaning, and exit.")
+def train(
+    config: Path | None, resume: bool, folder: Path | None, overrides: tuple[str, ...], print_config: bool
+) -> None:
+    """Train a network as a configuration says.
+
+    \b
+    Example:
+      pixelwise train --print-config > fields.toml
+      pixelwise train fields.toml
+      pixelwise train fields.toml --set train.steps=200 --set model.name=segformer-b1
+      pixelwise train fields.toml --resume
+    """
+    if print_config:
+        from pixelwise.config import explain_config
+
+        click.echo(explain_config())
+        return
+    if config is None:
+        raise click.UsageError("Name a configuration, or ask for one with --print-config.")
+    flags = [*(["--run", str(folder)] if folder else []), *(part for each in overrides for part in ("--set", each))]
+    again = shlex.join([str(config), *flags])
+    with interruptible(f"`pixelwise train {again} --resume` goes on from the last saved step."):
+        from pixelwise.commands.progress import shown_training
+        from pixelwise.config import RunConfig, load_config
+        from pixelwise.training.train import train
+
+        loaded = load_config(config, overrides)
+        if folder is not None:
+            loaded = loaded.model_copy(update={"run": RunConfig(folder=folder)})
+        with shown_training() as report:
+            run = train(loaded, resume=resume, report=report)
+        click.echo(f"The run is in {run.folder}, its best model in {run.folder / 'model'}.")
+        if loaded.data.validation or loaded.data.validation_images:
+            _evaluate_and_report(run.folder)
+
+
+def _evaluate_and_report(folder: Path) -> None:
+    from pixelwise.errors import MissingExtraError
+    from pixelwise.evaluation.evaluate import evaluate
+    from pixelwise.report import write_report
+
+    _show_scores(evaluate(folder).scores)
+    try:
+        click.echo(f"{write_report(folder)} shows curves, scores and the worst tiles.")
+    except MissingExtraError as problem:
+        # The run is complete without its page.
+        click.echo(str(problem))
+
+
+@click.command()
+@click.argument("run", type=FILE)
+@click.argument("config", type=FILE, required=False)
+@click.option(
+    "--part",
+    type=click.Choice(["training", "validation", "test"]),
+    default="validation",
+    show_default=True,
+    help="Which part of the run's own data to score.",
+)
+@click.option(
+    "--name", help="Name of the evaluation in the run.  [default: that of CONFIG or the part; with a number if taken]"
+)
+@click.option(
+    "--option", "options", multiple=True, metavar="KEY=VALUE", help="A network's option: output_stride=8; repeatable."
+)
+@click.option("--tile", type=int, help="Side of a tile in pixels, a multiple of 32.  [default: as CONFIG or RUN]")
+@click.option("--overlap", type=int, help="Pixels that tiles share, a multiple of 32.  [default: as CONFIG or RUN]")
+@click.option("--flips/--no-flips", default=None, help="Average with the mirrored image.  [default: as CONFIG or RUN]")
+@click.option(
+    "--scale", type=float, multiple=True, help="Average over zoomed copies; repeatable.  [default: as CONFIG or RUN]"
+)
+@OVERRIDES
+@click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
+def evaluate(
+    run: Path,
+    config: Path | None,
+    part: str,
+    name: str | None,
+    options: tuple[str, ...],
+    tile: int | None,
+    overlap: int | None,
+    flips: bool | None,
+    scale: tuple[float, ...],
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Score a run on a part of its own data, or on other data.
+
+    CONFIG names the other data; all of it is scored. Scores are kept in the run's metrics.json.
+
+    \b
+    Example:
+      pixelwise evaluate runs/fields
+      pixelwise evaluate runs/fields --part test
+      pixelwise evaluate runs/fields test.toml
+      pixelwise evaluate runs/fields test.toml --option output_stride=8 --flips --scale 0.75 --scale 1 --scale 1.25
+    """
+    with interruptible("Nothing was written."):
+        from pixelwise.config_table import parsed_options
+        from pixelwise.evaluation.evaluate import evaluate
+        from pixelwise.fast.allocator import keep_freed_memory
+
+        keep_freed_memory()
+        result = evaluate(
+            run,
+            config,
+            part=part,
+            name=name,
+            options=parsed_options(options),
+            tile=tile,
+            overlap=overlap,
+            flips=flips,
+            scales=scale or None,
+            overrides=overrides,
+            report=None if as_json else click.echo,
+        )
+        note = result.warning()
+        if note:
+            click.echo(f"Note: {note}", err=True)
+        if as_json:
+            click.echo(json.dumps({"name": result.name, **result.to_dict()}, indent=2))
+            return
+        _show_scores(result.scores)
+        click.echo(f"Kept as {result.name!r} in {run / 'metrics.json'}.")
+
+
+def _show_scores(scores: "Scores") -> None:
+    click.echo(f"{'class':20}{'IoU':>8}{'precision':>11}{'recall':>8}{'F1':>8}{'pixels':>14}")
+    for each in scores.classes:
+        parts = f"{_share(each.iou):>8}{_share(each.precision):>11}{_share(each.recall):>8}{_share(each.f1):>8}"
+        click.echo(f"{each.name:20}{parts}{each.pixels:>14,}{'  (absent)' if each.absent else ''}")
+    click.echo(
+        f"mIoU {_share(scores.miou)}, pixel accuracy {_share(scores.pixel_accuracy)}, "
+        f"mean accuracy {_share(scores.mean_accuracy)}, kappa {_share(scores.kappa)}"
+    )
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+@click.command()
+@click.argument("run", type=FILE)
+@click.option("--map", "label_map", type=FILE, help="The map to draw parcels over.  [default: RUN/map.tif]")
+@click.option("--parcels", type=FILE, help="The parcels of that map.  [default: RUN/parcels.gpkg]")
+@click.option("--truth", type=FILE, help="True parcels: they are drawn too, and the parcels are scored.")
+@click.option("--tolerance", type=float, default=3.0, show_default=True, help="Metres, for the scores of boundaries.")
+@click.option("--scene", type=FILE, help="The mapped scene, if it is not beside the map or among the run's images.")
+def report(
+    run: Path, label_map: Path | None, parcels: Path | None, truth: Path | None, tolerance: float, scene: Path | None
+) -> None:
+    """Write the page report.html of a run again.
+
+    It shows the curves of the training, and the scores, the confusion matrix and the worst tiles of the newest
+    evaluation.
+
+    \b
+    Example:
+      pixelwise report runs/fields
+      pixelwise report runs/fields --map county.tif --parcels county.gpkg --truth drawn.gpkg
+    """
+    from pixelwise.report import ParcelFiles, write_report
+
+    files = ParcelFiles(label_map, parcels, truth, tolerance, scene)
+    click.echo(f"{write_report(run, files)} is written.")

@@ -1,0 +1,64 @@
+"""The network that a run begins with, and its first weights."""
+
+from collections.abc import Callable, Sequence
+
+from pixelwise.config import Config
+from pixelwise.errors import WeightsError
+from pixelwise.models import Architecture, Segmenter, create
+from pixelwise.training.training_data import TrainingData
+from pixelwise.weights import load_weights
+
+FRESH_SHARE = 0.1
+"""At most this share of an encoder's numbers may be missing from the weights that it starts from."""
+
+
+def first_network(config: Config, data: TrainingData, state: dict | None, say: Callable[[str], None]) -> Segmenter:
+    """Build the network, with the weights that the configuration names or fresh ones.
+
+    Args:
+        state: of a resumed run. It says which network the run has; `Training.restore` fills in its weights.
+        say: called with sentences about the weights.
+
+    Raises:
+        ConfigError: an unknown network or option.
+        WeightsError: weights that do not fit the network.
+    """
+    classes, bands = len(data.classes), len(data.training[0].reader.bands)
+    if state is not None and "architecture" in state:
+        kept = state["architecture"]
+        model = create(kept["name"], classes=classes, bands=bands, **kept["options"])
+        model.architecture = Architecture(**kept)
+        return model
+    model = create(config.model.name, classes=classes, bands=bands, **config.model.options)
+    if config.model.weights is None:
+        return model
+    loaded = load_weights(model, config.model.weights, partial=True)
+    _require_encoder(model, config, loaded.missing)
+    say(f"Weights: {loaded.layout}, {len(loaded.matched)} tensors; {len(loaded.missing)} start fresh.")
+    for note in loaded.notes:
+        say(note)
+    if loaded.widened:
+        say(
+            f"{loaded.widened} is fitted to {bands} bands: of more bands in the weights the first {bands} are kept "
+            "and the others dropped; bands that the weights lack start at 0."
+        )
+    return model
+
+
+def _require_encoder(model: Segmenter, config: Config, missing: Sequence[str]) -> None:
+    """Check that weights fill the encoder, because fine-tuning needs a trained one.
+
+    Other classes or bands leave single tensors fresh. Of another network's weights only a few fit, by chance.
+
+    Raises:
+        WeightsError: more than `FRESH_SHARE` of the encoder's numbers start fresh.
+    """
+    state = {name: tensor.numel() for name, tensor in model.encoder.state_dict().items()}
+    fresh = [name for name in state if f"encoder.{name}" in set(missing)]
+    share = sum(state[name] for name in fresh) / sum(state.values())
+    if share > FRESH_SHARE:
+        raise WeightsError(
+            f"[model].weights = {config.model.weights} fill {len(state) - len(fresh)} of the {len(state)} tensors of "
+            f"{config.model.name}'s encoder, so they are of another network ({share:.0%} of its numbers would start "
+            "fresh, at a rate that is meant for trained ones). Name the network that they are of, or leave weights out."
+        )
