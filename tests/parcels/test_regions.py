@@ -9,7 +9,7 @@ from small_maps import found, numbers, reader
 
 from pixelwise.parcels import regions as module
 from pixelwise.parcels.coverage import is_coverage
-from pixelwise.parcels.regions import borders, sureness
+from pixelwise.parcels.regions import borders, region_confidence
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_confidence_is_that_of_the_pixels_and_nothing_where_there_is_none(folder
     count = int(final.max(initial=-1)) + 1
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "STRIP_PIXELS", strip_pixels)
-        scores = sureness(made, final, count, reader(sure))
+        scores = region_confidence(made, final, count, reader(sure))
     for i in range(count):
         own = sure[np.isin(number, np.flatnonzero(final == i)) & (sure >= 0)] / 254
         if len(own) == 0:

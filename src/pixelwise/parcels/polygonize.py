@@ -29,7 +29,7 @@ from pixelwise.parcels.coverage import densify, simplified
 from pixelwise.parcels.label_source import NUMBERS, LabelSource
 from pixelwise.parcels.merging import merge_small
 from pixelwise.parcels.outlines import outline
-from pixelwise.parcels.regions import Regions, borders, keep_silent, label_regions, sureness
+from pixelwise.parcels.regions import RegionConfidence, Regions, borders, keep_silent, label_regions, region_confidence
 from pixelwise.parcels.scratch_folder import scratch_folder
 from pixelwise.parcels.vector_file import check_vector_output, in_degrees, write_polygons, written_files
 from pixelwise.parcels.watershed import watershed
@@ -118,18 +118,15 @@ def polygonize(
         if unknown:
             raise ConfigError(f"{label_map} has no class {unknown[0]!r}; it has {', '.join(names.values())}.")
         small = _ground_areas(regions, source.info) < minimum_area
-        standing = (
-            _merged(regions, source.info, small, minimum_area, advance)
-            if merge
-            else np.where(small, -1, np.arange(len(small)))
-        )
+        if merge:
+            standing = _merged(regions, source.info, small, minimum_area, advance)
+        else:
+            standing = np.where(small, -1, np.arange(len(small)))
         stays, parcel_of = np.unique(standing[standing >= 0], return_inverse=True)
+        # The last entry is that of the region -1, which is nowhere.
         final = np.full(len(standing) + 1, -1)
         final[:-1][standing >= 0] = parcel_of
-        sure = None
-        if source.has_confidence:
-            step = partial(advance, "Reading confidence")
-            sure = sureness(regions, final, len(stays), source.confidence, advance=step)
+        confidence = _confidence(source, regions, final, len(stays), advance)
         outlines = outline(
             lambda window: final[regions.read(window)],
             *regions.pieces.shape,
@@ -144,8 +141,7 @@ def polygonize(
         chosen = np.isin(labels[stays], list(wanted))
         advance("Writing parcels", 0.0)
         columns = _attributes(source, outlines[chosen], labels[stays][chosen], names)
-        columns["confidence"] = sure.mean[chosen] if sure else np.full(chosen.sum(), np.nan)
-        columns["conf_min"] = sure.lowest[chosen] if sure else np.full(chosen.sum(), np.nan)
+        columns["confidence"], columns["conf_min"] = confidence.mean[chosen], confidence.lowest[chosen]
         _write(output, source, outlines[chosen], columns, folder)
         advance("Writing parcels", 1.0)
     write_parcel_style(output, _colours(source, wanted), column="class")
@@ -178,6 +174,20 @@ def _find_regions(
     fields = watershed(source, interior, boundary, core, folder, advance=advance)
     regions = label_regions(fields.read, info.height, info.width, folder / "pieces", advance=step)
     return regions, np.where(regions.keys >= NUMBERS, interior, regions.keys)
+
+
+def _confidence(
+    source: LabelSource,
+    regions: Regions,
+    final: Int[np.ndarray, " n"],
+    count: int,
+    advance: Callable[[str, float], None],
+) -> RegionConfidence:
+    """Return the confidence of each parcel; NaN where the map has none beside it."""
+    if not source.has_confidence:
+        return RegionConfidence(np.full(count, np.nan), np.full(count, np.nan))
+    step = partial(advance, "Reading confidence")
+    return region_confidence(regions, final, count, source.confidence, advance=step)
 
 
 def _label_of(name: str, source: LabelSource) -> int:
