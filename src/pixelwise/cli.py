@@ -19,6 +19,7 @@ from pixelwise.commands.networks import analyze, models, prune
 from pixelwise.commands.parcels import polygonize, score_parcels
 from pixelwise.commands.predict import predict
 from pixelwise.errors import OldNameWarning, PixelwiseError, out_of_memory
+from pixelwise.geo.gdal_messages import garbled_messages_hidden
 
 if TYPE_CHECKING:
     from pixelwise.data.scenes import Scene
@@ -28,9 +29,9 @@ FILE = click.Path(path_type=Path)
 
 
 def main() -> None:
-    """Run the command; leave with 0, 1 for a mistake that the user can mend, 2 for usage, 130 for Ctrl-C."""
+    """Run the command; leave with 0, 1 for a mistake that the user can fix, 2 for usage, 130 for Ctrl-C."""
     try:
-        with _warnings_in_one_line():
+        with _warnings_in_one_line(), garbled_messages_hidden():
             commands.main(prog_name="pixelwise", standalone_mode=False)
     except click.ClickException as problem:
         problem.show()
