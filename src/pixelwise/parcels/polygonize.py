@@ -51,8 +51,7 @@ class ParcelSummary:
     areas: dict[str, float]
     """Class -> square metres of the parcels that were written."""
     tolerance: float
-    """The tolerance in metres by which outlines were simplified; less than asked for only if the parcels would not
-    have stayed a coverage."""
+    """In metres, by which outlines were simplified. Less than asked for only if parcels would have overlapped."""
 
 
 def polygonize(
@@ -74,7 +73,7 @@ def polygonize(
     is in metres that are not those on the ground (Web Mercator). A GeoJSON is in degrees, as RFC 7946 has it; the
     other formats keep the map's coordinate system. The map is read in strips: memory grows with the parcels and their
     vertices, not with the pixels. Scratch files in ``.NAME.scratch`` beside the output take 4 bytes per pixel (20 with
-    ``instances``); what a killed process leaves of them is removed by the next one for the same output.
+    ``instances``); the next process for the same output removes what a killed one leaves.
 
     Args:
         label_map: a map that pixelwise wrote, or any georeferenced raster of one band of whole numbers. Nodata and
@@ -83,11 +82,11 @@ def polygonize(
             GeoPackage are kept. NAME.qml and NAME.sld beside it give a GIS the map's colours; a style that someone
             else made is kept.
         minimum_area: in square metres; smaller parcels become part of the neighbour with the longest shared border.
-            One without any neighbour, in the midst of nodata, is kept. Counted in pixels of the size that they have on
-            the ground at the parcel's centre.
+            One without any neighbour, amid nodata, stays. A pixel has the size that it has on the ground at the
+            parcel's centre.
         merge: False: leave smaller parcels out instead, which leaves gaps.
-        simplify: in metres; vertices whose triangles are not above its square go, for both neighbours alike. The
-            edge towards nodata and the map's edge stay, so areas add up to the same sum.
+        simplify: in metres; vertices whose triangles are at most its square go, for both neighbours alike. The edge
+            towards nodata and the map's edge stay, so areas add up to the same sum.
         instances: the classes inside fields and along their boundaries. The boundaries become part of the fields on
             either side, and fields are parted where they only leak into each other (`pixelwise.parcels.watershed`).
         core: with ``instances``: the radius in pixels of the disc that has to fit into a field so that a leak into
