@@ -17,12 +17,13 @@ from pixelwise.commands.parcels import polygonize, score_parcels
 from pixelwise.commands.predict import predict
 from pixelwise.commands.training import evaluate, report, train
 from pixelwise.errors import OldNameWarning, PixelwiseError, out_of_memory
+from pixelwise.geo.gdal_messages import garbled_messages_hidden
 
 
 def main() -> None:
     """Run the command; exit with 0, 1 for a mistake that the user can fix, 2 for usage, 130 for Ctrl-C."""
     try:
-        with _warnings_in_one_line():
+        with _warnings_in_one_line(), garbled_messages_hidden():
             commands.main(prog_name="pixelwise", standalone_mode=False)
     except click.ClickException as problem:
         problem.show()

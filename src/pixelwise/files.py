@@ -16,8 +16,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import ModuleType
-from typing import IO
 
 from filelock import FileLock, Timeout
 
@@ -297,18 +295,3 @@ def read_checked(path: Path) -> str:
     if first[len(_CHECKSUM) :][:64] != hashlib.sha256(rest.encode()).hexdigest():
         raise ValueError("it was changed since it was written; if you did that, delete its first line, a checksum")
     return rest
-
-
-def locked(file: IO[str]) -> bool:
-    """Lock an open file for this process, until it is closed; return whether no other process has it."""
-    try:
-        import fcntl
-    except ModuleNotFoundError:
-        # Windows refuses by itself to replace files that another process has open.
-        return True
-    lock: ModuleType = fcntl
-    try:
-        lock.flock(file, lock.LOCK_EX | lock.LOCK_NB)
-    except OSError:
-        return False
-    return True

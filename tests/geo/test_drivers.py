@@ -276,3 +276,58 @@ def test_readers_that_nobody_holds_leave_no_open_file(tmp_path):
         reader.read(Window(0, 0, 20, 30))
         del reader
     assert POOL.count == before
+
+
+def test_a_mosaic_whose_names_gdal_would_read_otherwise_is_refused(tmp_path):
+    put(tmp_path / "café.tif")
+    path = mosaic(tmp_path / "m.vrt", "café.tif")
+    text = path.read_text(encoding="utf-8")
+    for coding in ("utf-8", "utf-8-sig"):
+        path.write_text(text, encoding=coding)
+        assert RasterReader(path).read(Window(0, 0, 20, 30))[0].tolist() == IMAGE.tolist()
+    # As XML it is in order. But GDAL finds no such file, and rasterio then gives zeros.
+    path.write_text(f'<?xml version="1.0" encoding="ISO-8859-1"?>{text}', encoding="latin-1")
+    with pytest.raises(DataError, match=r"is not in UTF-8 \(its byte \d+ is not\)"):
+        describe(path)
+    # The first line promises another coding than GDAL reads: the file that is checked is the one that is read.
+    path.write_text(f'<?xml version="1.0" encoding="ISO-8859-1"?>{text}', encoding="utf-8")
+    assert RasterReader(path).read(Window(0, 0, 20, 30))[0].tolist() == IMAGE.tolist()
+
+
+def test_words_of_gdal_that_are_not_in_utf8_leave_no_exception_on_the_screen(tmp_path):
+    path = put(tmp_path / "x.tif")
+    with rasterio.open(path, "r+") as file:
+        file.update_tags(NOTE="anything")
+    path.write_bytes(path.read_bytes().replace(b'name="NOTE"', b"name=NO\xe9E  "))
+    program = (
+        "import sys\n"
+        "from pixelwise.geo.gdal_messages import garbled_messages_hidden\n"
+        "from pixelwise.geo.raster import describe\n"
+        "hooks = sys.excepthook, sys.unraisablehook\n"
+        "if sys.argv[2] == 'hidden':\n"
+        "    with garbled_messages_hidden():\n"
+        "        describe(sys.argv[1])\n"
+        "    assert hooks == (sys.excepthook, sys.unraisablehook)\n"
+        "    with garbled_messages_hidden():\n"
+        "        b'\\xe9'.decode()\n"
+        "describe(sys.argv[1])\n"
+    )
+    shown, hidden = (
+        subprocess.run([sys.executable, "-c", program, path, how], capture_output=True, text=True, check=False).stderr
+        for how in ("shown", "hidden")
+    )
+    # If rasterio learns to say it well, the hooks may go.
+    assert "Exception ignored in: 'rasterio." in shown
+    assert "Exception ignored" not in hidden
+    # Other errors are shown as ever.
+    assert hidden.startswith("Traceback")
+    assert "UnicodeDecodeError: 'utf-8' codec can't decode byte 0xe9 in position 0" in hidden
+
+
+def test_what_gdal_says_in_other_bytes_than_utf8_is_said_as_far_as_it_can_be(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.tif")
+    put(tmp_path / "a.tif").rename(path)
+    with pytest.raises(DataError, match="its name is not in UTF-8, which GDAL needs; rename it"):
+        describe(path)
+    garbled = UnicodeDecodeError("utf-8", b"no type B\xe9.", 9, 10, "invalid")
+    assert opening.reason(garbled) == "no type B\N{REPLACEMENT CHARACTER}"

@@ -48,9 +48,9 @@ def test_a_map_that_is_written_in_strips_is_the_whole_map(tmp_path_factory, heig
     with LabelMapWriter(path, header(height, width), CLASSES, tags={}, confidence=True) as writer:
         for top, bottom in pairwise(edges):
             writer.write(top, labels[top:bottom], confidence[top:bottom], valid[top:bottom])
-    with rasterio.open(path) as made, rasterio.open(confidence_path(path)) as sure:
+    with rasterio.open(path) as made, rasterio.open(confidence_path(path)) as beside:
         np.testing.assert_array_equal(made.read(1), np.where(valid, labels, 255))
-        grey = sure.read(1)
+        grey = beside.read(1)
     assert (grey[~valid] == 255).all()
     assert (np.abs(grey[valid] / 254 - confidence[valid]) <= 0.5 / 254 + 1e-6).all()
 
@@ -216,11 +216,11 @@ def test_smaller_copies_of_a_map_are_found_whatever_a_user_told_gdal(tmp_path, c
 
 def test_a_new_map_takes_what_belonged_to_the_older_one_away(tmp_path):
     labels, confidence, valid = random_map(20, 30)
-    for sure in (True, False):
-        with LabelMapWriter(tmp_path / "m.tif", header(20, 30), CLASSES, tags={}, confidence=sure) as writer:
-            writer.write(0, labels, confidence if sure else None, valid)
+    for with_confidence in (True, False):
+        with LabelMapWriter(tmp_path / "m.tif", header(20, 30), CLASSES, tags={}, confidence=with_confidence) as writer:
+            writer.write(0, labels, confidence if with_confidence else None, valid)
         left = sorted(each.name for each in tmp_path.iterdir())
-        assert left == [*(["m.confidence.tif"] if sure else []), "m.tif", "m.tif.aux.xml"]
+        assert left == [*(["m.confidence.tif"] if with_confidence else []), "m.tif", "m.tif.aux.xml"]
         (tmp_path / "m.tif.ovr").write_bytes(b"overviews")
 
 

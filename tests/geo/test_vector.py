@@ -175,7 +175,7 @@ def test_all_formats_give_the_same_labels_and_values(tmp_path, name):
 def test_an_invalid_polygon_is_mended_and_counted(tmp_path):
     bow = shapely.Polygon([(0, 0), (10, 10), (10, 0), (0, 10)])
     found = read_polygons(write(tmp_path / "p.gpkg", [bow, shapely.box(20, 20, 30, 30)]))
-    assert (found.mended, found.dropped) == (1, 0)
+    assert (found.fixed, found.dropped) == (1, 0)
     assert shapely.is_valid(found.geometries).all()
     assert found.geometries[0].area == pytest.approx(50)
 

@@ -83,8 +83,8 @@ def test_nodata_in_the_confidence_is_not_in_any_mean(tmp_path):
     labels, valid = np.zeros((4, 4), int), np.ones((4, 4), bool)
     valid[:2] = False
     polygonize(write(tmp_path, labels, valid, np.full((4, 4), 0.5, np.float32)), tmp_path / "p.gpkg")
-    with rasterio.open(tmp_path / "map.confidence.tif") as sure:
-        assert (sure.read(1)[:2] == CONFIDENCE_NODATA).all()
+    with rasterio.open(tmp_path / "map.confidence.tif") as file:
+        assert (file.read(1)[:2] == CONFIDENCE_NODATA).all()
     assert parcels(tmp_path / "p.gpkg")[1]["confidence"].tolist() == [pytest.approx(127 / 254)]
 
 
@@ -134,9 +134,9 @@ def test_the_height_of_strips_changes_no_byte_of_what_is_written(tmp_path, monke
 
 
 def test_the_lowest_confidence_and_the_compactness_are_those_of_the_parcel(tmp_path):
-    labels, sure = np.zeros((10, 10), int), np.full((10, 10), 200 / 254, np.float32)
-    labels[:, 5:], sure[3, 3] = 1, 100 / 254
-    polygonize(write(tmp_path, labels, confidence=sure), tmp_path / "p.gpkg")
+    labels, confidence = np.zeros((10, 10), int), np.full((10, 10), 200 / 254, np.float32)
+    labels[:, 5:], confidence[3, 3] = 1, 100 / 254
+    polygonize(write(tmp_path, labels, confidence=confidence), tmp_path / "p.gpkg")
     _, columns, _ = parcels(tmp_path / "p.gpkg")
     assert columns["conf_min"].tolist() == pytest.approx([100 / 254, 200 / 254])
     assert columns["compact"].tolist() == pytest.approx([4 * np.pi * 200 / 60**2] * 2)

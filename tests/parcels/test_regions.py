@@ -9,7 +9,7 @@ from small_maps import found, numbers, reader
 
 from pixelwise.parcels import regions as module
 from pixelwise.parcels.coverage import is_coverage
-from pixelwise.parcels.regions import borders, sureness
+from pixelwise.parcels.regions import borders, region_confidence
 
 
 @pytest.fixture(scope="module")
@@ -83,16 +83,16 @@ def test_borders_are_as_long_as_the_lines_that_polygons_share(folder, values, st
 
 @given(numbers(), st.integers(1, 60))
 def test_confidence_is_that_of_the_pixels_and_nothing_where_there_is_none(folder, values, strip_pixels):
-    sure = np.random.default_rng(0).integers(-1, 255, values.shape)
+    confidence = np.random.default_rng(0).integers(-1, 255, values.shape)
     made, number, _ = found(values, folder)
     # The first two regions are taken for one.
     final = np.maximum(np.arange(len(made.keys)) - 1, 0)
     count = int(final.max(initial=-1)) + 1
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "STRIP_PIXELS", strip_pixels)
-        scores = sureness(made, final, count, reader(sure))
+        scores = region_confidence(made, final, count, reader(confidence))
     for i in range(count):
-        own = sure[np.isin(number, np.flatnonzero(final == i)) & (sure >= 0)] / 254
+        own = confidence[np.isin(number, np.flatnonzero(final == i)) & (confidence >= 0)] / 254
         if len(own) == 0:
             assert np.isnan([scores.mean[i], scores.lowest[i]]).all()
         else:

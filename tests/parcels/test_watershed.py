@@ -18,9 +18,9 @@ def source(folder, labels, confidence=None, valid=None):
     height, width = labels.shape
     crs, place = CRS.from_epsg(32633), Affine(2, 0, 500_000, 0, -2, 5_000_000)
     info = RasterInfo(folder / "scene.tif", height, width, 3, None, "uint8", None, crs, place, False)
-    sure, valid = confidence is not None, np.ones(labels.shape, bool) if valid is None else valid
+    given, valid = confidence is not None, np.ones(labels.shape, bool) if valid is None else valid
     classes = make_classes(["other", "field", "edge"])
-    with LabelMapWriter(folder / "map.tif", info, classes, tags={}, confidence=sure) as writer:
+    with LabelMapWriter(folder / "map.tif", info, classes, tags={}, confidence=given) as writer:
         writer.write(0, labels.astype(np.uint8), None if confidence is None else confidence.astype(np.float32), valid)
     return LabelSource(folder / "map.tif")
 
@@ -56,18 +56,18 @@ def test_without_cores_only_edges_part_fields(tmp_path):
 
 def test_the_outline_runs_along_the_crest_of_the_edges_confidence(tmp_path):
     labels = two_fields()
-    sure = np.full(labels.shape, 0.6)
-    sure[:, 28] = 0.9
-    found = fields(tmp_path, labels, sure)
+    confidence = np.full(labels.shape, 0.6)
+    confidence[:, 28] = 0.9
+    found = fields(tmp_path, labels, confidence)
     assert len(np.unique(found[:, :28])) == len(np.unique(found[:, 29:])) == 1
     assert found[0, 0] != found[0, -1]
 
 
-def test_a_leak_is_cut_where_the_interior_is_least_sure(tmp_path):
+def test_a_leak_is_cut_where_the_interior_is_least_confident(tmp_path):
     labels = two_fields(4)
-    sure = np.where(labels == FIELD, 0.9, 0.6)
-    sure[13:17, 26] = 0.4
-    found = fields(tmp_path, labels, sure)
+    confidence = np.where(labels == FIELD, 0.9, 0.6)
+    confidence[13:17, 26] = 0.4
+    found = fields(tmp_path, labels, confidence)
     assert len(np.unique(found[13:17, :26])) == len(np.unique(found[13:17, 27:])) == 1
     assert found[15, 25] != found[15, 27]
 
@@ -103,12 +103,12 @@ def test_tiles_and_strips_change_nothing_while_floods_reach(tmp_path, monkeypatc
     labels = np.kron(rng.choice([OTHER, FIELD, FIELD, FIELD], (9, 11)), np.ones((12, 12), int))
     labels[::12] = labels[:, ::12] = EDGE
     labels[rng.random(labels.shape) < 0.05] = FIELD
-    sure = rng.uniform(0.4, 1, labels.shape)
-    whole = fields(tmp_path, labels, sure)
+    confidence = rng.uniform(0.4, 1, labels.shape)
+    whole = fields(tmp_path, labels, confidence)
     monkeypatch.setattr(module, "TILE", 40)
     monkeypatch.setattr(module, "REACH", 48)
     monkeypatch.setattr(regions, "STRIP_PIXELS", 500)
-    np.testing.assert_array_equal(fields(tmp_path, labels, sure), whole)
+    np.testing.assert_array_equal(fields(tmp_path, labels, confidence), whole)
 
 
 @pytest.mark.parametrize("scale", [1, 2, 4])

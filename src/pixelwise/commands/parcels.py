@@ -22,10 +22,10 @@ FILE = click.Path(path_type=Path)
     type=float,
     default=0.0,
     show_default=True,
-    help="Square metres; what is smaller joins the neighbour with the longest shared border.",
+    help="Square metres; smaller parcels join the neighbour with the longest shared border.",
 )
-@click.option("--merge/--no-merge", default=True, help="Or leave smaller ones out, which leaves gaps.")
-@click.option("--simplify", type=float, default=0.0, show_default=True, help="Metres; neighbours keep the same border.")
+@click.option("--merge/--no-merge", default=True, help="Join smaller parcels, or leave them out, which leaves gaps.")
+@click.option("--simplify", type=float, default=0.0, show_default=True, help="Metres; neighbours still share borders.")
 @click.option(
     "--instances",
     nargs=2,
@@ -35,8 +35,8 @@ FILE = click.Path(path_type=Path)
 @click.option(
     "--core",
     type=float,
-    help="With --instances: pixels; leaks between fields narrower than twice this part them.  [default: a fifth of the "
-    "radius of the map's median field]",
+    help="With --instances: pixels; two fields that touch along less than twice this are parted.  [default: a fifth of "
+    "the radius of the map's median field]",
 )
 @click.option("--class", "classes", multiple=True, help="Draw this class; give it several times.  [default: all]")
 def polygonize(
@@ -78,7 +78,7 @@ def polygonize(
     click.echo(f"{made.path}: {made.parcels:,} parcels, {made.removed:,} smaller ones {fate}.")
     for name, area in made.areas.items():
         click.echo(f"  {name:20}{area / 1e4:>14,.2f} ha")
-    if made.parcels and made.tolerance < simplify:
+    if made.tolerance < simplify:
         click.echo(f"  Simplified by {made.tolerance:g} m only; with more, parcels would have overlapped.")
 
 
@@ -90,7 +90,7 @@ def polygonize(
 @click.option("--attribute", default="class", show_default=True, help="Column of PARCELS with their classes.")
 @click.option("--truth-attribute", help="Column of TRUTH with the classes.  [default: all are of the one class scored]")
 @click.option("--within", type=FILE, help="Raster or polygons: score what lies inside.  [default: around PARCELS]")
-@click.option("--block", type=float, default=500.0, show_default=True, help="Side in metres of what is drawn again.")
+@click.option("--block", type=float, default=500.0, show_default=True, help="Side in metres of the blocks of ground.")
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
 def score_parcels(
     parcels: Path,
@@ -105,8 +105,8 @@ def score_parcels(
 ) -> None:
     """Score parcels against true ones.
 
-    As objects (those match whose intersection is more than half of their union), along their boundaries, and in area.
-    F1 of objects and the areas have a 95 % interval from drawing blocks of the ground again.
+    As objects (a pair matches if its intersection is more than half of its union), along their boundaries, and in area.
+    The F1 of objects and the areas have a 95 % interval, from blocks of the ground that are drawn at random.
 
     \b
     Example:

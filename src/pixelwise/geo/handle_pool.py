@@ -1,7 +1,7 @@
 """Open files, shared by all readers and threads, and never more than the system lets a process hold."""
 
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -19,6 +19,9 @@ class HandlePool:
     """Keeps handles open between reads; the one that was used longest ago gives way to a new one.
 
     A handle belongs to one owner (a reader), and to one thread while it is leased.
+
+    An owner's finalizer calls `abandon`. A garbage collection may run it at any line, also in the thread that holds the
+    lock. So `abandon` never waits for the lock: it leaves a note, and whoever lets go of the lock reads the notes.
     """
 
     def __init__(self, most: int) -> None:
@@ -26,6 +29,7 @@ class HandlePool:
         self._lock = threading.Lock()
         self._idle: OrderedDict[int, list[rasterio.DatasetReader]] = OrderedDict()
         self._count = 0
+        self._abandoned: deque[int] = deque()
 
     @property
     def count(self) -> int:
@@ -50,36 +54,55 @@ class HandlePool:
     def close(self, owner: int) -> None:
         """Close the owner's idle handles."""
         with self._lock:
-            handles = self._idle.pop(owner, [])
-            self._count -= len(handles)
-        for handle in handles:
-            handle.close()
+            handles = self._pop(owner)
+        self._close(handles)
+
+    def abandon(self, owner: int) -> None:
+        """Close the idle handles of an owner that is gone: now, or as soon as the lock is free."""
+        self._abandoned.append(owner)
+        self._close([])
 
     def _take(self, owner: int) -> rasterio.DatasetReader | None:
         with self._lock:
             own = self._idle.get(owner)
-            if own:
-                handle = own.pop()
-                if not own:
-                    del self._idle[owner]
-                return handle
-            self._count += 1
+            handle = own.pop() if own else None
+            if handle is None:
+                self._count += 1
+            elif not own:
+                del self._idle[owner]
             surplus = self._surplus()
-        for handle in surplus:
-            handle.close()
-        return None
+        self._close(surplus)
+        return handle
 
     def _give_back(self, owner: int, handle: rasterio.DatasetReader) -> None:
         with self._lock:
             self._idle.setdefault(owner, []).append(handle)
             self._idle.move_to_end(owner)
             surplus = self._surplus()
-        for each in surplus:
-            each.close()
+        self._close(surplus)
 
     def _forget_one(self) -> None:
         with self._lock:
             self._count -= 1
+        self._close([])
+
+    def _close(self, handles: list[rasterio.DatasetReader]) -> None:
+        """Close handles, and those of abandoned owners, without the lock: a file of a network is slow to close."""
+        for handle in handles:
+            handle.close()
+        # Who holds the lock comes here after it, so nothing is left where it cannot be had.
+        while self._abandoned and self._lock.acquire(blocking=False):
+            try:
+                handles = self._pop(self._abandoned.popleft()) if self._abandoned else []
+            finally:
+                self._lock.release()
+            for handle in handles:
+                handle.close()
+
+    def _pop(self, owner: int) -> list[rasterio.DatasetReader]:
+        handles = self._idle.pop(owner, [])
+        self._count -= len(handles)
+        return handles
 
     def _surplus(self) -> list[rasterio.DatasetReader]:
         # What is leased cannot be closed, so threads beyond the limit each hold one more.

@@ -161,12 +161,12 @@ class LabelMapWriter:
         confidence: Float32[np.ndarray, "n W"] | None,
         valid: Bool[np.ndarray, "n W"],
     ) -> None:
-        """Write full-width rows; where ``valid`` is False, nodata. ``confidence`` may be None if none is written."""
-        sure = None
+        """Write full-width rows; where ``valid`` is False, nodata. ``confidence`` is None if none is written."""
+        stored = None
         if self._confidence is not None:
             assert confidence is not None
-            sure = stored_share(confidence, valid)
-        self.write_stored(top, stored_labels(labels, valid, len(self.classes)), sure)
+            stored = stored_share(confidence, valid)
+        self.write_stored(top, stored_labels(labels, valid, len(self.classes)), stored)
 
     def write_stored(
         self,

@@ -59,7 +59,13 @@ def check_opened_mosaic(path: Path, source: DatasetReader) -> None:
 def _sources(path: Path, text: bytes) -> list[Path]:
     """Return the files that a mosaic names, after seeing that each place is allowed."""
     try:
-        root = ET.fromstring(text)
+        # GDAL takes all XML for UTF-8, whatever its first line says. What we check has to be what GDAL reads.
+        root = ET.fromstring(text.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is not in UTF-8 (its byte {error.start:,} is not), so GDAL would look for files of other names. "
+            "Save it as UTF-8, or make it again (gdalbuildvrt)."
+        ) from None
     except (ET.ParseError, ValueError, LookupError) as error:
         raise DataError(
             f"{path} is no mosaic: its XML cannot be read ({error}). Make it again (gdalbuildvrt)."

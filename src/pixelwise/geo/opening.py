@@ -96,6 +96,11 @@ def reason(error: BaseException) -> str:
     """Return what GDAL itself said; rasterio hides its words one cause further down."""
     while error.__cause__ is not None:
         error = error.__cause__
+    if isinstance(error, UnicodeEncodeError):
+        return "its name is not in UTF-8, which GDAL needs; rename it"
+    if isinstance(error, UnicodeDecodeError):
+        # rasterio could not read GDAL's words, which are these bytes.
+        return error.object.decode(errors="replace").strip().rstrip(".")
     return str(error).strip().rstrip(".").splitlines()[-1] if str(error).strip() else type(error).__name__
 
 

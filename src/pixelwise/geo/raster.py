@@ -256,7 +256,7 @@ class RasterReader:
         _require_room(self.info, len(self.bands))
         self._owner = next(_owners)
         # A reader that nobody holds any more leaves no open files.
-        weakref.finalize(self, POOL.close, self._owner).atexit = False
+        weakref.finalize(self, POOL.abandon, self._owner).atexit = False
 
     def __reduce__(self) -> tuple[Callable[..., "RasterReader"], tuple[str | Path]]:
         # Open files do not travel to another process; it opens its own.

@@ -26,7 +26,7 @@ AREAL = re.compile("Polygon|Surface|Collection")
 
 @dataclass(frozen=True)
 class Polygons:
-    """The polygons of a file, mended, in its own coordinate system."""
+    """The polygons of a file, made valid, in its own coordinate system."""
 
     path: Path
     geometries: Shaped[np.ndarray, " n"]
@@ -34,10 +34,10 @@ class Polygons:
     values: tuple[object, ...] | None
     """Of the attribute that was asked for."""
     crs: CRS
-    mended: int
+    fixed: int
     """How many were invalid as drawn."""
     dropped: int
-    """How many were empty or not finite, or had no area left when mended."""
+    """How many were empty or not finite, or had no area left when they were fixed."""
 
 
 def read_polygons(

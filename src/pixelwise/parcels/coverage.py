@@ -23,12 +23,12 @@ def simplified(
 
     Args:
         polygons: a coverage whose vertices are whole numbers (pixel corners), which they stay.
-        tolerance: in metres. It is halved, three times at most, if a simplified coverage were not valid, and is then 0.
+        tolerance: in metres. Halved while the simplified coverage is not valid, three times at most; then it is 0.
         to_metres: a step in pixels to metres on the ground.
     """
     shapely = optional_module("shapely")
     if tolerance == 0 or len(polygons) == 0:
-        return polygons, 0.0
+        return polygons, tolerance
     back = np.linalg.inv(to_metres)
     ground = shapely.transform(polygons, lambda xy: linear(to_metres, xy))
     for halvings in range(4):
@@ -42,7 +42,7 @@ def simplified(
 
 
 def linear(matrix: Float64[np.ndarray, "2 2"], xy: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, "n 2"]:
-    """Return points times a matrix. Equal points give equal results to the last bit, which a matrix product may not."""
+    """Return points times a matrix. Equal points give equal results to the last bit; a matrix product gives others."""
     return np.stack([xy[:, 0] * row[0] + xy[:, 1] * row[1] for row in matrix], axis=1)
 
 

@@ -37,23 +37,23 @@ class LabelSource:
                 "Name a map that `pixelwise predict` wrote."
             )
         self.crs, self.names = crs, _tagged_names(path)
-        self._labels, self._sure = RasterReader(path), None
+        self._labels, self._confidence = RasterReader(path), None
         beside = confidence_path(path)
         # A file of that name that is somebody else's says nothing of this map.
         if is_product(beside):
-            self._sure = RasterReader(beside)
-            if (self._sure.info.height, self._sure.info.width) != (info.height, info.width):
+            self._confidence = RasterReader(beside)
+            if (self._confidence.info.height, self._confidence.info.width) != (info.height, info.width):
                 raise DataError(f"{beside} has another size than {path}. Delete it, or map the scene again.")
 
     @property
     def files(self) -> list[Path]:
         """The files that are read."""
-        return [self.info.path, *([] if self._sure is None else [self._sure.info.path])]
+        return [self.info.path, *([] if self._confidence is None else [self._confidence.info.path])]
 
     @property
     def has_confidence(self) -> bool:
         """Whether there is a confidence beside the map."""
-        return self._sure is not None
+        return self._confidence is not None
 
     @property
     def colours(self) -> dict[int, tuple[int, int, int]]:
@@ -78,8 +78,8 @@ class LabelSource:
 
     def confidence(self, window: Window) -> Int32[np.ndarray, "h w"]:
         """Return the confidence of a window, 0 to 254 for 0 to 1, and -1 where there is none."""
-        assert self._sure is not None
-        values, _ = self._sure.read(window)
+        assert self._confidence is not None
+        values, _ = self._confidence.read(window)
         return np.where(values[0] == CONFIDENCE_NODATA, -1, values[0].astype(np.int32))
 
 

@@ -30,10 +30,15 @@ TURNS: dict[int, tuple[tuple[int, int], ...]] = {
     6: ((WEST, SOUTH), (EAST, NORTH)),
 }
 STRAIGHT = {3: (WEST, WEST), 12: (EAST, EAST), 5: (SOUTH, SOUTH), 10: (NORTH, NORTH)}
+VERTEX = np.dtype(
+    [("region", np.int32), ("row", np.int32), ("column", np.int32), ("arriving", np.int8), ("leaving", np.int8)],
+    align=True,
+)
+"""A vertex of a region: the corner, and the directions in which the outline arrives there and leaves."""
 
 
 def outline(read: Reader, height: int, width: int, count: int, *, advance: Advance | None = None) -> np.ndarray:
-    """Return the polygon of each region, in pixel coordinates (column, row), whole numbers all of them.
+    """Return the polygon of each region, in pixel coordinates (column, row), which are whole numbers.
 
     Outer rings run clockwise as seen on a map whose rows go south. Memory grows with the vertices, not with the
     pixels.
@@ -42,20 +47,19 @@ def outline(read: Reader, height: int, width: int, count: int, *, advance: Advan
         read: gives the numbers 0 to ``count - 1`` of a window, each a 4-connected region; negative ones are nowhere.
         advance: called with the share that is done.
     """
-    found = [np.zeros((5, 0), np.int32)]
+    found = [np.zeros(0, VERTEX)]
     above = np.full((1, width + 2), -1, np.int64)
     for strip in strips(height, width, advance):
         rows = np.pad(read(strip), ((0, 0), (1, 1)), constant_values=-1)
         found.append(_vertices(np.concatenate([above, rows]), strip.top))
         above = rows[-1:]
     found.append(_vertices(np.concatenate([above, np.full_like(above, -1)]), height))
-    region, row, column, arriving, leaving = np.concatenate(found, axis=1)
-    following = _following(region, row, column, arriving, leaving)
-    return _polygons(region, np.stack([column, row], axis=1), following, count)
+    vertices = np.concatenate(found)
+    return _polygons(vertices, _following(vertices), count)
 
 
-def _vertices(number: Integer[np.ndarray, "n w"], top: int) -> Int[np.ndarray, "5 v"]:
-    """Return region, row, column, and the directions in which the outline arrives and leaves, for n-1 rows of corners.
+def _vertices(number: Integer[np.ndarray, "n w"], top: int) -> np.ndarray:
+    """Return each `VERTEX` of n-1 rows of corners.
 
     Args:
         number: rows of regions; the first is that above the row of corners ``top``. Columns have one more on each side.
@@ -63,59 +67,57 @@ def _vertices(number: Integer[np.ndarray, "n w"], top: int) -> Int[np.ndarray, "
     around = np.stack([number[:-1, :-1], number[:-1, 1:], number[1:, :-1], number[1:, 1:]])
     row, column = np.nonzero((around != around[0]).any(axis=0))
     around = around[:, row, column]
+    corners = np.zeros(len(row), VERTEX)
+    corners["row"], corners["column"] = row + top, column
     out = []
     for place in range(4):
-        own = around[place]
+        own = corners["region"] = around[place]
         # Each region once: at the first of its pixels.
         new = (own >= 0) & ~(around[:place] == own).any(axis=0)
         bits = ((around == own) << np.arange(4)[:, None]).sum(axis=0) * new
         for mask, turns in TURNS.items():
-            at = np.flatnonzero(bits == mask)
-            out += [_records(own, row + top, column, at, *turn) for turn in turns]
+            out += [_passed(corners[bits == mask], *turn) for turn in turns]
         for mask, straight in STRAIGHT.items():
             one, other = [i for i in range(4) if not mask >> i & 1]
-            at = np.flatnonzero((bits == mask) & (around[one] != around[other]))
-            out.append(_records(own, row + top, column, at, *straight))
-    found = np.concatenate(out, axis=1)
+            out.append(_passed(corners[(bits == mask) & (around[one] != around[other])], *straight))
+    found = np.concatenate(out)
     # In an order that does not tell where strips begin.
-    return found[:, np.lexsort((found[4], found[0], found[2], found[1]))]
+    return found[np.lexsort((found["leaving"], found["region"], found["column"], found["row"]))]
 
 
-def _records(
-    region: np.ndarray, row: np.ndarray, column: np.ndarray, at: np.ndarray, arriving: int, leaving: int
-) -> Int[np.ndarray, "5 v"]:
-    directions = np.broadcast_to(np.array([[arriving], [leaving]]), (2, len(at)))
-    return np.concatenate([np.stack([region[at], row[at], column[at]]), directions]).astype(np.int32)
+def _passed(corners: np.ndarray, arriving: int, leaving: int) -> np.ndarray:
+    """Return new corners, with the directions in which an outline passes them."""
+    vertices = corners.copy()
+    vertices["arriving"], vertices["leaving"] = arriving, leaving
+    return vertices
 
 
-def _following(
-    region: np.ndarray, row: np.ndarray, column: np.ndarray, arriving: np.ndarray, leaving: np.ndarray
-) -> Int[np.ndarray, " v"]:
+def _following(vertices: np.ndarray) -> Int[np.ndarray, " v"]:
     """Return which vertex comes after each."""
-    following = np.empty(len(region), np.int64)
+    following = np.empty(len(vertices), np.int64)
     for direction in range(4):
         # Along one line of the grid, edges of one region in one direction do not overlap. So the first beginning
         # belongs to the first end, and so on.
-        line, along = (row, column) if direction in (EAST, WEST) else (column, row)
-        forward = along if direction in (EAST, SOUTH) else -along
-        begins, ends = np.flatnonzero(leaving == direction), np.flatnonzero(arriving == direction)
-        begins = begins[np.lexsort((forward[begins], line[begins], region[begins]))]
-        ends = ends[np.lexsort((forward[ends], line[ends], region[ends]))]
+        line, along = ("row", "column") if direction in (EAST, WEST) else ("column", "row")
+        forward = vertices[along] if direction in (EAST, SOUTH) else -vertices[along]
+        begins, ends = (np.flatnonzero(vertices[side] == direction) for side in ("leaving", "arriving"))
+        begins = begins[np.lexsort((forward[begins], vertices[line][begins], vertices["region"][begins]))]
+        ends = ends[np.lexsort((forward[ends], vertices[line][ends], vertices["region"][ends]))]
         following[begins] = ends
     return following
 
 
-def _polygons(
-    region: np.ndarray, xy: Int[np.ndarray, "v 2"], following: Int[np.ndarray, " v"], count: int
-) -> np.ndarray:
+def _polygons(vertices: np.ndarray, following: Int[np.ndarray, " v"], count: int) -> np.ndarray:
+    """Return the polygon of each region, from the vertices of all."""
     shapely = optional_module("shapely")
     order, ring_sizes = _rings(following)
     starts = np.cumsum(ring_sizes) - ring_sizes
-    xy, ring_region = xy[order].astype(np.int64), region[order][starts]
+    x, y = (vertices[axis][order].astype(np.int64) for axis in ("column", "row"))
+    ring_region = vertices["region"][order][starts]
     # The ring's first vertex comes again at its end.
     after = np.arange(1, len(order) + 1)
     after[starts + ring_sizes - 1] = starts
-    twice = np.add.reduceat(xy[:, 0] * xy[after, 1] - xy[after, 0] * xy[:, 1], starts) if len(starts) else starts
+    twice = np.add.reduceat(x * y[after] - x[after] * y, starts) if len(starts) else starts
     hole = twice < 0
     # Regions in order, each with its outer ring before its holes, in the order of their first vertices.
     ring_order = np.lexsort((starts, hole, ring_region))
@@ -126,7 +128,7 @@ def _polygons(
     of_ring = np.bincount(ring_region, minlength=count)
     return shapely.from_ragged_array(
         shapely.GeometryType.POLYGON,
-        xy[index].astype(np.float64),
+        np.stack([x, y], axis=1)[index].astype(np.float64),
         (np.append(0, ends), np.append(0, np.cumsum(of_ring))),
     )
 

@@ -29,7 +29,7 @@ from pixelwise.parcels.coverage import densify, simplified
 from pixelwise.parcels.label_source import NUMBERS, LabelSource
 from pixelwise.parcels.merging import merge_small
 from pixelwise.parcels.outlines import outline
-from pixelwise.parcels.regions import Regions, borders, keep_silent, label_regions, sureness
+from pixelwise.parcels.regions import RegionConfidence, Regions, borders, keep_silent, label_regions, region_confidence
 from pixelwise.parcels.scratch_folder import scratch_folder
 from pixelwise.parcels.vector_file import check_vector_output, in_degrees, write_polygons, written_files
 from pixelwise.parcels.watershed import watershed
@@ -51,8 +51,7 @@ class ParcelSummary:
     areas: dict[str, float]
     """Class -> square metres of the parcels that were written."""
     tolerance: float
-    """The tolerance in metres by which outlines were simplified; less than asked for only if the parcels would not
-    have stayed a coverage."""
+    """In metres, by which outlines were simplified. Less than asked for only if parcels would have overlapped."""
 
 
 def polygonize(
@@ -74,7 +73,7 @@ def polygonize(
     is in metres that are not those on the ground (Web Mercator). A GeoJSON is in degrees, as RFC 7946 has it; the
     other formats keep the map's coordinate system. The map is read in strips: memory grows with the parcels and their
     vertices, not with the pixels. Scratch files in ``.NAME.scratch`` beside the output take 4 bytes per pixel (20 with
-    ``instances``); what a killed process leaves of them is removed by the next one for the same output.
+    ``instances``); the next process for the same output removes what a killed one leaves.
 
     Args:
         label_map: a map that pixelwise wrote, or any georeferenced raster of one band of whole numbers. Nodata and
@@ -83,11 +82,11 @@ def polygonize(
             GeoPackage are kept. NAME.qml and NAME.sld beside it give a GIS the map's colours; a style that someone
             else made is kept.
         minimum_area: in square metres; smaller parcels become part of the neighbour with the longest shared border.
-            One without any neighbour, in the midst of nodata, is kept. Counted in pixels of the size that they have on
-            the ground at the parcel's centre.
+            One without any neighbour, amid nodata, stays. A pixel has the size that it has on the ground at the
+            parcel's centre.
         merge: False: leave smaller parcels out instead, which leaves gaps.
-        simplify: in metres; vertices whose triangles are not above its square go, for both neighbours alike. The
-            edge towards nodata and the map's edge stay, so areas add up to the same sum.
+        simplify: in metres; vertices whose triangles are at most its square go, for both neighbours alike. The edge
+            towards nodata and the map's edge stay, so areas add up to the same sum.
         instances: the classes inside fields and along their boundaries. The boundaries become part of the fields on
             either side, and fields are parted where they only leak into each other (`pixelwise.parcels.watershed`).
         core: with ``instances``: the radius in pixels of the disc that has to fit into a field so that a leak into
@@ -118,18 +117,15 @@ def polygonize(
         if unknown:
             raise ConfigError(f"{label_map} has no class {unknown[0]!r}; it has {', '.join(names.values())}.")
         small = _ground_areas(regions, source.info) < minimum_area
-        standing = (
-            _merged(regions, source.info, small, minimum_area, advance)
-            if merge
-            else np.where(small, -1, np.arange(len(small)))
-        )
+        if merge:
+            standing = _merged(regions, source.info, small, minimum_area, advance)
+        else:
+            standing = np.where(small, -1, np.arange(len(small)))
         stays, parcel_of = np.unique(standing[standing >= 0], return_inverse=True)
+        # The last entry is that of the region -1, which is nowhere.
         final = np.full(len(standing) + 1, -1)
         final[:-1][standing >= 0] = parcel_of
-        sure = None
-        if source.has_confidence:
-            step = partial(advance, "Reading confidence")
-            sure = sureness(regions, final, len(stays), source.confidence, advance=step)
+        confidence = _confidence(source, regions, final, len(stays), advance)
         outlines = outline(
             lambda window: final[regions.read(window)],
             *regions.pieces.shape,
@@ -144,8 +140,7 @@ def polygonize(
         chosen = np.isin(labels[stays], list(wanted))
         advance("Writing parcels", 0.0)
         columns = _attributes(source, outlines[chosen], labels[stays][chosen], names)
-        columns["confidence"] = sure.mean[chosen] if sure else np.full(chosen.sum(), np.nan)
-        columns["conf_min"] = sure.lowest[chosen] if sure else np.full(chosen.sum(), np.nan)
+        columns["confidence"], columns["conf_min"] = confidence.mean[chosen], confidence.lowest[chosen]
         _write(output, source, outlines[chosen], columns, folder)
         advance("Writing parcels", 1.0)
     write_parcel_style(output, _colours(source, wanted), column="class")
@@ -178,6 +173,20 @@ def _find_regions(
     fields = watershed(source, interior, boundary, core, folder, advance=advance)
     regions = label_regions(fields.read, info.height, info.width, folder / "pieces", advance=step)
     return regions, np.where(regions.keys >= NUMBERS, interior, regions.keys)
+
+
+def _confidence(
+    source: LabelSource,
+    regions: Regions,
+    final: Int[np.ndarray, " n"],
+    count: int,
+    advance: Callable[[str, float], None],
+) -> RegionConfidence:
+    """Return the confidence of each parcel; NaN where the map has none beside it."""
+    if not source.has_confidence:
+        return RegionConfidence(np.full(count, np.nan), np.full(count, np.nan))
+    step = partial(advance, "Reading confidence")
+    return region_confidence(regions, final, count, source.confidence, advance=step)
 
 
 def _label_of(name: str, source: LabelSource) -> int:

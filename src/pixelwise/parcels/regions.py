@@ -60,10 +60,16 @@ class Regions:
         return self.region_of[self.pieces.read(window)]
 
 
+PIECE = np.dtype([("key", np.int64), ("pixels", np.int64), ("x", np.float64), ("y", np.float64)])
+"""A region's part in one strip: its key, its pixels, and the sums of the columns and rows of their centres."""
+CONTACT = np.dtype([("upper", np.int64), ("lower", np.int64)])
+"""Two pieces of one region that meet at the border of two strips."""
+
+
 def label_regions(read: Reader, height: int, width: int, scratch: Path, *, advance: Advance | None = None) -> Regions:
     """Number the regions of pixels that hold the same number and join by edges.
 
-    Each strip is labelled by itself; pieces that meet at the border of two strips are then one region. The result
+    Each strip is labelled by itself. Pieces that meet at the border of two strips are then one region. The result
     does not depend on the height of the strips.
 
     Args:
@@ -74,47 +80,59 @@ def label_regions(read: Reader, height: int, width: int, scratch: Path, *, advan
     Raises:
         MissingExtraError: the extra ``geo`` is not installed.
     """
-    measure, graph = optional_module("skimage.measure"), optional_module("scipy.sparse.csgraph")
-    coo_array = optional_module("scipy.sparse").coo_array
-    pieces = RowFile(scratch, height, width, np.int32)
-    keys, pixels = [np.array([-1])], [np.array([0])]
-    sums: list[np.ndarray] = [np.zeros((1, 2))]
-    meetings = [np.zeros((2, 0), np.int64)]
+    measure = optional_module("skimage.measure")
+    raster = RowFile(scratch, height, width, np.int32)
+    pieces, contacts = [np.array([(-1, 0, 0, 0)], PIECE)], [np.zeros(0, CONTACT)]
     count, above, numbers_above = 1, None, None
     for strip in strips(height, width, advance):
         numbers = read(strip)
-        found = measure.label(numbers, background=-1, connectivity=1).astype(np.int32)
-        found[numbers < 0] = 0
-        own = int(found.max()) + 1
-        flat = found.ravel()
-        sizes = np.bincount(flat, minlength=own)[1:]
-        first = np.zeros(own, np.int64)
-        first[flat] = numbers.ravel()
-        keys.append(first[1:])
-        pixels.append(sizes)
-        columns = np.bincount(flat, np.tile(np.arange(width) + 0.5, strip.height), own)[1:]
-        rows = np.bincount(flat, np.repeat(np.arange(strip.height) + strip.top + 0.5, width), own)[1:]
-        sums.append(np.stack([columns, rows], axis=1))
-        found[found > 0] += count - 1
+        piece = measure.label(numbers, background=-1, connectivity=1).astype(np.int32)
+        piece[numbers < 0] = 0
+        new = _measured(piece, numbers, strip)
+        piece[piece > 0] += count - 1
         if above is not None:
-            meet = (found[0] > 0) & (above > 0) & (numbers[0] == numbers_above)
-            meetings.append(np.unique(np.stack([above[meet], found[0][meet]]), axis=1))
-        pieces.write(strip, found)
-        count += own - 1
-        above, numbers_above = found[-1], numbers[-1]
-    first_piece, second_piece = np.concatenate(meetings, axis=1)
-    links = coo_array((np.ones(len(first_piece), bool), (first_piece, second_piece)), shape=(count, count))
+            meet = (piece[0] > 0) & (above > 0) & (numbers[0] == numbers_above)
+            contact = np.empty(meet.sum(), CONTACT)
+            contact["upper"], contact["lower"] = above[meet], piece[0][meet]
+            contacts.append(np.unique(contact))
+        raster.write(strip, piece)
+        pieces.append(new)
+        count += len(new)
+        above, numbers_above = piece[-1], numbers[-1]
+    return _joined(np.concatenate(pieces), np.concatenate(contacts), raster)
+
+
+def _measured(piece: Int[np.ndarray, "h w"], numbers: Integer[np.ndarray, "h w"], strip: Window) -> np.ndarray:
+    """Return a `PIECE` for each piece of a strip; pieces are counted from 1."""
+    flat, count = piece.ravel(), int(piece.max()) + 1
+    out = np.empty(count, PIECE)
+    out["key"][flat] = numbers.ravel()
+    out["pixels"] = np.bincount(flat, minlength=count)
+    out["x"] = np.bincount(flat, np.tile(np.arange(strip.width) + 0.5, strip.height), count)
+    out["y"] = np.bincount(flat, np.repeat(np.arange(strip.height) + strip.top + 0.5, strip.width), count)
+    return out[1:]
+
+
+def _joined(pieces: np.ndarray, contacts: np.ndarray, raster: RowFile) -> Regions:
+    """Return the regions that pieces form.
+
+    Args:
+        pieces: a `PIECE` for each number in the raster; the first one is nowhere.
+        contacts: of type `CONTACT`.
+    """
+    graph, sparse = optional_module("scipy.sparse.csgraph"), optional_module("scipy.sparse")
+    ones = np.ones(len(contacts), bool)
+    links = sparse.coo_array((ones, (contacts["upper"], contacts["lower"])), shape=(len(pieces), len(pieces)))
     group = graph.connected_components(links, directed=False)[1]
     # Pieces are numbered by their first pixels, so a region's first piece holds its first pixel. Nowhere comes first.
-    _, at, number = np.unique(group, return_index=True, return_inverse=True)
-    rank = np.empty(len(at), np.int64)
-    rank[np.argsort(at)] = np.arange(len(at))
+    _, first, number = np.unique(group, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
     region_of = rank[number] - 1
-    real, regions = region_of[1:], len(at) - 1
-    total = np.bincount(real, np.concatenate(pixels)[1:], regions)
-    xy = np.concatenate(sums)[1:]
-    centres = np.stack([np.bincount(real, xy[:, axis], regions) for axis in (0, 1)], axis=1) / total[:, None]
-    return Regions(np.concatenate(keys)[np.sort(at)][1:], total.astype(np.int64), centres, pieces, region_of)
+    real, own, count = region_of[1:], pieces[1:], len(first) - 1
+    pixels = np.bincount(real, own["pixels"], count)
+    centres = np.stack([np.bincount(real, own[axis], count) for axis in ("x", "y")], axis=1) / pixels[:, None]
+    return Regions(pieces["key"][np.sort(first)][1:], pixels.astype(np.int64), centres, raster, region_of)
 
 
 @dataclass(frozen=True)
@@ -129,40 +147,45 @@ class Borders:
     """How many edges between a pixel and the one to its right."""
 
 
+EDGES = np.dtype([("pair", np.int64), ("across", np.int64), ("upright", np.int64)])
+"""Edges that a pair of regions shares in one strip. The pair is one number: first * regions + second."""
+
+
 def borders(regions: Regions, wanted: Bool[np.ndarray, " regions"], *, advance: Advance | None = None) -> Borders:
     """Count the edges that each wanted region shares with every other region."""
     height, width = regions.pieces.shape
     count = len(regions.keys)
-    codes, lengths = [np.zeros(0, np.int64)], [np.zeros((0, 2), np.int64)]
+    found = [np.zeros(0, EDGES)]
     for strip in strips(height, width, advance):
         top = max(0, strip.top - 1)
         number = regions.read(Window(top, 0, strip.top + strip.height - top, width))
         own = number[strip.top - top :]
-        for axis, one, other in ((0, number[:-1], number[1:]), (1, own[:, :-1], own[:, 1:])):
+        for kind, one, other in (("across", number[:-1], number[1:]), ("upright", own[:, :-1], own[:, 1:])):
             meet = (one != other) & (one >= 0) & (other >= 0)
             one, other = one[meet], other[meet]
             meet = wanted[one] | wanted[other]
             one, other = one[meet], other[meet]
-            found, edges = np.unique(np.minimum(one, other) * count + np.maximum(one, other), return_counts=True)
-            codes.append(found)
-            lengths.append(np.stack([edges, 0 * edges] if axis == 0 else [0 * edges, edges], axis=1))
-    pairs, which = np.unique(np.concatenate(codes), return_inverse=True)
-    along = np.concatenate(lengths)
-    across, upright = (np.bincount(which, along[:, i], len(pairs)).astype(np.int64) for i in (0, 1))
+            pairs, lengths = np.unique(np.minimum(one, other) * count + np.maximum(one, other), return_counts=True)
+            edges = np.zeros(len(pairs), EDGES)
+            edges["pair"], edges[kind] = pairs, lengths
+            found.append(edges)
+    edges = np.concatenate(found)
+    pairs, which = np.unique(edges["pair"], return_inverse=True)
+    across, upright = (np.bincount(which, edges[kind], len(pairs)).astype(np.int64) for kind in ("across", "upright"))
     return Borders(pairs // max(count, 1), pairs % max(count, 1), across, upright)
 
 
 @dataclass(frozen=True)
-class Sureness:
+class RegionConfidence:
     """The confidence of regions, 0 to 1; NaN where none of a region's pixels has one."""
 
     mean: Float64[np.ndarray, " n"]
     lowest: Float64[np.ndarray, " n"]
 
 
-def sureness(
+def region_confidence(
     regions: Regions, final: Int[np.ndarray, " regions"], count: int, read: Reader, *, advance: Advance | None = None
-) -> Sureness:
+) -> RegionConfidence:
     """Return the mean and the lowest confidence of merged regions.
 
     Args:
@@ -174,13 +197,13 @@ def sureness(
     pixels, sums, lowest = np.zeros(count), np.zeros(count), np.full(count, 255, np.int64)
     of = np.append(final, -1)
     for strip in strips(height, width, advance):
-        number, sure = of[regions.read(strip)], read(strip)
-        known = (number >= 0) & (sure >= 0)
-        number, sure = number[known], sure[known].astype(np.int64)
+        number, confidence = of[regions.read(strip)], read(strip)
+        known = (number >= 0) & (confidence >= 0)
+        number, confidence = number[known], confidence[known].astype(np.int64)
         pixels += np.bincount(number, minlength=count)
-        sums += np.bincount(number, sure, count)
-        np.minimum.at(lowest, number, sure)
-    return Sureness(
+        sums += np.bincount(number, confidence, count)
+        np.minimum.at(lowest, number, confidence)
+    return RegionConfidence(
         np.divide(sums, pixels * 254, out=np.full(count, np.nan), where=pixels > 0),
         np.where(pixels > 0, lowest / 254, np.nan),
     )

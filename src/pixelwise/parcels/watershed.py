@@ -2,9 +2,10 @@
 
 Fields are told apart by their cores: the parts of an interior that are further than a radius from anything else, and
 larger than a disc of that radius. So two interiors that leak into each other through a gap in their boundary, narrower
-than twice the radius, are two. Then interiors are flooded from their cores, the surest pixels first; and boundaries
-from both sides, the surest pixels last, so that the outline runs along the crest of the boundary's confidence (Meyer,
-Topographic distance and watershed lines, 1994; markers from erosions: Soille, Morphological Image Analysis, 2003).
+than twice the radius, are two. Interiors are flooded from their cores, the most confident pixels first. Boundaries are
+flooded from both sides, the most confident pixels last, so that the outline runs along the crest of the boundary's
+confidence (Meyer, Topographic distance and watershed lines, 1994; markers from erosions: Soille, Morphological Image
+Analysis, 2003).
 """
 
 import math
@@ -47,7 +48,7 @@ def watershed(
 
     Args:
         interior: the label inside of fields.
-        boundary: the label of the bands around them.
+        boundary: the label of the zones around them.
         radius: of a core, in pixels; 0: each connected interior is a field; None: `fitting_radius`.
         folder: for files of 16 bytes per pixel.
         advance: called with what is being done, and the share of it.
@@ -118,12 +119,12 @@ def _flooded(
 ) -> Int64[np.ndarray, "h w"]:
     around = _grown(tile, REACH, source)
     labels, number = source.labels(around), numbers(around)
-    sure = source.confidence(around).clip(min=0) if source.has_confidence else np.full(labels.shape, 254)
-    inside, band = labels == interior, labels == boundary
-    fields = _flood(254 - sure, number, inside & (number < 0))
+    confidence = source.confidence(around).clip(min=0) if source.has_confidence else np.full(labels.shape, 254)
+    inside, between = labels == interior, labels == boundary
+    fields = _flood(254 - confidence, number, inside & (number < 0))
     result = np.where(inside & (fields >= 0), NUMBERS + fields, labels)
-    result = _flood(sure, np.where(band, -1, result), band)
-    return _cut(np.where(band & (result < 0), boundary, result), around, tile)
+    result = _flood(confidence, np.where(between, -1, result), between)
+    return _cut(np.where(between & (result < 0), boundary, result), around, tile)
 
 
 def _flood(
