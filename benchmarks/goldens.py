@@ -22,7 +22,8 @@ How far is each network from the outputs that its reference implementation gave 
 outputs where they were recorded.
 
 - Made by `python benchmarks/goldens.py` on a CPU, in float32. Other machines differ in the last digits.
-- Nothing under *fused*: the fused network was compared with the plain one instead (`tests/models/test_every_network.py`).
+- Nothing under *fused*: the fused network was compared with the plain one instead
+  (`tests/models/test_every_network.py`).
 - `depict_*_eps`: the network norms cosines of 0.98 that differ by 7e-4 between classes. float32 alone loses as much: in
   float64 the same network is as far from the recording (`tests/models/test_depict.py`).
 

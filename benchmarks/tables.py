@@ -13,15 +13,15 @@ PEERS = ("transformers", "smp", "onnxruntime", "openvino")
 KEPT = " with kept memory"
 HEAD = """# Performance
 
-`python benchmarks/tables.py` makes this page from `benchmarks/results/`. The [benchmarks' page](../benchmarks/README.md) has
-the command of each table.
+`python benchmarks/tables.py` makes this page from `benchmarks/results/`. The [benchmarks' page](../benchmarks/README.md)
+has the command of each table.
 
 - Read ratios, not seconds. A ratio is the median of the rounds' ratios. Above 1, ours is faster.
 - Every tool has a process of its own, as its users run it. They take turns.
 - The machine: 2 cores of a shared CPU machine, float32. No table was made on a GPU.
 - *Load* is the machine's load when a row ended. At 2, both cores are busy.
-- *Kept memory*: the process keeps freed memory, as our commands do. Figures in brackets are those of the others with that
-  setting.
+- *Kept memory*: the process keeps freed memory, as our commands do. Figures in brackets are those of the others with
+  that setting.
 """
 
 TRIED = (Path(__file__).parent / "tried.md").read_text(encoding="utf-8")
@@ -50,8 +50,8 @@ def class_maps() -> list[str]:
         "export with the resize and the argmax inside.",
         "",
         "- *Over the bound*: our time over FLOPs at the measured speed of a matrix product.",
-        "- *MiB*: what the first three images add to the peak of the process, once the network is loaded. It is 0 where "
-        "loading and fusing took more than that.",
+        "- *MiB*: what the first three images add to the peak of the process, once the network is loaded. It is 0 "
+        "where loading and fusing took more than that.",
         "",
         "| | seconds | transformers | smp | ONNX Runtime | OpenVINO | over the bound | MiB | transformers | load |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -88,8 +88,8 @@ def networks() -> list[str]:
         "## From image to class map, every family",
         "",
         "150 classes, 512x512. *Plain* is the network as its paper draws it, with full-size logits and torch's argmax. "
-        "*smp* is its network on the same encoder, where it has one. smp's DeepLabV3+ has separable convolutions and 37 "
-        "billion multiplications. Ours has 38 billion with that option, and 70 billion without.",
+        "*smp* is its network on the same encoder, where it has one. smp's DeepLabV3+ has separable convolutions and "
+        "37 billion multiplications. Ours has 38 billion with that option, and 70 billion without.",
         "",
         "| | seconds | plain | smp | MiB: fused | plain | load |",
         "|---|---|---|---|---|---|---|",
@@ -108,8 +108,8 @@ def training() -> list[str]:
     lines = [
         "## A step of training",
         "",
-        "*MiB* is what three steps add to a process. *Plain* is our network with all maps kept and torch's cross-entropy "
-        "at full size.",
+        "*MiB* is what three steps add to a process. *Plain* is our network with all maps kept and torch's "
+        "cross-entropy at full size.",
         "",
         "| network, batch, size, classes | seconds | beside | ratio | MiB: ours | theirs |",
         "|---|---|---|---|---|---|",
@@ -145,8 +145,8 @@ def scenes() -> list[str]:
     lines = [
         "## Maps of large scenes",
         "",
-        "Tiles of 512 with 128 shared. A share is the time of the network alone, on a tile that is in memory, over that "
-        "of the whole map with reading, blending and writing; by the clock and, in brackets, by processor time of all "
+        "Tiles of 512 with 128 shared. A share is the time of the network alone, on a tile that is in memory, over "
+        "that of the whole map with reading, blending and writing; by the clock and, in brackets, by processor time of all "
         "threads. The network alone works in two ways:",
         "",
         "- *tiles in turn*: one tile after the other, with all threads for each, as one calls it;",
@@ -176,8 +176,8 @@ def scenes_of_peers() -> list[str]:
         "## Maps of large scenes, beside the peers",
         "",
         "The same fused small network for all, tiles of 512 with 128 shared, one thread unless the column says two. A "
-        "cell has the peak in MiB, and the time over ours by the clock and, in brackets, by processor time. *Seams* are "
-        "labels that change when the grid of tiles is shifted by half a tile (tiles of 256, a network trained on the "
+        "cell has the peak in MiB, and the time over ours by the clock and, in brackets, by processor time. *Seams* "
+        "are labels that change when the grid of tiles is shifted by half a tile (tiles of 256, a network trained on the "
         "example fields). `benchmarks/large_scene_peers.py` says how.",
         "",
         f"| | {' | '.join(name.replace('small ', 'side ') for name in sides)} | seams: borders | inside |",
@@ -201,8 +201,8 @@ def engine() -> list[str]:
     lines = [
         "## The engine, part by part",
         "",
-        "Time of a class map (19 classes) without a part of `pixelwise.fast` over the time with all parts. Above 1, the "
-        "part helps. `benchmarks/engine.py` lets the two take turns in one process. On one thread it takes the "
+        "Time of a class map (19 classes) without a part of `pixelwise.fast` over the time with all parts. Above 1, "
+        "the part helps. `benchmarks/engine.py` lets the two take turns in one process. On one thread it takes the "
         "processor's time.",
         "",
         "- ~ marks noise: the middle half of the rounds is wider than 0.1, or there are fewer than 4 rounds.",
@@ -223,7 +223,7 @@ def engine() -> list[str]:
             for threads in (1, 2)
         ]
         lines.append(f"| {part} | {' | '.join(cells)} | {found['decided'].get(part, 'stays')} |")
-    return [*lines, "", found["note"]]
+    return [*lines, "", *(f"- {note}" for note in found["note"].splitlines())]
 
 
 def main() -> None:
