@@ -13,7 +13,7 @@ PEERS = ("transformers", "smp", "onnxruntime", "openvino")
 KEPT = " with kept memory"
 HEAD = """# Performance
 
-`python benchmarks/tables.py` makes this page from `benchmarks/results/`. The [benchmarks' page](../benchmarks/README.md)
+`python benchmarks/tables.py` makes this page from `benchmarks/results/`. The [benchmarks](../benchmarks/README.md) page
 has the command of each table.
 
 - Read ratios, not seconds. A ratio is the median of the rounds' ratios. Above 1, ours is faster.
@@ -25,7 +25,7 @@ has the command of each table.
 """
 
 TRIED = (Path(__file__).parent / "tried.md").read_text(encoding="utf-8")
-"""What bounds the speed, how far figures move, what was tried and dropped: written by hand."""
+"""What bounds the speed, how far figures move, what was tried and dropped; written by hand."""
 
 
 def loaded(name: str) -> dict:
@@ -146,8 +146,8 @@ def scenes() -> list[str]:
         "## Maps of large scenes",
         "",
         "Tiles of 512 with 128 shared. A share is the time of the network alone, on a tile that is in memory, over "
-        "that of the whole map with reading, blending and writing; by the clock and, in brackets, by processor time of all "
-        "threads. The network alone works in two ways:",
+        "that of the whole map with reading, blending and writing; by the clock and, in brackets, by processor time of "
+        "all threads. The network alone works in two ways:",
         "",
         "- *tiles in turn*: one tile after the other, with all threads for each, as one calls it;",
         "- *tiles at once*: a tile for each thread at the same time, as maps are made. This is the harder comparison.",
@@ -177,8 +177,8 @@ def scenes_of_peers() -> list[str]:
         "",
         "The same fused small network for all, tiles of 512 with 128 shared, one thread unless the column says two. A "
         "cell has the peak in MiB, and the time over ours by the clock and, in brackets, by processor time. *Seams* "
-        "are labels that change when the grid of tiles is shifted by half a tile (tiles of 256, a network trained on the "
-        "example fields). `benchmarks/large_scene_peers.py` says how.",
+        "are labels that change when the grid of tiles is shifted by half a tile (tiles of 256, a network trained on "
+        "the example fields). `benchmarks/large_scene_peers.py` says how.",
         "",
         f"| | {' | '.join(name.replace('small ', 'side ') for name in sides)} | seams: borders | inside |",
         f"|---{'|---' * len(sides)}|---|---|",
