@@ -147,3 +147,12 @@ def test_python_compiles_and_calls_what_there_is(page):
                 continue
             wrong += [f"{owner}.{name}({key.arg}=)" for key in node.keywords if key.arg not in parameters]
     assert wrong == []
+
+
+@each_page
+def test_benchmarks_have_the_options_that_are_named(page):
+    wrong = []
+    for name, arguments in re.findall(r"python (benchmarks/\w+\.py)([^`\n]*)", page.read_text(encoding="utf-8")):
+        source = (ROOT / name).read_text(encoding="utf-8")
+        wrong += [f"{name} {flag}" for flag in re.findall(r"--[\w-]+", arguments) if f'"{flag}"' not in source]
+    assert wrong == []
