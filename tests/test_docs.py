@@ -75,15 +75,21 @@ def test_relative_links_and_their_anchors_exist(page):
     assert wrong == []
 
 
+def unknown_files(text):
+    """Return the Python files that a text names in backticks and that are not there."""
+    named = re.findall(r"`(?:\w+ )*?([\w/]+\.py)\b", text)
+    return [name for name in named if not any(f"/{path.as_posix()}".endswith(f"/{name}") for path in CODE)]
+
+
 @each_page
 def test_code_files_that_are_named_exist(page):
     # The changelog also names what went.
-    named = (
-        []
-        if page.name == "CHANGELOG.md"
-        else re.findall(r"`(?:\w+ )*?([\w/]+\.py)\b", page.read_text(encoding="utf-8"))
-    )
-    assert [name for name in named if not any(f"/{path.as_posix()}".endswith(f"/{name}") for path in CODE)] == []
+    assert unknown_files("" if page.name == "CHANGELOG.md" else page.read_text(encoding="utf-8")) == []
+
+
+def test_code_names_only_files_that_exist():
+    found = {path.name: unknown_files(path.read_text(encoding="utf-8")) for path in CODE if path != Path(__file__)}
+    assert {name: unknown for name, unknown in found.items() if unknown} == {}
 
 
 def test_the_architecture_names_every_room_and_only_what_is_there():
