@@ -2,9 +2,9 @@
 
     python benchmarks/class_map.py [--rounds 9] [--only segformer-b0] [--turn 1]
 
-Every way has a process of its own and takes its turn (`turns.py`). Ours keeps freed memory, as our commands do
-(`keep_freed_memory`), its peers do not; those of PyTorch are measured with that setting too. All get the same image and
-weights, but for smp, which has weights of its own. ONNX Runtime and OpenVINO run transformers' export with the resize
+Every tool has a process of its own and takes its turn (`turns.py`). Ours keeps freed memory, as our commands do
+(`keep_freed_memory`). The others do not; those of PyTorch are measured with that setting too. All get the same image
+and weights, except smp, which has its own weights. ONNX Runtime and OpenVINO run transformers' export with the resize
 and the argmax inside.
 """
 

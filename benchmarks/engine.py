@@ -3,11 +3,11 @@
     python benchmarks/engine.py [--networks unet linknet] [--threads 1 2] [--size 256] [--seconds 15]
     python benchmarks/engine.py --toy
 
-Networks with a part off live beside the whole one in one process and take their turns, so that a slow moment of the
-machine slows all; the ratio of a round is taken before the median over rounds. On one thread the clock is the
-processor's time, which other processes hardly touch; on several it is the wall's. A part that changes the process
-(`keep_freed_memory`) gets processes of its own (`turns.py`). Ratios above 1: the part helps. Results are merged into
-`results/engine.json`; `--toy` runs every part once on tiny images, and keeps nothing.
+Networks with a part off and the whole one take turns in one process, so that a slow moment of the machine slows all.
+The ratio of a round is taken before the median over rounds. A ratio above 1 means that the part helps. On one thread it
+is a ratio of processor time, which other processes hardly touch; on several, of time by the clock. A part that changes
+the process (`keep_freed_memory`) gets processes of its own (`turns.py`). Results are merged into
+`results/engine.json`. `--toy` runs every part once on tiny images, and keeps nothing.
 """
 
 import argparse

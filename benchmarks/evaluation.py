@@ -2,8 +2,9 @@
 
     python benchmarks/evaluation.py [--images 200] [--classes 150] [--size 512]
 
-Both get the same logits and masks, image by image and in turns, and must end with the same mean IoU. Seconds are of the
-whole set; the ratio is the median of the images' ratios. Memory is what the peak grows by after the tenth image.
+Both get the same logits and masks, image by image and in turns, and must end with the same mean IoU. Seconds are those
+of the whole set. The ratio is the median of the images' ratios. Memory is how much the peak grows after the tenth
+image.
 """
 
 import argparse

@@ -2,11 +2,11 @@
 
     python benchmarks/from_scratch.py --seeds 3
 
-For each seed: `pixelwise train examples/fields.toml` is timed; then transformers' SegFormer-B0 learns from the same
-scenes for as many seconds (AdamW 1e-3, linear warm-up and decay to zero over that time, crops of 256, batch 4, the
-same crops, mirrored and turned by quarters, cross-entropy at full size, as its own documentation trains). Both are
-scored by the same code on the same unseen scenes. Ours pays for reading, crops and validation; the peer's clock runs
-only in its training steps.
+For each seed, `pixelwise train examples/fields.toml` is timed. Then transformers' SegFormer-B0 learns from the same
+scenes for as many seconds, as its own documentation trains: AdamW 1e-3, linear warm-up and decay to zero over that
+time, cross-entropy at full size. It gets the same crops (256, batch 4, mirrored and turned by quarters). The same code
+scores both on the same unseen scenes. Ours pays for reading, crops and validation; the clock of transformers runs only
+in its training steps.
 """
 
 import argparse

@@ -3,10 +3,10 @@
 Seeds are fixed: case i is the same everywhere. A case copies a small project (images, masks, polygons, a configuration,
 a run, weights, a map, half a map), damages one input, and runs one command in a forked process. It fails if it
 
-* ends in anything but success, one paragraph (exit 1) or wrong usage (exit 2): *traceback*;
+* ends in something else than success, one paragraph (exit 1) or wrong usage (exit 2): *traceback*;
 * takes more processor time, or time, than a limit: *hang*;
 * leaves temporary files, or an output that cannot be opened: *half written*;
-* succeeds with other bytes than the undamaged input gives, and says no word more: *other bytes*. This is asked of
+* succeeds with other bytes than the undamaged input gives, and says nothing more: *other bytes*. This holds for
   weights, run folders, cards and journals. A changed pixel of an image is only another picture.
 
     python benchmarks/fuzz.py --cases 2000 --json benchmarks/results/fuzz.json

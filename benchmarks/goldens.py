@@ -2,8 +2,8 @@
 
     python benchmarks/goldens.py
 
-Runs the tests of the networks and writes the errors that they noted to `docs/goldens.md`: for each recording the worst
-of all its outputs, as max |difference| / max |reference|.
+It runs the tests of the networks and writes the errors that they noted to `docs/goldens.md`: for each recording the
+worst of all its outputs, as max |difference| / max |reference|.
 """
 
 import argparse
@@ -17,13 +17,15 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 HEAD = """# Recorded outputs
 
-Worst difference of each network from the outputs that its reference implementation gave for fixed weights and inputs
-(`tests/goldens`), over the largest value of that output. Inner stages are among the outputs where they were recorded.
-Made by `python benchmarks/goldens.py` on a CPU, in float32; other machines differ in the last digits. Where nothing
-stands under "fused", the fused network was compared with the plain one instead (`tests/models/test_every_network.py`).
+How far is each network from the outputs that its reference implementation gave for fixed weights and inputs
+(`tests/goldens`)? A figure is the worst difference over the largest value of that output. Inner stages are among the
+outputs where they were recorded.
 
-`depict_*_eps`: cosines of 0.98 that differ by 7e-4 between classes are normalised there, and float32 alone loses that
-much: in float64 the same network is as far from the recording (`tests/models/test_depict.py`).
+- Made by `python benchmarks/goldens.py` on a CPU, in float32. Other machines differ in the last digits.
+- Nothing under *fused*: the fused network was compared with the plain one instead
+  (`tests/models/test_every_network.py`).
+- `depict_*_eps`: the network norms cosines of 0.98 that differ by 7e-4 between classes. float32 alone loses as much: in
+  float64 the same network is as far from the recording (`tests/models/test_depict.py`).
 
 | recording | plain | fused |
 |---|---|---|

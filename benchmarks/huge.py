@@ -2,15 +2,15 @@
 
     python benchmarks/huge.py SCENES --sizes 5000 10000 4000x40000 [--network small] [--classes 8]
 
-SCENES is a folder of 8-bit scenes of three bands. Their crops, turned, mirrored, with other brightness and noise, are
-laid side by side until the size is reached (a side, or HEIGHTxWIDTH), so that no two places are equal. Each map is made
-by a process of its own, whose peak resident memory is read from the system. "small" is U-Net's encoder with few filters
-under the all-MLP decoder; any name of `pixelwise models` can be given instead. Results are merged into
+SCENES is a folder of 8-bit scenes of three bands. Crops of them are turned, mirrored, made brighter or darker and given
+noise, then laid side by side until the size is reached (a side, or HEIGHTxWIDTH). So no two places are equal. Each map
+is made by a process of its own, and its peak of resident memory is read from the system. "small" is U-Net's encoder
+with few filters under the all-MLP decoder; any name of `pixelwise models` can be given instead. Results are merged into
 `results/huge.json`.
 
-Seconds are those of the clock, and of the processor in all threads; the former say little on a machine that others work
-on. The network alone is measured in two ways: a tile after the other, each on all cores, and as many tiles at once as
-there are cores (8 at most), as maps are made.
+Seconds are those of the clock, and those of the processor in all threads. The former say little on a machine that
+others work on. The network alone is measured in two ways: one tile after the other, each on all cores; and as many
+tiles at once as there are cores (8 at most), as maps are made.
 """
 
 import argparse

@@ -4,17 +4,17 @@
     python benchmarks/large_scene_peers.py SCENES --seams      # trains a network on the example fields first
 
 SCENES is a folder of 8-bit scenes of three bands, such as `examples/fields/train`; `huge.py` makes a large one of them.
-Each way is in `peers/maps.py`, and runs in a process of its own with one thread or ``--threads``, tiles of 512 pixels
-that share 128, one at a time. All have the same fused network, so that the way from scene to map is compared. In each
-round every way takes its turn, and the ratio of a round is taken before the median over rounds. "seconds" are those of
-the call, with the map on disk, and without imports; "cpu" is the processor's time of the same; a peer whose memory
-would pass ``--memory`` is stopped and said to be. Results are merged into `results/large_scene_peers.json`; a peer that
-is not installed is left out.
+The calls of each tool are in `peers/maps.py`. A tool runs in a process of its own with one thread or ``--threads``, on
+tiles of 512 pixels that share 128, one at a time. All have the same fused network, so that the work around it is
+compared. In each round every tool takes its turn, and the ratio of a round is taken before the median over rounds.
+"seconds" are those of the call, with the map on disk and without imports; "cpu" is its processor time. A tool whose
+memory would pass ``--memory`` is stopped, and the result says so. Results are merged into
+`results/large_scene_peers.json`. A tool that is not installed is left out.
 
 With ``--seams``: labels that change when the grid of tiles is shifted by half a tile (`seams.py`), tiles of 256 pixels
-that share 64, on four scenes. What is near a border is counted where each way has its borders.
+that share 64, on four scenes. Labels count as near a border where each tool has its borders.
 
-The peers want an environment of their own, with what is not imported left out:
+The tools need an environment of their own; packages that they do not import are left out:
 
     python -m venv peers && . peers/bin/activate && pip install -e '.[geo]'
     pip install --no-deps geoai-py==0.40.1 torchgeo==0.8.1 rastervision_core==0.31.1 rastervision_pipeline==0.31.1 \\

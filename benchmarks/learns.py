@@ -4,8 +4,8 @@
 
 The task: fields or not, on the scenes of examples/fields at 4 m per pixel. Each network of `learners` starts fresh and
 is trained on the same crops of 64x64 (batch 4, AdamW, rate 1e-3 falling linearly to 0, the losses of its auxiliary
-heads with their weights). What is kept: the first loss of its logits, which is ln 2 = 0.69 for a network that is sure
-of nothing, and the mIoU on 64 crops of scenes that it has not seen. With several seeds, the means.
+heads with their weights). Two figures are kept: the first loss of its logits, which is ln 2 = 0.69 for a network that
+favours neither class, and the mIoU on 64 crops of scenes that it has not seen. With several seeds, the means.
 
 `results/learns.json` has a column per state of the code ("before" and "after" the starts were looked at), and
 ``--table`` prints it as `docs/learns.md` shows it.

@@ -2,10 +2,10 @@
 
     python benchmarks/networks.py [--rounds 5] [--only unet3p] [--size 512] [--classes 150]
 
-Every way has a process of its own and takes its turn (`turns.py`). A fused network's process keeps freed memory, as our
-commands do (`keep_freed_memory`); the others are measured without that setting, as their users run them, and with it.
-"plain" is the network as its paper draws it, with full-size logits and torch's argmax; smp's have random weights of
-their own. Results are merged into `results/networks.json`.
+Every form has a process of its own and takes its turn (`turns.py`). A fused network's process keeps freed memory, as
+our commands do (`keep_freed_memory`). The others are measured without that setting, as their users run them, and with
+it. "plain" is the network as its paper draws it, with full-size logits and torch's argmax. smp's networks have random
+weights of their own. Results are merged into `results/networks.json`.
 """
 
 import argparse

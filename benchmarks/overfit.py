@@ -4,8 +4,8 @@
 
 FOLDER has ``images`` and ``masks`` (values from 0 on, 11 is void). The first four pairs are shrunk to SIDE x SIDE, and
 each network of `overfitted` is trained on them as one batch: AdamW, rate 1e-3 falling linearly to 0, the losses and
-weights of auxiliary heads as in training. What is kept for each: the loss at each step, and the share of valid pixels
-that is right at the end, in evaluation mode. `results/overfit.json` has the curves; those of a run are merged into it.
+weights of auxiliary heads as in training. `results/overfit.json` keeps the loss at each step, and the share of valid
+pixels that is right at the end, in evaluation mode. The networks of a run are merged into it.
 """
 
 import argparse

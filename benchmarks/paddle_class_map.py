@@ -4,12 +4,16 @@
     paddle/bin/pip uninstall -y opencv-python && paddle/bin/pip install --no-deps opencv-python-headless
     python benchmarks/paddle_class_map.py paddle/bin/python [--rounds 9] [--size 512] [--classes 150]
 
-Paddle runs in a process of its own that answers one request at a time, so both take their turn on one thread; the ratio
-of a round is taken before the median over rounds. "eager" is PaddleSeg's network as its own `predict.py` runs it, with
-argmax; "inference" is the same exported to Paddle Inference, without oneDNN, whose instructions do not take this graph
-in 3.3.1 (ConvertPirAttribute2RuntimeAttribute). "cpu" are the ratios of processor time, which other work on the machine
-changes less. Our network gets their weights; "agreement" is the share of equal classes, on noise. The result is
-`results/paddle_class_map.json`.
+Paddle runs in a process of its own that answers one request at a time, so both take turns on one thread. The ratio of a
+round is taken before the median over rounds. Our network gets their weights.
+
+* "eager": PaddleSeg's network as its own `predict.py` runs it, with argmax;
+* "inference": the same, exported to Paddle Inference without oneDNN, which does not take this graph in 3.3.1
+  (ConvertPirAttribute2RuntimeAttribute);
+* "cpu": ratios of processor time, which other work on the machine changes less;
+* "agreement": the share of equal classes, on noise.
+
+The result is `results/paddle_class_map.json`.
 """
 
 import argparse

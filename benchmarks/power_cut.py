@@ -2,10 +2,10 @@
 
 A job works on an ext4 disk that is a file (a loop device). At a random moment it is stopped, and the file is copied:
 the copy holds what had reached the disk, and nothing of what the system still kept in memory. It is mounted elsewhere,
-looked at, and the job is done again there. Some cuts come right after the job has ended with 0. Half of the others come
+checked, and the job is done again there. Some cuts come right after the job has ended with 0. Half of the others come
 while a file is being written.
 
-It needs root, for mounting, and mkfs.ext4; without them it says so, and leaves with 0.
+It needs root, for mounting, and mkfs.ext4. Without them it says so, and exits with 0.
 
     sudo python benchmarks/power_cut.py --cuts 30
     sudo python benchmarks/power_cut.py --cuts 10 --jobs map polygonize

@@ -1,7 +1,7 @@
 """What the borders of tiles leave in a map: labels that change when the grid of tiles is shifted by half a tile.
 
-A map should not depend on where the tiles lie. Each way of tiling is run on two grids, the second one shifted by half
-a tile down and right, and the labels are compared: near the borders of either grid, and inside its tiles. The ways:
+A map should not depend on where the tiles lie. Each way of tiling maps a scene on two grids; the second one is shifted
+by half a tile down and right. The labels are compared near the borders of either grid, and inside its tiles. The ways:
 
 * blend: weights that fall to the rim, as pixelwise does it (`--overlap` pixels are shared);
 * none: tiles side by side, no overlap;

@@ -2,7 +2,7 @@
 
     python benchmarks/startup.py [--rounds 25]
 
-Each is a process of its own; all take turns, and a figure is the median of the rounds' differences.
+Each runs in a process of its own, and they take turns. A figure is the median of the rounds' differences.
 """
 
 import argparse

@@ -13,14 +13,19 @@ PEERS = ("transformers", "smp", "onnxruntime", "openvino")
 KEPT = " with kept memory"
 HEAD = """# Performance
 
-Made by `python benchmarks/tables.py` from `benchmarks/results/`; `benchmarks/README.md` has the command of each table.
-Read ratios, not seconds. Every way has a process of its own, as its users run it, and they take turns; 2 cores of a
-shared CPU machine, float32. A ratio is the median of the rounds' ratios, and above 1 ours is faster. The load is the
-machine's when a row ended: 2 cores are busy at 2. No table was made on a GPU.
+`python benchmarks/tables.py` makes this page from `benchmarks/results/`. The [benchmarks](../benchmarks/README.md) page
+has the command of each table.
+
+- Read ratios, not seconds. A ratio is the median of the rounds' ratios. Above 1, ours is faster.
+- Every tool has a process of its own, as its users run it. They take turns.
+- The machine: 2 cores of a shared CPU machine, float32. No table was made on a GPU.
+- *Load* is the machine's load when a row ended. At 2, both cores are busy.
+- *Kept memory*: the process keeps freed memory, as our commands do. Figures in brackets are those of the others with
+  that setting.
 """
 
 TRIED = (Path(__file__).parent / "tried.md").read_text(encoding="utf-8")
-"""What bounds the speed, how far figures move, what was tried and dropped: written by hand."""
+"""What bounds the speed, how far figures move, what was tried and dropped; written by hand."""
 
 
 def loaded(name: str) -> dict:
@@ -41,11 +46,12 @@ def class_maps() -> list[str]:
     lines = [
         "## From image to class map, SegFormer",
         "",
-        f"{found['classes']} classes, {found['size']}x{found['size']}; ONNX Runtime and OpenVINO run transformers' "
-        "export with the resize and the argmax inside. Our process keeps freed memory, as our commands do; in "
-        "brackets the peers of PyTorch have that setting too. The bound is FLOPs over the measured speed of a matrix "
-        "product. Memory is what the first three images add to the peak of the process, once the network is loaded: "
-        "nothing, where loading and fusing took more than they do.",
+        f"{found['classes']} classes, {found['size']}x{found['size']}. ONNX Runtime and OpenVINO run transformers' "
+        "export with the resize and the argmax inside.",
+        "",
+        "- *Over the bound*: our time over FLOPs at the measured speed of a matrix product.",
+        "- *MiB*: what the first three images add to the peak of the process, once the network is loaded. It is 0 "
+        "where loading and fusing took more than that.",
         "",
         "| | seconds | transformers | smp | ONNX Runtime | OpenVINO | over the bound | MiB | transformers | load |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -81,10 +87,9 @@ def networks() -> list[str]:
     lines = [
         "## From image to class map, every family",
         "",
-        "150 classes, 512x512. Fused beside plain, which is the network as its paper draws it with full-size logits "
-        "and torch's argmax, and beside smp's network on the same encoder where it has one; in brackets with "
-        "kept memory too. smp's DeepLabV3+ has separable convolutions, as ours with that option, and 37 billion "
-        "multiplications; ours have 38, and 70 with plain ones.",
+        "150 classes, 512x512. *Plain* is the network as its paper draws it, with full-size logits and torch's argmax. "
+        "*smp* is its network on the same encoder, where it has one. smp's DeepLabV3+ has separable convolutions and "
+        "37 billion multiplications. Ours has 38 billion with that option, and 70 billion without.",
         "",
         "| | seconds | plain | smp | MiB: fused | plain | load |",
         "|---|---|---|---|---|---|---|",
@@ -103,9 +108,8 @@ def training() -> list[str]:
     lines = [
         "## A step of training",
         "",
-        "Each way in a process of its own, as its users run it. `pixelwise.train` sets the system's allocator to keep "
-        "freed memory; in brackets the others have that setting too. Memory is what three steps add to a process. "
-        "Plain is our network with all maps kept and torch's cross-entropy at full size.",
+        "*MiB* is what three steps add to a process. *Plain* is our network with all maps kept and torch's "
+        "cross-entropy at full size.",
         "",
         "| network, batch, size, classes | seconds | beside | ratio | MiB: ours | theirs |",
         "|---|---|---|---|---|---|",
@@ -141,11 +145,12 @@ def scenes() -> list[str]:
     lines = [
         "## Maps of large scenes",
         "",
-        "One process each, tiles of 512 with 128 shared. The shares are the time of the network alone, on a tile that "
-        "is in memory, over that of the whole map with reading, blending and writing. The network alone works in two "
-        "ways: a tile after the other with all threads for each, as one calls it; or a tile for each thread at the "
-        "same time, as maps are made, which is the harder comparison. By the clock and, in brackets, by processor "
-        "time of all threads.",
+        "Tiles of 512 with 128 shared. A share is the time of the network alone, on a tile that is in memory, over "
+        "that of the whole map with reading, blending and writing; by the clock and, in brackets, by processor time of "
+        "all threads. The network alone works in two ways:",
+        "",
+        "- *tiles in turn*: one tile after the other, with all threads for each, as one calls it;",
+        "- *tiles at once*: a tile for each thread at the same time, as maps are made. This is the harder comparison.",
         "",
         "| network, size | threads | peak MiB | megapixels per second | share, tiles in turn | tiles at once | load |",
         "|---|---|---|---|---|---|---|",
@@ -170,9 +175,9 @@ def scenes_of_peers() -> list[str]:
     lines = [
         "## Maps of large scenes, beside the peers",
         "",
-        "The same fused small network for all, one thread unless said otherwise, tiles of 512 with 128 shared: peak "
-        "MiB, and time over ours by the clock and, in brackets, by processor time. Seams: labels that change when the "
-        "grid of tiles is shifted by half a tile, along tile borders and inside (tiles of 256, a network trained on "
+        "The same fused small network for all, tiles of 512 with 128 shared, one thread unless the column says two. A "
+        "cell has the peak in MiB, and the time over ours by the clock and, in brackets, by processor time. *Seams* "
+        "are labels that change when the grid of tiles is shifted by half a tile (tiles of 256, a network trained on "
         "the example fields). `benchmarks/large_scene_peers.py` says how.",
         "",
         f"| | {' | '.join(name.replace('small ', 'side ') for name in sides)} | seams: borders | inside |",
@@ -196,10 +201,13 @@ def engine() -> list[str]:
     lines = [
         "## The engine, part by part",
         "",
-        "Time of a class map (19 classes) without a part of `pixelwise.fast` over that with all parts: above 1 it "
-        "helps. `benchmarks/engine.py` takes turns of the two in one process, and the median of the rounds' ratios; on "
-        "one thread by the processor's time. ~ marks noise: the middle half of the rounds is wider than 0.1, or there "
-        "are fewer than 4 of them. A part that gives less than 10 % everywhere goes, unless all is noise.",
+        "Time of a class map (19 classes) without a part of `pixelwise.fast` over the time with all parts. Above 1, "
+        "the part helps. `benchmarks/engine.py` lets the two take turns in one process. On one thread it takes the "
+        "processor's time.",
+        "",
+        "- ~ marks noise: the middle half of the rounds is wider than 0.1, or there are fewer than 4 rounds.",
+        "- A part that gives less than 10 % everywhere goes, unless all its figures are noise.",
+        "- In brackets: the side of the image where it is not 512.",
         "",
         "| part | one thread | two threads | |",
         "|---|---|---|---|",
@@ -215,7 +223,7 @@ def engine() -> list[str]:
             for threads in (1, 2)
         ]
         lines.append(f"| {part} | {' | '.join(cells)} | {found['decided'].get(part, 'stays')} |")
-    return [*lines, "", "In brackets: the side of the image where it is not 512.", "", found["note"]]
+    return [*lines, "", *(f"- {note}" for note in found["note"].splitlines())]
 
 
 def main() -> None:

@@ -2,9 +2,9 @@
 
     python benchmarks/toy.py [--only seams]
 
-The figures mean nothing; what counts is that each script runs to its end. They run in a copy of the repository's
-benchmarks and docs, so the kept results stay as they are. A benchmark that needs a package which is not installed, or
-root, is said to be left out.
+The figures mean nothing: each script only has to run to its end. They run in a copy of the repository's benchmarks and
+docs, so the kept results stay as they are. A benchmark that needs root or a package that is not installed is left out,
+and the output says so.
 """
 
 import argparse

@@ -2,10 +2,10 @@
 
     python benchmarks/training_step.py [--repeats 7] [--turn 1]
 
-A step is forward, loss against the full-size mask, backward, AdamW. The peers upsample their logits and take torch's
-cross-entropy, as their documentation shows. Every way has a process of its own and takes its turn (`turns.py`), as its
-users run it: `pixelwise.train` sets the system's allocator (`keep_freed_memory`), which a user of the peers does not.
-With "kept memory" the peers get that setting too.
+A step is forward, loss against the full-size mask, backward, AdamW. The others upsample their logits and take torch's
+cross-entropy, as their documentation shows. Each has a process of its own and takes its turn (`turns.py`), as its users
+run it: `pixelwise.train` sets the system's allocator (`keep_freed_memory`), and users of the others do not. With "kept
+memory" the others get that setting too.
 
 The rows of SegNeXt compare with "plain": the same network with blocks that keep all that autograd asks for, and torch's
 cross-entropy of full-size logits.

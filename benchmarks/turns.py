@@ -1,7 +1,7 @@
-"""Ways to do the same thing, each in a process of its own as its users run it, that take their turns.
+"""Ways to do the same thing take turns, each in a process of its own, as its users run it.
 
-Only one process works at any time, with a pause before each turn, and the ratio of a round is taken before the median
-over rounds, so that a slow moment of the machine slows all.
+Only one process works at any time, with a pause before each turn. The ratio of a round is taken before the median over
+rounds, so that a slow moment of the machine slows all.
 """
 
 import multiprocessing

@@ -1,7 +1,7 @@
 """How pixelwise and its peers map a scene, each as its own documentation has it, with one network for all.
 
-The network is the fused one of a model folder. Peers get its full-size logits from raw values (or from values divided
-by 255, where the peer divides), so that nothing but the way from scene to map differs. Every function takes a model
+The network is the fused one of a model folder. The other tools get its full-size logits from raw values, or from values
+divided by 255 where the tool divides. So only the work around the network differs. Every function takes a model
 folder, a scene, where the map goes, a tile and an overlap in pixels, and returns the path of the map.
 """
 
