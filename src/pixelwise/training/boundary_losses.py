@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from pixelwise.config import LOSSES, Config, as_places
+from pixelwise.config import Config, as_places
+from pixelwise.loss_config import LOSSES
 
 LOSSES_FOR_BOUNDARIES: dict[str, float | str] = {"cross_entropy": 1.0, "dice": 1.0, "class_weights": "balanced"}
 """A boundary is thin: by the cross-entropy alone it drowns in the fields (`docs/losses.md`)."""

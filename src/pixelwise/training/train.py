@@ -5,9 +5,8 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pixelwise import __version__
-from pixelwise.config import LOSS_SETTINGS, LOSSES, Config, as_places, load_config
+from pixelwise.config import Config, as_places, load_config
 from pixelwise.data.footprints import resolution_note
 from pixelwise.data.sampler import Sampler, batches
 from pixelwise.data.split import open_split, write_split
@@ -24,7 +23,8 @@ from pixelwise.evaluation.evaluate import evaluate_scenes
 from pixelwise.fast.allocator import keep_freed_memory
 from pixelwise.geo.colours import ColourReader
 from pixelwise.labels import IGNORE
-from pixelwise.losses import segmentation_loss, total_loss
+from pixelwise.loss_config import LOSSES
+from pixelwise.losses import total_loss
 from pixelwise.mapping.capacity import free_memory
 from pixelwise.models import Architecture, Decoded, Segmenter, create
 from pixelwise.runs.model_folder import ModelCard, load_model, save_model
@@ -395,22 +395,20 @@ def _loss(
     dtype = torch.float16 if settings.mixed_precision == "fp16" else torch.bfloat16
     with torch.autocast(image.device.type, dtype=dtype, enabled=half):
         decoded = decode(image)
-    loss = partial(
-        segmentation_loss, class_weights=class_weights, **settings.model_dump(include={*LOSSES, *LOSS_SETTINGS})
-    )
-    aux_loss = loss
+    losses, aux_losses = settings.losses, None
     if settings.aux_loss != "same":
-        aux_loss = partial(loss, **{name: float(name == settings.aux_loss) for name in LOSSES})
+        aux_losses = replace(losses, **{name: float(name == settings.aux_loss) for name in LOSSES})
     # Logits stand for the image as the network pads it.
     (height, width), (rows, columns) = mask.shape[-2:], model.padded_size(mask.shape[-2:])
     padded = F.pad(mask, (0, columns - width, 0, rows - height), value=IGNORE)
     return total_loss(
         decoded,
         padded,
+        losses,
         aux_weights=model.aux_weights,
+        aux_losses=aux_losses,
+        class_weights=class_weights,
         align_corners=model.align_corners,
-        loss=loss,
-        aux_loss=aux_loss,
     )
 
 
