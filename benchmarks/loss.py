@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pixelwise.labels import IGNORE
-from pixelwise.losses import DICE_SMOOTH, segmentation_loss
+from pixelwise.losses import DICE_SMOOTH, LossConfig, segmentation_loss
 
 Loss = Callable[..., Tensor]
 CASES = [(4, 3, 256), (4, 19, 256), (2, 150, 512)]
@@ -42,7 +42,11 @@ def plain(logits: Tensor, mask: Tensor, *, dice: float) -> Tensor:
     return loss + dice * (1 - ratio[sums[2] > 0].mean())
 
 
-LOSSES: dict[str, Loss] = {"pixelwise": segmentation_loss, "plain": plain}
+def ours(logits: Tensor, mask: Tensor, *, dice: float) -> Tensor:
+    return segmentation_loss(logits, mask, LossConfig(dice=dice))
+
+
+LOSSES: dict[str, Loss] = {"pixelwise": ours, "plain": plain}
 
 
 def make_case(batch: int, classes: int, size: int) -> tuple[Tensor, Tensor]:

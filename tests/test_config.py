@@ -130,13 +130,13 @@ def test_relative_paths_count_from_the_file_and_not_from_where_one_stands(tmp_pa
         ("[augment]\nscale = [2.0, 0.5]", ["the smaller first"]),
         ("[augment]\nscale = [1.0, inf]", ["[augment].scale", "finite number", "(it is inf)"]),
         ("[train]\nlearning_rate = inf", ["[train].learning_rate", "finite number", "(it is inf)"]),
-        ("[model.options]\nclasses = 5", ["[model]", "'classes'", "follows from [data].classes", "leave it out"]),
+        ("[model.options]\nclasses = 5", ["[model]", "'classes'", "[data].classes gives", "leave it out"]),
         ('[train]\nclass_weights = "balance"', ["class_weights is 'balance'", "'none', 'balanced' or a list"]),
         ("[train]\nclass_weights = [-1.0, 1.0]", ["class_weights is [-1.0, 1.0]", "from 0 on"]),
         ("[train]\nclass_weights = [0.0, 0.0]", ["class_weights is [0.0, 0.0]", "not all of them 0"]),
     ],
 )
-def test_a_mistake_names_the_file_the_key_and_the_mend(tmp_path, text, parts):
+def test_a_mistake_names_the_file_the_key_and_the_fix(tmp_path, text, parts):
     path = written(tmp_path, f"{text}\n{LEAST}" if "[" not in text else f"{LEAST}\n{text}\n")
     with pytest.raises(ConfigError) as caught:
         load_config(path)

@@ -1,14 +1,15 @@
 """What holds for each loss and for their sum."""
 
-import inspect
+from dataclasses import fields
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from pixelwise.config import LOSS_SETTINGS, LOSSES, TrainConfig
+from pixelwise.config import TrainConfig
 from pixelwise.labels import IGNORE
-from pixelwise.losses import segmentation_loss
+from pixelwise.loss_config import LOSSES
+from pixelwise.losses import LossConfig, segmentation_loss
 
 SETTINGS = {"ohem_min_kept": 40, "ohem_threshold": 0.2, "bootstrapped_min_kept": 30, "bootstrapped_threshold": 2.5}
 
@@ -19,19 +20,26 @@ def drawn(*shape, size, seed=0, dtype=torch.float32):
     return logits, torch.randint(IGNORE, shape[1], (shape[0], *size), generator=generator)
 
 
-def loss_and_gradient(logits, mask, **options):
+def only(**losses):
+    return LossConfig(**({"cross_entropy": 0.0} | SETTINGS | losses))
+
+
+def loss_and_gradient(logits, mask, *, align_corners=False, **losses):
     logits = logits.clone().requires_grad_()
-    loss = segmentation_loss(logits, mask, **({"cross_entropy": 0.0} | SETTINGS | options))
+    loss = segmentation_loss(logits, mask, only(**losses), align_corners=align_corners)
     loss.backward()
     return loss.detach(), logits.grad
 
 
-def test_the_keys_of_the_configuration_are_the_losses_and_settings_there_are():
-    parameters = inspect.signature(segmentation_loss).parameters
-    keywords = {name for name, parameter in parameters.items() if parameter.kind == parameter.KEYWORD_ONLY}
-    assert keywords == {*LOSSES, *LOSS_SETTINGS, "class_weights", "align_corners"}
-    for name in (*LOSSES, *LOSS_SETTINGS):
-        assert TrainConfig.model_fields[name].get_default() == parameters[name].default, name
+def test_each_loss_and_setting_is_a_key_of_the_configuration_with_the_same_default():
+    names = [field.name for field in fields(LossConfig)]
+    assert set(LOSSES) < set(names)
+    assert {name: TrainConfig.model_fields[name].get_default() for name in names} == vars(LossConfig())
+
+
+def test_the_keys_of_the_configuration_become_the_losses():
+    given = {"cross_entropy": 0.25, "rmi": 0.5, "rmi_radius": 4, "ms_ssim_product": "unet3p", "foreground_only": True}
+    assert TrainConfig(**given, steps=7).losses == LossConfig(**given)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -80,9 +88,10 @@ def test_a_loss_is_that_of_the_upsampled_logits(name, align_corners):
 @pytest.mark.parametrize("name", LOSSES)
 def test_the_gradient_is_that_of_finite_differences(name, align_corners):
     logits, mask = drawn(2, 2, 2, 3, size=(17, 18), dtype=torch.float64)
-    options = {"cross_entropy": 0.0} | SETTINGS | {name: 1.0}
-    options["align_corners"] = align_corners
-    assert torch.autograd.gradcheck(lambda x: segmentation_loss(x, mask, **options), logits.requires_grad_())
+    losses = only(**{name: 1.0})
+    assert torch.autograd.gradcheck(
+        lambda x: segmentation_loss(x, mask, losses, align_corners=align_corners), logits.requires_grad_()
+    )
 
 
 def test_the_loss_is_the_weighted_sum_and_so_is_its_gradient():
@@ -100,8 +109,7 @@ def test_without_gradients_the_loss_is_the_same(name, without):
     logits, mask = drawn(2, 3, 5, 6, size=(20, 24))
     loss, _ = loss_and_gradient(logits, mask, **{name: 1.0})
     with without():
-        options = {"cross_entropy": 0.0} | SETTINGS | {name: 1.0}
-        assert segmentation_loss(logits.requires_grad_(), mask, **options) == loss
+        assert segmentation_loss(logits.requires_grad_(), mask, only(**{name: 1.0})) == loss
 
 
 @pytest.mark.parametrize("name", LOSSES)

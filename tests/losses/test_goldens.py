@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from pixelwise.labels import IGNORE
-from pixelwise.losses import segmentation_loss
+from pixelwise.losses import LossConfig, segmentation_loss
 from pixelwise.losses.ms_ssim import combined, similarity_levels
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
@@ -37,7 +37,7 @@ def organ():
 
 
 def only(**weights):
-    return {"cross_entropy": 0.0} | weights
+    return LossConfig(**({"cross_entropy": 0.0} | weights))
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def only(**weights):
 def test_region_mutual_information_and_its_gradient_are_those_of_the_release(official, name, weights):
     logits, _, mask = official
     logits = logits.clone().requires_grad_()
-    loss = segmentation_loss(logits, mask, **only(**weights))
+    loss = segmentation_loss(logits, mask, only(**weights))
     loss.backward()
     expected = OFFICIAL[name]
     assert loss.item() == pytest.approx(expected["loss"], rel=1e-6)
@@ -61,7 +61,7 @@ def test_region_mutual_information_and_its_gradient_are_those_of_the_release(off
 
 def test_the_binary_cross_entropy_beside_it_is_that_of_the_release(official):
     logits, _, mask = official
-    loss = segmentation_loss(logits, mask, **only(binary_cross_entropy=1.0))
+    loss = segmentation_loss(logits, mask, only(binary_cross_entropy=1.0))
     assert loss.item() == pytest.approx(OFFICIAL["rmi_bce_only"], rel=1e-6)
 
 
@@ -77,7 +77,7 @@ def test_hard_examples_of_the_last_output_are_those_of_hrnets_release(official, 
     # The release averages the auxiliary cross-entropy over all pixels, ignored ones being 0: against our one rule.
     logits, low, mask = official
     settings = {"ohem_threshold": threshold, "ohem_min_kept": keep}
-    hard = segmentation_loss(logits, mask, **only(ohem=1.0, **settings))
+    hard = segmentation_loss(logits, mask, only(ohem=1.0, **settings))
     aux = segmentation_loss(low, mask, align_corners=True) * (mask != IGNORE).float().mean()
     expected = OFFICIAL[f"hrnet_ohem_thres{threshold}_minkept{keep}"]
     assert (0.4 * aux + hard).item() == pytest.approx(expected, rel=1e-6)
@@ -87,14 +87,14 @@ def test_hard_examples_of_the_last_output_are_those_of_hrnets_release(official, 
 def test_the_bootstrapped_cross_entropy_is_that_of_fchardnets_release(official, threshold):
     logits, _, mask = official
     settings = {"bootstrapped_threshold": float(threshold), "bootstrapped_min_kept": 400}
-    loss = segmentation_loss(logits, mask, **only(bootstrapped=1.0, **settings))
+    loss = segmentation_loss(logits, mask, only(bootstrapped=1.0, **settings))
     assert loss.item() == pytest.approx(OFFICIAL[f"fchardnet_bootstrapped_K400_th{threshold}"], rel=1e-6)
 
 
 def test_the_soft_iou_of_a_foreground_is_that_of_unet3ps_release(organ):
     _, logit, mask = organ
     logits = torch.cat([torch.zeros_like(logit), logit], dim=1).float()
-    loss = segmentation_loss(logits, mask[:, 0].long(), **only(soft_iou=1.0, foreground_only=True))
+    loss = segmentation_loss(logits, mask[:, 0].long(), only(soft_iou=1.0, foreground_only=True))
     assert loss.item() == pytest.approx(UNET3P["iou_loss"], rel=1e-6)
 
 

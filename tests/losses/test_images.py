@@ -11,7 +11,7 @@ from scipy.ndimage import correlate1d, maximum_filter
 from sklearn.metrics import jaccard_score
 
 from pixelwise.labels import IGNORE
-from pixelwise.losses import segmentation_loss
+from pixelwise.losses import LossConfig, segmentation_loss
 from pixelwise.losses.boundary import boundary_loss
 from pixelwise.losses.lovasz import jaccard_steps, lovasz_softmax
 from pixelwise.losses.ms_ssim import EXPONENTS, combined, ms_ssim_loss, similarity_levels
@@ -219,7 +219,7 @@ def test_an_image_of_one_class_has_no_boundary_and_loss_0():
 
 
 @pytest.mark.parametrize(("name", "size", "least"), [("ms_ssim", 15, "16x16"), ("rmi", 7, "at least 8")])
-def test_a_mask_that_is_too_small_is_named_with_the_mend(name, size, least):
+def test_a_mask_that_is_too_small_is_named_with_the_fix(name, size, least):
     logits, mask = torch.randn(1, 2, 4, 4), torch.zeros(1, size, 20, dtype=torch.long)
     with pytest.raises(ValueError, match=rf"20x{size} pixels.*{least}.*{name} = 0"):
-        segmentation_loss(logits, mask, **{name: 1.0})
+        segmentation_loss(logits, mask, LossConfig(**{name: 1.0}))

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pixelwise.labels import IGNORE
-from pixelwise.losses import segmentation_loss
+from pixelwise.losses import LossConfig, segmentation_loss
 from pixelwise.losses.pixels import focal_parts
 
 
@@ -24,7 +24,7 @@ def pixel_losses(logits, mask):
 
 
 def only(**options):
-    return {"cross_entropy": 0.0} | options
+    return LossConfig(**({"cross_entropy": 0.0} | options))
 
 
 @given(st.lists(st.just(0.0) | st.floats(1e-9, 40), min_size=1, max_size=9), st.sampled_from([0.0, 0.5, 1.0, 2.0, 5.0]))
@@ -44,13 +44,13 @@ def test_the_focal_loss_and_its_slope_are_those_of_the_formula(losses, gamma):
 def test_a_focal_loss_with_gamma_0_is_the_cross_entropy(case):
     logits, mask = case
     weights = torch.linspace(0.5, 1.5, logits.shape[1])
-    focal = segmentation_loss(logits, mask, focal=1.0, focal_gamma=0.0, class_weights=weights, cross_entropy=0.0)
+    focal = segmentation_loss(logits, mask, only(focal=1.0, focal_gamma=0.0), class_weights=weights)
     torch.testing.assert_close(focal, segmentation_loss(logits, mask, class_weights=weights))
 
 
 def test_a_pixel_that_is_certain_in_float32_gives_a_focal_loss_and_slope_of_0():
     logits = torch.tensor([200.0, 0.0]).reshape(1, 2, 1, 1).requires_grad_()
-    loss = segmentation_loss(logits, torch.zeros(1, 1, 1, dtype=torch.long), **only(focal=1.0, focal_gamma=0.5))
+    loss = segmentation_loss(logits, torch.zeros(1, 1, 1, dtype=torch.long), only(focal=1.0, focal_gamma=0.5))
     loss.backward()
     assert loss == 0
     assert torch.equal(logits.grad, torch.zeros_like(logits))
@@ -59,7 +59,7 @@ def test_a_pixel_that_is_certain_in_float32_gives_a_focal_loss_and_slope_of_0():
 @given(images(), st.floats(0, 1), st.integers(1, 40))
 def test_hard_examples_are_those_below_the_threshold_or_the_hardest(case, threshold, keep):
     logits, mask = case
-    loss = segmentation_loss(logits, mask, **only(ohem=1.0, ohem_threshold=threshold, ohem_min_kept=keep)).item()
+    loss = segmentation_loss(logits, mask, only(ohem=1.0, ohem_threshold=threshold, ohem_min_kept=keep)).item()
     hardest = np.sort(pixel_losses(logits, mask)[mask.numpy() != IGNORE])[::-1]
     count = max(keep, int((np.exp(-hardest) < threshold).sum()))
     assert loss == pytest.approx(hardest[:count].mean() if len(hardest) else 0)
@@ -69,7 +69,7 @@ def test_hard_examples_that_all_tie_are_all_kept():
     loss = segmentation_loss(
         torch.zeros(1, 2, 4, 4),
         torch.zeros(1, 4, 4, dtype=torch.long),
-        **only(ohem=1.0, ohem_threshold=0.2, ohem_min_kept=3),
+        only(ohem=1.0, ohem_threshold=0.2, ohem_min_kept=3),
     )
     assert loss.item() == pytest.approx(np.log(2))
 
@@ -77,8 +77,8 @@ def test_hard_examples_that_all_tie_are_all_kept():
 @given(images(), st.floats(0, 4), st.integers(1, 40))
 def test_bootstrapping_takes_each_images_worst_pixels(case, threshold, keep):
     logits, mask = case
-    options = only(bootstrapped=1.0, bootstrapped_threshold=threshold, bootstrapped_min_kept=keep)
-    loss = segmentation_loss(logits, mask, **options).item()
+    losses = only(bootstrapped=1.0, bootstrapped_threshold=threshold, bootstrapped_min_kept=keep)
+    loss = segmentation_loss(logits, mask, losses).item()
     means = []
     for losses, own_mask in zip(pixel_losses(logits, mask), mask.numpy(), strict=True):
         worst = np.sort(losses[own_mask != IGNORE])[::-1]
@@ -91,7 +91,7 @@ def test_bootstrapping_takes_each_images_worst_pixels(case, threshold, keep):
 def test_class_weights_are_factors_of_the_kept_pixels_losses(name):
     logits, mask = torch.randn(1, 3, 8, 8), torch.randint(0, 3, (1, 8, 8))
     weights = torch.tensor([0.5, 1.0, 2.0])
-    loss = segmentation_loss(logits, mask, class_weights=weights, **only(**{name: 1.0}))
+    loss = segmentation_loss(logits, mask, only(**{name: 1.0}), class_weights=weights)
     expected = F.cross_entropy(logits, mask, weights, reduction="none").mean()
     torch.testing.assert_close(loss, expected)
 
@@ -100,5 +100,5 @@ def test_class_weights_are_factors_of_the_kept_pixels_losses(name):
 def test_only_kept_pixels_have_a_gradient(name):
     logits, mask = torch.randn(2, 3, 6, 6, requires_grad=True), torch.randint(0, 3, (2, 6, 6))
     options = {"ohem_min_kept": 10, "ohem_threshold": 0.0, "bootstrapped_min_kept": 5, "bootstrapped_threshold": 100.0}
-    segmentation_loss(logits, mask, **only(**{name: 1.0}, **options)).backward()
+    segmentation_loss(logits, mask, only(**{name: 1.0}, **options)).backward()
     assert int(logits.grad.abs().sum(dim=1).count_nonzero()) == 10

@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pixelwise import upsampling
 from pixelwise.labels import IGNORE
-from pixelwise.losses import segmentation_loss
+from pixelwise.losses import LossConfig, segmentation_loss
 
 
 @st.composite
@@ -74,6 +74,13 @@ def iou_formula(probability, mask, first):
     return torch.stack(by_image).mean()
 
 
+def of_options(logits, mask, *, class_weights=None, align_corners=False, **losses):
+    """`segmentation_loss` of one dictionary of options, as `formula` takes them."""
+    return segmentation_loss(
+        logits, mask, LossConfig(**losses), class_weights=class_weights, align_corners=align_corners
+    )
+
+
 def loss_and_gradient(function, logits, mask, options):
     logits = logits.clone().requires_grad_()
     loss = function(logits, mask, **options)
@@ -84,7 +91,7 @@ def loss_and_gradient(function, logits, mask, options):
 @given(cases())
 def test_the_loss_and_its_gradient_are_those_of_the_plain_formula_at_full_size(case):
     logits, mask, options = case
-    loss, gradient = loss_and_gradient(segmentation_loss, logits, mask, options)
+    loss, gradient = loss_and_gradient(of_options, logits, mask, options)
     expected, slope = loss_and_gradient(formula, logits.double(), mask, options)
     assert loss.double() == pytest.approx(expected.item(), rel=1e-6, abs=1e-6)
     # With one class the true gradient is 0, and what is left is the rounding of terms that cancel.
@@ -94,7 +101,7 @@ def test_the_loss_and_its_gradient_are_those_of_the_plain_formula_at_full_size(c
 @given(cases())
 def test_in_float64_the_loss_and_its_gradient_are_those_of_the_plain_formula_to_12_digits(case):
     logits, mask, options = case
-    loss, gradient = loss_and_gradient(segmentation_loss, logits.double(), mask, options)
+    loss, gradient = loss_and_gradient(of_options, logits.double(), mask, options)
     expected, slope = loss_and_gradient(formula, logits.double(), mask, options)
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(gradient, slope, rtol=1e-11, atol=1e-13)
@@ -115,7 +122,7 @@ def test_the_gradient_is_that_of_finite_differences(options):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, 3, 2, 3, dtype=torch.float64, generator=generator, requires_grad=True)
     mask = torch.randint(IGNORE, 3, (2, 7, 10), generator=generator)
-    assert torch.autograd.gradcheck(lambda x: segmentation_loss(x, mask, **options), logits)
+    assert torch.autograd.gradcheck(lambda x: of_options(x, mask, **options), logits)
 
 
 @pytest.mark.parametrize("size", [(90, 155), (23, 39), (47, 77), (12, 20)])
@@ -124,7 +131,7 @@ def test_a_scale_that_is_no_whole_number_is_as_exact_as_any(size):
     logits = 4 * torch.randn(2, 4, 23, 39, generator=generator)
     mask = torch.randint(IGNORE, 4, (2, *size), generator=generator)
     options = {"dice": 0.5, "label_smoothing": 0.1, "class_weights": torch.tensor([1.0, 0.2, 3.0, 0.0])}
-    loss, gradient = loss_and_gradient(segmentation_loss, logits, mask, options)
+    loss, gradient = loss_and_gradient(of_options, logits, mask, options)
     expected, slope = loss_and_gradient(formula, logits.double(), mask, options)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
     assert (gradient - slope).abs().max() <= 5e-6 * slope.abs().max()
@@ -137,13 +144,13 @@ def test_a_whole_scale_is_as_exact_as_any_however_steep_the_logits(stride, steep
     logits = steepness * torch.randn(2, 5, 4, 6, generator=generator)
     mask = torch.randint(IGNORE, 5, (2, 4 * stride, 6 * stride), generator=generator)
     smooth = {"dice": 0.5, "label_smoothing": 0.1, "focal": 0.5}
-    loss, gradient = loss_and_gradient(segmentation_loss, logits, mask, smooth)
+    loss, gradient = loss_and_gradient(of_options, logits, mask, smooth)
     expected, slope = loss_and_gradient(formula, logits.double(), mask, smooth)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
     assert (gradient - slope).abs().max() <= 5e-6 * slope.abs().max()
     worst = {"bootstrapped": 1.0, "bootstrapped_min_kept": 40}
-    loss, gradient = loss_and_gradient(segmentation_loss, logits, mask, worst)
-    expected, slope = loss_and_gradient(segmentation_loss, logits.double(), mask, worst)
+    loss, gradient = loss_and_gradient(of_options, logits, mask, worst)
+    expected, slope = loss_and_gradient(of_options, logits.double(), mask, worst)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
     assert (gradient - slope).abs().max() <= 5e-6 * slope.abs().max()
 
@@ -153,7 +160,7 @@ def test_sums_over_hundreds_of_thousands_of_pixels_keep_their_digits():
     logits = torch.randn(1, 2, 64, 64, generator=generator)
     mask = torch.randint(IGNORE, 2, (1, 640, 640), generator=generator)
     options = {"dice": 1.0}
-    loss = segmentation_loss(logits, mask, **options)
+    loss = of_options(logits, mask, **options)
     assert loss.item() == pytest.approx(formula(logits.double(), mask, **options).item(), rel=5e-7)
 
 
@@ -164,8 +171,8 @@ def test_logits_that_only_ignored_pixels_see_change_neither_loss_nor_gradient(ca
     # At the mask's own size each pixel sees one logit, so those under ignored pixels are seen by no other.
     mask = torch.randint(IGNORE, logits.shape[1], (len(logits), *logits.shape[-2:]), generator=generator)
     changed = torch.where(mask[:, None] == IGNORE, torch.randn(logits.shape, generator=generator) * 9, logits)
-    loss, gradient = loss_and_gradient(segmentation_loss, logits, mask, options)
-    other_loss, other = loss_and_gradient(segmentation_loss, changed, mask, options)
+    loss, gradient = loss_and_gradient(of_options, logits, mask, options)
+    other_loss, other = loss_and_gradient(of_options, changed, mask, options)
     assert other_loss == loss
     assert torch.equal(other, gradient)
     assert not gradient.movedim(1, -1)[mask == IGNORE].any()
@@ -174,10 +181,10 @@ def test_logits_that_only_ignored_pixels_see_change_neither_loss_nor_gradient(ca
 @given(cases(), st.integers(1, 400))
 def test_the_size_of_the_strips_does_not_matter(case, elements):
     logits, mask, options = case
-    whole = loss_and_gradient(segmentation_loss, logits, mask, options)
+    whole = loss_and_gradient(of_options, logits, mask, options)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(upsampling, "STRIP_ELEMENTS", elements)
-        cut = loss_and_gradient(segmentation_loss, logits, mask, options)
+        cut = loss_and_gradient(of_options, logits, mask, options)
     torch.testing.assert_close(cut[0], whole[0], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(cut[1], whole[1], rtol=1e-4, atol=1e-6)
 
@@ -185,7 +192,7 @@ def test_the_size_of_the_strips_does_not_matter(case, elements):
 @given(cases())
 def test_a_batch_without_a_valid_pixel_has_loss_0_and_gradient_0(case):
     logits, mask, options = case
-    loss, gradient = loss_and_gradient(segmentation_loss, logits, torch.full_like(mask, IGNORE), options)
+    loss, gradient = loss_and_gradient(of_options, logits, torch.full_like(mask, IGNORE), options)
     assert loss == 0
     assert torch.equal(gradient, torch.zeros_like(logits))
 
@@ -193,9 +200,9 @@ def test_a_batch_without_a_valid_pixel_has_loss_0_and_gradient_0(case):
 @given(cases())
 def test_an_image_that_is_ignored_whole_changes_nothing_for_the_others(case):
     logits, mask, options = case
-    loss, gradient = loss_and_gradient(segmentation_loss, logits, mask, options)
+    loss, gradient = loss_and_gradient(of_options, logits, mask, options)
     both, more = torch.cat([logits, logits + 3]), torch.cat([mask, torch.full_like(mask, IGNORE)])
-    padded_loss, padded = loss_and_gradient(segmentation_loss, both, more, options)
+    padded_loss, padded = loss_and_gradient(of_options, both, more, options)
     torch.testing.assert_close(padded_loss, loss, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(padded[: len(logits)], gradient, rtol=1e-4, atol=1e-6)
     assert torch.equal(padded[len(logits) :], torch.zeros_like(logits))
@@ -204,15 +211,15 @@ def test_an_image_that_is_ignored_whole_changes_nothing_for_the_others(case):
 @given(cases(), st.floats(-3, 3))
 def test_a_factor_in_front_of_the_loss_multiplies_the_gradient(case, factor):
     logits, mask, options = case
-    _, gradient = loss_and_gradient(segmentation_loss, logits, mask, options)
+    _, gradient = loss_and_gradient(of_options, logits, mask, options)
     scaled = logits.clone().requires_grad_()
-    (segmentation_loss(scaled, mask, **options) * factor).backward()
+    (of_options(scaled, mask, **options) * factor).backward()
     torch.testing.assert_close(scaled.grad, gradient * factor)
 
 
 def test_half_precision_logits_get_a_gradient_of_their_own_type_and_a_loss_in_float32():
     logits = torch.randn(1, 3, 4, 4, dtype=torch.bfloat16)
-    loss, gradient = loss_and_gradient(segmentation_loss, logits, torch.randint(0, 3, (1, 16, 16)), {"dice": 1.0})
+    loss, gradient = loss_and_gradient(of_options, logits, torch.randint(0, 3, (1, 16, 16)), {"dice": 1.0})
     assert loss.dtype == torch.float32
     assert gradient.dtype == torch.bfloat16
 
@@ -220,31 +227,31 @@ def test_half_precision_logits_get_a_gradient_of_their_own_type_and_a_loss_in_fl
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_logits_are_computed_with_in_float32(dtype):
     logits, mask = torch.randn(2, 3, 6, 7).to(dtype), torch.randint(-1, 3, (2, 25, 30))
-    loss, gradient = loss_and_gradient(segmentation_loss, logits, mask, {"dice": 1.0})
-    expected, slope = loss_and_gradient(segmentation_loss, logits.float(), mask, {"dice": 1.0})
+    loss, gradient = loss_and_gradient(of_options, logits, mask, {"dice": 1.0})
+    expected, slope = loss_and_gradient(of_options, logits.float(), mask, {"dice": 1.0})
     assert loss == expected
     assert torch.equal(gradient, slope.to(dtype))
 
 
 def test_under_autocast_the_loss_and_its_gradient_are_the_same():
     logits, mask = torch.randn(2, 3, 6, 7), torch.randint(-1, 3, (2, 25, 30))
-    loss, gradient = loss_and_gradient(segmentation_loss, logits, mask, {"dice": 1.0})
+    loss, gradient = loss_and_gradient(of_options, logits, mask, {"dice": 1.0})
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        other_loss, other = loss_and_gradient(segmentation_loss, logits, mask, {"dice": 1.0})
+        other_loss, other = loss_and_gradient(of_options, logits, mask, {"dice": 1.0})
     assert other_loss == loss
     assert torch.equal(other, gradient)
 
 
 def test_logits_of_hundreds_neither_overflow_nor_lose_the_loss():
     logits = torch.tensor([500.0, -500.0, 0.0]).reshape(1, 3, 1, 1)
-    loss, gradient = loss_and_gradient(segmentation_loss, logits, torch.ones(1, 4, 4, dtype=torch.long), {})
+    loss, gradient = loss_and_gradient(of_options, logits, torch.ones(1, 4, 4, dtype=torch.long), {})
     assert loss == 1000
     torch.testing.assert_close(gradient.flatten(), torch.tensor([1.0, -1.0, 0.0]))
 
 
 def test_channels_last_logits_get_a_channels_last_gradient():
     logits = torch.randn(2, 3, 6, 7).to(memory_format=torch.channels_last)
-    _, gradient = loss_and_gradient(segmentation_loss, logits, torch.randint(-1, 3, (2, 25, 30)), {"dice": 1.0})
+    _, gradient = loss_and_gradient(of_options, logits, torch.randint(-1, 3, (2, 25, 30)), {"dice": 1.0})
     assert gradient.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -258,9 +265,9 @@ def test_a_second_derivative_is_refused_rather_than_wrong():
 def test_without_gradients_the_loss_is_the_same():
     logits, mask = torch.randn(2, 3, 4, 4), torch.randint(-1, 3, (2, 15, 17))
     options = {"dice": 1.0, "label_smoothing": 0.1}
-    loss, _ = loss_and_gradient(segmentation_loss, logits, mask, options)
+    loss, _ = loss_and_gradient(of_options, logits, mask, options)
     with torch.no_grad():
-        assert segmentation_loss(logits, mask, **options) == loss
+        assert of_options(logits, mask, **options) == loss
 
 
 class Largest(TorchDispatchMode):
@@ -281,7 +288,7 @@ def test_no_tensor_is_as_large_as_the_full_size_logits(monkeypatch):
     logits, mask = torch.randn(2, 6, 24, 24), torch.randint(-1, 6, (2, 96, 96))
     with Largest() as largest:
         options = {"dice": 1.0, "label_smoothing": 0.1, "focal": 1.0, "soft_iou": 1.0, "ohem": 1.0, "bootstrapped": 1.0}
-        loss_and_gradient(segmentation_loss, logits, mask, options)
+        loss_and_gradient(of_options, logits, mask, options)
     # One more per image stands for what lies outside of it.
     assert largest.elements <= max(mask.numel() + len(mask), logits.numel())
     with Largest() as largest:
@@ -303,5 +310,6 @@ def test_masks_of_small_types_hold_what_fits_into_them(dtype, classes):
     logits = torch.randn(2, classes, 4, 4, generator=generator)
     mask = torch.randint(0, classes, (2, 16, 16), generator=generator)
     mask[0, 0, 0] = classes - 1
-    expected = segmentation_loss(logits, mask, cross_entropy=1.0, dice=1.0)
-    assert segmentation_loss(logits, mask.to(dtype), cross_entropy=1.0, dice=1.0) == expected
+    losses = LossConfig(dice=1.0)
+    expected = segmentation_loss(logits, mask, losses)
+    assert segmentation_loss(logits, mask.to(dtype), losses) == expected

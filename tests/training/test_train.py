@@ -17,7 +17,7 @@ from pixelwise.data.sampler import Sampler
 from pixelwise.data.split import open_parts
 from pixelwise.errors import ConfigError, PixelwiseError
 from pixelwise.labels import IGNORE
-from pixelwise.losses import segmentation_loss
+from pixelwise.losses import LossConfig, segmentation_loss
 from pixelwise.runs.model_folder import load_model
 from pixelwise.runs.run_folder import Run, open_finished_run
 from pixelwise.training import data_wait, state
@@ -198,8 +198,9 @@ def test_auxiliary_outputs_and_padding_enter_the_loss_as_the_network_says(scenes
     assert logits.shape[-2:] == (9, 9), "72 pixels"
     padded = torch.full((2, 72, 72), IGNORE)
     padded[:, :64, :64] = mask
-    main = segmentation_loss(logits, padded, align_corners=True, dice=0.5, rmi=0.5)
-    aux = segmentation_loss(logits.flip(1), padded, align_corners=True, cross_entropy=0.0, binary_cross_entropy=1.0)
+    main = segmentation_loss(logits, padded, LossConfig(dice=0.5, rmi=0.5), align_corners=True)
+    binary = LossConfig(cross_entropy=0.0, binary_cross_entropy=1.0)
+    aux = segmentation_loss(logits.flip(1), padded, binary, align_corners=True)
     torch.testing.assert_close(loss, main + 0.4 * aux)
 
 
@@ -211,10 +212,10 @@ def test_a_device_that_is_not_there_is_an_error(scenes, tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_says_what_to_do(scenes, tmp_path, monkeypatch):
-    def broken(logits, mask, **options):
-        return logits.sum() * float("nan")
+    def broken(decoded, mask, losses, **options):
+        return decoded.logits.sum() * float("nan")
 
-    monkeypatch.setattr(state, "segmentation_loss", broken)
+    monkeypatch.setattr(state, "total_loss", broken)
     with pytest.raises(PixelwiseError, match=r"loss is nan at step 0.*learning_rate"):
         train(config(scenes, tmp_path / "run"))
 

@@ -5,8 +5,9 @@ gradient; an image without a valid pixel has a zero gradient and changes nothing
 gives 0.
 """
 
+from pixelwise.loss_config import LossConfig
 from pixelwise.losses.dice import DICE_SMOOTH
 from pixelwise.losses.segmentation import segmentation_loss
 from pixelwise.losses.total import total_loss
 
-__all__ = ["DICE_SMOOTH", "segmentation_loss", "total_loss"]
+__all__ = ["DICE_SMOOTH", "LossConfig", "segmentation_loss", "total_loss"]

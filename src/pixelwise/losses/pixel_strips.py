@@ -1,4 +1,31 @@
-"""A walk over the full-size pixels of a batch, some at a time, with logits that exist at the stride alone."""
+"""The full-size pixels of a batch, strip by strip, from logits that exist at the stride alone.
+
+A *cell* is a position of the coarse logits. There are two ways to upsample from cells to pixels. `_squares` is the
+fast one, for masks that are larger than the logits by a whole factor, the stride. `_rows` takes any size.
+
+`_squares` walks over the squares between the centres of four cells. With stride 4 a square has 16 pixels::
+
+    A-------------------B        A, B, C, D   the centres of four cells
+    |                   |        a to p       the centres of 16 pixels
+    |  a    b    c    d |
+    |                   |        share of B and D, to the right: 1/8, 3/8, 5/8, 7/8
+    |  e    f    g    h |        share of C and D, downwards:    1/8, 3/8, 5/8, 7/8
+    |                   |
+    |  i    j    k    l |        With an odd stride, a lies on A, and the shares are 0, 1/3, 2/3.
+    |                   |
+    |  m    n    o    p |
+    |                   |
+    C-------------------D
+
+The shares are the same in every square. So upsampling adds up four copies of the map of cells, each shifted by a cell
+and weighted by a number. No pixel needs an index. Down the left side, the logit at row i is the lerp of A and C; so it
+is for B and D on the right side. The pixels of row i then go from left to right in equal steps. So their exponentials
+have equal ratios, and one of them gives the next by one product.
+
+Cells at the rim of the image are repeated outwards once, so that there are squares around the image as well. A strip
+is some rows of squares. Within a strip, squares lie one behind the other in a flat array. A flat array joins the last
+cell of a row to the first of the next: the square between those two lies outside of the image and is left out.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,87 +50,97 @@ class Strip:
 
     exponential: Tensor
     """exp of their logits [m,K,P], each pixel's shifted by a number of its own; to be overwritten."""
-    chosen: Tensor
+    target_logit: Tensor
     """[m,1,P]: the logit of the pixel's own class, shifted by the same number; anything where ignored."""
-    spread: Tensor | None
-    """[m,1,P]: the shifted logits, weighted by class and added."""
+    smoothing_sum: Tensor | None
+    """[m,1,P]: the shifted logits, each times its class's weight in label smoothing, added up."""
     label: Tensor
     """[m,1,P]: 0 where ignored, else the class's index + 1, for tables that begin with what is ignored."""
     target: Tensor
     """[m,1,P]: the class's index, 0 where ignored."""
-    place: Tensor
+    position: Tensor
     """[m,1,P]: the number of each pixel in its image, -1 outside of it."""
     image: int
     add_gradient: Callable[[Tensor], None]
-    """Carries a gradient by the logits [m,K,P], 0 where ignored, back to the stride and adds it there."""
+    """Carries a gradient by the logits [m,K,P], 0 where ignored, back to the cells and adds it there."""
 
 
-def walk(
-    logits: Tensor, mask: Tensor, *, align_corners: bool, spread: Tensor | None = None, gradient: Tensor | None = None
+def pixel_strips(
+    logits: Tensor,
+    mask: Tensor,
+    *,
+    align_corners: bool,
+    smoothing: Tensor | None = None,
+    gradient: Tensor | None = None,
 ) -> Iterator[Strip]:
     """Yield all pixels of a batch.
 
     Args:
         logits: [B,K,h,w].
         mask: [B,H,W].
-        spread: [K], the classes' weights in `Strip.spread`.
-        gradient: [B,K,h,w], what `Strip.add_gradient` adds to; complete when the walk has ended.
+        smoothing: [K], the classes' weights in `Strip.smoothing_sum`.
+        gradient: [B,K,h,w], what `Strip.add_gradient` adds to; complete after the last strip.
     """
     (h, w), size = logits.shape[-2:], (mask.shape[-2], mask.shape[-1])
     stride = size[0] // h
     whole = stride > 1 and size == (h * stride, w * stride) and not align_corners
-    places = _places_in_squares(h, w, stride, mask.device) if whole else None
+    positions = _positions_in_squares(h, w, stride, mask.device) if whole else None
     for image, (own, own_mask) in enumerate(zip(logits.detach(), mask, strict=True)):
         own = own.to(torch.promote_types(own.dtype, torch.float32))
-        # One more at the end, for places outside of the image.
+        # One more at the end, which position -1 finds.
         labels = F.pad(own_mask.flatten().long() - IGNORE, (0, 1))
         part = torch.empty_like(own) if gradient is None else gradient[image]
-        if places is not None:
-            yield from _squares(own, labels[places], places, stride, image, spread, part)
+        if positions is not None:
+            yield from _squares(own, labels[positions], positions, stride, image, smoothing, part)
         else:
-            yield from _rows(own, labels, size, align_corners, image, spread, part)
+            yield from _rows(own, labels, size, align_corners, image, smoothing, part)
+
+
+# The fast way: squares between four cells.
 
 
 def _squares(
-    logits: Tensor, labels: Tensor, places: Tensor, stride: int, image: int, spread: Tensor | None, gradient: Tensor
+    logits: Tensor,
+    labels: Tensor,
+    positions: Tensor,
+    stride: int,
+    image: int,
+    smoothing: Tensor | None,
+    gradient: Tensor,
 ) -> Iterator[Strip]:
-    # Upsampling by a whole factor. Between the centres of four cells lie stride² pixels, each at its own constant
-    # distance from them. A strip is some rows of such squares, m the pixels of a square, and upsampling adds weighted
-    # maps that are shifted by one cell. Maps are read flat: a row's last square goes around the edge, out of the image.
-    # Labels and places lie as `_places_in_squares` gives them, [m,h+1,w+2].
+    """Yield rows of squares: m is the stride², P the squares. Labels and positions are [stride²,h+1,w+2]."""
     classes, h, w = logits.shape
-    # A softmax does not see a shift. This one is upsampled like the logits, and leaves none of them above 0.
-    cells = F.pad((logits - logits.amax(dim=0))[None], (1, 1, 1, 1), mode="replicate")[0]
-    # Pixels of a row of a square have logits in equal steps, so their exponentials have equal ratios.
-    chain = CHAIN if bool(cells.amin() > -STEEPEST) else 1
-    average = None if spread is None else torch.tensordot(spread, cells, dims=1)[None]
-    shares = [(i + (0.5 if stride % 2 == 0 else 0)) / stride for i in range(stride)]
-    right = cells.new_tensor(shares)
-    sides = torch.stack([1 - right, right])
-    corners = torch.einsum("ai,bj->abij", sides, sides).view(1, 4, -1).expand(classes, -1, -1)
+    cells = _padded_cells(logits)
+    chained = bool(cells.amin() > -STEEPEST)
+    shares = _shares(stride)
+    corners = _corner_weights(cells.new_tensor(shares)).expand(classes, -1, -1)
+    smoothed = None if smoothing is None else torch.tensordot(smoothing, cells, dims=1)[None]
     gathered = torch.zeros_like(cells)
-    # A strip has many small steps, so larger ones are faster, by measurement.
+    # A strip has many small steps, so larger strips are faster, by measurement.
     for top, bottom in strips(torch.Size((1, classes)), (h + 1, stride**2 * (w + 2)), times=2):
-        place = places[:, None, top:bottom].flatten(2)
-        label = labels[:, None, top:bottom].flatten(2)
+        position, label = (each[:, None, top:bottom].flatten(2) for each in (positions, labels))
         target = (label - 1).clamp_(min=0)
-        exponential, chosen, shift = _exponentials(cells[:, top : bottom + 1], shares, target, chain)
-        mixed = None
-        if spread is not None and average is not None:
-            first, step = _rows_of_squares(average[:, top : bottom + 1], shares)
-            mixed = torch.stack([first + step * each for each in shares], dim=1).view_as(chosen)
-            mixed = mixed if shift is None else mixed - spread.sum() * shift
+        left, step = _left_side_and_step(cells[:, top : bottom + 1], shares)
+        if chained:
+            exponential, shift = _chained_exponentials(left, step, shares, classes), None
+            target_logit = exponential.gather(1, target).log_()
+        else:
+            exponential = _logits_of_squares(left, step, shares, classes)
+            shift = exponential.amax(dim=1, keepdim=True)
+            exponential -= shift
+            target_logit = exponential.gather(1, target)
+            exponential.exp_()
+        smoothing_sum = None
+        if smoothing is not None and smoothed is not None:
+            left, step = _left_side_and_step(smoothed[:, top : bottom + 1], shares)
+            smoothing_sum = torch.stack([left + step * share for share in shares], dim=1).view_as(target_logit)
+            smoothing_sum = smoothing_sum if shift is None else smoothing_sum - smoothing.sum() * shift
         add = partial(_add_to_cells, gathered[:, top : bottom + 1], corners)
-        yield Strip(exponential, chosen, mixed, label, target, place, image, add)
-    # The outermost cells are copies of their neighbours.
-    gathered[:, 1] += gathered[:, 0]
-    gathered[:, -2] += gathered[:, -1]
-    gathered[:, :, 1] += gathered[:, :, 0]
-    gathered[:, :, -2] += gathered[:, :, -1]
-    gradient += gathered[:, 1:-1, 1:-1]
+        yield Strip(exponential, target_logit, smoothing_sum, label, target, position, image, add)
+    gradient += _without_padding(gathered)
 
 
-def _places_in_squares(h: int, w: int, stride: int, device: torch.device) -> Tensor:
+def _positions_in_squares(h: int, w: int, stride: int, device: torch.device) -> Tensor:
     """Return each pixel's number in its image, -1 outside: [stride², h+1, w+2], by place in a square and square."""
     first = (stride + 1) // 2
     grid = torch.full(((h + 1) * stride, (w + 2) * stride), -1, device=device)
@@ -112,50 +149,86 @@ def _places_in_squares(h: int, w: int, stride: int, device: torch.device) -> Ten
     return grid.view(h + 1, stride, w + 2, stride).permute(1, 3, 0, 2).flatten(0, 1)
 
 
-def _rows_of_squares(cells: Tensor, shares: list[float]) -> tuple[Tensor, Tensor]:
-    """Return cells [K,n+1,w] upsampled in height, [stride, K*n*w], and what is added to come to the next column."""
+def _padded_cells(logits: Tensor) -> Tensor:
+    """Return the cells and a rim around them [K,h+2,w+2], each cell shifted so that its highest logit is 0.
+
+    A softmax does not see a shift. This one is upsampled like the logits, and leaves no pixel's logit above 0.
+    """
+    return F.pad((logits - logits.amax(dim=0))[None], (1, 1, 1, 1), mode="replicate")[0]
+
+
+def _without_padding(gathered: Tensor) -> Tensor:
+    """Return the gradient of `_padded_cells`: what came to the rim goes to the cells that it repeats."""
+    gathered[:, 1] += gathered[:, 0]
+    gathered[:, -2] += gathered[:, -1]
+    gathered[:, :, 1] += gathered[:, :, 0]
+    gathered[:, :, -2] += gathered[:, :, -1]
+    return gathered[:, 1:-1, 1:-1]
+
+
+def _shares(stride: int) -> list[float]:
+    """Return where a square's pixels lie, from 0 at the left (or upper) cells to 1 at the right (or lower) ones."""
+    return [(i + (0.5 if stride % 2 == 0 else 0)) / stride for i in range(stride)]
+
+
+def _corner_weights(shares: Tensor) -> Tensor:
+    """Return what the cells A, B, C and D give to each pixel of a square [1,4,stride²]."""
+    sides = torch.stack([1 - shares, shares])
+    return torch.einsum("ai,bj->abij", sides, sides).view(1, 4, -1)
+
+
+def _left_side_and_step(cells: Tensor, shares: list[float]) -> tuple[Tensor, Tensor]:
+    """Return the logits of each row of pixels on its square's left side, and how much higher the right side is.
+
+    Args:
+        cells: [K,n+1,w].
+        shares: of the lower cells, one for each row of pixels.
+
+    Returns:
+        both [stride, K*n*w]; to be overwritten.
+    """
     above, below = cells[:, :-1], cells[:, 1:]
-    # The last one has no next.
-    rows = cells.new_empty(len(shares) * above.numel() + 1)
-    rows[-1] = 0
-    for out, share in zip(rows[:-1].view(len(shares), *above.shape), shares, strict=True):
+    # One more at the end: a square's right side is the left side of the next, and the last one has no next.
+    sides = cells.new_empty(len(shares) * above.numel() + 1)
+    sides[-1] = 0
+    for out, share in zip(sides[:-1].view(len(shares), *above.shape), shares, strict=True):
         torch.lerp(above, below, share, out=out)
-    return rows[:-1].view(len(shares), -1), (rows[1:] - rows[:-1]).view(len(shares), -1)
+    return sides[:-1].view(len(shares), -1), (sides[1:] - sides[:-1]).view(len(shares), -1)
 
 
-def _exponentials(
-    cells: Tensor, shares: list[float], target: Tensor, chain: int
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return those of all pixels between rows of cells, the targets' logits, and what both are shifted by."""
-    first, step = _rows_of_squares(cells, shares)
+def _logits_of_squares(left: Tensor, step: Tensor, shares: list[float], classes: int) -> Tensor:
+    """Return the logits of all pixels [stride²,K,n*w]."""
+    logits = left.new_empty(len(shares), len(shares), left.shape[1])
+    for j, share in enumerate(shares):
+        torch.add(left, step, alpha=share, out=logits[:, j])
+    return logits.view(len(shares) ** 2, classes, -1)
+
+
+def _chained_exponentials(left: Tensor, step: Tensor, shares: list[float], classes: int) -> Tensor:
+    """Return exp of `_logits_of_squares`: of every `CHAIN`-th pixel of a row; the others follow by products."""
     stride = len(shares)
-    exponential = cells.new_empty(stride**2, len(cells), target.shape[-1])
-    out = exponential.view(stride, stride, -1)
-    starts = range(0, stride, chain)
-    for j in starts:
-        torch.add(first, step, alpha=shares[j], out=out[:, j])
-    if chain > 1:
-        ratio = step.div_(stride).exp_()
-        for j in range(stride):
-            if j in starts:
-                out[:, j].exp_()
-            else:
-                torch.mul(out[:, j - 1], ratio, out=out[:, j])
-        return exponential, exponential.gather(1, target).log_(), None
-    highest = exponential.amax(dim=1, keepdim=True)
-    exponential -= highest
-    chosen = exponential.gather(1, target)
-    return exponential.exp_(), chosen, highest
+    exponential = left.new_empty(stride, stride, left.shape[1])
+    for j in range(0, stride, CHAIN):
+        torch.add(left, step, alpha=shares[j], out=exponential[:, j]).exp_()
+    ratio = step.div_(stride).exp_()
+    for j in range(stride):
+        if j % CHAIN:
+            torch.mul(exponential[:, j - 1], ratio, out=exponential[:, j])
+    return exponential.view(stride**2, classes, -1)
 
 
 def _add_to_cells(gathered: Tensor, corners: Tensor, slope: Tensor) -> None:
-    # [K,2,2,n*w]: what goes to the cells above and below, left and right.
+    """Add to the cells [K,n+1,w] what a gradient by the pixels [stride²,K,n*w] is by them."""
     by_corner = torch.bmm(corners, slope.transpose(0, 1)).unflatten(1, (2, 2))
     left, right = by_corner.unbind(2)
+    # The right cell of a square is the left one of the next.
     left[..., 1:] += right[..., :-1]
     above, below = left.unflatten(2, (-1, gathered.shape[2])).unbind(1)
     gathered[:, :-1] += above
     gathered[:, 1:] += below
+
+
+# Any size: full-size rows.
 
 
 def _rows(
@@ -164,11 +237,13 @@ def _rows(
     size: tuple[int, int],
     align_corners: bool,
     image: int,
-    spread: Tensor | None,
+    smoothing: Tensor | None,
     gradient: Tensor,
 ) -> Iterator[Strip]:
-    # Upsampling to any size. A strip is some full-size rows. Columns are upsampled first, on the few coarse rows, and
-    # by the slow kernel; then rows, by a fast matrix product.
+    """Yield full-size rows: m of them, of P pixels.
+
+    Columns are upsampled first, on the few coarse rows, and by the slow kernel; then rows, by a fast matrix product.
+    """
     (height, width), coarse = size, logits.shape[1]
     identity = torch.eye(coarse, dtype=logits.dtype, device=logits.device)[None, None]
     by_row = logits.movedim(1, 0)[:, :, None].contiguous()
@@ -181,23 +256,25 @@ def _rows(
         with torch.enable_grad():
             wide = upsample(part, (1, width), align_corners=align_corners)
         rows = (vertical @ wide.detach().flatten(1)).view(bottom - top, -1, width)
-        place = torch.arange(top * width, bottom * width, device=labels.device).view(-1, 1, width)
-        label = labels[place]
+        position = torch.arange(top * width, bottom * width, device=labels.device).view(-1, 1, width)
+        label = labels[position]
         target = (label - 1).clamp_(min=0)
         rows -= rows.amax(dim=1, keepdim=True)
-        chosen = rows.gather(1, target)
-        mixed = None if spread is None else (spread @ rows)[:, None]
-        add = partial(_add_to_rows, gradient[:, first:last], part, wide, vertical)
-        yield Strip(rows.exp_(), chosen, mixed, label, target, place, image, add)
+        target_logit = rows.gather(1, target)
+        smoothing_sum = None if smoothing is None else (smoothing @ rows)[:, None]
+        add = partial(_add_to_coarse_rows, gradient[:, first:last], part, wide, vertical)
+        yield Strip(rows.exp_(), target_logit, smoothing_sum, label, target, position, image, add)
 
 
-def _add_to_rows(gradient: Tensor, part: Tensor, wide: Tensor, vertical: Tensor, slope: Tensor) -> None:
+def _add_to_coarse_rows(gradient: Tensor, part: Tensor, wide: Tensor, vertical: Tensor, slope: Tensor) -> None:
+    """Add to coarse rows [K,n,w] what a gradient by full-size rows [m,K,W] is by them."""
     by_row = (vertical.T @ slope.flatten(1)).view_as(wide)
     (back,) = torch.autograd.grad(wide, part, by_row)
     gradient += back[:, :, 0].movedim(0, 1)
 
 
 def _centre(row: int, coarse: int, height: int, align_corners: bool) -> float:
+    """Return where the centre of a full-size row lies among the coarse ones."""
     if align_corners:
         return row * ((coarse - 1) / max(1, height - 1))
     return max(0.0, (row + 0.5) * (coarse / height) - 0.5)

@@ -1,14 +1,14 @@
-"""The weighted sum of losses, and the one place where its gradient is handed to autograd."""
+"""The weighted sum of losses, and the one place that gives its gradient to autograd."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
 from pixelwise.labels import IGNORE
+from pixelwise.loss_config import LossConfig
 from pixelwise.losses.boundary import boundary_loss
 from pixelwise.losses.dice import dice_loss, soft_iou_loss
 from pixelwise.losses.lovasz import lovasz_softmax
@@ -22,60 +22,23 @@ from pixelwise.losses.streaming import StripTerms, strip_loss, working_dtype
 def segmentation_loss(
     logits: Float[Tensor, "B K h w"],
     mask: Integer[Tensor, "B H W"],
+    losses: LossConfig = LossConfig(),
     *,
-    align_corners: bool = False,
-    cross_entropy: float = 1.0,
-    focal: float = 0.0,
-    ohem: float = 0.0,
-    bootstrapped: float = 0.0,
-    binary_cross_entropy: float = 0.0,
-    dice: float = 0.0,
-    soft_iou: float = 0.0,
-    lovasz: float = 0.0,
-    ms_ssim: float = 0.0,
-    rmi: float = 0.0,
-    boundary: float = 0.0,
     class_weights: Float[Tensor, " K"] | None = None,
-    label_smoothing: float = 0.0,
-    focal_gamma: float = 2.0,
-    ohem_threshold: float = 0.9,
-    ohem_min_kept: int = 131072,
-    bootstrapped_threshold: float = 0.3,
-    bootstrapped_min_kept: int = 4096,
-    foreground_only: bool = False,
-    ms_ssim_product: Literal["paper", "unet3p"] = "paper",
-    rmi_radius: int = 3,
-    boundary_tolerance: int = 5,
+    align_corners: bool = False,
 ) -> Float[Tensor, ""]:
     """Return a weighted sum of losses over the valid pixels of a batch.
 
     Cross-entropy, focal, OHEM, bootstrapped, Dice and soft IoU go strip by strip and never build [B,K,H,W]; the others
-    build [K,H,W] for one image at a time. Half-precision logits are computed with in float32, and the loss is float32;
-    float64 stays float64.
+    build [K,H,W] for one image at a time. Losses of images are means over the images that have a valid pixel.
+    Half-precision logits are computed with in float32, and the loss is float32; float64 stays float64.
 
     Args:
         logits: at the network's stride.
         mask: class indices, and `IGNORE`.
+        losses: the weights of the losses, and their settings.
+        class_weights: of the cross-entropy, the focal, OHEM and bootstrapped losses; default: all 1.
         align_corners: how logits are upsampled: corner pixels on corner pixels, or edges on edges.
-        cross_entropy: weight of the mean over valid pixels, weighted by the weight of each pixel's class.
-        focal: weight of the focal loss (`focal_parts`), averaged in the same way; ``class_weights`` are its alpha.
-        ohem: weight of the cross-entropy of hard examples (`hard_example_loss`).
-        bootstrapped: weight of the bootstrapped cross-entropy (`bootstrapped_loss`).
-        binary_cross_entropy: weight of RMI's companion, with a sigmoid per class (`binary_cross_entropy_sum`).
-        dice, soft_iou: weights of `dice_loss` and `soft_iou_loss`.
-        lovasz, ms_ssim, rmi, boundary: weights of `lovasz_softmax`, `ms_ssim_loss`, `mutual_information_loss` and
-            `boundary_loss`, each a mean over the images that have a valid pixel.
-        class_weights: of the cross-entropy, the focal, OHEM and bootstrapped losses.
-        label_smoothing: of the cross-entropy, 0 to below 1.
-        focal_gamma: 0 or more; 0 is the cross-entropy.
-        ohem_threshold: probability of the right class below which a pixel is hard, 0 to 1.
-        ohem_min_kept: pixels of a batch that count at least.
-        bootstrapped_threshold: pixel loss above which a pixel counts.
-        bootstrapped_min_kept: pixels of an image that count at least.
-        foreground_only: Dice, soft IoU and MS-SSIM leave out the first class, as papers on one foreground do.
-        ms_ssim_product: of the levels, as in the paper on MS-SSIM or as in UNet 3+'s release.
-        rmi_radius: side of RMI's neighbourhood in pooled pixels, 1 or more.
-        boundary_tolerance: side of the window, odd, within which boundaries meet.
 
     Raises:
         ValueError: a mask value that is neither a class nor `IGNORE`, or a mask too small for MS-SSIM or RMI.
@@ -93,35 +56,54 @@ def segmentation_loss(
     if class_weights is None:
         class_weights = torch.ones(logits.shape[1], device=logits.device)
     class_weights = class_weights.detach().to(working_dtype(logits))
-    hard = partial(hard_example_loss, class_weights=class_weights, threshold=ohem_threshold, keep=ohem_min_kept)
-    strap = partial(
-        bootstrapped_loss, class_weights=class_weights, threshold=bootstrapped_threshold, keep=bootstrapped_min_kept
-    )
-    terms = StripTerms(
-        cross_entropy=cross_entropy,
-        label_smoothing=label_smoothing,
-        focal=focal,
-        focal_gamma=focal_gamma,
-        class_weights=class_weights,
-        of_pixels=_wanted((ohem, hard), (bootstrapped, strap)),
-        of_sums=_wanted(
-            (dice, partial(dice_loss, foreground_only=foreground_only)),
-            (soft_iou, partial(soft_iou_loss, foreground_only=foreground_only)),
-        ),
-    )
     counts = _counts(mask, logits.shape[1])
-    # The images' losses are averaged, but the binary cross-entropy is a sum over the batch.
-    images, pixels = int(counts.any(dim=1).sum()), int(counts.sum())
-    of_images = _wanted(
-        (binary_cross_entropy * images / (pixels + 1), binary_cross_entropy_sum),
-        (lovasz, lovasz_softmax),
-        (ms_ssim, partial(ms_ssim_loss, foreground_only=foreground_only, product=ms_ssim_product)),
-        (rmi, partial(mutual_information_loss, radius=rmi_radius)),
-        (boundary, partial(boundary_loss, tolerance=boundary_tolerance)),
-    )
-    # Asked here, because inside a Function gradients are always off.
+    terms = _strip_terms(losses, class_weights)
+    of_images = _image_terms(losses, images=int(counts.any(dim=1).sum()), pixels=int(counts.sum()))
+    # Inside a Function gradients are always off, so this is asked here.
     with_gradient = torch.is_grad_enabled() and logits.requires_grad
     return _Loss.apply(logits, mask, counts.to(working_dtype(logits)), terms, of_images, align_corners, with_gradient)
+
+
+def _strip_terms(losses: LossConfig, class_weights: Tensor) -> StripTerms:
+    """Return the losses that go strip by strip."""
+    hard = partial(
+        hard_example_loss,
+        class_weights=class_weights,
+        threshold=losses.ohem_threshold,
+        keep=losses.ohem_min_kept,
+    )
+    worst = partial(
+        bootstrapped_loss,
+        class_weights=class_weights,
+        threshold=losses.bootstrapped_threshold,
+        keep=losses.bootstrapped_min_kept,
+    )
+    dice = partial(dice_loss, foreground_only=losses.foreground_only)
+    soft_iou = partial(soft_iou_loss, foreground_only=losses.foreground_only)
+    return StripTerms(
+        losses,
+        class_weights,
+        of_pixels=_wanted((losses.ohem, hard), (losses.bootstrapped, worst)),
+        of_sums=_wanted((losses.dice, dice), (losses.soft_iou, soft_iou)),
+    )
+
+
+def _image_terms(losses: LossConfig, *, images: int, pixels: int) -> list[ImageTerm]:
+    """Return the losses that take an image at a time.
+
+    Args:
+        images: how many have a valid pixel.
+        pixels: how many are valid.
+    """
+    similarity = partial(ms_ssim_loss, foreground_only=losses.foreground_only, product=losses.ms_ssim_product)
+    return _wanted(
+        # The losses of the images are averaged, but this one is a sum over the batch.
+        (losses.binary_cross_entropy * images / (pixels + 1), binary_cross_entropy_sum),
+        (losses.lovasz, lovasz_softmax),
+        (losses.ms_ssim, similarity),
+        (losses.rmi, partial(mutual_information_loss, radius=losses.rmi_radius)),
+        (losses.boundary, partial(boundary_loss, tolerance=losses.boundary_tolerance)),
+    )
 
 
 def _wanted(*terms: tuple[float, Callable[..., Tensor]]) -> list[tuple[float, Callable[..., Tensor]]]:
@@ -136,7 +118,7 @@ def _counts(mask: Tensor, classes: int) -> Tensor:
 
 
 class _Loss(torch.autograd.Function):
-    """The loss, whose gradient is made in the same sweep and kept at the stride until it is asked for."""
+    """The loss. Its gradient is computed with it, and kept at the stride until autograd asks for it."""
 
     @staticmethod
     def forward(
@@ -152,7 +134,7 @@ class _Loss(torch.autograd.Function):
         dtype = working_dtype(logits)
         gradient = torch.zeros_like(logits, dtype=dtype) if with_gradient else None
         loss = logits.new_zeros((), dtype=dtype)
-        # Autocast would take the products below in half precision.
+        # Autocast would compute the products below in half precision.
         with torch.autocast(logits.device.type, enabled=False):
             if bool(counts.any()):
                 loss = strip_loss(logits, mask, counts, terms, align_corners, gradient)

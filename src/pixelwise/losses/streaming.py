@@ -1,8 +1,8 @@
 """Losses over strips of full-size rows: of pixels, and of sums over pixels.
 
-Every loss is exactly that of the bilinearly upsampled logits, but [B,K,H,W] never exists: the gradient is made in the
-same sweep as the loss and carried back to the stride strip by strip. Losses that need a statistic of all pixels before
-any has a gradient take a sweep of their own for it.
+Every loss is that of the bilinearly upsampled logits, but [B,K,H,W] never exists. Strip by strip, the loss and its
+gradient are computed together, and the gradient is carried back to the stride. Some losses need a number from all
+pixels before any pixel has a gradient, such as Dice its sums. For those, all strips are gone through twice.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,18 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pixelwise.losses.pixel_strips import Strip, walk
+from pixelwise.loss_config import LossConfig
+from pixelwise.losses.pixel_strips import Strip, pixel_strips
 from pixelwise.losses.pixels import focal_parts
 
 
 @dataclass(frozen=True)
 class StripTerms:
-    """Weights and settings of the losses that go strip by strip."""
+    """The losses that go strip by strip: cross-entropy and focal loss, and those below, each with its weight."""
 
-    cross_entropy: float
-    label_smoothing: float
-    focal: float
-    focal_gamma: float
+    losses: LossConfig
     class_weights: Tensor
     """[K]"""
     of_pixels: Sequence[tuple[float, Callable[..., Tensor]]]
@@ -40,20 +38,20 @@ def strip_loss(
     Args:
         logits: [B,K,h,w].
         mask: [B,H,W].
-        counts: [B,K], the pixels of each class in each image, in the type that is worked in.
+        counts: [B,K], the pixels of each class in each image, in `working_dtype`.
         gradient: [B,K,h,w]; the loss's own is added to it.
     """
     weights = _Weights.of(terms, counts)
-    loss, slopes = _of_statistics(logits, mask, terms, align_corners, counts, with_slopes=gradient is not None)
-    if not (terms.cross_entropy or terms.focal) and slopes is None:
+    loss, slopes = _gathered_loss(logits, mask, terms, align_corners, counts, with_slopes=gradient is not None)
+    if not (terms.losses.cross_entropy or terms.losses.focal) and slopes is None:
         return loss
-    spread = weights.smooth if weights.smoothed else None
-    for strip in walk(logits, mask, align_corners=align_corners, spread=spread, gradient=gradient):
+    smoothing = weights.smoothing if weights.smoothed else None
+    for strip in pixel_strips(logits, mask, align_corners=align_corners, smoothing=smoothing, gradient=gradient):
         softmax = _Softmax.of(strip)
-        own_loss, by_loss = _pixel_loss(strip, softmax, weights, terms)
+        own_loss, by_loss = _pixel_loss(strip, softmax, weights, terms.losses)
         loss += own_loss
         if weights.smoothed:
-            loss += _smoothed_loss(strip, softmax, weights)
+            loss += _smoothing_loss(strip, softmax, weights)
         if gradient is not None:
             strip.add_gradient(_slope(strip, softmax, weights, by_loss, slopes))
     return loss
@@ -61,33 +59,34 @@ def strip_loss(
 
 @dataclass(frozen=True)
 class _Weights:
-    """What a pixel counts, by its class. Divided by the sum of all pixels' class weights, so that losses are sums."""
+    """How much a pixel counts, by its class. All are divided by the sum of the pixels' class weights, to give means."""
 
-    hard: Tensor
+    cross_entropy: Tensor
     """[K+1], of the cross-entropy with the pixel's own class; the first, of ignored pixels, is 0."""
     focal: Tensor
-    """[K+1], of the focal loss."""
-    smooth: Tensor
-    """[K], of the cross-entropy with each class, by label smoothing."""
+    """[K+1], of the focal loss; the first is 0."""
+    smoothing: Tensor
+    """[K], of the cross-entropy with each class, which label smoothing adds."""
     smoothed: bool
 
     @staticmethod
     def of(terms: StripTerms, counts: Tensor) -> "_Weights":
-        smoothing = terms.label_smoothing if terms.cross_entropy else 0.0
+        losses = terms.losses
+        smoothing = losses.label_smoothing if losses.cross_entropy else 0.0
         total = counts.sum(dim=0) @ terms.class_weights
-        # Without any weight all become 0.
+        # If all class weights are 0, so are these.
         scaled = terms.class_weights / torch.where(total > 0, total, torch.inf)
         return _Weights(
-            hard=F.pad(scaled * (terms.cross_entropy * (1 - smoothing)), (1, 0)),
-            focal=F.pad(scaled * terms.focal, (1, 0)),
-            smooth=scaled * (terms.cross_entropy * smoothing / counts.shape[1]),
+            cross_entropy=F.pad(scaled * (losses.cross_entropy * (1 - smoothing)), (1, 0)),
+            focal=F.pad(scaled * losses.focal, (1, 0)),
+            smoothing=scaled * (losses.cross_entropy * smoothing / counts.shape[1]),
             smoothed=bool(smoothing),
         )
 
 
 @dataclass(frozen=True)
 class _Softmax:
-    """The parts of a strip's cross-entropy, log(sum of exp) - own logit."""
+    """What a strip's softmax and cross-entropy, log(total) - target logit, are made from."""
 
     total: Tensor
     """[m,1,P]: the sum of the exponentials."""
@@ -100,47 +99,50 @@ class _Softmax:
         return _Softmax(total, total.log())
 
 
-def _pixel_loss(strip: Strip, softmax: _Softmax, weights: _Weights, terms: StripTerms) -> tuple[Tensor, Tensor]:
+def _pixel_loss(strip: Strip, softmax: _Softmax, weights: _Weights, losses: LossConfig) -> tuple[Tensor, Tensor]:
     """Return the cross-entropy and focal loss of a strip, and their derivative by each pixel's cross-entropy."""
-    pixel_loss, weight = softmax.logarithm - strip.chosen, weights.hard[strip.label]
+    pixel_loss, weight = softmax.logarithm - strip.target_logit, weights.cross_entropy[strip.label]
     loss = (weight * pixel_loss).sum()
-    if terms.focal:
-        focal, by_pixel = focal_parts(pixel_loss.clamp_(min=0), terms.focal_gamma)
+    if losses.focal:
+        focal, by_pixel = focal_parts(pixel_loss.clamp_(min=0), losses.focal_gamma)
         own_weight = weights.focal[strip.label]
         loss += (own_weight * focal).sum()
         weight = weight + own_weight * by_pixel
     return loss, weight
 
 
-def _smoothed_loss(strip: Strip, softmax: _Softmax, weights: _Weights) -> Tensor:
+def _smoothing_loss(strip: Strip, softmax: _Softmax, weights: _Weights) -> Tensor:
     """Return the cross-entropy with all classes that label smoothing adds."""
-    assert strip.spread is not None
-    return ((strip.label > 0) * (weights.smooth.sum() * softmax.logarithm - strip.spread)).sum()
+    assert strip.smoothing_sum is not None
+    return ((strip.label > 0) * (weights.smoothing.sum() * softmax.logarithm - strip.smoothing_sum)).sum()
 
 
 def _slope(strip: Strip, softmax: _Softmax, weights: _Weights, by_loss: Tensor, slopes: "_Slopes | None") -> Tensor:
-    """Return the derivative by a strip's logits [m,K,P], written over the strip's exponentials.
+    """Return the derivative by a strip's logits [m,K,P], in the memory of the strip's exponentials.
 
-    Every part of it has the same three terms, p being the softmax, so that one pass over [m,K,P] adds them all::
+    Each loss adds to the same three terms, so one pass over [m,K,P] is enough for all. With p the softmax, it is::
 
-        share · p                 for every class
-              - at_target         at the pixel's own class
-              - weights.smooth    for every class of a valid pixel
+        share · p                    for every class
+              - at_target            at the pixel's own class
+              - weights.smoothing    for every class of a valid pixel
 
-        part                 share                        at_target
+        loss                 share                        at_target
         cross-entropy        w                            w
-        label smoothing      sum of smooth                0
-        sums (Dice, IoU)     g - g·p - pull               -pull        pull = own class's extra · its p
+        label smoothing      sum of weights.smoothing     0
+        sums (Dice, IoU)     g - g·p - pull               -pull
+
+    w is a pixel's weight, with the focal loss and those in `StripTerms.of_pixels`; g is `_Slopes.by_probability`; pull
+    is `_Slopes.by_target` of the pixel's own class, times its p.
     """
     valid = strip.label > 0
     if slopes is not None and slopes.by_pixel is not None:
-        by_loss = by_loss + slopes.by_pixel[strip.image][strip.place]
+        by_loss = by_loss + slopes.by_pixel[strip.image][strip.position]
     share, at_target = by_loss, by_loss
     if weights.smoothed:
-        share = share + weights.smooth.sum() * valid
+        share = share + weights.smoothing.sum() * valid
     if slopes is not None and slopes.of_sums:
         by_probability = slopes.by_probability[strip.image]
-        pull = slopes.by_target[strip.image][strip.label] * strip.chosen.exp() / softmax.total
+        pull = slopes.by_target[strip.image][strip.label] * strip.target_logit.exp() / softmax.total
         share = share - valid * ((by_probability @ strip.exponential)[:, None] / softmax.total + pull)
         share = share + valid * by_probability[:, None]
         at_target = by_loss - pull
@@ -148,51 +150,52 @@ def _slope(strip: Strip, softmax: _Softmax, weights: _Weights, by_loss: Tensor, 
     slope = strip.exponential.mul_(share / softmax.total)
     slope.scatter_add_(1, strip.target, -at_target)
     if weights.smoothed:
-        slope.addcmul_(weights.smooth[:, None], valid.to(slope.dtype), value=-1)
+        slope.addcmul_(weights.smoothing[:, None], valid.to(slope.dtype), value=-1)
     return slope
 
 
 def working_dtype(logits: Tensor) -> torch.dtype:
-    """Return what is computed in: float32, or float64 for logits of that type."""
+    """Return the type to compute in: float32, or float64 for logits of that type."""
     return torch.promote_types(logits.dtype, torch.float32)
 
 
 @dataclass(frozen=True)
 class _Slopes:
-    """The loss's derivatives by what was gathered over all pixels."""
+    """The derivatives of the losses that `_gathered_loss` computes."""
 
     by_pixel: Tensor | None
     """[B,H*W+1]: by each pixel's cross-entropy; 0 where ignored, and at the end."""
     by_probability: Tensor
     """[B,K]: by the probability of a class, at every valid pixel."""
     by_target: Tensor
-    """[B,K+1]: what comes to that at the class's own pixels, after a 0 for what is ignored."""
+    """[B,K+1]: what is added to that at the class's own pixels; the first, of ignored pixels, is 0."""
     of_sums: bool
-    """Whether a loss asks for sums at all; else the two above are 0."""
+    """Whether there is a loss of sums; else the two above are 0."""
 
 
-def _of_statistics(
+def _gathered_loss(
     logits: Tensor, mask: Tensor, terms: StripTerms, align_corners: bool, counts: Tensor, *, with_slopes: bool
 ) -> tuple[Tensor, _Slopes | None]:
+    """Return the losses that need a number from all pixels first, and their derivatives."""
     if not terms.of_pixels and not terms.of_sums:
         return counts.new_zeros(()), None
     (height, width), pixel_loss = mask.shape[-2:], None
     if terms.of_pixels:
         pixel_loss = counts.new_zeros(len(mask), height * width + 1)
     intersection, predicted = torch.zeros_like(counts), torch.zeros_like(counts)
-    for strip in walk(logits, mask, align_corners=align_corners):
+    for strip in pixel_strips(logits, mask, align_corners=align_corners):
         rows = strip.exponential
-        normaliser = rows.sum(dim=1, keepdim=True)
+        total = rows.sum(dim=1, keepdim=True)
         if pixel_loss is not None:
-            pixel_loss[strip.image][strip.place] = normaliser.log() - strip.chosen
+            pixel_loss[strip.image][strip.position] = total.log() - strip.target_logit
         if terms.of_sums:
-            rows *= (strip.label > 0) / normaliser
+            rows *= (strip.label > 0) / total
             predicted[strip.image] += rows.sum(dim=(0, 2))
-            # First within each row: one sum in float32 over all pixels would lose digits.
+            # First within each row: one float32 sum over all pixels would lose digits.
             by_row = rows.new_zeros(rows.shape[:2])
             by_row.scatter_add_(1, strip.target[:, 0], rows.gather(1, strip.target)[:, 0])
             intersection[strip.image] += by_row.sum(dim=0)
-    # What is left is small, or of one number per pixel: autograd's to differentiate.
+    # The rest is small, or has one number per pixel. Autograd differentiates it.
     inputs = [each.requires_grad_(with_slopes) for each in (intersection, predicted, pixel_loss) if each is not None]
     with torch.set_grad_enabled(with_slopes):
         loss = sum((weight * term(intersection, predicted, counts) for weight, term in terms.of_sums), counts.sum() * 0)

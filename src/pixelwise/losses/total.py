@@ -1,6 +1,7 @@
 """The loss of all that a network gives in training: its logits and those of its auxiliary heads."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pixelwise.labels import IGNORE
+from pixelwise.loss_config import LossConfig
 from pixelwise.losses.segmentation import segmentation_loss
 from pixelwise.models.segmenter import Decoded
 
@@ -15,11 +17,12 @@ from pixelwise.models.segmenter import Decoded
 def total_loss(
     decoded: Decoded,
     mask: Int[Tensor, "B H W"],
+    losses: LossConfig = LossConfig(),
     *,
     aux_weights: Mapping[str, float],
+    aux_losses: LossConfig | None = None,
+    class_weights: Float[Tensor, " K"] | None = None,
     align_corners: bool = False,
-    loss: Callable[..., Tensor] = segmentation_loss,
-    aux_loss: Callable[..., Tensor] | None = None,
 ) -> Float[Tensor, ""]:
     """Return the loss of a network's logits plus that of each auxiliary output, times its weight.
 
@@ -29,23 +32,23 @@ def total_loss(
     Args:
         decoded: as `Segmenter.decode` gives it.
         mask: class indices and `IGNORE`, of the size that the logits stand for (`Segmenter.padded_size`).
+        losses: of the logits.
         aux_weights: name of an auxiliary output -> its weight. One that is not named here does not count.
+        aux_losses: of auxiliary logits; default: ``losses``.
+        class_weights: of both, as in `segmentation_loss`.
         align_corners: how all logits are upsampled.
-        loss: called with logits, mask and ``align_corners``; `segmentation_loss`, or a partial of it.
-        aux_loss: the same for auxiliary logits; none: ``loss``.
 
     Raises:
         ValueError: a mask value that is neither a class nor `IGNORE`.
     """
-    total = loss(decoded.logits, mask, align_corners=align_corners)
+    loss_of = partial(segmentation_loss, mask=mask, class_weights=class_weights, align_corners=align_corners)
+    total = loss_of(decoded.logits, losses=losses)
     for name, output in decoded.aux.items():
         weight = aux_weights.get(name, 0.0)
         if weight == 0:
             continue
-        if output.ndim == 2:
-            total = total + weight * _presence_loss(output, mask)
-        else:
-            total = total + weight * (aux_loss or loss)(output, mask, align_corners=align_corners)
+        own = _presence_loss(output, mask) if output.ndim == 2 else loss_of(output, losses=aux_losses or losses)
+        total = total + weight * own
     return total
 
 

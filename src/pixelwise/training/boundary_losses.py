@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from pixelwise.config import LOSSES, Config, as_places
+from pixelwise.config import Config, as_places
+from pixelwise.loss_config import LOSSES
 
 LOSSES_FOR_BOUNDARIES: dict[str, float | str] = {"cross_entropy": 1.0, "dice": 1.0, "class_weights": "balanced"}
 """By cross-entropy alone a network misses boundaries, because they are thin (`docs/losses.md`)."""

@@ -3,21 +3,21 @@
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pixelwise import __version__
-from pixelwise.config import LOSS_SETTINGS, LOSSES, Config, as_places
+from pixelwise.config import Config, as_places
 from pixelwise.errors import ConfigError, PixelwiseError, out_of_memory
 from pixelwise.evaluation.evaluate import evaluate_scenes
 from pixelwise.geo.colours import ColourReader
 from pixelwise.labels import IGNORE
-from pixelwise.losses import segmentation_loss, total_loss
+from pixelwise.loss_config import LOSSES
+from pixelwise.losses import total_loss
 from pixelwise.models import Decoded, Segmenter
 from pixelwise.runs.model_folder import ModelCard, save_model
 from pixelwise.runs.run_folder import Run
@@ -187,22 +187,20 @@ def _loss(
     dtype = torch.float16 if settings.mixed_precision == "fp16" else torch.bfloat16
     with torch.autocast(image.device.type, dtype=dtype, enabled=half):
         decoded = decode(image)
-    loss = partial(
-        segmentation_loss, class_weights=class_weights, **settings.model_dump(include={*LOSSES, *LOSS_SETTINGS})
-    )
-    aux_loss = loss
+    losses, aux_losses = settings.losses, None
     if settings.aux_loss != "same":
-        aux_loss = partial(loss, **{name: float(name == settings.aux_loss) for name in LOSSES})
+        aux_losses = replace(losses, **{name: float(name == settings.aux_loss) for name in LOSSES})
     # Logits stand for the image as the network pads it.
     (height, width), (rows, columns) = mask.shape[-2:], model.padded_size(mask.shape[-2:])
     padded = F.pad(mask, (0, columns - width, 0, rows - height), value=IGNORE)
     return total_loss(
         decoded,
         padded,
+        losses,
         aux_weights=model.aux_weights,
+        aux_losses=aux_losses,
+        class_weights=class_weights,
         align_corners=model.align_corners,
-        loss=loss,
-        aux_loss=aux_loss,
     )
 
 

@@ -1,0 +1,353 @@
+"""Every key of the configuration: its type, its default, its meaning, and which values go together."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from pixelwise.config_table import renamed
+from pixelwise.labels import Value
+from pixelwise.loss_config import LOSS_KEYS, LOSSES, LossConfig
+
+
+def _as_list(value: object) -> object:
+    return value if isinstance(value, list) else [value]
+
+
+Values = Annotated[list[Value], BeforeValidator(_as_list)]
+Places = Path | Annotated[list[Path], Field(min_length=1)]
+"""A path, or several."""
+
+
+def as_places(places: Places) -> tuple[Path, ...]:
+    """Return the paths, of which there is at least one."""
+    return tuple(places) if isinstance(places, list) else (places,)
+
+
+LARGEST_SCALE = 8
+"""A tile that is zoomed by more would fill any memory."""
+
+
+class ConfigTable(BaseModel):
+    """A table of the configuration. It refuses unknown keys, and reads old ones."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_names(cls, given: object) -> object:
+        name = cls.__name__.removesuffix("Config").lower()
+        return renamed({name: given}, cls.__name__)[name] if isinstance(given, dict) else given
+
+
+class DataConfig(ConfigTable):
+    """What is read, and what its values mean."""
+
+    images: Places = Field(description="a folder of images or GeoTIFF scenes, one file, or a list of them")
+    labels: Places = Field(
+        description="a folder of masks with the images' names, a file of polygons, or a list: one for each of images"
+    )
+    mask_pattern: str | None = Field(
+        default=None,
+        description="name of a mask's file, such as '{name}_labelIds.png'; default: as the image, or NAME_mask",
+    )
+    image_pattern: str | None = Field(
+        default=None, description="name of an image's file, such as '{name}_photo.jpg'; default: all of it is {name}"
+    )
+    classes: list[Annotated[str, Field(min_length=1)]] = Field(
+        min_length=1, description="names, in the order of their indices"
+    )
+    palette: list[str] | None = Field(
+        default=None, description="a colour '#rrggbb' per class; default: well-spaced hues"
+    )
+    values: dict[str, Values] | None = Field(
+        default=None,
+        description="class -> its raw mask values, colours '#rrggbb', or values of [data].attribute; default: indices",
+    )
+    ignore: list[Value] | None = Field(
+        default=None, description="raw values or colours that count nowhere; default: 255"
+    )
+    layer: str | None = Field(
+        default=None, description="polygons: the layer of a file that has several; `fields.gpkg:layer` names it too"
+    )
+    attribute: str | None = Field(default=None, description="polygons: the column that chooses the class")
+    background: str | None = Field(
+        default="background",
+        description="polygons: the class outside of all polygons; pixels there are ignored if no class has this name",
+    )
+    boundary: str | None = Field(
+        default="boundary",
+        description="polygons: the class of a zone along each outline, if [data].classes has this name",
+    )
+    boundary_width: float = Field(
+        default=5.0, gt=0, description="width of that zone in metres, half of it on either side"
+    )
+    all_touched: bool = Field(
+        default=False,
+        description="polygons: a pixel belongs to a polygon that touches it, not only to one that holds its centre",
+    )
+    bands: list[Annotated[int, Field(ge=1)]] | None = Field(
+        default=None, min_length=1, description="bands to use, counted from 1; default: all but alpha"
+    )
+    nodata: float | None = Field(
+        default=None, allow_inf_nan=True, description="value of pixels without data; default: as the file says"
+    )
+    validation: float = Field(default=0.2, ge=0, lt=1, description="share of scenes (or blocks) kept for validation")
+    test: float = Field(
+        default=0.0, ge=0, lt=1, description="share of scenes (or blocks) kept for a test; training never reads them"
+    )
+    validation_images: Places | None = Field(default=None, description="images kept for validation, instead of a share")
+    validation_labels: Places | None = Field(
+        default=None, description="their masks or polygons; default: [data].labels"
+    )
+    split: Literal["scene", "block"] = Field(
+        default="scene", description="what goes to validation: whole scenes, or blocks of ground"
+    )
+    training_list: Path | None = Field(
+        default=None, description="text file of the images (or blocks) to train on, such as split/train.txt of a run"
+    )
+    validation_list: Path | None = Field(default=None, description="the same for validation; instead of a share")
+    test_list: Path | None = Field(default=None, description="the same for the test; instead of a share")
+    block: int = Field(default=512, ge=32, description="side of a block in pixels, where split = 'block'")
+
+    @field_validator("mask_pattern", "image_pattern")
+    @classmethod
+    def _one_name(cls, pattern: str | None) -> str | None:
+        if pattern is not None and (pattern.count("{name}") != 1 or "/" in pattern):
+            raise ValueError("a pattern is a file's name that holds {name} once, such as '{name}_labelIds.png'")
+        return pattern
+
+    @model_validator(mode="after")
+    def _labels_with_images(self) -> "DataConfig":
+        if self.validation_labels is not None and self.validation_images is None:
+            raise ValueError("validation_labels needs validation_images, which is missing; name both or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _parts(self) -> "DataConfig":
+        if self.validation + self.test >= 1:
+            raise ValueError(f"validation = {self.validation} and test = {self.test} leave nothing to train on")
+        listed = (self.training_list, self.validation_list, self.test_list)
+        if self.training_list is None and any(listed):
+            raise ValueError("validation_list and test_list need training_list, which is missing")
+        if self.validation_list is not None and self.validation_images is not None:
+            raise ValueError("validation_list and validation_images both name the validation images; keep one")
+        return self
+
+
+class ModelConfig(ConfigTable):
+    """Which network, and where its first weights come from."""
+
+    name: str = Field(default="segformer-b0", description="one of `pixelwise models`")
+    weights: Path | None = Field(default=None, description="weights to start from: any layout that load_weights knows")
+    options: dict[str, bool | int | float | str | list[int | float]] = Field(
+        default={}, description="the network's options, such as drop_path"
+    )
+
+    @model_validator(mode="after")
+    def _options_of_the_paper(self) -> "ModelConfig":
+        for name, instead in (("classes", "[data].classes"), ("bands", "[data].bands")):
+            if name in self.options:
+                raise ValueError(f"options hold {name!r}, which {instead} gives; leave it out")
+        return self
+
+
+class TrainConfig(ConfigTable):
+    """How the network is trained."""
+
+    steps: int = Field(default=2000, ge=1, description="optimiser steps")
+    batch_size: int = Field(default=8, ge=1, description="crops per step")
+    crop_size: int = Field(default=512, ge=32, description="side of a crop in pixels")
+    learning_rate: float | None = Field(
+        default=None, gt=0, description="of the encoder; default: 6e-5 from given weights, 1e-3 from scratch"
+    )
+    decoder_lr_mult: float | None = Field(
+        default=None,
+        gt=0,
+        description="the decoder's rate over the encoder's; default: 10 from given weights, 1 from scratch",
+    )
+    first_layer_lr_mult: float = Field(
+        default=1.0, gt=0, le=1, description="rate of the encoder's first layer over its last's; geometric between"
+    )
+    freeze_encoder: bool = Field(
+        default=False, description="the encoder, with its norms' statistics, stays as it is; only the decoder learns"
+    )
+    weight_decay: float = Field(default=0.01, ge=0, description="of weights; norms and biases have none")
+    warmup: int | None = Field(
+        default=None, ge=0, description="steps of linear warm-up; default: a tenth of steps, at most 1500"
+    )
+    poly_power: float = Field(default=1.0, ge=0, description="of the polynomial decay to zero")
+    grad_clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
+    ema_decay: float = Field(
+        default=0.999,
+        ge=0,
+        lt=1,
+        description="decay of the exponential moving average (EMA) of the weights; 0: no average",
+    )
+    cross_entropy: float = Field(
+        default=LossConfig.cross_entropy, ge=0, description="weight of the cross-entropy in the loss"
+    )
+    focal: float = Field(default=LossConfig.focal, ge=0, description="weight of the focal loss in the loss")
+    ohem: float = Field(
+        default=LossConfig.ohem, ge=0, description="weight of the cross-entropy of hard pixels (OHEM) in the loss"
+    )
+    bootstrapped: float = Field(
+        default=LossConfig.bootstrapped,
+        ge=0,
+        description="weight of the cross-entropy of each image's worst pixels in the loss",
+    )
+    binary_cross_entropy: float = Field(
+        default=LossConfig.binary_cross_entropy,
+        ge=0,
+        description="weight of the cross-entropy with a sigmoid per class in the loss; goes with rmi",
+    )
+    dice: float = Field(default=LossConfig.dice, ge=0, description="weight of the Dice loss in the loss")
+    soft_iou: float = Field(default=LossConfig.soft_iou, ge=0, description="weight of the soft IoU loss in the loss")
+    lovasz: float = Field(default=LossConfig.lovasz, ge=0, description="weight of the Lovász-softmax loss in the loss")
+    ms_ssim: float = Field(
+        default=LossConfig.ms_ssim, ge=0, description="weight of the multi-scale structural similarity in the loss"
+    )
+    rmi: float = Field(default=LossConfig.rmi, ge=0, description="weight of the region mutual information in the loss")
+    boundary: float = Field(default=LossConfig.boundary, ge=0, description="weight of the boundary F1 loss in the loss")
+    class_weights: list[float] | str = Field(
+        default="none",
+        description="in cross-entropy, focal, ohem and bootstrapped: 'none', a number per class, or 'balanced' (by the "
+        "root of the frequency)",
+    )
+    label_smoothing: float = Field(default=LossConfig.label_smoothing, ge=0, lt=1, description="in the cross-entropy")
+    focal_gamma: float = Field(
+        default=LossConfig.focal_gamma, ge=0, description="power that makes easy pixels count less; 0: cross-entropy"
+    )
+    ohem_threshold: float = Field(
+        default=LossConfig.ohem_threshold,
+        ge=0,
+        le=1,
+        description="pixels whose class has a probability below it are hard",
+    )
+    ohem_min_kept: int = Field(
+        default=LossConfig.ohem_min_kept, ge=1, description="pixels of a batch that count as hard at least"
+    )
+    bootstrapped_threshold: float = Field(
+        default=LossConfig.bootstrapped_threshold, ge=0, description="pixels with a cross-entropy above it count"
+    )
+    bootstrapped_min_kept: int = Field(
+        default=LossConfig.bootstrapped_min_kept, ge=1, description="pixels of an image that count at least"
+    )
+    foreground_only: bool = Field(
+        default=LossConfig.foreground_only, description="leave the first class out of dice, soft_iou and ms_ssim"
+    )
+    ms_ssim_product: Literal["paper", "unet3p"] = Field(
+        default=LossConfig.ms_ssim_product, description="of the five levels: the paper's, or that of UNet 3+'s release"
+    )
+    rmi_radius: int = Field(
+        default=LossConfig.rmi_radius, ge=1, le=9, description="side of the neighbourhood, in pixels pooled by 4"
+    )
+    boundary_tolerance: int = Field(
+        default=LossConfig.boundary_tolerance, ge=1, description="side of the window within which boundaries meet, odd"
+    )
+    aux_loss: Literal["same", "cross_entropy", "binary_cross_entropy"] = Field(
+        default="same", description="of auxiliary outputs: the same sum as above, or one loss alone"
+    )
+    evaluate_every: int | None = Field(
+        default=None, ge=1, description="steps between evaluations; default: a tenth of steps"
+    )
+    keep_every: int | None = Field(
+        default=None,
+        ge=1,
+        description="steps between models that are kept in checkpoints/; default: only the best one is kept",
+    )
+    mixed_precision: Literal["auto", "bf16", "fp16", "off"] = Field(
+        default="auto",
+        description="auto: bfloat16 on a GPU; bf16, fp16: on any device; off: float32",
+    )
+    activation_checkpointing: bool = Field(
+        default=False,
+        description="compute the encoder's inner maps again in the backward pass: slower, and less memory",
+    )
+    compile: bool = Field(
+        default=False, description="compile the network before the first step (minutes; needs a C++ compiler)"
+    )
+    device: str = Field(default="auto", description="'cpu', 'cuda', 'cuda:1'; auto: a GPU if there is one")
+    workers: int | None = Field(default=None, ge=0, description="threads that read crops; default: one per two cores")
+    seed: int = Field(default=0, ge=0, description="of every random draw")
+
+    @property
+    def losses(self) -> LossConfig:
+        """The keys of the losses."""
+        return LossConfig(**self.model_dump(include={*LOSS_KEYS}))
+
+    @model_validator(mode="after")
+    def _settings_that_go_together(self) -> "TrainConfig":
+        if not any(getattr(self, name) for name in LOSSES):
+            raise ValueError("all losses have weight 0, so there is nothing to learn from; set cross_entropy = 1.0")
+        weights = self.class_weights
+        if isinstance(weights, str) and weights not in ("none", "balanced"):
+            raise ValueError(f"class_weights is {weights!r}, but must be 'none', 'balanced' or a list of numbers")
+        if isinstance(weights, list) and (min(weights, default=0.0) < 0 or not any(weights)):
+            raise ValueError(f"class_weights is {weights}; give a number from 0 on per class, not all of them 0")
+        if self.compile and self.activation_checkpointing:
+            raise ValueError("compile and activation_checkpointing do not go together; leave one of them out")
+        if self.boundary_tolerance % 2 == 0:
+            raise ValueError(f"boundary_tolerance is {self.boundary_tolerance}, but must be odd")
+        return self
+
+
+class AugmentConfig(ConfigTable):
+    """Random changes to each crop; masks are always resampled by nearest neighbour."""
+
+    flip: bool = Field(default=True, description="mirror left and right")
+    rotate90: bool | None = Field(
+        default=None, description="turn by quarters and mirror up and down; default: for scenes, not for photos"
+    )
+    scale: tuple[float, float] = Field(default=(0.75, 1.5), description="zoom between these factors")
+    rotate: float = Field(default=0.0, ge=0, le=180, description="turn by up to so many degrees")
+    brightness: float = Field(default=0.2, ge=0, description="shift by up to so many standard deviations of the band")
+    contrast: float = Field(default=0.2, ge=0, lt=1, description="stretch by up to this share")
+    band_jitter: float = Field(
+        default=0.1, ge=0, description="the same shift and stretch again, for each band by itself"
+    )
+
+    @model_validator(mode="after")
+    def _scale_in_order(self) -> "AugmentConfig":
+        low, high = self.scale
+        if not 0 < low <= high:
+            raise ValueError("scale needs two positive factors, the smaller first")
+        return self
+
+
+class PredictConfig(ConfigTable):
+    """How evaluation and prediction cut what is too large for one piece."""
+
+    tile: int = Field(default=512, ge=64, description="side of a tile in pixels, a multiple of 32")
+    overlap: int = Field(
+        default=128, ge=0, description="pixels that neighbouring tiles share, a multiple of 32, at most half a tile"
+    )
+    flips: bool = Field(default=False, description="average over mirrored copies")
+    scales: list[Annotated[float, Field(gt=0, le=LARGEST_SCALE)]] = Field(
+        default=[1.0], min_length=1, description="average over zoomed copies"
+    )
+
+    @model_validator(mode="after")
+    def _grid(self) -> "PredictConfig":
+        if self.tile % 32 or self.overlap % 32:
+            raise ValueError("tile and overlap must be multiples of 32")
+        if self.overlap > self.tile // 2:
+            raise ValueError(f"overlap is {self.overlap}, more than half of tile = {self.tile}")
+        return self
+
+
+class RunConfig(ConfigTable):
+    """Where results go."""
+
+    folder: Path | None = Field(default=None, description="the run's folder; default: runs/NAME of the configuration")
+
+
+class Config(ConfigTable):
+    """All tables. Only [data] is required."""
+
+    data: DataConfig
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    augment: AugmentConfig = AugmentConfig()
+    predict: PredictConfig = PredictConfig()
+    run: RunConfig = RunConfig()
