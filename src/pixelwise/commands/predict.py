@@ -67,68 +67,33 @@ def predict(
         from pixelwise.commands.progress import shown_share
         from pixelwise.config_table import parsed_options
         from pixelwise.fast.allocator import keep_freed_memory
-        from pixelwise.prediction_folder import predict_folder
-        from pixelwise.predictor import load
+        from pixelwise.inference.options import TileOptions
+        from pixelwise.mapping.map_scene import forecast_scene, map_scene
+        from pixelwise.mapping.options import MapOptions
+        from pixelwise.predictor import load, predict_folder
 
         keep_freed_memory()
         predictor = load(model, device=device, options=parsed_options(options))
-        scales = scale or (1.0,)
+        tiles = TileOptions(tile, overlap, flips, scale or (1.0,), batch)
+        wanted = MapOptions(confidence, probabilities, cog, aoi, on)
         kind = "" if image.is_dir() else output.suffix.lower()
         if only_forecast and kind not in (".tif", ".tiff"):
             raise click.UsageError("A forecast is made for one scene whose map is a .tif.")
         if kind in (".tif", ".tiff"):
+            network, card, name = predictor.model, predictor.card, predictor.model_hash
             if on is None:
-                told = predictor.forecast(
-                    image,
-                    tile=tile,
-                    overlap=overlap,
-                    batch=batch,
-                    flips=flips,
-                    scales=scales,
-                    confidence=confidence,
-                    probabilities=probabilities,
-                    area=aoi,
-                )
-                click.echo(f"{image}: {told}")
+                click.echo(f"{image}: {forecast_scene(network, card, image, tiles, wanted)}")
             if only_forecast:
                 return
             with shown_share(f"Mapping {image.name}") as advance:
-                made = predictor.map_scene(
-                    image,
-                    output,
-                    tile=tile,
-                    overlap=overlap,
-                    batch=batch,
-                    flips=flips,
-                    scales=scales,
-                    confidence=confidence,
-                    probabilities=probabilities,
-                    cog=cog,
-                    area=aoi,
-                    on=on,
-                    advance=advance,
-                    say=click.echo,
+                made = map_scene(
+                    network, card, image, output, tiles, wanted, model_hash=name, advance=advance, say=click.echo
                 )
             shares = ", ".join(f"{name} {share:.1%}" for name, share in made.shares.items())
             click.echo(f"{made.path}: {made.width}x{made.height} pixels in {made.seconds:.1f} s; {shares}.")
         elif kind:
-            predictor.segment(image, tile=tile, overlap=overlap, flips=flips, scales=scales).save(output)
+            predictor.segment(image, tile=tile, overlap=overlap, flips=flips, scales=tiles.scales).save(output)
             click.echo(f"{output} is written.")
         else:
-            written = predict_folder(
-                predictor,
-                image,
-                output,
-                tile=tile,
-                overlap=overlap,
-                batch=batch,
-                flips=flips,
-                scales=scales,
-                confidence=confidence,
-                probabilities=probabilities,
-                cog=cog,
-                area=aoi,
-                on=on,
-                report=click.echo,
-            )
+            written = predict_folder(predictor, image, output, tiles, wanted, report=click.echo)
             click.echo(f"{len(written)} files are in {output}.")

@@ -24,6 +24,7 @@ from pixelwise.files import replacing
 from pixelwise.geo.label_map import to_picture
 from pixelwise.geo.raster import Window
 from pixelwise.inference.images import require_bands, require_fitting
+from pixelwise.inference.options import TileOptions
 from pixelwise.inference.tiling import predict_strips
 from pixelwise.models import Segmenter
 from pixelwise.runs.model_folder import ModelCard, load_model
@@ -314,15 +315,8 @@ def _bands(
     height, width = scene.info.height, scene.info.width
     waiting: list[np.ndarray] = []
     rows = start = 0
-    strips = predict_strips(
-        model,
-        scene.reader,
-        card,
-        tile=settings.tile,
-        overlap=settings.overlap,
-        flips=settings.flips,
-        scales=settings.scales,
-    )
+    options = TileOptions(settings.tile, settings.overlap, settings.flips, tuple(settings.scales))
+    strips = predict_strips(model, scene.reader, card, options)
     for strip in strips:
         waiting.append(strip.labels)
         rows += len(strip.labels)

@@ -38,7 +38,7 @@ from pixelwise.files import (
     remove_leftovers,
     replacing,
 )
-from pixelwise.inference.tile_grid import Place
+from pixelwise.inference.tile_grid import Place, Rect
 from pixelwise.inference.tiling import TileSum
 from pixelwise.mapping.pieces import Carry
 
@@ -351,7 +351,9 @@ def _arrays_of(carry: Carry) -> dict[str, Any]:
         sums["beside"] = carry.beside
     arrays: dict[str, Any] = {}
     for name, part in sums.items():
-        arrays[f"{name} place"] = np.array([part.top, part.left, part.digest, part.valid.shape[1]], np.int64)
+        arrays[f"{name} place"] = np.array(
+            [part.cells.top, part.cells.left, part.digest, part.valid.shape[1]], np.int64
+        )
         arrays[f"{name} total"], arrays[f"{name} weights"] = part.total.numpy(), part.weights.numpy()
         arrays[f"{name} valid"] = np.packbits(part.valid, axis=1)
     return arrays
@@ -361,4 +363,5 @@ def _sum_from(arrays: Mapping[str, np.ndarray], name: str) -> TileSum:
     top, left, digest, width = arrays[f"{name} place"].tolist()
     valid = np.unpackbits(arrays[f"{name} valid"], axis=1, count=width).astype(bool)
     total, weights = (torch.from_numpy(arrays[f"{name} {what}"]) for what in ("total", "weights"))
-    return TileSum(top, left, total, weights, valid, digest)
+    height, across = weights.shape
+    return TileSum(Rect(top, left, top + height, left + across), total, weights, valid, digest)

@@ -6,7 +6,7 @@ made in the same order, so that the bytes are the same.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 
 from pixelwise.geo.raster import Window
@@ -100,7 +100,7 @@ def beside_of(plan: StripPlan, column: int, own: TileSum) -> TileSum | None:
     """Return what a sum has in the piece to the right; None where there is none."""
     if column + 1 == len(plan.across):
         return None
-    return own.part(own.top, plan.across.reach(column + 1)[0], own.left + own.weights.shape[1], plan.stride)
+    return own.part(replace(own.cells, left=plan.across.reach(column + 1)[0]), plan)
 
 
 def wanted_tiles(tiling: Tiling, tiles: Iterable[Window]) -> list[Window]:

@@ -25,9 +25,10 @@ from pixelwise.geo.stored_blocks import files_of, largest_block
 from pixelwise.inference.tile_grid import Place
 from pixelwise.inference.tiling import Piece, Tiling
 from pixelwise.labels import Classes
-from pixelwise.mapping.assemble import Products, product_paths, put_together
+from pixelwise.mapping.assemble import product_paths, put_together
 from pixelwise.mapping.capacity import threads, with_batch
 from pixelwise.mapping.journal import Journal, StoredPiece
+from pixelwise.mapping.options import MapOptions
 from pixelwise.mapping.pieces import Carry, places, wanted_tiles
 from pixelwise.source_name import is_local
 
@@ -53,7 +54,7 @@ def write_map(
     tiling: Tiling,
     scene: str | Path,
     output: str | Path,
-    products: Products,
+    options: MapOptions,
     *,
     tags: dict[str, str],
     settings: dict[str, object],
@@ -88,7 +89,7 @@ def write_map(
             fresh = replace(tiling, reader=copy(tiling.reader))
             return all(journal.load(place).digest == _digest(fresh, place) for place in kept)
 
-    journal, touched = Journal(output, _settings(tiling, scene, products, settings), same=same), _touched(scene)
+    journal, touched = Journal(output, _settings(tiling, scene, options, settings), same=same), _touched(scene)
     with rasterio.Env(GDAL_CACHEMAX=cache_bytes(tiling)), journal, ExitStack() as stack:
         # As when the map was begun: how sums are divided among threads changes last digits. Journals from before tiles
         # had a core each do not name streams.
@@ -104,7 +105,7 @@ def write_map(
             say(f"{len(places(plan)) - len(missing)} of {len(places(plan))} pieces were finished before; going on.")
         try:
             ready = with_batch(replace(tiling, streams=streams), batch)
-            _make(ready, journal, missing, products, make, advance)
+            _make(ready, journal, missing, options, make, advance)
         except DataError as error:
             raise DataError(f"{error} {_kept(journal, places(plan))}") from None
         except ConfigError as error:
@@ -115,31 +116,30 @@ def write_map(
                 "again when nothing writes to the scene any more; the map then begins anew."
             )
         try:
-            counts = put_together(tiling, journal, Path(output), products, tags)
+            counts = put_together(tiling, journal, Path(output), options, tags)
         except OSError as error:
             reason = error.strerror or error
             raise ConfigError(f"{output} could not be written: {reason}. {_kept(journal, places(plan))}") from None
         journal.remove()
     output, total = Path(output), max(1, int(counts.sum()))
     shares = {name: int(count) / total for name, count in zip(classes.names, counts, strict=True)}
-    rasters = [*product_paths(output, products), output]
+    rasters = [*product_paths(output, options), output]
     styles = [raster.with_suffix(suffix) for raster in rasters for suffix in (".sld", ".qml")]
     files = [*styles, *rasters[:-1], categories_path(output), output]
     return SceneMap(output, info.height, info.width, time.monotonic() - started, shares, tuple(files))
 
 
-def check_places(
-    reader: Readable, output: str | Path, classes: Classes, products: Products, area: str | Path | None = None
-) -> None:
+def check_places(reader: Readable, output: str | Path, classes: Classes, options: MapOptions) -> None:
     """See that a scene can be read to its end and a map be written, before hours of work.
 
     Raises:
         DataError: the scene is truncated.
         ConfigError: the output cannot be.
     """
-    LabelMapWriter(output, reader.info, classes, tags={}, confidence=products.confidence)
-    beside = product_paths(Path(output), products)
-    for what, read in (("scene", files_of(reader.info.path)), ("area of interest", [] if area is None else [area])):
+    LabelMapWriter(output, reader.info, classes, tags={}, confidence=options.confidence)
+    beside = product_paths(Path(output), options)
+    aoi = [] if options.aoi is None else [options.aoi]
+    for what, read in (("scene", files_of(reader.info.path)), ("area of interest", aoi)):
         check_outputs(Path(output), beside, read, what)
     with rasterio.Env(GDAL_CACHEMAX=CACHE):
         reader.read(Window(reader.info.height - 1, 0, 1, reader.info.width))
@@ -154,7 +154,7 @@ def _digest(tiling: Tiling, place: Place) -> int:
     return digest
 
 
-def _settings(tiling: Tiling, scene: str | Path, products: Products, settings: dict[str, object]) -> dict[str, object]:
+def _settings(tiling: Tiling, scene: str | Path, options: MapOptions, settings: dict[str, object]) -> dict[str, object]:
     info, plan = tiling.reader.info, tiling.plan
     card = json.dumps(asdict(tiling.card), default=str, sort_keys=True)
     return {
@@ -167,10 +167,10 @@ def _settings(tiling: Tiling, scene: str | Path, products: Products, settings: d
         "tile": plan.tile,
         "overlap": plan.overlap,
         "pieces": plan.across.edges,
-        "flips": tiling.flips,
-        "scales": tiling.scales,
-        "confidence": products.confidence,
-        "probabilities": products.probabilities,
+        "flips": tiling.options.flips,
+        "scales": tiling.options.scales,
+        "confidence": options.confidence,
+        "probabilities": options.probabilities,
         "noted": {
             "touched": _touched(scene),
             "threads": torch.get_num_threads(),
@@ -215,7 +215,7 @@ def _make(
     tiling: Tiling,
     journal: Journal,
     missing: list[Place],
-    products: Products,
+    options: MapOptions,
     make: Callable[..., Iterator[tuple[Place, Piece, Carry | None]]],
     advance: Callable[[float], None] | None,
 ) -> None:
@@ -229,7 +229,7 @@ def _make(
     if not missing:
         done(0)
         return
-    made = make(tiling, missing, journal.carries, done, confidence=products.confidence, cells=products.probabilities)
+    made = make(tiling, missing, journal.carries, done, confidence=options.confidence, cells=options.probabilities)
     with ThreadPoolExecutor(1) as pool:
         writing: Future[None] | None = None
         try:
@@ -247,9 +247,9 @@ def _keep(tiling: Tiling, journal: Journal, place: Place, piece: Piece, carry: C
     valid, (height, width) = piece.valid, piece.labels.shape
     if tiling.area is not None and height:
         valid = valid & (tiling.area.read(Window(piece.top, piece.left, height, width)) > 0)
-    sure = None if piece.confidence is None else stored_share(piece.confidence, valid)
+    shares = None if piece.confidence is None else stored_share(piece.confidence, valid)
     labels = stored_labels(piece.labels, valid, len(tiling.card.classes))
-    journal.keep(place, StoredPiece(labels, sure, piece.digest), piece.cells, carry)
+    journal.keep(place, StoredPiece(labels, shares, piece.digest), piece.cells, carry)
 
 
 def cache_bytes(tiling: Tiling) -> int:
