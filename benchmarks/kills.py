@@ -1,8 +1,9 @@
 """A job that is killed again and again: is its result that of the undisturbed one, and was anything finished lost?
 
 A process maps a scene with SegFormer-B0 (random weights) and is killed by SIGKILL at random moments, again and again,
-each time with the same command. The test in `tests/jobs/test_resuming.py` does the same with a few kills. Trainings and
-the drawing of parcels are killed in the same way, half of the time while they write a file (`interrupted_jobs.py`).
+each time with the same command. The test in `tests/mapping/test_resuming.py` does the same with a few kills.
+Trainings and the drawing of parcels are killed in the same way, half of the time while they write a file
+(`interrupted_jobs.py`).
 
     python benchmarks/kills.py --kills 50
     python benchmarks/kills.py --kills 0 --training 40 --polygonize 20

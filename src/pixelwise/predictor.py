@@ -177,7 +177,7 @@ def _aoi(aoi: str | Path | None, area: str | Path | None) -> str | Path | None:
 
 
 def _require_memory(info: RasterInfo) -> None:
-    """See that a whole image, its classes and its picture fit the memory.
+    """Check that a whole image, its classes and its picture fit into memory.
 
     Raises:
         DataError: they do not.
@@ -186,7 +186,7 @@ def _require_memory(info: RasterInfo) -> None:
     room = free_memory()
     if room is not None and needed > room:
         raise DataError(
-            f"{info.path} has {info.width}x{info.height} pixels, for which {needed / 1e9:,.1f} GB are needed and "
+            f"{info.path} has {info.width}x{info.height} pixels, which need {needed / 1e9:,.1f} GB, but "
             f"{room / 1e9:,.1f} GB are free. Map it piece by piece, with an output that ends in .tif."
         )
 
@@ -208,7 +208,7 @@ def load(folder: str | Path, *, device: str = "auto", options: Mapping[str, obje
         return Predictor(model.to(where), card, model_hash)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
-        raise ConfigError(f"The device {where!r} cannot be used: {reason}. Use 'auto' or 'cpu'.") from None
+        raise ConfigError(f"The device {where!r} does not work: {reason}. Use 'auto' or 'cpu'.") from None
 
 
 def predict_folder(
@@ -275,7 +275,7 @@ def _free(path: Path) -> Path:
 
 
 def _targets(images: Path, output: Path) -> list[tuple[Path, Path]]:
-    """Pair each image with its output, which lacks the suffix yet."""
+    """Pair each image with its output, without the suffix."""
     base = images if images.is_dir() else images.parent
     if output.resolve() == base.resolve():
         raise ConfigError(f"{output} is the folder of the images themselves. Choose another, so that they are kept.")

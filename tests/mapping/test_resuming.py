@@ -344,7 +344,7 @@ def test_a_damaged_strip_is_made_again(tmp_path):
     said = []
     predictor_of().map_scene(scene, output, say=said.append)
     assert "1 pieces in" in said[0]
-    assert "made anew" in said[0]
+    assert "computed again" in said[0]
     assert output.read_bytes() == expected
 
 

@@ -122,6 +122,19 @@ def test_an_area_of_interest_that_cannot_be_is_named(tmp_path):
         predictor_of().map_scene(scene, tmp_path / "map.tif", aoi=area)
 
 
+def test_the_old_name_of_an_area_of_interest_still_works_and_tells_the_new_one(tmp_path):
+    scene, predictor = write_scene(tmp_path / "scene.tif", noise(3, 200, 200)), predictor_of()
+    area = write_area(tmp_path / "area.gpkg", (30, 40, 130, 97))
+    predictor.map_scene(scene, tmp_path / "new.tif", aoi=area)
+    with pytest.warns(DeprecationWarning, match="aoi=") as told:
+        predictor.map_scene(scene, tmp_path / "old.tif", area=area)
+    assert told[0].filename == __file__, "the caller's line is shown"
+    with pytest.warns(DeprecationWarning, match="aoi="):
+        tiles = predictor.forecast(scene, area=area).tiles
+    assert tiles == predictor.forecast(scene, aoi=area).tiles
+    np.testing.assert_array_equal(read(tmp_path / "old.tif"), read(tmp_path / "new.tif"))
+
+
 @pytest.mark.parametrize(("dtype", "bands"), [("uint8", 1), ("uint16", 4), ("int16", 2), ("float32", 7)])
 def test_any_type_and_number_of_bands_with_nodata(tmp_path, dtype, bands):
     values = noise(bands, 130, 150).astype(dtype)

@@ -46,7 +46,7 @@ def _averaged(
 
 
 def _smaller_tile(shape: tuple[int, ...], scales: Sequence[float]) -> str:
-    """Say what did not fit into memory, and what may."""
+    """Say what did not fit into memory, and what would."""
     count, _, height, width = shape
     side = max(64, max(height, width) // 64 * 32)
     together = f"{count} tiles" if count > 1 else "A tile"

@@ -46,7 +46,7 @@ def open_file(path: Path, card: ModelCard) -> ImageReader:
 
 
 def require_bands(info: RasterInfo, card: ModelCard) -> None:
-    """See that a file whose bands nobody chose has those of the model's training images.
+    """Check that a file whose bands nobody chose has those of the model's training images.
 
     Raises:
         DataError: it has others.
@@ -66,7 +66,7 @@ def require_bands(info: RasterInfo, card: ModelCard) -> None:
 
 
 def require_units(info: RasterInfo, card: ModelCard) -> None:
-    """See that a file's values are of the kind that the model was trained on.
+    """Check that a file's values are of the kind that the model was trained on.
 
     Raises:
         DataError: they are of another.
@@ -79,7 +79,7 @@ def require_units(info: RasterInfo, card: ModelCard) -> None:
 
 
 def require_fitting(info: RasterInfo, bands: tuple[int, ...], card: ModelCard) -> None:
-    """See that the bands which are read of a file are those that the model takes, in its units.
+    """Check that the bands read from a file are those that the model takes, in its units.
 
     Raises:
         DataError: they are others.

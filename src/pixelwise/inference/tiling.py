@@ -1,10 +1,11 @@
 """From a raster to pieces of a label map, tile by tile, in memory that grows neither with its height nor its width.
 
 Tiles overlap. Their logits are weighted and added at the network's stride; bilinear upsampling is linear, so it comes
-once, after the blending, and only for the cells at hand. In memory is a piece of a row of tiles, and what overlaps it.
+once, after the blending, and only for the cells at hand. Memory holds one piece of a row of tiles, and what overlaps
+it.
 
-Sums are made in one order only: tiles within a row from the left, then rows from the top. So a piece has the same bytes
-whoever makes it: one process from top to bottom, one that goes on where another was killed, or many machines.
+Tiles are added in one order only: tiles within a row from the left, then rows from the top. So a piece has the same
+bytes whoever makes it: one process from top to bottom, one that goes on where another was killed, or many machines.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

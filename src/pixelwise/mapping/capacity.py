@@ -28,7 +28,7 @@ WASTE = 1.3
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Return the bytes that a device, or this process on its machine, may still take; None where nobody says."""
+    """Return the bytes that are free on a device, or for this process on its machine; None where nobody says."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return machine.free_memory()
@@ -86,9 +86,9 @@ def fitting_streams(tiling: Tiling, batch: int | None, *, cores: int, room: int 
 
 
 def exact_batch(tiling: Tiling, most: int) -> int:
-    """Return how many tiles may go through the network together: the largest batch that changes no byte.
+    """Return how many tiles can go through the network together: the largest batch that changes no byte.
 
-    Libraries choose their algorithms by shape, so that a tile may come out with other last digits in a batch than
+    Libraries choose their algorithms by shape, so a tile can come out with other last digits in a batch than
     alone. Random tiles are tried both ways; from the largest size down, by halves, the first is taken whose answers are
     the same to the byte and that fits the memory. 1 always does.
     """

@@ -1,8 +1,8 @@
 """Pieces of a scene's map, one after the other, and what each leaves to others, so that no tile is computed twice.
 
-A tile adds to the piece it lies in, to the one on its right if it reaches there, and to those below. What has been
-added so far goes on to these pieces, in memory or on disk. Where it was lost, tiles are computed again, and their sums
-made in the same order, so that the bytes are the same.
+A tile adds to the piece it lies in, to the one on its right if it reaches there, and to those below. These partial sums
+go on to the other pieces, in memory or on disk. Where they were lost, tiles are computed again and added in the same
+order, so that the bytes are the same.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -41,8 +41,8 @@ def make_pieces(
     """Make pieces, in the order of `places`; yield each with its place and what it leaves to others.
 
     Args:
-        kept: what earlier pieces left; what lacks is computed. The caller adds what is yielded, before it asks for the
-            next piece but one.
+        kept: what earlier pieces left; what is missing is computed. The caller adds what is yielded, before it asks for
+            the next piece but one.
         done: called after each tile with the number of those that are left.
     """
     if tiling.single and wanted:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from types import ModuleType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 
@@ -30,6 +30,13 @@ from pixelwise.optional import optional_module
 if TYPE_CHECKING:
     from ray import ObjectRef
     from ray.actor import ActorMethod
+
+    DoneRef = ObjectRef[bool]
+    SumRef = ObjectRef[TileSum]
+    PieceRef = ObjectRef[Piece]
+else:
+    # Ray is an extra: where it is missing, this module can still be imported.
+    ActorMethod = DoneRef = SumRef = PieceRef = object
 
 AHEAD = 2
 """Rows of tiles for each worker that may be summed before they are needed."""
@@ -73,20 +80,21 @@ class Worker:
         return True, self.tiling.finish(place, parts, confidence=confidence, cells=cells)
 
 
+@runtime_checkable
 class _Handle(Protocol):
     """A `Worker` on another machine."""
 
-    ready: "ActorMethod"
-    sum_row: "ActorMethod"
-    finish: "ActorMethod"
+    ready: ActorMethod
+    sum_row: ActorMethod
+    finish: ActorMethod
 
 
 @dataclass(frozen=True)
 class _Sum:
     """A row of tiles in a column of pieces, in the memory of the cluster."""
 
-    whole: "ObjectRef[TileSum]"
-    below: "ObjectRef[TileSum]"
+    whole: SumRef
+    below: SumRef
     """What pieces below need of it."""
 
 
@@ -113,7 +121,7 @@ class _Finish:
 
     worker: _Handle
     place: Place
-    piece: "ObjectRef[Piece]"
+    piece: PieceRef
 
 
 _Task = _Start | _Row | _Finish
@@ -127,7 +135,7 @@ class _Cluster:
     start: Callable[[], _Handle]
     idle: list[_Handle] = field(default_factory=list)
     alive: int = 0
-    running: "dict[ObjectRef[bool], _Task]" = field(default_factory=dict)
+    running: dict[DoneRef, _Task] = field(default_factory=dict)
     """By the first result, which is small and tells whether the task failed."""
 
     def hire(self) -> None:
@@ -143,7 +151,7 @@ class _Cluster:
         sums = map(_Sum, parts[:columns], parts[columns:])
         self.running[worked] = _Row(worker, row, tuple(sums))
 
-    def finish(self, place: Place, confidence: bool, cells: bool, sums: "Sequence[ObjectRef[TileSum]]") -> None:
+    def finish(self, place: Place, confidence: bool, cells: bool, sums: Sequence[SumRef]) -> None:
         """Have a piece made."""
         worker = self.idle.pop(0)
         worked, piece = worker.finish.options(num_returns=2).remote(place, confidence, cells, *sums)
