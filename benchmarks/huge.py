@@ -85,9 +85,9 @@ def map_here(folder: Path) -> None:
 
     import pixelwise as pw
     from pixelwise.fast.allocator import keep_freed_memory
+    from pixelwise.inference.augmented import averaged_logits, output_stride
     from pixelwise.inference.prefetch import read_ahead
     from pixelwise.inference.tile_grid import tile_windows
-    from pixelwise.inference.tiling import averaged_logits, output_stride
     from pixelwise.mapping.capacity import STREAMS, peak_memory, threads
 
     # As `map_scene` does, so that the network alone has the same memory before the map as after it.

@@ -23,6 +23,7 @@ import torch
 import pixelwise as pw
 from pixelwise.geo.raster import RasterReader, Window
 from pixelwise.inference.images import ArrayReader
+from pixelwise.inference.options import TileOptions
 from pixelwise.inference.tile_grid import GRID
 from pixelwise.inference.tiling import predict_strips
 from pixelwise.predictor import Predictor
@@ -33,7 +34,7 @@ NEAR = 16
 
 def blended(predictor: Predictor, reader: ArrayReader, tile: int, overlap: int) -> np.ndarray:
     """Labels as pixelwise makes them."""
-    strips = predict_strips(predictor.model, reader, predictor.card, tile=tile, overlap=overlap)
+    strips = predict_strips(predictor.model, reader, predictor.card, TileOptions(tile, overlap))
     return np.concatenate([strip.labels for strip in strips])
 
 
@@ -48,7 +49,7 @@ def cropped(predictor: Predictor, reader: ArrayReader, tile: int, overlap: int) 
             window = Window(up, beside, tile, tile)
             part = ArrayReader(*reader.read(window))
             found = np.concatenate(
-                [s.labels for s in predict_strips(predictor.model, part, predictor.card, tile=tile, overlap=0)]
+                [s.labels for s in predict_strips(predictor.model, part, predictor.card, TileOptions(tile, 0))]
             )
             first, second = (top + rim if top else 0), (left + rim if left else 0)
             labels[first : up + tile, second : beside + tile] = found[first - up :, second - beside :]

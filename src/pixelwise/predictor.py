@@ -1,26 +1,33 @@
-"""Prediction: a photo to a `Segmentation`, a scene of any size to a GeoTIFF."""
+"""What a user holds: a trained model that answers for a photo, a scene of any size, or a folder of both."""
 
-from collections.abc import Mapping, Sequence
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from pixelwise import __version__
-from pixelwise.config import LARGEST_SCALE
+from pixelwise.data.folder import find_images
 from pixelwise.device import choose_device
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.fast.fuse import fuse
+from pixelwise.files import ensure_folder
 from pixelwise.geo.colours import ImageReader
-from pixelwise.geo.label_map import label_nodata, to_picture
-from pixelwise.geo.raster import RasterInfo, Window
+from pixelwise.geo.label_map import confidence_path, label_nodata, probabilities_path, to_picture
+from pixelwise.geo.outputs import made_here
+from pixelwise.geo.raster import RasterInfo, Window, describe
 from pixelwise.inference.images import ArrayReader, open_array, open_file
-from pixelwise.inference.segmentation import Segmentation
+from pixelwise.inference.options import TileOptions
+from pixelwise.inference.segmentation import Segmentation, provenance
 from pixelwise.inference.tiling import predict_strips
 from pixelwise.labels import Classes
 from pixelwise.machine import free_memory
-from pixelwise.mapping import map_scene as scenes
+from pixelwise.mapping.forecast import Forecast
+from pixelwise.mapping.map_scene import forecast_scene, map_scene
+from pixelwise.mapping.options import MapOptions
+from pixelwise.mapping.write_map import SceneMap
 from pixelwise.models import Segmenter
 from pixelwise.runs.model_folder import ModelCard, load_model
 
@@ -43,15 +50,6 @@ class Predictor:
         """Names and colours of the classes."""
         return self.card.classes
 
-    @property
-    def tags(self) -> dict[str, str]:
-        """Provenance, for the files that are written; without a date, so that the same work gives the same bytes."""
-        return {
-            "PIXELWISE_VERSION": __version__,
-            "PIXELWISE_MODEL": self.model_hash,
-            "PIXELWISE_NETWORK": self.card.architecture.name,
-        }
-
     def segment(
         self,
         image: Picture,
@@ -65,75 +63,121 @@ class Predictor:
 
         Args:
             image: a path, a PIL image, or an array [H,W] or [H,W,C], in the raw units of the training images.
-            tile, overlap: sliding window, in multiples of 32 pixels; None: as in training's evaluation.
-            flips: average with the mirrored image (left and right).
-            scales: average over zoomed copies.
+            tile, overlap, flips, scales: as in `TileOptions`.
 
         Raises:
             DataError: a file that cannot be read, or other bands or units than the model's.
-            ConfigError: a tile or a scale that cannot be.
+            ConfigError: a tile or a scale that does not work.
         """
-        reader = self.open(image)
+        return self._segment(image, TileOptions(tile, overlap, flips, tuple(scales)))
+
+    def map_scene(
+        self,
+        scene: str | Path,
+        output: str | Path,
+        *,
+        tile: int | None = None,
+        overlap: int | None = None,
+        batch: int | None = None,
+        flips: bool = False,
+        scales: Sequence[float] = (1.0,),
+        confidence: bool = False,
+        probabilities: bool = False,
+        cog: bool = False,
+        aoi: str | Path | None = None,
+        on: str | None = None,
+        area: str | Path | None = None,
+        advance: Callable[[float], None] | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> SceneMap:
+        """Map a scene of any size to a GeoTIFF; memory does not grow with it (`pixelwise.mapping.map_scene`).
+
+        Args:
+            tile, overlap, batch, flips, scales: as in `TileOptions`.
+            confidence, probabilities, cog, aoi, on: as in `MapOptions`.
+            area: the name that ``aoi`` had.
+            advance: called with the share that is done, 0 to 1.
+            say: called with what the user should know, such as that the work goes on where an earlier start ended.
+
+        Raises:
+            DataError: a scene that cannot be read, or other bands or units than the model's.
+            ConfigError: an output that cannot be written, or a tile or a scale that does not work.
+        """
+        tiles = TileOptions(tile, overlap, flips, tuple(scales), batch)
+        options = MapOptions(confidence, probabilities, cog, _aoi(aoi, area), on)
+        return self._map(scene, output, tiles, options, advance=advance, say=say)
+
+    def forecast(
+        self,
+        scene: str | Path,
+        *,
+        tile: int | None = None,
+        overlap: int | None = None,
+        batch: int | None = None,
+        flips: bool = False,
+        scales: Sequence[float] = (1.0,),
+        confidence: bool = False,
+        probabilities: bool = False,
+        aoi: str | Path | None = None,
+        area: str | Path | None = None,
+    ) -> Forecast:
+        """Tell what `map_scene` will take, at most, after trying one tile; arguments and errors are the same."""
+        tiles = TileOptions(tile, overlap, flips, tuple(scales), batch)
+        options = MapOptions(confidence, probabilities, aoi=_aoi(aoi, area))
+        return forecast_scene(self.model, self.card, scene, tiles, options)
+
+    def _map(
+        self,
+        scene: str | Path,
+        output: str | Path,
+        tiles: TileOptions,
+        options: MapOptions,
+        *,
+        advance: Callable[[float], None] | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> SceneMap:
+        model, card, model_hash = self.model, self.card, self.model_hash
+        return map_scene(model, card, scene, output, tiles, options, model_hash=model_hash, advance=advance, say=say)
+
+    def _segment(self, image: Picture, tiles: TileOptions) -> Segmentation:
+        reader = self._open(image)
         _require_memory(reader.info)
-        tile, overlap = self.grid(tile, overlap, scales)
-        valid, labels, confidence = [], [], []
-        for strip in predict_strips(
-            self.model, reader, self.card, tile=tile, overlap=overlap, flips=flips, scales=scales, confidence=True
-        ):
-            assert strip.confidence is not None
-            valid.append(strip.valid)
-            labels.append(strip.labels)
-            confidence.append(strip.confidence)
-        valid, labels = np.concatenate(valid), np.concatenate(labels)
+        strips = list(predict_strips(self.model, reader, self.card, tiles, confidence=True))
+        valid, labels = (np.concatenate(part) for part in zip(*((s.valid, s.labels) for s in strips), strict=True))
+        confidence = np.concatenate([strip.confidence for strip in strips if strip.confidence is not None])
         info = reader.info
         values, _ = reader.read(Window(0, 0, info.height, info.width))
-        empty = label_nodata(len(self.classes))
-        labels = labels.astype(np.uint16) if empty > np.iinfo(labels.dtype).max and not valid.all() else labels
+        if not valid.all():
+            empty = label_nodata(len(self.classes))
+            labels = labels.astype(np.uint16) if empty > np.iinfo(labels.dtype).max else labels
+            labels = np.where(valid, labels, np.asarray(empty, labels.dtype))
+        date = datetime.now(UTC).isoformat(timespec="seconds")
         return Segmentation(
-            labels=np.where(valid, labels, np.asarray(empty, labels.dtype)) if not valid.all() else labels,
-            confidence=np.where(valid, np.concatenate(confidence), np.float32(0)),
+            labels=labels,
+            confidence=np.where(valid, confidence, np.float32(0)),
             valid=valid,
             classes=self.classes,
             picture=to_picture(values, valid),
             info=None if isinstance(reader, ArrayReader) else info,
-            tags={**self.tags, "PIXELWISE_DATE": datetime.now(UTC).isoformat(timespec="seconds")},
+            tags={**provenance(self.card, self.model_hash), "PIXELWISE_DATE": date},
         )
 
-    map_scene = scenes.map_scene
-    forecast = scenes.forecast_scene
-
-    def open(self, image: Picture) -> ImageReader | ArrayReader:
-        """Open an image for reading.
-
-        Raises:
-            DataError: it cannot be read, or has other bands or units than the model's.
-        """
+    def _open(self, image: Picture) -> ImageReader | ArrayReader:
         card = self.card
         return open_file(Path(image), card) if isinstance(image, str | Path) else open_array(image, card)
 
-    def grid(self, tile: int | None, overlap: int | None, scales: Sequence[float]) -> tuple[int, int]:
-        """Return a tile and an overlap that can be; None: as in training's evaluation.
 
-        Raises:
-            ConfigError: they cannot be, or a scale cannot.
-        """
-        tile = self.card.tile if tile is None else tile
-        overlap = min(self.card.overlap, tile // 64 * 32) if overlap is None else overlap
-        if tile < 64 or tile % 32 or overlap % 32 or not 0 <= overlap <= tile // 2:
-            raise ConfigError(
-                f"A tile of {tile} pixels with an overlap of {overlap} cannot be: both are multiples of 32, the "
-                "tile is at least 64, the overlap at most half of it."
-            )
-        if not scales or not all(0 < scale <= LARGEST_SCALE for scale in scales):
-            raise ConfigError(
-                f"The scales {list(scales)} are not possible: give one or more numbers above 0 and up to "
-                f"{LARGEST_SCALE}; 1 is the image's own size."
-            )
-        return tile, overlap
+def _aoi(aoi: str | Path | None, area: str | Path | None) -> str | Path | None:
+    """Return the area of interest, under its own name or the one it had."""
+    if area is None:
+        return aoi
+    # The caller of the public method.
+    warnings.warn("area= is aoi= now. The old name still works.", DeprecationWarning, stacklevel=3)
+    return area
 
 
 def _require_memory(info: RasterInfo) -> None:
-    """See that a whole image, its classes and its picture fit the memory.
+    """Check that a whole image, its classes and its picture fit into memory.
 
     Raises:
         DataError: they do not.
@@ -142,7 +186,7 @@ def _require_memory(info: RasterInfo) -> None:
     room = free_memory()
     if room is not None and needed > room:
         raise DataError(
-            f"{info.path} has {info.width}x{info.height} pixels, for which {needed / 1e9:,.1f} GB are needed and "
+            f"{info.path} has {info.width}x{info.height} pixels, which need {needed / 1e9:,.1f} GB, but "
             f"{room / 1e9:,.1f} GB are free. Map it piece by piece, with an output that ends in .tif."
         )
 
@@ -160,3 +204,88 @@ def load(folder: str | Path, *, device: str = "auto", options: Mapping[str, obje
     """
     model, card, model_hash = load_model(folder, options=options)
     return Predictor(model.to(choose_device(device)), card, model_hash)
+
+
+def predict_folder(
+    predictor: Predictor,
+    images: str | Path,
+    output: str | Path,
+    tiles: TileOptions,
+    options: MapOptions,
+    *,
+    report: Callable[[str], None] | None = None,
+) -> list[Path]:
+    """Predict one image or all in a folder: a GeoTIFF for each scene, a palette PNG and an overlay for each photo.
+
+    Files keep their places in subfolders. One that cannot be read, or whose output would replace a file of somebody
+    else, does not stop the others.
+
+    Args:
+        images: a folder, or one file.
+        output: a folder; what it holds is not taken for images.
+        options: for scenes.
+        report: called with a sentence after each file.
+
+    Returns:
+        the files written.
+
+    Raises:
+        ConfigError: an output that is the folder of images, or two images with the same output.
+        DataError: at the end, naming the files that failed.
+    """
+    images, output = Path(images), ensure_folder(output)
+    written, failed = [], []
+    for path, target in _targets(images, output):
+        try:
+            if describe(path).crs is not None:
+                target = _free(target.with_name(f"{target.name}.tif"))
+                made = predictor._map(path, target, tiles, options, say=report)
+                written += made.files
+            else:
+                result = predictor._segment(path, tiles)
+                labels, picture = (_free(target.with_name(f"{target.name}{end}")) for end in (".png", ".overlay.jpg"))
+                result.save(labels)
+                result.save_overlay(picture)
+                written += [labels, picture]
+        except DataError as error:
+            failed.append((path, str(error)))
+            continue
+        if report:
+            report(f"{path} -> {written[-1]}")
+    if failed:
+        reasons = " ".join(reason for _, reason in failed[:5])
+        others = "".join(f" {path}" for path, _ in failed[5:])
+        raise DataError(
+            f"{len(failed)} of the images in {images} failed; the others are in {output}. {reasons}"
+            + (f" Also:{others}" if others else "")
+        )
+    return written
+
+
+def _free(path: Path) -> Path:
+    # The user named the folder, not the file.
+    if os.path.lexists(path) and not made_here(path):
+        raise DataError(f"{path} is there and not from pixelwise, so it is kept. Move it, or choose another folder.")
+    return path
+
+
+def _targets(images: Path, output: Path) -> list[tuple[Path, Path]]:
+    """Pair each image with its output, without the suffix."""
+    base = images if images.is_dir() else images.parent
+    if output.resolve() == base.resolve():
+        raise ConfigError(f"{output} is the folder of the images themselves. Choose another, so that they are kept.")
+    taken: dict[Path, Path] = {}
+    for path in find_images(images):
+        if output.resolve() in path.resolve().parents:
+            continue
+        target = output / path.relative_to(base).with_suffix("")
+        if target in taken:
+            raise ConfigError(f"{path} and {taken[target]} would be written to the same files. Rename one of them.")
+        taken[target] = path
+    for target, path in taken.items():
+        label_map = target.with_name(f"{target.name}.tif")
+        for product in (confidence_path(label_map), probabilities_path(label_map)):
+            if product.with_suffix("") in taken:
+                other = taken[product.with_suffix("")]
+                raise ConfigError(f"{other} would be written to {product}, a file beside the map of {path}. Rename it.")
+    return [(path, target) for target, path in taken.items()]

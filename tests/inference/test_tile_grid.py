@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixelwise.inference.tile_grid import blend_weight, tile_starts, tile_windows
+from pixelwise.inference.tile_grid import Rect, blend_weight, plan_strips, tile_starts, tile_windows
 
 lengths = st.integers(1, 3000)
 
@@ -89,3 +89,45 @@ def test_weights_fall_linearly_over_the_overlap():
     weight = blend_weight(11, 12, 4)
     np.testing.assert_allclose(weight[5] * 8, [1, 3, 5, 7, 8, 8, 8, 8, 7, 5, 3, 1])
     np.testing.assert_allclose(weight[:, 5] * 8, [1, 3, 5, 7, 8, 8, 8, 7, 5, 3, 1])
+
+
+rects = st.builds(
+    lambda top, left, height, width: Rect(top, left, top + height, left + width),
+    *[st.integers(-5, 12)] * 2,
+    *[st.integers(0, 12)] * 2,
+)
+
+
+@given(rects, rects)
+def test_two_rectangles_share_the_cells_that_lie_in_both(one, other):
+    def cells(rect):
+        return {(row, column) for row in range(rect.top, rect.bottom) for column in range(rect.left, rect.right)}
+
+    shared = one & other
+    assert cells(shared) == cells(one) & cells(other)
+    assert shared.empty == (not cells(shared))
+    assert min(shared.shape) >= 0
+
+
+@given(rects, rects)
+def test_a_shared_rectangle_is_found_in_an_array_of_either(one, other):
+    plane = np.arange(900).reshape(30, 30)
+    first, second = (plane[rect.inside(Rect(-5, -5, 25, 25))] for rect in (one, other))
+    shared = one & other
+    np.testing.assert_array_equal(first[shared.inside(one)].ravel(), second[shared.inside(other)].ravel())
+    assert first[shared.inside(one)].size == shared.shape[0] * shared.shape[1]
+
+
+@given(st.integers(1, 300), st.integers(1, 400), st.sampled_from([4, 32]), st.sampled_from([32, 64]), st.data())
+def test_a_rectangle_lies_in_the_pieces_that_are_named_and_in_no_other(height, width, stride, piece, data):
+    plan = plan_strips(height, width, 64, 32, stride, piece=piece)
+    top, left = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
+    wanted = Rect(top, left, data.draw(st.integers(top + 1, height)), data.draw(st.integers(left + 1, width)))
+    cells = plan.covering(wanted)
+    every = [(row, column) for row in range(len(plan.down)) for column in range(len(plan.across))]
+    expected = [place for place in every if not (plan.piece(place) & cells).empty]
+    assert [place for place in plan.places(cells) if not plan.piece(place).empty] == expected
+    covered = np.zeros((height, width), int)
+    for place in every:
+        covered[plan.pixels(plan.piece(place)).inside(plan.raster)] += 1
+    assert (covered == 1).all()

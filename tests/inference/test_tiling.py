@@ -10,7 +10,8 @@ from small_network import card_of, small_network
 
 from pixelwise.geo.raster import Window
 from pixelwise.inference.images import ArrayReader
-from pixelwise.inference.tiling import averaged_logits, output_stride, predict_strips
+from pixelwise.inference.options import TileOptions
+from pixelwise.inference.tiling import predict_strips
 
 
 def scene(seed: int, bands: int, height: int, width: int) -> ArrayReader:
@@ -27,8 +28,8 @@ def whole(strips):
     strips = list(strips)
     assert [strip.top for strip in strips] == [0, *np.cumsum([len(strip.labels) for strip in strips])[:-1]]
     labels, valid = (np.concatenate(part) for part in zip(*((s.labels, s.valid) for s in strips), strict=True))
-    sure = [strip.confidence for strip in strips if strip.confidence is not None]
-    return labels, np.concatenate(sure) if sure else None, valid
+    confidence = [strip.confidence for strip in strips if strip.confidence is not None]
+    return labels, np.concatenate(confidence) if confidence else None, valid
 
 
 def blended_in_one_piece(network, reader, card, *, tile, overlap):
@@ -74,11 +75,11 @@ def blended_in_one_piece(network, reader, card, *, tile, overlap):
 def test_a_class_that_is_forbidden_by_an_infinite_logit_is_never_chosen():
     network = small_network(classes=4)
     reader = scene(0, 3, 150, 170)
-    options = {"tile": 64, "overlap": 32, "confidence": True}
+    options = TileOptions(64, 32)
     network.encoder.convolution.bias[2] = -1e4
-    expected = whole(predict_strips(network, reader, card_of(network), **options))
+    expected = whole(predict_strips(network, reader, card_of(network), options, confidence=True))
     network.encoder.convolution.bias[2] = -torch.inf
-    found = whole(predict_strips(network, reader, card_of(network), **options))
+    found = whole(predict_strips(network, reader, card_of(network), options, confidence=True))
     assert len(np.unique(found[0])) == 3
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -103,7 +104,7 @@ def test_a_map_is_that_of_all_tiles_blended_in_memory_and_upsampled_in_one_piece
     network = small_network(bands=2, classes=classes, stride=stride, seed=seed)
     card, reader = card_of(network), scene(seed, 2, height, width)
     with patch("pixelwise.upsampling.STRIP_ELEMENTS", strip):
-        strips = predict_strips(network, reader, card, tile=tile, overlap=overlap, confidence=True)
+        strips = predict_strips(network, reader, card, TileOptions(tile, overlap), confidence=True)
         labels, confidence, valid = whole(strips)
     expected, probability, lead = blended_in_one_piece(network, reader, card, tile=tile, overlap=overlap)
     clear = valid & (lead > 1e-5)
@@ -119,7 +120,7 @@ def test_a_map_is_that_of_all_tiles_blended_in_memory_and_upsampled_in_one_piece
 def test_a_raster_within_one_tile_gets_the_labels_of_the_network_on_the_whole_of_it(seed, height, width, stride):
     network = small_network(stride=stride, seed=seed)
     card, reader = card_of(network), scene(seed, 3, height, width)
-    labels, _, _ = whole(predict_strips(network, reader, card, tile=96, overlap=32))
+    labels, _, _ = whole(predict_strips(network, reader, card, TileOptions(96, 32)))
     image = (reader.values - np.array(card.mean)[:, None, None]) / np.array(card.std)[:, None, None]
     image = np.where(reader.valid, image, 0).astype(np.float32)
     image = np.pad(image, ((0, 0), (0, max(0, 32 - height)), (0, max(0, 32 - width))), mode="symmetric")
@@ -136,8 +137,8 @@ def test_tiles_leave_no_trace_where_the_network_sees_single_cells_only(seed, row
     network = small_network(stride=4, reach=0, seed=seed)
     card, reader = card_of(network), scene(seed, 3, 32 * rows, 32 * columns)
     reader.valid[:] = True
-    labels, confidence, _ = whole(predict_strips(network, reader, card, tile=grid[0], overlap=grid[1], confidence=True))
-    same, one_piece, _ = whole(predict_strips(network, reader, card, tile=192, overlap=32, confidence=True))
+    labels, confidence, _ = whole(predict_strips(network, reader, card, TileOptions(*grid), confidence=True))
+    same, one_piece, _ = whole(predict_strips(network, reader, card, TileOptions(192, 32), confidence=True))
     assert np.abs(confidence - one_piece).max() < 1e-5
     # A lead is at most the gap between two probabilities; where three classes are near a draw, any may win.
     assert (labels == same)[one_piece > 0.5 + 1e-4].all()
@@ -147,11 +148,11 @@ def test_tiles_leave_no_trace_where_the_network_sees_single_cells_only(seed, row
 def test_more_than_256_classes_give_uint16_labels_in_one_piece_and_in_tiles():
     network = small_network(classes=300, stride=16)
     for side in (64, 100):
-        labels, _, _ = whole(predict_strips(network, scene(0, 3, side, side), card_of(network), tile=64, overlap=32))
+        labels, _, _ = whole(predict_strips(network, scene(0, 3, side, side), card_of(network), TileOptions(64, 32)))
         assert labels.dtype == np.uint16
         assert labels.max() > 255
     network = small_network(classes=256, stride=16)
-    labels, _, _ = whole(predict_strips(network, scene(0, 3, 100, 100), card_of(network), tile=64, overlap=32))
+    labels, _, _ = whole(predict_strips(network, scene(0, 3, 100, 100), card_of(network), TileOptions(64, 32)))
     assert labels.dtype == np.uint8
 
 
@@ -160,7 +161,7 @@ def test_tiles_without_data_are_read_and_not_predicted():
     reader = scene(0, 3, 64 * 4, 64 * 4)
     reader.valid[:] = False
     reader.valid[70, 200] = True
-    labels, _, valid = whole(predict_strips(network, reader, card_of(network), tile=64, overlap=0))
+    labels, _, valid = whole(predict_strips(network, reader, card_of(network), TileOptions(64, 0)))
     assert network.encoder.seen.count((1, 3, 64, 64)) == 2, "the probe of the stride, and one tile"
     assert labels.shape == (256, 256)
     assert valid.sum() == 1
@@ -176,7 +177,7 @@ def test_every_pixel_is_read_once_where_tiles_do_not_overlap():
     source = scene(0, 3, 150, 200)
     counts = np.zeros((150, 200), int)
     network = small_network()
-    whole(predict_strips(network, Counting(source.values, source.valid), card_of(network), tile=64, overlap=0))
+    whole(predict_strips(network, Counting(source.values, source.valid), card_of(network), TileOptions(64, 0)))
     # The last column and row of tiles are moved back inside, by 56 and 32 pixels.
     assert counts[:96, :160].max() == counts.min() == 1
     assert counts.max() <= 4
@@ -186,7 +187,7 @@ def test_confidence_is_given_only_when_asked_for():
     network, reader = small_network(), scene(0, 3, 100, 100)
     for tile in (64, 128):
         for confidence in (False, True):
-            strips = predict_strips(network, reader, card_of(network), tile=tile, overlap=32, confidence=confidence)
+            strips = predict_strips(network, reader, card_of(network), TileOptions(tile, 32), confidence=confidence)
             assert all((strip.confidence is not None) == confidence for strip in strips)
 
 
@@ -195,7 +196,7 @@ def test_the_share_that_is_done_rises_to_1(side):
     shares: list[float] = []
     network = small_network()
     whole(
-        predict_strips(network, scene(0, 3, side, side), card_of(network), tile=64, overlap=32, advance=shares.append)
+        predict_strips(network, scene(0, 3, side, side), card_of(network), TileOptions(64, 32), advance=shares.append)
     )
     assert shares == sorted(set(shares))
     assert shares[-1] == 1
@@ -209,52 +210,28 @@ def test_a_mirrored_image_gets_the_mirrored_map_when_flips_are_averaged(seed, he
     network = small_network(seed=seed)
     card, reader = card_of(network), scene(seed, 3, height, width)
     mirrored = ArrayReader(reader.values[:, :, ::-1].copy(), reader.valid[:, ::-1].copy())
-    one = whole(predict_strips(network, reader, card, tile=128, overlap=32, flips=True, confidence=True))
-    other = whole(predict_strips(network, mirrored, card, tile=128, overlap=32, flips=True, confidence=True))
+    one = whole(predict_strips(network, reader, card, TileOptions(128, 32, flips=True), confidence=True))
+    other = whole(predict_strips(network, mirrored, card, TileOptions(128, 32, flips=True), confidence=True))
     np.testing.assert_allclose(one[1], other[1][:, ::-1], atol=1e-5)
     assert (one[0] == other[0][:, ::-1])[one[1] > 1 / 3 + 1e-3].mean() > 0.999
-    plain = whole(predict_strips(network, reader, card, tile=128, overlap=32, confidence=True))
+    plain = whole(predict_strips(network, reader, card, TileOptions(128, 32), confidence=True))
     assert np.abs(plain[1] - one[1]).max() > 1e-3
-
-
-@pytest.mark.parametrize("scales", [(0.5, 1.0, 2.0), (2.0, 0.5, 1.0), (0.5,), (1.37,)])
-@pytest.mark.parametrize("sides", [(96, 64), (75, 133), (33, 32)])
-def test_zoomed_copies_are_averaged_as_logits_on_the_grid_of_the_image(scales, sides):
-    network = small_network(stride=8)
-    image = np.random.default_rng(0).standard_normal((3, *sides)).astype(np.float32)
-    logits = averaged_logits(network, image[None], stride=8, flips=False, scales=scales)
-    plain = averaged_logits(network, image[None], stride=8, flips=False, scales=(1.0,))
-    assert logits.shape == plain.shape
-    expected = torch.zeros_like(plain)
-    for scale in scales:
-        zoomed = torch.from_numpy(image)[None]
-        if scale != 1:
-            size = [max(32, round(side * scale / 32) * 32) for side in sides]
-            zoomed = F.interpolate(zoomed, size=size, mode="bilinear", align_corners=False)
-        copy = network.decode(zoomed).logits
-        expected += F.interpolate(copy, size=plain.shape[-2:], mode="bilinear", align_corners=False) / len(scales)
-    torch.testing.assert_close(logits, expected)
 
 
 def test_scales_in_any_order_give_the_same_map():
     network, reader = small_network(), scene(0, 3, 100, 130)
     for tile in (64, 160):
         maps = [
-            whole(predict_strips(network, reader, card_of(network), tile=tile, overlap=32, scales=s, confidence=True))
+            whole(predict_strips(network, reader, card_of(network), TileOptions(tile, 32, scales=s), confidence=True))
             for s in [(0.5, 1.0, 1.5), (1.5, 0.5, 1.0)]
         ]
         np.testing.assert_allclose(maps[0][1], maps[1][1], atol=1e-5)
 
 
-@pytest.mark.parametrize("stride", [1, 2, 4, 8, 16, 32])
-def test_the_stride_of_a_network_is_measured(stride):
-    assert output_stride(small_network(stride=stride)) == stride
-
-
 def test_the_same_map_comes_twice():
     network, reader = small_network(), scene(3, 3, 150, 170)
     first, second = (
-        whole(predict_strips(network, reader, card_of(network), tile=64, overlap=32, confidence=True)) for _ in range(2)
+        whole(predict_strips(network, reader, card_of(network), TileOptions(64, 32), confidence=True)) for _ in range(2)
     )
     np.testing.assert_array_equal(first[0], second[0])
     np.testing.assert_array_equal(first[1], second[1])

@@ -1,4 +1,4 @@
-"""Files of an unfinished map that were damaged, lost or mixed up: made anew, or named in one paragraph."""
+"""Files of an unfinished map that were damaged, lost or mixed up: computed again, or named in one paragraph."""
 
 import json
 import os
@@ -89,7 +89,7 @@ def test_no_finished_piece_is_lost_with_its_journal(half, tmp_path, how):
 @pytest.mark.parametrize(
     ("name", "again"), [("piece-000001-0000.npz", 3), ("cells-000001-0000.npy", 3), ("carry-000004-0000.npz", 2)]
 )
-def test_what_was_damaged_is_made_anew_and_nothing_else(half, tmp_path, name, again, how):
+def test_what_was_damaged_is_computed_again_and_nothing_else(half, tmp_path, name, again, how):
     """A strip in the middle needs the rows of tiles around it; a lost carry, the two rows above."""
     folder, journal = copied(half, tmp_path)
     damage(journal / name, how)
@@ -119,7 +119,7 @@ def test_pieces_of_another_map_or_place_are_not_taken(half, tmp_path):
         map_scene(folder / "other", advance=stop)
     shutil.copy(journal_folder(folder / "other/map.tif") / pieces[2].name, pieces[2])
     tiles, said = map_scene(folder)
-    assert any("pieces in" in text and "made anew" in text for text in said)
+    assert any("pieces in" in text and "computed again" in text for text in said)
     assert made(folder) == half[1]
     assert tiles > TILES * (9 - 5)
 

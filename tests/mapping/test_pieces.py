@@ -68,8 +68,8 @@ def test_pieces_of_any_width_make_the_map_of_one_piece_and_each_tile_is_computed
     for what in ("labels", "valid", "cells"):
         np.testing.assert_array_equal(joined(cut, pieces, what), joined(whole, expected, what))
     # Sums over classes may be rounded otherwise at the end of a row of pixels.
-    sure = [joined(cut, pieces, "confidence"), joined(whole, expected, "confidence")]
-    np.testing.assert_allclose(*sure, rtol=1e-6)
+    confidence = [joined(cut, pieces, "confidence"), joined(whole, expected, "confidence")]
+    np.testing.assert_allclose(*confidence, rtol=1e-6)
 
 
 @settings(max_examples=40, deadline=None)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import small_network
 import torch
 from small_network import noise, predictor_of, runs, write_scene
 
@@ -68,7 +69,7 @@ class Mapping:
     def __init__(self, folder: Path) -> None:
         self.piece = 4096
         self.folder, self.script, self.log = folder, folder / "mapping.py", folder / "log"
-        self.script.write_text(MAPPING.format(tests=str(Path(__file__).parent)))
+        self.script.write_text(MAPPING.format(tests=str(Path(small_network.__file__).parent)))
         self.scene = write_scene(folder / "scene.tif", noise(3, 300, 200))
 
     def start(self, *, fatal: int = 0, pause: float = 0.0) -> subprocess.Popen:
@@ -343,7 +344,7 @@ def test_a_damaged_strip_is_made_again(tmp_path):
     said = []
     predictor_of().map_scene(scene, output, say=said.append)
     assert "1 pieces in" in said[0]
-    assert "made anew" in said[0]
+    assert "computed again" in said[0]
     assert output.read_bytes() == expected
 
 

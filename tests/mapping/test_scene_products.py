@@ -103,7 +103,7 @@ def test_inside_an_area_of_interest_the_map_is_that_of_the_whole_scene(tmp_path)
     area = write_area(tmp_path / "area.gpkg", (30, 40, 130, 97), (290, 333, 400, 390))
     everything, some = predictor_of(), predictor_of()
     everything.map_scene(scene, tmp_path / "whole.tif", confidence=True, probabilities=True)
-    made = some.map_scene(scene, tmp_path / "map.tif", confidence=True, probabilities=True, area=area)
+    made = some.map_scene(scene, tmp_path / "map.tif", confidence=True, probabilities=True, aoi=area)
     inside = np.zeros((500, 400), bool)
     inside[30:130, 40:97] = inside[290:400, 333:390] = True
     for name in ("", ".confidence", ".probabilities"):
@@ -116,10 +116,23 @@ def test_inside_an_area_of_interest_the_map_is_that_of_the_whole_scene(tmp_path)
 def test_an_area_of_interest_that_cannot_be_is_named(tmp_path):
     scene = write_scene(tmp_path / "scene.tif", noise(3, 100, 100))
     with pytest.raises(DataError, match=r"none\.gpkg.*area of interest"):
-        predictor_of().map_scene(scene, tmp_path / "map.tif", area=tmp_path / "none.gpkg")
+        predictor_of().map_scene(scene, tmp_path / "map.tif", aoi=tmp_path / "none.gpkg")
     area = write_area(tmp_path / "far.gpkg", (3000, 3000, 3100, 3100))
     with pytest.raises(DataError, match=r"No polygon of .*far\.gpkg touches"):
-        predictor_of().map_scene(scene, tmp_path / "map.tif", area=area)
+        predictor_of().map_scene(scene, tmp_path / "map.tif", aoi=area)
+
+
+def test_the_old_name_of_an_area_of_interest_still_works_and_tells_the_new_one(tmp_path):
+    scene, predictor = write_scene(tmp_path / "scene.tif", noise(3, 200, 200)), predictor_of()
+    area = write_area(tmp_path / "area.gpkg", (30, 40, 130, 97))
+    predictor.map_scene(scene, tmp_path / "new.tif", aoi=area)
+    with pytest.warns(DeprecationWarning, match="aoi=") as told:
+        predictor.map_scene(scene, tmp_path / "old.tif", area=area)
+    assert told[0].filename == __file__, "the caller's line is shown"
+    with pytest.warns(DeprecationWarning, match="aoi="):
+        tiles = predictor.forecast(scene, area=area).tiles
+    assert tiles == predictor.forecast(scene, aoi=area).tiles
+    np.testing.assert_array_equal(read(tmp_path / "old.tif"), read(tmp_path / "new.tif"))
 
 
 @pytest.mark.parametrize(("dtype", "bands"), [("uint8", 1), ("uint16", 4), ("int16", 2), ("float32", 7)])
@@ -239,7 +252,7 @@ def test_a_forecast_counts_tiles_and_bounds_memory_and_size(tmp_path):
     # Classes, confidence, and at the end classes once more with their smaller copies.
     assert told.journal_bytes > (2 + 4 / 3) * 700 * 900
     area = write_area(tmp_path / "area.gpkg", (30, 40, 130, 97))
-    assert predictor.forecast(scene, area=area).tiles < told.tiles / 10
+    assert predictor.forecast(scene, aoi=area).tiles < told.tiles / 10
     assert "588 tiles of 64 pixels (overlap 32, 4 at once) in 21 strips" in str(told)
 
 
@@ -317,7 +330,7 @@ def test_a_map_is_not_written_over_what_its_scene_is_made_of_nor_over_its_area(t
     area = write_area(tmp_path / "area.gpkg", (5, 5, 30, 30))
     (tmp_path / "map.tif").symlink_to(area)
     with pytest.raises(ConfigError, match="so that the area of interest is kept"):
-        predictor_of().map_scene(parts[1], tmp_path / "map.tif", area=area)
+        predictor_of().map_scene(parts[1], tmp_path / "map.tif", aoi=area)
     assert [path.read_bytes() for path in parts] == before
 
 

@@ -1,4 +1,7 @@
-"""The command that predicts: photos, scenes and folders of them."""
+"""The command that predicts: photos, scenes and folders of them.
+
+Its function is long because it names each option of the command line.
+"""
 
 from pathlib import Path
 
@@ -27,8 +30,8 @@ FILE = click.Path(path_type=Path)
 @click.option("--probabilities", is_flag=True, help="Scenes: write NAME.probabilities.tif, a band for each class.")
 @click.option("--cog", is_flag=True, help="Scenes: confidence and probabilities cloud-optimised, as the map always is.")
 @click.option("--aoi", type=FILE, help="Scenes: a file of polygons, the area of interest; elsewhere there is nodata.")
-@click.option("--on", type=click.Choice(["ray"]), help="Scenes: make the map on the machines of a Ray cluster.")
-@click.option("--forecast", "only_forecast", is_flag=True, help="Scenes: tell time, memory and size, and leave.")
+@click.option("--on", type=click.Choice(["ray"]), help="Scenes: make the map on a Ray cluster.")
+@click.option("--forecast", "only_forecast", is_flag=True, help="Scenes: print time, memory and size, and stop.")
 @click.option(
     "--device", default="auto", show_default=True, help="'cpu', 'cuda', 'cuda:1'; auto: a GPU if there is one."
 )
@@ -54,7 +57,7 @@ def predict(
 
     MODEL is a run or a model folder. OUTPUT ends in .tif for a georeferenced map, written tile by tile, in .png for a
     picture in the colours of the classes, or is a folder, where each image gets what fits it. A map that was
-    interrupted goes on when the same command is given again.
+    interrupted goes on when you give the same command again.
 
     \b
     Example:
@@ -67,68 +70,33 @@ def predict(
         from pixelwise.commands.progress import shown_share
         from pixelwise.config_table import parsed_options
         from pixelwise.fast.allocator import keep_freed_memory
-        from pixelwise.prediction_folder import predict_folder
-        from pixelwise.predictor import load
+        from pixelwise.inference.options import TileOptions
+        from pixelwise.mapping.map_scene import forecast_scene, map_scene
+        from pixelwise.mapping.options import MapOptions
+        from pixelwise.predictor import load, predict_folder
 
         keep_freed_memory()
         predictor = load(model, device=device, options=parsed_options(options))
-        scales = scale or (1.0,)
+        tiles = TileOptions(tile, overlap, flips, scale or (1.0,), batch)
+        wanted = MapOptions(confidence, probabilities, cog, aoi, on)
         kind = "" if image.is_dir() else output.suffix.lower()
         if only_forecast and kind not in (".tif", ".tiff"):
             raise click.UsageError("A forecast is made for one scene whose map is a .tif.")
         if kind in (".tif", ".tiff"):
+            network, card, model_hash = predictor.model, predictor.card, predictor.model_hash
             if on is None:
-                told = predictor.forecast(
-                    image,
-                    tile=tile,
-                    overlap=overlap,
-                    batch=batch,
-                    flips=flips,
-                    scales=scales,
-                    confidence=confidence,
-                    probabilities=probabilities,
-                    area=aoi,
-                )
-                click.echo(f"{image}: {told}")
+                click.echo(f"{image}: {forecast_scene(network, card, image, tiles, wanted)}")
             if only_forecast:
                 return
             with shown_share(f"Mapping {image.name}") as advance:
-                made = predictor.map_scene(
-                    image,
-                    output,
-                    tile=tile,
-                    overlap=overlap,
-                    batch=batch,
-                    flips=flips,
-                    scales=scales,
-                    confidence=confidence,
-                    probabilities=probabilities,
-                    cog=cog,
-                    area=aoi,
-                    on=on,
-                    advance=advance,
-                    say=click.echo,
+                made = map_scene(
+                    network, card, image, output, tiles, wanted, model_hash=model_hash, advance=advance, say=click.echo
                 )
             shares = ", ".join(f"{name} {share:.1%}" for name, share in made.shares.items())
             click.echo(f"{made.path}: {made.width}x{made.height} pixels in {made.seconds:.1f} s; {shares}.")
         elif kind:
-            predictor.segment(image, tile=tile, overlap=overlap, flips=flips, scales=scales).save(output)
+            predictor.segment(image, tile=tile, overlap=overlap, flips=flips, scales=tiles.scales).save(output)
             click.echo(f"{output} is written.")
         else:
-            written = predict_folder(
-                predictor,
-                image,
-                output,
-                tile=tile,
-                overlap=overlap,
-                batch=batch,
-                flips=flips,
-                scales=scales,
-                confidence=confidence,
-                probabilities=probabilities,
-                cog=cog,
-                area=aoi,
-                on=on,
-                report=click.echo,
-            )
+            written = predict_folder(predictor, image, output, tiles, wanted, report=click.echo)
             click.echo(f"{len(written)} files are in {output}.")

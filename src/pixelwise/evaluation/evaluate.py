@@ -21,6 +21,7 @@ from pixelwise.evaluation.pictures import Picture, Thumbnail, WorstTiles, save_p
 from pixelwise.fast.fuse import fuse
 from pixelwise.geo.raster import Window
 from pixelwise.inference.images import require_fitting, require_image
+from pixelwise.inference.options import TileOptions
 from pixelwise.inference.tiling import predict_strips
 from pixelwise.models import Segmenter
 from pixelwise.runs.model_folder import ModelCard, load_model
@@ -271,18 +272,10 @@ def _strips(
 ) -> Iterator[tuple[Window, Integer[np.ndarray, "h w"]]]:
     """Predict a scene in strips of `TILE` rows; the last one may be lower."""
     height, width = scene.info.height, scene.info.width
-    predicted = predict_strips(
-        model,
-        scene.reader,
-        card,
-        tile=settings.tile,
-        overlap=settings.overlap,
-        flips=settings.flips,
-        scales=settings.scales,
-    )
+    options = TileOptions(settings.tile, settings.overlap, settings.flips, tuple(settings.scales))
     waiting = np.empty((0, width), np.uint8)
     top = 0
-    for piece in predicted:
+    for piece in predict_strips(model, scene.reader, card, options):
         waiting = np.concatenate([waiting, piece.labels]) if len(waiting) else piece.labels
         while len(waiting) >= TILE or (len(waiting) and top + len(waiting) == height):
             yield Window(top, 0, min(TILE, len(waiting)), width), waiting[:TILE]

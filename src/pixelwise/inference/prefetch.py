@@ -1,4 +1,4 @@
-"""Work that is done in threads before its results are asked for."""
+"""Work that threads do before its results are asked for."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -8,8 +8,8 @@ from typing import TypeVar
 import torch
 
 READERS = 1
-"""Threads that read tiles while the network is at work. GDAL decodes a block again for each thread that wants it, and
-neighbouring tiles want the same: two threads would read no sooner, in twice the processor's time."""
+"""Threads that read tiles while the network is at work. GDAL decodes a block again for each thread, and neighbouring
+tiles need the same blocks: two threads would be no faster, in twice the processor's time."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -25,7 +25,7 @@ def read_ahead(
         threads: how many; None: `READERS`.
     """
     waiting: deque[Future[R]] = deque()
-    # Left alone, a new thread computes with as many threads of its own as the machine has cores.
+    # By default a new thread computes with as many threads of its own as the machine has cores.
     with ThreadPoolExecutor(
         READERS if threads is None else threads, initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),)
     ) as pool:

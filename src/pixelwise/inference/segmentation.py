@@ -8,12 +8,14 @@ from affine import Affine
 from jaxtyping import Bool, Float32, Integer, Shaped, UInt8
 from PIL import Image
 
+from pixelwise import __version__
 from pixelwise.errors import ConfigError
 from pixelwise.geo.label_map import LabelMapWriter, overlay, write_palette_png
 from pixelwise.geo.outputs import keep_inputs, save_picture
 from pixelwise.geo.raster import RasterInfo
 from pixelwise.geo.stored_blocks import files_of
 from pixelwise.labels import Classes
+from pixelwise.runs.model_folder import ModelCard
 
 
 @dataclass(frozen=True)
@@ -80,3 +82,12 @@ def info_of_array(values: Shaped[np.ndarray, "C H W"], path: Path) -> RasterInfo
     """Return the header that a file with these values and no place on the ground would have."""
     bands, height, width = values.shape
     return RasterInfo(path, height, width, bands, None, str(values.dtype), None, None, Affine.identity(), False)
+
+
+def provenance(card: ModelCard, model_hash: str) -> dict[str, str]:
+    """Return the tags that say what made a file; without a date, so that the same work gives the same bytes."""
+    return {
+        "PIXELWISE_VERSION": __version__,
+        "PIXELWISE_MODEL": model_hash,
+        "PIXELWISE_NETWORK": card.architecture.name,
+    }

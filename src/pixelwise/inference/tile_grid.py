@@ -1,5 +1,6 @@
 """The grid of overlapping tiles that covers a scene, and the weights that blend them."""
 
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,44 @@ PIECE = 4096
 
 Place = tuple[int, int]
 """A piece of a map: its strip, from the top, and its column of pieces, from the left."""
+
+
+@dataclass(frozen=True)
+class Rect:
+    """A rectangle of pixels or of cells. `bottom` and `right` are the first row and column behind it."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.bottom - self.top, self.right - self.left
+
+    @property
+    def empty(self) -> bool:
+        """It holds nothing."""
+        return 0 in self.shape
+
+    def __and__(self, other: "Rect") -> "Rect":
+        """Return what two rectangles share; an empty one where that is nothing."""
+        top, left = max(self.top, other.top), max(self.left, other.left)
+        return Rect(top, left, max(top, min(self.bottom, other.bottom)), max(left, min(self.right, other.right)))
+
+    def times(self, stride: int) -> "Rect":
+        """Return the pixels of these cells."""
+        return Rect(self.top * stride, self.left * stride, self.bottom * stride, self.right * stride)
+
+    def grown(self, cells: int) -> "Rect":
+        """Return it with so many more cells on each side."""
+        return Rect(self.top - cells, self.left - cells, self.bottom + cells, self.right + cells)
+
+    def inside(self, outer: "Rect") -> tuple[slice, slice]:
+        """Return where it lies in an array that holds `outer`."""
+        rows = slice(self.top - outer.top, self.bottom - outer.top)
+        return rows, slice(self.left - outer.left, self.right - outer.left)
 
 
 def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
@@ -51,10 +90,7 @@ def _ramp(length: int, overlap: int) -> Float32[np.ndarray, " n"]:
 
 @dataclass(frozen=True)
 class Cuts:
-    """Where a raster is cut along one axis, counted in cells of ``stride`` pixels.
-
-    Between two cells pixels mix both, so a part needs one more cell on each side than it has.
-    """
+    """Where a raster is cut along one axis, counted in cells of ``stride`` pixels."""
 
     edges: tuple[int, ...]
     """The first cell of each part, and the end of the last one, which may lie beyond the raster."""
@@ -65,18 +101,13 @@ class Cuts:
     def __len__(self) -> int:
         return len(self.edges) - 1
 
-    def cells(self, part: int) -> tuple[int, int]:
-        """Return the first cell of a part, and the first behind it; the two may be the same."""
-        return self.edges[part], self.edges[part + 1]
-
     def reach(self, part: int) -> tuple[int, int]:
-        """Return `cells` with the neighbours before and behind, where there are any."""
+        """Return the cells of a part and one more on each side: pixels between two cells mix both."""
         return max(0, self.edges[part] - 1), min(self.edges[part + 1] + 1, self.edges[-1])
 
-    def pixels(self, part: int) -> tuple[int, int]:
-        """Return the first pixel of a part, and the first behind it, both within the raster."""
-        first, last = (min(self.length, cell * self.stride) for cell in self.cells(part))
-        return first, last
+    def meeting(self, first: int, last: int) -> range:
+        """Return the parts that hold cells from ``first`` on, up to but not with ``last``."""
+        return range(bisect_right(self.edges, first) - 1, min(bisect_left(self.edges, last), len(self)))
 
 
 @dataclass(frozen=True)
@@ -99,6 +130,55 @@ class StripPlan:
     """The strips."""
     across: Cuts
     """The columns of pieces."""
+
+    @property
+    def cells(self) -> Rect:
+        """All cells; the last ones may lie beyond the raster."""
+        return Rect(0, 0, self.down.edges[-1], self.across.edges[-1])
+
+    @property
+    def raster(self) -> Rect:
+        """All pixels."""
+        return Rect(0, 0, self.height, self.width)
+
+    def piece(self, place: Place) -> Rect:
+        """Return the cells of a piece. A strip may have none."""
+        (row, column), down, across = place, self.down.edges, self.across.edges
+        return Rect(down[row], across[column], down[row + 1], across[column + 1])
+
+    def pixels(self, cells: Rect) -> Rect:
+        """Return the pixels of the raster that cells cover."""
+        return cells.times(self.stride) & self.raster
+
+    def covering(self, pixels: Rect) -> Rect:
+        """Return the cells that cover pixels."""
+        s = self.stride
+        return Rect(pixels.top // s, pixels.left // s, -(-pixels.bottom // s), -(-pixels.right // s))
+
+    def places(self, cells: Rect) -> list[Place]:
+        """Return the pieces that hold any of these cells."""
+        rows, columns = self.down.meeting(cells.top, cells.bottom), self.across.meeting(cells.left, cells.right)
+        return [(row, column) for row in rows for column in columns]
+
+    def tile_cells(self, tile: Window) -> Rect:
+        """Return the cells of a tile."""
+        top, left, stride = tile.top // self.stride, tile.left // self.stride, self.stride
+        return Rect(top, left, top + tile.height // stride, left + tile.width // stride)
+
+    def sum_cells(self, row: int, column: int) -> Rect:
+        """Return the cells that a row of tiles is summed in for a column of pieces: all that its tiles cover from the
+        column's `Cuts.reach` on.
+        """
+        first, last = self.across.reach(column)
+        tiles = [self.tile_cells(tile) for tile in self.tiles(row, column, begun=False)]
+        above = self.tile_cells(self.rows[row][0])
+        return Rect(above.top, first, above.bottom, max([last, *(tile.right for tile in tiles)]))
+
+    def below(self, place: Place) -> Rect:
+        """Return the cells of the sums of a piece that the piece below needs; none in the lowest strip."""
+        (row, column), bottom = place, self.down.edges[-1]
+        first, last = self.across.reach(column)
+        return Rect(self.down.reach(row + 1)[0] if row + 1 < len(self.down) else bottom, first, bottom, last)
 
     def needed(self, strip: int) -> list[int]:
         """Return the rows of tiles that a strip is made of, from the top."""

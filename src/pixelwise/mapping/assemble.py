@@ -1,9 +1,9 @@
 """The files of a scene's map, put together from finished pieces block by block, in memory that does not grow."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -25,38 +25,25 @@ from pixelwise.geo.map_file import BLOCK, writing_map
 from pixelwise.geo.outputs import PRODUCT_TAG, side_files
 from pixelwise.geo.qgis import write_map_style, write_share_style
 from pixelwise.geo.sld import write_map_sld, write_share_sld
-from pixelwise.inference.tile_grid import Place
+from pixelwise.inference.tile_grid import Place, Rect, StripPlan
 from pixelwise.inference.tiling import Tiling
 from pixelwise.mapping.journal import Journal
+from pixelwise.mapping.options import MapOptions
 
 PROBABILITY_BLOCK = 256
 """Side in pixels of what is upsampled at once for all classes."""
 HELD = 8
 """Pieces that stay in memory, since blocks that follow need them again."""
 
-Range = tuple[int, int]
 
-
-@dataclass(frozen=True)
-class Products:
-    """What is written for a scene beside its classes, and how."""
-
-    confidence: bool = False
-    """NAME.confidence.tif: the probability of the class."""
-    probabilities: bool = False
-    """NAME.probabilities.tif: that of every class, a band each."""
-    cog: bool = False
-    """Cloud-optimised GeoTIFFs."""
-
-
-def product_paths(output: Path, products: Products) -> list[Path]:
+def product_paths(output: Path, options: MapOptions) -> list[Path]:
     """Return the rasters that are written beside a map."""
-    wanted = ((probabilities_path, products.probabilities), (confidence_path, products.confidence))
+    wanted = ((probabilities_path, options.probabilities), (confidence_path, options.confidence))
     return [path_of(output) for path_of, asked in wanted if asked]
 
 
 def put_together(
-    tiling: Tiling, journal: Journal, output: Path, products: Products, tags: dict[str, str]
+    tiling: Tiling, journal: Journal, output: Path, options: MapOptions, tags: dict[str, str]
 ) -> Integer[np.ndarray, " K"]:
     """Write the files from finished pieces; return how many pixels each class has."""
     plan, info, classes = tiling.plan, tiling.reader.info, tiling.card.classes
@@ -65,105 +52,100 @@ def put_together(
     with ExitStack() as stack:
         # The map gets its name last: where it is, all is.
         writer = LabelMapWriter(
-            output, info, classes, tags=tags, confidence=products.confidence, cog=products.cog, scratch=journal.folder
+            output, info, classes, tags=tags, confidence=options.confidence, cog=options.cog, scratch=journal.folder
         )
         stack.enter_context(writer)
-        strips, columns = _pixels(tiling)
         for top in range(0, plan.height, BLOCK):
-            rows = (top, min(plan.height, top + BLOCK))
-            for column in columns:
-                labels = _joined(strips, columns, rows, column, lambda place: load(place).labels)
-                sure = None
-                if products.confidence:
-                    sure = _joined(strips, columns, rows, column, lambda place: load(place).confidence)
-                writer.write_stored(top, labels, sure, left=column[0])
+            for left, right in pairwise(plan.across.edges):
+                block = Rect(top, left * plan.stride, top + BLOCK, right * plan.stride) & plan.raster
+                labels = _joined_pixels(plan, block, lambda place: load(place).labels)
+                shares = None
+                if options.confidence:
+                    shares = _joined_pixels(plan, block, lambda place: load(place).confidence)
+                writer.write_stored(top, labels, shares, left=block.left)
                 counts += np.bincount(labels.ravel(), minlength=len(counts))
-        if products.probabilities:
-            _write_probabilities(tiling, journal, probabilities_path(output), products, tags)
+        if options.probabilities:
+            _write_probabilities(tiling, journal, probabilities_path(output), options, tags)
         else:
             forget_product(probabilities_path(output))
         write_map_style(output, classes)
         write_map_sld(output, classes)
-        for beside in product_paths(output, products):
+        for beside in product_paths(output, options):
             write_share_style(beside)
             write_share_sld(beside)
     return counts[: len(classes)]
 
 
-def _pixels(tiling: Tiling) -> tuple[list[Range], list[Range]]:
-    """Return the rows of each strip, and the columns of pixels of each column of pieces."""
-    down, across = tiling.plan.down, tiling.plan.across
-    return [down.pixels(row) for row in range(len(down))], [across.pixels(column) for column in range(len(across))]
-
-
 def _joined(
-    strips: Sequence[Range],
-    columns: Sequence[Range],
-    rows: Range,
-    across: Range,
-    load: Callable[[Place], Shaped[np.ndarray, "*K h w"] | None],
+    parts: Iterable[tuple[Place, Rect]], wanted: Rect, load: Callable[[Place], Shaped[np.ndarray, "*K h w"] | None]
 ) -> Shaped[np.ndarray, "*K n m"]:
     """Return a rectangle that lies in several pieces.
 
     Args:
-        strips, columns: where pieces begin and end.
-        rows, across: what is wanted.
+        parts: all pieces that it lies in, and where they are.
         load: gives the values of a piece.
     """
-    lines = []
-    for row, (top, bottom) in enumerate(strips):
-        if max(top, rows[0]) >= min(bottom, rows[1]):
+    joined: np.ndarray | None = None
+    for place, part in parts:
+        shared = part & wanted
+        if shared.empty:
             continue
-        line = []
-        for column, (left, right) in enumerate(columns):
-            if max(left, across[0]) < min(right, across[1]):
-                piece = load((row, column))
-                assert piece is not None, "pieces of one journal hold the same products"
-                own = slice(max(0, rows[0] - top), rows[1] - top), slice(max(0, across[0] - left), across[1] - left)
-                line.append(piece[..., *own])
-        lines.append(np.concatenate(line, axis=-1))
-    return np.concatenate(lines, axis=-2)
+        piece = load(place)
+        assert piece is not None, "pieces of one journal hold the same files"
+        joined = np.empty((*piece.shape[:-2], *wanted.shape), piece.dtype) if joined is None else joined
+        joined[..., *shared.inside(wanted)] = piece[..., *shared.inside(part)]
+    assert joined is not None, "a map is covered by its pieces"
+    return joined
+
+
+def _joined_pixels(
+    plan: StripPlan, wanted: Rect, load: Callable[[Place], Shaped[np.ndarray, "h w"] | None]
+) -> Shaped[np.ndarray, "n m"]:
+    cells = plan.covering(wanted)
+    return _joined(((place, plan.pixels(plan.piece(place))) for place in plan.places(cells)), wanted, load)
+
+
+def _joined_cells(
+    plan: StripPlan, wanted: Rect, load: Callable[[Place], Shaped[np.ndarray, "K h w"]]
+) -> Shaped[np.ndarray, "K n m"]:
+    return _joined(((place, plan.piece(place)) for place in plan.places(wanted)), wanted, load)
 
 
 def _write_probabilities(
-    tiling: Tiling, journal: Journal, path: Path, products: Products, tags: dict[str, str]
+    tiling: Tiling, journal: Journal, path: Path, options: MapOptions, tags: dict[str, str]
 ) -> None:
     """Upsample the blended logits block by block: full-size probabilities of all classes exist for one block only."""
     info, plan, names = tiling.reader.info, tiling.plan, tiling.card.classes.names
     side, nodata = PROBABILITY_BLOCK, label_nodata(len(tiling.card.classes))
-    load, (strips, pieces) = lru_cache(HELD)(journal.load), _pixels(tiling)
+    load = lru_cache(HELD)(journal.load)
     own = {**tags, PRODUCT_TAG: "probabilities"}
     with replacing(path, scratch=journal.folder) as temporary:
         bands = [f"{name}: its probability, 0 to 254 for 0 to 1" for name in names]
         with writing_map(
-            temporary, path, info, "uint8", SHARE_NODATA, bands=bands, tags=own, block=side, cog=products.cog
+            temporary, path, info, "uint8", SHARE_NODATA, bands=bands, tags=own, block=side, cog=options.cog
         ) as file:
-            for top in range(0, plan.height, side):
-                rows = (top, min(plan.height, top + side))
-                for left in range(0, plan.width, side):
-                    columns = (left, min(plan.width, left + side))
-                    labels = _joined(strips, pieces, rows, columns, lambda place: load(place).labels)
-                    shares = _probabilities(tiling, journal, rows, columns)
-                    file.write(stored_share(shares, labels != nodata), top, left)
+            for top, left in product(range(0, plan.height, side), range(0, plan.width, side)):
+                block = Rect(top, left, top + side, left + side) & plan.raster
+                labels = _joined_pixels(plan, block, lambda place: load(place).labels)
+                file.write(stored_share(_probabilities(tiling, journal, block), labels != nodata), top, left)
     for part in side_files(path):
         part.unlink(missing_ok=True)
 
 
-def _probabilities(tiling: Tiling, journal: Journal, rows: Range, columns: Range) -> Float32[np.ndarray, "K n m"]:
-    """Return the probabilities of all classes in a rectangle that starts at multiples of 32."""
-    down, across = tiling.plan.down, tiling.plan.across
+def _probabilities(tiling: Tiling, journal: Journal, block: Rect) -> Float32[np.ndarray, "K n m"]:
+    """Return the probabilities of all classes in a rectangle of pixels that starts at multiples of 32."""
+    plan = tiling.plan
     if tiling.single:
         # Its cells are pixels.
-        logits = journal.cells((0, 0))[:, slice(*rows), slice(*columns)]
+        logits = journal.cells((0, 0))[:, *block.inside(plan.raster)]
         return torch.from_numpy(np.array(logits)).softmax(dim=0).numpy()
-    strips, pieces = ([cuts.cells(part) for part in range(len(cuts))] for cuts in (down, across))
-    stride, wanted, padding = down.stride, list[Range](), list[Range]()
-    for cuts, (start, end) in ((down, rows), (across, columns)):
-        # One more cell on each side, for upsampling; at the rim the outermost stands for it.
-        first, last = start // stride - 1, -(-end // stride) + 1
-        wanted.append((max(0, first), min(last, cuts.edges[-1])))
-        padding.append((int(first < 0), int(last > cuts.edges[-1])))
-    cells = np.pad(_joined(strips, pieces, wanted[0], wanted[1], journal.cells), ((0, 0), *padding), mode="edge")
-    full = F.interpolate(torch.from_numpy(cells)[None], scale_factor=stride, mode="bilinear")
-    (top, bottom), (left, right) = rows, columns
-    return full[0, :, stride : stride + bottom - top, stride : stride + right - left].softmax(dim=0).numpy()
+    # One more cell on each side, for upsampling; at the rim the outermost stands for it.
+    around = plan.covering(block).grown(1)
+    there = around & plan.cells
+    rim = (
+        (there.top - around.top, around.bottom - there.bottom),
+        (there.left - around.left, around.right - there.right),
+    )
+    cells = np.pad(_joined_cells(plan, there, journal.cells), ((0, 0), *rim), mode="edge")
+    full = F.interpolate(torch.from_numpy(cells)[None], scale_factor=plan.stride, mode="bilinear")[0]
+    return full[:, *block.inside(around.times(plan.stride))].softmax(dim=0).numpy()

@@ -1,12 +1,12 @@
 """Pieces of a scene's map, one after the other, and what each leaves to others, so that no tile is computed twice.
 
-A tile adds to the piece it lies in, to the one on its right if it reaches there, and to those below. What has been
-added so far goes on to these pieces, in memory or on disk. Where it was lost, tiles are computed again, and their sums
-made in the same order, so that the bytes are the same.
+A tile adds to the piece it lies in, to the one on its right if it reaches there, and to those below. These partial sums
+go on to the other pieces, in memory or on disk. Where they were lost, tiles are computed again and added in the same
+order, so that the bytes are the same.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 
 from pixelwise.geo.raster import Window
@@ -41,8 +41,8 @@ def make_pieces(
     """Make pieces, in the order of `places`; yield each with its place and what it leaves to others.
 
     Args:
-        kept: what earlier pieces left; what lacks is computed. The caller adds what is yielded, before it asks for the
-            next piece but one.
+        kept: what earlier pieces left; what is missing is computed. The caller adds what is yielded, before it asks for
+            the next piece but one.
         done: called after each tile with the number of those that are left.
     """
     if tiling.single and wanted:
@@ -100,7 +100,7 @@ def beside_of(plan: StripPlan, column: int, own: TileSum) -> TileSum | None:
     """Return what a sum has in the piece to the right; None where there is none."""
     if column + 1 == len(plan.across):
         return None
-    return own.part(own.top, plan.across.reach(column + 1)[0], own.left + own.weights.shape[1], plan.stride)
+    return own.part(replace(own.cells, left=plan.across.reach(column + 1)[0]), plan)
 
 
 def wanted_tiles(tiling: Tiling, tiles: Iterable[Window]) -> list[Window]:

@@ -1,12 +1,12 @@
 """Pieces of a scene's map made on a Ray cluster, with the same bytes as on one machine.
 
-A worker is an actor that keeps the network in its memory, one for each GPU, or one for each machine where there are
+A worker is an actor that keeps the network in its memory: one for each GPU, or one for each machine where there are
 none. It sums a row of tiles over the full width, and blends a piece from the sums of the rows it needs. Only what
 neighbouring rows share travels between machines. The order of additions is that of `Tiling`, so it does not matter who
 made what.
 
-A worker whose machine dies is given up: what it was doing is done by another, sums that lay in its memory are made
-again where they are still needed, and a new worker is asked for, which comes when there is a place for it.
+A worker whose machine dies is given up. Another one does what it was doing, and makes the sums again that lay in its
+memory and are still needed. A new worker is asked for, and comes when there is a place for it.
 """
 
 import copy
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 
@@ -26,6 +26,17 @@ from pixelwise.inference.tiling import Piece, TileSum, Tiling
 from pixelwise.mapping.capacity import fitting_streams, free_memory, with_batch
 from pixelwise.mapping.pieces import Carry, beside_of, wanted_tiles
 from pixelwise.optional import optional_module
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+    from ray.actor import ActorMethod
+
+    DoneRef = ObjectRef[bool]
+    SumRef = ObjectRef[TileSum]
+    PieceRef = ObjectRef[Piece]
+else:
+    # Ray is an extra: where it is missing, this module can still be imported.
+    ActorMethod = DoneRef = SumRef = PieceRef = object
 
 AHEAD = 2
 """Rows of tiles for each worker that may be summed before they are needed."""
@@ -49,8 +60,8 @@ class Worker:
         """Return once the network is in memory."""
         return True
 
-    def sum_row(self, row: int) -> tuple[Any, ...]:
-        """Return that it worked, the sums of a row of tiles by column of pieces, and what strips below need."""
+    def sum_row(self, row: int) -> tuple[bool | TileSum, ...]:
+        """Return that it worked, the sums of a row of tiles by column of pieces, and what strips below need of each."""
         tiling, plan = self.tiling, self.tiling.plan
         columns = [wanted_tiles(tiling, plan.tiles(row, column, begun=True)) for column in range(len(plan.across))]
         decoded, sums, below, beside = tiling.decoded(chain(*columns)), [], [], None
@@ -58,9 +69,7 @@ class Worker:
             own = tiling.sum_of(row, column, beside, islice(decoded, len(tiles)))
             sums.append(own)
             beside = beside_of(plan, column, own)
-            if row + 1 < len(plan.down):
-                own = own.part(plan.down.reach(row + 1)[0], *plan.across.reach(column), plan.stride)
-            below.append(own)
+            below.append(own.part(plan.below((row, column)), plan) if row + 1 < len(plan.down) else own)
         return True, *sums, *below
 
     def finish(self, place: Place, confidence: bool, cells: bool, *sums: TileSum) -> tuple[bool, Piece]:
@@ -71,14 +80,51 @@ class Worker:
         return True, self.tiling.finish(place, parts, confidence=confidence, cells=cells)
 
 
+@runtime_checkable
+class _Handle(Protocol):
+    """A `Worker` on another machine."""
+
+    ready: ActorMethod
+    sum_row: ActorMethod
+    finish: ActorMethod
+
+
 @dataclass(frozen=True)
-class _Task:
-    kind: str
-    """'row', 'piece', or 'ready' of a new worker."""
+class _Sum:
+    """A row of tiles in a column of pieces, in the memory of the cluster."""
+
+    whole: SumRef
+    below: SumRef
+    """What pieces below need of it."""
+
+
+@dataclass(frozen=True)
+class _Start:
+    """A worker is starting."""
+
+    worker: _Handle
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A worker sums a row of tiles."""
+
+    worker: _Handle
+    row: int
+    sums: tuple[_Sum, ...]
+    """By column of pieces."""
+
+
+@dataclass(frozen=True)
+class _Finish:
+    """A worker makes a piece."""
+
+    worker: _Handle
     place: Place
-    """Of a row, with column 0."""
-    worker: Any
-    results: tuple[Any, ...] = ()
+    piece: PieceRef
+
+
+_Task = _Start | _Row | _Finish
 
 
 @dataclass
@@ -86,34 +132,33 @@ class _Cluster:
     """Workers, and what each of them is doing."""
 
     ray: ModuleType
-    start: Callable[[], Any]
-    idle: list[Any] = field(default_factory=list)
+    start: Callable[[], _Handle]
+    idle: list[_Handle] = field(default_factory=list)
     alive: int = 0
-    running: dict[Any, _Task] = field(default_factory=dict)
+    running: dict[DoneRef, _Task] = field(default_factory=dict)
     """By the first result, which is small and tells whether the task failed."""
 
     def hire(self) -> None:
         worker = self.start()
-        self.running[worker.ready.remote()] = _Task("ready", (0, 0), worker)
+        worked = worker.ready.remote()
+        assert worked is not None, "only a method without results returns none"
+        self.running[worked] = _Start(worker)
 
     def sum_row(self, row: int, columns: int) -> None:
-        """Have a row of tiles summed: a sum and what is needed below, for each column of pieces."""
+        """Have a row of tiles summed."""
         worker = self.idle.pop(0)
-        self._note("row", (row, 0), worker, worker.sum_row.options(num_returns=1 + 2 * columns).remote(row))
+        worked, *parts = worker.sum_row.options(num_returns=1 + 2 * columns).remote(row)
+        sums = map(_Sum, parts[:columns], parts[columns:])
+        self.running[worked] = _Row(worker, row, tuple(sums))
 
-    def finish(self, place: Place, *arguments: Any) -> None:
+    def finish(self, place: Place, confidence: bool, cells: bool, sums: Sequence[SumRef]) -> None:
         """Have a piece made."""
         worker = self.idle.pop(0)
-        self._note("piece", place, worker, worker.finish.options(num_returns=2).remote(place, *arguments))
-
-    def _note(self, kind: str, place: Place, worker: Any, results: Sequence[Any]) -> None:
-        self.running[results[0]] = _Task(kind, place, worker, tuple(results[1:]))
-
-    def working(self, kind: str) -> set[Place]:
-        return {task.place for task in self.running.values() if task.kind == kind}
+        worked, piece = worker.finish.options(num_returns=2).remote(place, confidence, cells, *sums)
+        self.running[worked] = _Finish(worker, place, piece)
 
     def next(self) -> tuple[_Task, BaseException | None]:
-        """Wait for a task to end, well or badly; a worker that is gone is replaced."""
+        """Wait for a task to end, well or badly. A worker that is gone is replaced."""
         exceptions = self.ray.exceptions
         patience = PATIENCE if self.alive == 0 else None
         ended, _ = self.ray.wait(list(self.running), num_returns=1, timeout=patience)
@@ -123,6 +168,7 @@ class _Cluster:
                 "the same command again."
             )
         task = self.running.pop(ended[0])
+        started = isinstance(task, _Start)
         try:
             self.ray.get(ended[0])
         except exceptions.RayActorError as error:
@@ -133,13 +179,13 @@ class _Cluster:
                     f"A worker of the Ray cluster could not start: {reason}. Every machine needs the same pixelwise, "
                     "torch and Python as this one."
                 ) from None
-            self.alive -= task.kind != "ready"
+            self.alive -= not started
             self.hire()
             return task, error
         except exceptions.RayError as error:
             self.idle.append(task.worker)
             return task, error
-        self.alive += task.kind == "ready"
+        self.alive += started
         self.idle.append(task.worker)
         return task, None
 
@@ -167,47 +213,35 @@ def make_pieces(
     actor = ray.remote(num_cpus=1, num_gpus=int(device == "cuda"), scheduling_strategy="SPREAD")(Worker)
     threads = torch.get_num_threads()
     cluster = _Cluster(ray, lambda: actor.remote(travelling, device, threads, batch))
-    # For each row of tiles and column of pieces: the whole sum, and what pieces below need of it.
-    sums: dict[Place, tuple[Any, Any]] = {}
-    for row, column in wanted:
-        if (row - 1, column) in kept:
-            for above, part in kept[row - 1, column].below.items():
-                there = ray.put(part)
-                sums[above, column] = (there, there)
-    needed = {place: [] if tiling.single else [(row, place[1]) for row in plan.needed(place[0])] for place in wanted}
+    sums = _kept_sums(ray, wanted, kept)
+    # The rows of tiles of each piece that is still to be made, each with its column of pieces.
+    needed = {(row, column): [(each, column) for each in plan.needed(row)] for row, column in wanted}
+    if tiling.single:
+        needed = {place: [] for place in wanted}
     rows = {row for places in needed.values() for row, column in places if (row, column) not in sums}
-    open_pieces, left = list(wanted), sum(len(plan.rows[row]) for row in rows)
+    left = sum(len(plan.rows[row]) for row in rows)
     try:
-        workers = _places(ray, device)
+        workers = _room_for_workers(ray, device)
         for _ in range(min(workers, max(1, len(rows)))):
             cluster.hire()
-        while open_pieces:
-            still = {place: needed[place] for place in open_pieces}
-            _assign(cluster, tiling, still, sums, workers, (confidence, cells))
+        while needed:
+            _assign(cluster, needed, sums, columns=len(plan.across), workers=workers, products=(confidence, cells))
             task, error = cluster.next()
             if error is not None:
-                if isinstance(cause := getattr(error, "cause", None), PixelwiseError):
-                    raise cause
-                if task.kind == "piece":
-                    # Sums that lay on a machine that is gone; who made them is not known, so all come again.
-                    for place in needed[task.place]:
-                        sums.pop(place, None)
-                elif not isinstance(error, (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError)):
-                    raise error
-            elif task.kind == "row":
-                row, columns = task.place[0], len(plan.across)
-                wholes, parts = task.results[:columns], task.results[columns:]
-                sums |= {(row, column): both for column, both in enumerate(zip(wholes, parts, strict=True))}
-                left -= len(plan.rows[row])
+                _forgive(ray, task, error, needed, sums)
+            elif isinstance(task, _Row):
+                sums |= {(task.row, column): each for column, each in enumerate(task.sums)}
+                left -= len(plan.rows[task.row])
                 done(max(0, left))
-            elif task.kind == "piece":
+            elif isinstance(task, _Finish):
                 try:
-                    piece = ray.get(task.results[0])
+                    piece = ray.get(task.piece)
                 except (ray.exceptions.ObjectLostError, ray.exceptions.RayActorError):
+                    # It was on a machine that is gone.
                     continue
-                open_pieces.remove(task.place)
-                asked = {place for each in open_pieces for place in needed[each]}
-                sums = {place: both for place, both in sums.items() if place in asked}
+                del needed[task.place]
+                asked = {place for places in needed.values() for place in places}
+                sums = {place: each for place, each in sums.items() if place in asked}
                 yield task.place, piece, None
         done(0)
     finally:
@@ -215,28 +249,63 @@ def make_pieces(
             ray.kill(worker)
 
 
+def _kept_sums(ray: ModuleType, wanted: Sequence[Place], kept: Mapping[Place, Carry]) -> dict[Place, _Sum]:
+    """Hand to the cluster what pieces above left; return it by row of tiles and column of pieces."""
+    sums: dict[Place, _Sum] = {}
+    for row, column in wanted:
+        if (row - 1, column) in kept:
+            for above, part in kept[row - 1, column].below.items():
+                there = ray.put(part)
+                sums[above, column] = _Sum(there, there)
+    return sums
+
+
+def _forgive(
+    ray: ModuleType,
+    task: _Task,
+    error: BaseException,
+    needed: Mapping[Place, Sequence[Place]],
+    sums: dict[Place, _Sum],
+) -> None:
+    """Let a task be done again if its machine is gone.
+
+    Raises:
+        BaseException: what went wrong, if it would go wrong again.
+    """
+    if isinstance(cause := getattr(error, "cause", None), PixelwiseError):
+        raise cause
+    if isinstance(task, _Finish):
+        # Sums that lay on a machine that is gone; who made them is not known, so all are made again.
+        for place in needed[task.place]:
+            sums.pop(place, None)
+    elif not isinstance(error, (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError)):
+        raise error
+
+
 def _assign(
     cluster: _Cluster,
-    tiling: Tiling,
     needed: Mapping[Place, Sequence[Place]],
-    sums: Mapping[Place, tuple[Any, Any]],
+    sums: Mapping[Place, _Sum],
+    *,
+    columns: int,
     workers: int,
     products: tuple[bool, bool],
 ) -> None:
     """Give idle workers something to do: pieces whose rows are there, else rows, the topmost first."""
-    making, summing = cluster.working("piece"), cluster.working("row")
+    running = cluster.running.values()
+    making = {task.place for task in running if isinstance(task, _Finish)}
+    summing = {task.row for task in running if isinstance(task, _Row)}
     for place, rows in needed.items():
         if cluster.idle and place not in making and all(each in sums for each in rows):
-            parts = [sums[each][0 if each == place else 1] for each in rows]
-            cluster.finish(place, *products, *parts)
+            cluster.finish(place, *products, [sums[each].whole if each == place else sums[each].below for each in rows])
     # No further ahead than workers are busy with: sums are large.
     strips = list(dict.fromkeys(row for row, _ in needed))[: AHEAD * workers + 1]
     lacking = dict.fromkeys(
         row for place, rows in needed.items() if place[0] in strips for row, column in rows if (row, column) not in sums
     )
     for row in lacking:
-        if cluster.idle and (row, 0) not in summing:
-            cluster.sum_row(row, len(tiling.plan.across))
+        if cluster.idle and row not in summing:
+            cluster.sum_row(row, columns)
 
 
 def connected() -> ModuleType:
@@ -253,7 +322,7 @@ def connected() -> ModuleType:
         except (ConnectionError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(
-                f"The Ray cluster does not answer: {reason}. Start it with `ray start --head`, or mend RAY_ADDRESS."
+                f"The Ray cluster does not answer: {reason}. Start it with `ray start --head`, or fix RAY_ADDRESS."
             ) from None
     return ray
 
@@ -263,12 +332,12 @@ def cluster_device() -> str:
     return "cuda" if connected().cluster_resources().get("GPU", 0) >= 1 else "cpu"
 
 
-def _places(ray: ModuleType, device: str) -> int:
-    """Return how many workers there is room for."""
+def _room_for_workers(ray: ModuleType, device: str) -> int:
+    """Return how many workers the cluster has room for."""
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if device == "cuda":
         return int(sum(resources.get("GPU", 0) for resources in alive))
-    places = sum(resources.get("CPU", 0) >= 1 for resources in alive)
-    if not places:
+    room = sum(resources.get("CPU", 0) >= 1 for resources in alive)
+    if not room:
         raise ConfigError("No machine of the Ray cluster offers a processor. Start one with `ray start --num-cpus=N`.")
-    return places
+    return room

@@ -9,12 +9,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from copy import copy
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from zlib import crc32
 
 import numpy as np
 import rasterio
 import torch
+from jaxtyping import Integer
 
 from pixelwise import __version__
 from pixelwise.errors import ConfigError, DataError
@@ -25,9 +27,10 @@ from pixelwise.geo.stored_blocks import files_of, largest_block
 from pixelwise.inference.tile_grid import Place
 from pixelwise.inference.tiling import Piece, Tiling
 from pixelwise.labels import Classes
-from pixelwise.mapping.assemble import Products, product_paths, put_together
+from pixelwise.mapping.assemble import product_paths, put_together
 from pixelwise.mapping.capacity import threads, with_batch
 from pixelwise.mapping.journal import Journal, StoredPiece
+from pixelwise.mapping.options import MapOptions
 from pixelwise.mapping.pieces import Carry, places, wanted_tiles
 from pixelwise.source_name import is_local
 
@@ -53,7 +56,7 @@ def write_map(
     tiling: Tiling,
     scene: str | Path,
     output: str | Path,
-    products: Products,
+    options: MapOptions,
     *,
     tags: dict[str, str],
     settings: dict[str, object],
@@ -62,7 +65,7 @@ def write_map(
     advance: Callable[[float], None] | None = None,
     say: Callable[[str], None] | None = None,
 ) -> SceneMap:
-    """Map a scene. Whatever stops the work, finished pieces stay beside the output, and the same call goes on.
+    """Map a scene. Whatever stops the work, finished pieces stay beside the output, and the same call goes on there.
 
     Args:
         tags: provenance, kept in the files.
@@ -74,21 +77,11 @@ def write_map(
 
     Raises:
         DataError: the scene cannot be read somewhere, or went away.
-        ConfigError: the output cannot be, or the disk is full.
+        ConfigError: the output cannot be written, or the disk is full.
     """
-    started = time.monotonic()
-    plan, info, classes = tiling.plan, tiling.reader.info, tiling.card.classes
-
-    def same(journal: Journal) -> bool:
-        kept = [place for place in places(plan) if journal.finished(place)]
-        if say and kept:
-            say(f"{scene} was written to since the map began; reading its finished part again to see if it changed.")
-        # Through new handles: old ones remember what they have read.
-        with rasterio.Env(VRT_SHARED_SOURCE=0):
-            fresh = replace(tiling, reader=copy(tiling.reader))
-            return all(journal.load(place).digest == _digest(fresh, place) for place in kept)
-
-    journal, touched = Journal(output, _settings(tiling, scene, products, settings), same=same), _touched(scene)
+    started, say = time.monotonic(), say or (lambda message: None)
+    wanted, same, touched = places(tiling.plan), partial(_same_scene, tiling, scene, say), _touched(scene)
+    journal = Journal(output, _settings(tiling, scene, options, settings), same=same)
     with rasterio.Env(GDAL_CACHEMAX=cache_bytes(tiling)), journal, ExitStack() as stack:
         # As when the map was begun: how sums are divided among threads changes last digits. Journals from before tiles
         # had a core each do not name streams.
@@ -96,53 +89,66 @@ def write_map(
         assert isinstance(count, int)
         assert isinstance(streams, int)
         stack.enter_context(threads(count // streams))
-        if say:
-            for message in journal.messages:
-                say(message)
-        missing = [place for place in places(plan) if not journal.finished(place)]
-        if say and len(missing) < len(places(plan)):
-            say(f"{len(places(plan)) - len(missing)} of {len(places(plan))} pieces were finished before; going on.")
+        for message in journal.messages:
+            say(message)
+        missing = [place for place in wanted if not journal.finished(place)]
+        if len(missing) < len(wanted):
+            say(f"{len(wanted) - len(missing)} of {len(wanted)} pieces were finished before; going on.")
         try:
             ready = with_batch(replace(tiling, streams=streams), batch)
-            _make(ready, journal, missing, products, make, advance)
-        except DataError as error:
-            raise DataError(f"{error} {_kept(journal, places(plan))}") from None
-        except ConfigError as error:
-            raise ConfigError(f"{error} {_kept(journal, places(plan))}") from None
+            _make(ready, journal, missing, options, make, advance)
+        except (DataError, ConfigError) as error:
+            raise type(error)(f"{error} {_kept(journal, wanted)}") from None
         if _touched(scene) != touched and not same(journal):
             raise DataError(
                 f"{scene} was changed while it was mapped, so its pieces do not belong together. Give the same command "
-                "again when nothing writes to the scene any more; the map then begins anew."
+                "again when nothing writes to the scene any more; the map then starts from the beginning."
             )
         try:
-            counts = put_together(tiling, journal, Path(output), products, tags)
+            counts = put_together(tiling, journal, Path(output), options, tags)
         except OSError as error:
             reason = error.strerror or error
-            raise ConfigError(f"{output} could not be written: {reason}. {_kept(journal, places(plan))}") from None
+            raise ConfigError(f"{output} could not be written: {reason}. {_kept(journal, wanted)}") from None
         journal.remove()
-    output, total = Path(output), max(1, int(counts.sum()))
-    shares = {name: int(count) / total for name, count in zip(classes.names, counts, strict=True)}
-    rasters = [*product_paths(output, products), output]
+    return _described(tiling, Path(output), options, counts, time.monotonic() - started)
+
+
+def _described(
+    tiling: Tiling, output: Path, options: MapOptions, counts: Integer[np.ndarray, " K"], seconds: float
+) -> SceneMap:
+    info, total = tiling.reader.info, max(1, int(counts.sum()))
+    shares = {name: int(count) / total for name, count in zip(tiling.card.classes.names, counts, strict=True)}
+    rasters = [*product_paths(output, options), output]
     styles = [raster.with_suffix(suffix) for raster in rasters for suffix in (".sld", ".qml")]
     files = [*styles, *rasters[:-1], categories_path(output), output]
-    return SceneMap(output, info.height, info.width, time.monotonic() - started, shares, tuple(files))
+    return SceneMap(output, info.height, info.width, seconds, shares, tuple(files))
 
 
-def check_places(
-    reader: Readable, output: str | Path, classes: Classes, products: Products, area: str | Path | None = None
-) -> None:
-    """See that a scene can be read to its end and a map be written, before hours of work.
+def check_places(reader: Readable, output: str | Path, classes: Classes, options: MapOptions) -> None:
+    """Check that the scene can be read to its end and the map can be written, before hours of work.
 
     Raises:
         DataError: the scene is truncated.
-        ConfigError: the output cannot be.
+        ConfigError: the output cannot be written.
     """
-    LabelMapWriter(output, reader.info, classes, tags={}, confidence=products.confidence)
-    beside = product_paths(Path(output), products)
-    for what, read in (("scene", files_of(reader.info.path)), ("area of interest", [] if area is None else [area])):
+    LabelMapWriter(output, reader.info, classes, tags={}, confidence=options.confidence)
+    beside = product_paths(Path(output), options)
+    aoi = [] if options.aoi is None else [options.aoi]
+    for what, read in (("scene", files_of(reader.info.path)), ("area of interest", aoi)):
         check_outputs(Path(output), beside, read, what)
     with rasterio.Env(GDAL_CACHEMAX=CACHE):
         reader.read(Window(reader.info.height - 1, 0, 1, reader.info.width))
+
+
+def _same_scene(tiling: Tiling, scene: str | Path, say: Callable[[str], None], journal: Journal) -> bool:
+    """Return whether the finished pieces of a journal were made from the scene as it is now."""
+    kept = [place for place in places(tiling.plan) if journal.finished(place)]
+    if kept:
+        say(f"{scene} was written to since the map began; reading its finished part again to see if it changed.")
+    # Through new handles: old ones remember what they have read.
+    with rasterio.Env(VRT_SHARED_SOURCE=0):
+        fresh = replace(tiling, reader=copy(tiling.reader))
+        return all(journal.load(place).digest == _digest(fresh, place) for place in kept)
 
 
 def _digest(tiling: Tiling, place: Place) -> int:
@@ -154,7 +160,7 @@ def _digest(tiling: Tiling, place: Place) -> int:
     return digest
 
 
-def _settings(tiling: Tiling, scene: str | Path, products: Products, settings: dict[str, object]) -> dict[str, object]:
+def _settings(tiling: Tiling, scene: str | Path, options: MapOptions, settings: dict[str, object]) -> dict[str, object]:
     info, plan = tiling.reader.info, tiling.plan
     card = json.dumps(asdict(tiling.card), default=str, sort_keys=True)
     return {
@@ -162,15 +168,15 @@ def _settings(tiling: Tiling, scene: str | Path, products: Products, settings: d
         "torch": torch.__version__,
         **settings,
         "card": hashlib.sha256(card.encode()).hexdigest(),
-        "scene": _told(scene, scene),
+        "scene": _relative_name(scene, scene),
         "header": _header(info),
         "tile": plan.tile,
         "overlap": plan.overlap,
         "pieces": plan.across.edges,
-        "flips": tiling.flips,
-        "scales": tiling.scales,
-        "confidence": products.confidence,
-        "probabilities": products.probabilities,
+        "flips": tiling.options.flips,
+        "scales": tiling.options.scales,
+        "confidence": options.confidence,
+        "probabilities": options.probabilities,
         "noted": {
             "touched": _touched(scene),
             "threads": torch.get_num_threads(),
@@ -185,14 +191,14 @@ def _touched(scene: str | Path) -> list[list[object]]:
     for name in files_of(scene):
         with suppress(OSError):
             status = Path(name).stat()
-            touched.append([_told(name, scene), status.st_size, status.st_mtime_ns])
+            touched.append([_relative_name(name, scene), status.st_size, status.st_mtime_ns])
             continue
         # A place that only GDAL can reach.
-        touched.append([_told(name, scene)])
+        touched.append([_relative_name(name, scene)])
     return touched
 
 
-def _told(name: str | Path, scene: str | Path) -> str:
+def _relative_name(name: str | Path, scene: str | Path) -> str:
     """Return a name that says nothing of the machine: relative to the scene's folder, or of a network path a digest."""
     if not is_local(name):
         return hashlib.sha256(str(name).encode()).hexdigest()
@@ -215,7 +221,7 @@ def _make(
     tiling: Tiling,
     journal: Journal,
     missing: list[Place],
-    products: Products,
+    options: MapOptions,
     make: Callable[..., Iterator[tuple[Place, Piece, Carry | None]]],
     advance: Callable[[float], None] | None,
 ) -> None:
@@ -229,7 +235,7 @@ def _make(
     if not missing:
         done(0)
         return
-    made = make(tiling, missing, journal.carries, done, confidence=products.confidence, cells=products.probabilities)
+    made = make(tiling, missing, journal.carries, done, confidence=options.confidence, cells=options.probabilities)
     with ThreadPoolExecutor(1) as pool:
         writing: Future[None] | None = None
         try:
@@ -247,9 +253,9 @@ def _keep(tiling: Tiling, journal: Journal, place: Place, piece: Piece, carry: C
     valid, (height, width) = piece.valid, piece.labels.shape
     if tiling.area is not None and height:
         valid = valid & (tiling.area.read(Window(piece.top, piece.left, height, width)) > 0)
-    sure = None if piece.confidence is None else stored_share(piece.confidence, valid)
+    shares = None if piece.confidence is None else stored_share(piece.confidence, valid)
     labels = stored_labels(piece.labels, valid, len(tiling.card.classes))
-    journal.keep(place, StoredPiece(labels, sure, piece.digest), piece.cells, carry)
+    journal.keep(place, StoredPiece(labels, shares, piece.digest), piece.cells, carry)
 
 
 def cache_bytes(tiling: Tiling) -> int:
