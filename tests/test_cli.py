@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import rasterio
 
+import pixelwise as pw
 from pixelwise.cli import commands, main
 from pixelwise.models import list_models
 
@@ -350,6 +351,24 @@ def test_check_names_a_mistake_in_the_model_beside_those_in_the_files(pixelwise,
 @pytest.mark.parametrize("override", ["model.options.output_strid=8", "train.class_weights=[1, 2, 3]"])
 def test_check_names_options_that_the_network_does_not_have_and_weights_that_do_not_fit(pixelwise, project, override):
     assert_user_error(pixelwise("check", "small.toml", "--set", override), override.split("=")[0].split(".")[-1])
+
+
+def test_check_refuses_weights_of_another_network_as_training_does(pixelwise, project):
+    pw.save_weights(pw.create("segnext-t", classes=2), project / "other.safetensors")
+    for command in ("check", "train"):
+        refused = pixelwise(command, "small.toml", "--set", f"model.weights={project}/other.safetensors")
+        assert_user_error(refused, "segformer-b0's encoder", "of another network")
+
+
+def test_the_test_part_of_a_run_is_scored_under_its_name(pixelwise, project):
+    shares = ("--set", "data.validation=0.25", "--set", "data.test=0.25", "--set", "train.steps=1")
+    assert pixelwise("train", "small.toml", *shares)[0] == 0
+    status, out, err = pixelwise("evaluate", "runs/small", "--part", "test")
+    assert status == 0, err
+    assert "Kept as 'test'" in out
+    (scene,) = (project / "runs/small/split/test.txt").read_text().splitlines()[1:]
+    kept = json.loads((project / "runs/small/metrics.json").read_text())
+    assert list(kept["test"]["scenes"]) == [Path(scene).stem]
 
 
 def test_options_of_the_paper_for_inference_reach_the_network(pixelwise, project):

@@ -95,8 +95,8 @@ def test_the_scores_of_the_demo_are_on_the_test_scenes(examples, tmp_path):
 def test_other_settings_than_those_of_the_earlier_demo_are_an_error_that_names_fresh(examples, tmp_path):
     run_demo(examples, tmp_path / "out")
     settings = (examples / "fields.toml").read_text()
-    (examples / "fields.toml").write_text(settings.replace("steps = 4", "steps = 5"))
-    with pytest.raises(ConfigError, match=r"\[train\]\.steps.*--fresh"):
+    (examples / "fields.toml").write_text(settings.replace("crop_size = 64", "crop_size = 32"))
+    with pytest.raises(ConfigError, match=r"\[train\]\.crop_size.*--fresh"):
         run_demo(examples, tmp_path / "out")
 
 

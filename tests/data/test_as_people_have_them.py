@@ -119,10 +119,10 @@ def test_a_mask_with_other_pixels_lies_elsewhere(tmp_path, place):
     side = np.zeros((1, 200, 200), np.uint8)
     tif(tmp_path / "images/x.tif", side, **UTM)
     tif(tmp_path / "masks/x.tif", side, **UTM | {"transform": place})
-    with pytest.raises(DataError, match="lies elsewhere"):
+    with pytest.raises(DataError, match="elsewhere on the ground"):
         scenes_of(tmp_path)
     tif(tmp_path / "masks/x.tif", side, **UTM | {"crs": "EPSG:32634"})
-    with pytest.raises(DataError, match="lies elsewhere"):
+    with pytest.raises(DataError, match="elsewhere on the ground"):
         scenes_of(tmp_path)
     tif(tmp_path / "masks/x.tif", side, **UTM)
     assert len(scenes_of(tmp_path)[1]) == 1

@@ -104,7 +104,7 @@ def test_a_mask_that_lies_elsewhere_is_named(tmp_path):
     crs = CRS.from_epsg(32633)
     image = put(tmp_path / "image.tif", grey(), crs=crs, transform=Affine(1, 0, 100, 0, -1, 100))
     mask = put(tmp_path / "mask.tif", grey(), crs=crs, transform=Affine(1, 0, 140, 0, -1, 100))
-    with pytest.raises(DataError, match=r"mask\.tif lies elsewhere"):
+    with pytest.raises(DataError, match=r"mask\.tif is elsewhere"):
         read(mask, image)
 
 

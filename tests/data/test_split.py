@@ -234,4 +234,4 @@ def test_blocks_of_one_place_are_one_whether_its_longitude_is_181_or_minus_179(s
 
 def test_two_images_of_one_name_have_names_of_their_own():
     paths = [Path("i/a/x.tif"), Path("i/b/x.tif"), Path("i/y.tif"), Path("i/y.png"), Path("i/z.tif")]
-    assert distinct_names(paths, Path("i")) == ["a/x", "b/x", "y.tif", "y.png", "z"]
+    assert distinct_names(paths) == ["a/x", "b/x", "y.tif", "y.png", "z"]

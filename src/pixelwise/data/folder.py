@@ -78,17 +78,22 @@ def image_place(path: Path, folders: Sequence[Path]) -> str:
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
-    """Name files by their stems, with as many of their folders as it takes to tell them apart."""
-    names = [path.stem for path in paths]
+    """Name files by their stems, with as many of their folders as it takes to tell them apart.
+
+    Files that differ only in their suffix keep it.
+    """
+    same = Counter((path.parent, path.stem) for path in paths)
+    ends = [path.name if same[path.parent, path.stem] > 1 else path.stem for path in paths]
+    names = ends
     for parts in range(2, max((len(path.parts) for path in paths), default=0) + 1):
         twice = {name for name, count in Counter(names).items() if count > 1}
         if not twice:
             break
         names = [
-            "/".join(path.with_suffix("").parts[-parts:]) if name in twice else name
-            for path, name in zip(paths, names, strict=True)
+            "/".join((*path.parts[-parts:-1], end)) if name in twice else name
+            for path, end, name in zip(paths, ends, names, strict=True)
         ]
-    return names if len(set(names)) == len(names) else [str(path) for path in paths]
+    return names
 
 
 @dataclass(frozen=True)

@@ -41,13 +41,14 @@ class Split:
     test: list[Scene]
 
 
-def open_split(config: Config, *, kept: Path | None = None) -> tuple[Classes, Split]:
+def open_split(config: Config, *, kept: Path | None = None, may_be_gone: bool = False) -> tuple[Classes, Split]:
     """Open the scenes of a configuration and divide them into training, validation and test.
 
     Args:
         config: its table ``[data]`` says how: by lists, or by shares.
         kept: the folder ``split`` of a run. If it holds lists, they say what is in which part, so that images that came
             later change nothing.
+        may_be_gone: leave out images that are in its lists and no longer there.
 
     Raises:
         ConfigError, DataError: as `open_scenes` and `split_scenes` say.
@@ -56,12 +57,13 @@ def open_split(config: Config, *, kept: Path | None = None) -> tuple[Classes, Sp
     classes, scenes = open_scenes(data)
     lists = (kept_lists(kept) if kept is not None else {}) or list_paths(data)
     if data.validation_images is None:
-        return classes, split_scenes(scenes, data, seed=config.train.seed, lists=lists)
+        return classes, split_scenes(scenes, data, seed=config.train.seed, lists=lists, may_be_gone=may_be_gone)
     _, validation = open_scenes(data, data.validation_images, data.validation_labels)
     require_same_kind([scenes[0], *validation])
     rest = data.model_copy(update={"validation": 0.0})
     lists = {part: path for part, path in lists.items() if part != "validation"}
-    return classes, replace(split_scenes(scenes, rest, seed=config.train.seed, lists=lists), validation=validation)
+    split = split_scenes(scenes, rest, seed=config.train.seed, lists=lists, may_be_gone=may_be_gone)
+    return classes, replace(split, validation=validation)
 
 
 def open_parts(config: Config) -> tuple[Classes, list[Scene], list[Scene]]:
@@ -94,7 +96,12 @@ def write_split(folder: Path, data: DataConfig, split: Split) -> None:
 
 
 def split_scenes(
-    scenes: Sequence[Scene], data: DataConfig, *, seed: int, lists: dict[str, Path] | None = None
+    scenes: Sequence[Scene],
+    data: DataConfig,
+    *,
+    seed: int,
+    lists: dict[str, Path] | None = None,
+    may_be_gone: bool = False,
 ) -> Split:
     """Divide scenes as ``[data].split`` says.
 
@@ -103,6 +110,7 @@ def split_scenes(
 
     Args:
         lists: part -> a text file that says what is in it, instead of the shares. What no list names is left out.
+        may_be_gone: leave out images that lists name and that are not there.
 
     Raises:
         ConfigError: too few scenes or blocks to divide, or a list that does not fit.
@@ -110,7 +118,7 @@ def split_scenes(
     if data.split == "block" and (lists or data.validation or data.test):
         return _split_by_block(scenes, data, np.random.default_rng([seed, 0x5917]), lists or {})
     if lists:
-        found = scenes_of_lists(scenes, as_places(data.images), lists)
+        found = scenes_of_lists(scenes, as_places(data.images), lists, may_be_gone=may_be_gone)
         if not found["training"]:
             raise ConfigError(f"{lists.get('training', 'The lists')} names no image to train on.")
         return Split(**found)

@@ -55,10 +55,15 @@ def read_list(path: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
-def scenes_of_lists(scenes: Sequence[Scene], folders: Sequence[Path], lists: dict[str, Path]) -> dict[str, list[Scene]]:
+def scenes_of_lists(
+    scenes: Sequence[Scene], folders: Sequence[Path], lists: dict[str, Path], *, may_be_gone: bool = False
+) -> dict[str, list[Scene]]:
     """Return the scenes of each part, in the order of the folder. Those that no list names are left out.
 
     A line is the place of an image (`image_place`), with or without its suffix.
+
+    Args:
+        may_be_gone: leave out lines that name no image.
 
     Raises:
         ConfigError: a line that names no image or several, or an image in two lists.
@@ -72,6 +77,8 @@ def scenes_of_lists(scenes: Sequence[Scene], folders: Sequence[Path], lists: dic
     for part, path in lists.items():
         for line in read_list(path):
             found = known.get(Path(line).as_posix(), set())
+            if may_be_gone and not found:
+                continue
             if len(found) != 1:
                 near = difflib.get_close_matches(line, places, n=1)
                 hint = f" Did you mean {near[0]}?" if near else ""

@@ -20,7 +20,7 @@ def learned_scenes(run: Run, settings: Config, scenes: Sequence[Scene]) -> tuple
         scenes: what is evaluated.
     """
     try:
-        training = open_split(settings, kept=run.split)[1].training
+        training = open_split(settings, kept=run.split, may_be_gone=True)[1].training
     except PixelwiseError:
         return ()
     known = {scene.info.path.resolve() for scene in training}

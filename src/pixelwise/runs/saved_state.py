@@ -87,7 +87,7 @@ def read_state(path: Path) -> dict:
     kinds = {"model": dict, "average": dict, "optimizer": dict, "step": int, "best": float, "seconds": float}
     wrong = [key for key, kind in kinds.items() if not isinstance(state, dict) or not isinstance(state.get(key), kind)]
     if wrong:
-        raise ValueError(f"it is not a run's state: {wrong[0]} is missing")
+        raise ValueError(f"it is not the state of a run: {wrong[0]} is missing")
     return state
 
 

@@ -1,4 +1,4 @@
-"""Memory of a training step: what waits for the backward pass, and what is said when it does not fit."""
+"""Memory of a training step: keep less for the backward pass, and say what would fit."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -11,16 +11,16 @@ from pixelwise.models import Segmenter
 from pixelwise.models.cost import cost
 
 COPIES = 1.3
-"""What training holds over the maps of one forward pass: a few gradients at a time, and holes between blocks."""
+"""A step takes so many times the maps of its forward pass, for some gradients and for gaps between blocks of memory."""
 SHARE = 0.8
-"""Of the memory that was free, at most this is planned for."""
+"""A step may take at most this share of the memory that was free."""
 
 
 def recompute_blocks(encoder: nn.Module) -> int:
-    """Let each block of an encoder keep its input alone, and compute its inner maps again in the backward pass.
+    """Let each block of an encoder keep only its input, and compute its inner maps again in the backward pass.
 
-    Gradients, running statistics and random draws are those of the plain pass. A block is what stands in an
-    `nn.Sequential` or, where there is none, in an `nn.ModuleList`; of nested ones the outermost counts.
+    Gradients, running statistics and random draws stay the same. The blocks are the members of the encoder's outermost
+    `nn.Sequential`s or, if it has none, of its outermost `nn.ModuleList`s.
 
     Returns:
         the number of blocks.
@@ -47,7 +47,7 @@ def _recomputing(block: nn.Module) -> tuple[AbstractContextManager[None], Abstra
 
 @contextmanager
 def _still_statistics(block: nn.Module) -> Iterator[None]:
-    # A batch norm would count the same batch twice.
+    # Without this a batch norm would count the batch twice.
     norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d) and module.track_running_stats]
     kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     try:
@@ -60,32 +60,30 @@ def _still_statistics(block: nn.Module) -> Iterator[None]:
 
 
 def training_bytes(model: Segmenter, batch: int, crop: int) -> int:
-    """Estimate the memory of a training step: weights, gradients, two moments and the average, and `COPIES` of maps."""
+    """Estimate the memory of a training step: weights, gradients, two moments, the EMA, and `COPIES` of all maps."""
     spent = cost(model, size=(crop, crop))
     return 20 * spent.parameters + int(COPIES * batch * spent.activation_bytes)
 
 
 def smaller_step(model: Segmenter, batch: int, crop: int, room: int | None) -> str:
-    """Say what a step takes that did not fit, and which one would.
+    """Say how much memory a step takes that did not fit, and which one would fit.
 
     Args:
         room: bytes that were free before training; None: unknown.
     """
     fits, side = batch, crop
-    while True:
+    while (fits, side) == (batch, crop) or (room is not None and training_bytes(model, fits, side) > SHARE * room):
         if fits > 1:
             fits //= 2
         elif side >= 128:
             side = side // 64 * 32
         else:
             break
-        if room is None or training_bytes(model, fits, side) <= SHARE * room:
-            break
     smaller = f"[train].batch_size = {fits}" + (f" and [train].crop_size = {side}" if side < crop else "")
     free = "" if room is None else f"; {room / 1e9:.1f} GB were free before"
     return (
         f"There is not enough memory to train: a step of [train].batch_size = {batch} crops of [train].crop_size = "
         f"{crop} pixels takes about {training_bytes(model, batch, crop) / 1e9:.1f} GB{free}. Try {smaller}, for which "
-        f"about {training_bytes(model, fits, side) / 1e9:.1f} GB do. [train].activation_checkpointing = true saves "
-        "memory too."
+        f"about {training_bytes(model, fits, side) / 1e9:.1f} GB are enough. [train].activation_checkpointing = true "
+        "saves memory too."
     )

@@ -5,6 +5,7 @@ import torch
 from pixelwise.config import Config
 from pixelwise.errors import ConfigError, PixelwiseError
 from pixelwise.models import create
+from pixelwise.training.network import require_encoder
 from pixelwise.training.training_data import require_weight_per_class
 from pixelwise.weights import load_weights
 
@@ -29,7 +30,8 @@ def check_model(config: Config, *, bands: int | None) -> list[str]:
                 create(settings.name, classes=classes, bands=bands, **settings.options)
         else:
             model = create(settings.name, classes=classes, bands=bands, **settings.options)
-            load_weights(model, settings.weights, partial=True)
+            loaded = load_weights(model, settings.weights, partial=True)
+            require_encoder(model, config, loaded.missing)
     except PixelwiseError as problem:
         problems.append(str(problem))
     return problems

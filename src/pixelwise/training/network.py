@@ -33,19 +33,19 @@ def first_network(config: Config, data: TrainingData, state: dict | None, say: C
     if config.model.weights is None:
         return model
     loaded = load_weights(model, config.model.weights, partial=True)
-    _require_encoder(model, config, loaded.missing)
+    require_encoder(model, config, loaded.missing)
     say(f"Weights: {loaded.layout}, {len(loaded.matched)} tensors; {len(loaded.missing)} start fresh.")
     for note in loaded.notes:
         say(note)
     if loaded.widened:
         say(
-            f"{loaded.widened} is fitted to {bands} bands: of more bands in the weights the first {bands} are kept "
-            "and the others dropped; bands that the weights lack start at 0."
+            f"{loaded.widened} is fitted to {bands} bands: the first {bands} bands of the weights are kept and others "
+            "are dropped; bands that the weights lack start at 0."
         )
     return model
 
 
-def _require_encoder(model: Segmenter, config: Config, missing: Sequence[str]) -> None:
+def require_encoder(model: Segmenter, config: Config, missing: Sequence[str]) -> None:
     """Check that weights fill the encoder, because fine-tuning needs a trained one.
 
     Other classes or bands leave single tensors fresh. Of another network's weights only a few fit, by chance.

@@ -1,4 +1,4 @@
-"""Parameter groups for AdamW, the rate's schedule, and the moving average of the weights."""
+"""Parameter groups for AdamW, the schedule of the learning rate, and the moving average of the weights (EMA)."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ def parameter_groups(
     Only the matrices of linear layers and convolutions decay. Norms, biases and SegNeXt's layer scales do not (He et
     al. 2019, arXiv 1812.01187, section 3.1), nor do class tokens, position embeddings and class embeddings, which the
     authors of ViT's successors (DeiT, Segmenter, DEPICT) exempt. The decoder learns ``decoder_lr_mult`` times faster,
-    as in SegFormer's training. What takes no gradient is left out.
+    as in SegFormer's training. Frozen parameters are left out.
 
     Args:
         rate: learning rate of the encoder's last layer.
@@ -28,7 +28,7 @@ def parameter_groups(
         for name, parameter in module.named_parameters():
             if parameter.requires_grad:
                 factor = factors.get(name, 1.0) if module is model.encoder else shared
-                # Tokens and embeddings have several axes too, but no module whose weight they are.
+                # Tokens and embeddings have several axes too, but they are not the weight of a module.
                 is_matrix = parameter.ndim > 1 and name.endswith(".weight")
                 decay = weight_decay if is_matrix else 0.0
                 groups.setdefault((rate * factor, decay), []).append(parameter)
@@ -39,9 +39,9 @@ def parameter_groups(
 
 
 def layer_factors(model: Segmenter, first: float) -> dict[str, float]:
-    """Return what each encoder parameter's rate is multiplied with: ``first`` at the image, 1 at the end.
+    """Return the factor of each encoder parameter's rate: ``first`` in the first layer, 1 in the last.
 
-    A layer is a module that holds parameters, and layers stand in the order in which an image comes to them.
+    A layer is a module that holds parameters. Layers are ordered as an image passes through them.
     """
     order: list[str] = []
     owners = {name.rpartition(".")[0] for name, _ in model.encoder.named_parameters()}
@@ -61,7 +61,7 @@ def layer_factors(model: Segmenter, first: float) -> dict[str, float]:
             hook.remove()
     rank = {name: i for i, name in reversed(list(enumerate(dict.fromkeys(order))))}
     last = max(1, len(rank) - 1)
-    # A parameter that is read without calling its module goes with the nearest module around or before it.
+    # A parameter may be read without a call of its module. It gets the rank of the module before it.
     factors, depth = {}, 0
     for name, _ in model.encoder.named_parameters():
         depth = rank.get(name.rpartition(".")[0], depth)
@@ -70,7 +70,7 @@ def layer_factors(model: Segmenter, first: float) -> dict[str, float]:
 
 
 def rate_factor(step: int, *, steps: int, warmup: int, power: float) -> float:
-    """Return what the base rates are multiplied with at a step: linear warm-up times polynomial decay to zero."""
+    """Return the factor of the learning rates at a step: linear warm-up times polynomial decay to zero."""
     warm = min(1.0, (step + 1) / warmup) if warmup else 1.0
     return warm * (1 - step / steps) ** power
 
@@ -78,7 +78,7 @@ def rate_factor(step: int, *, steps: int, warmup: int, power: float) -> float:
 class MovingAverage:
     """An exponential moving average of all weights and buffers, in a model of its own.
 
-    The decay rises as (1 + t) / (10 + t) to its final value, so that short runs do not average in their beginning.
+    The decay rises as (1 + t) / (10 + t) to its final value, so that in short runs the first weights count little.
     """
 
     def __init__(self, model: Segmenter, average: Segmenter, decay: float) -> None:

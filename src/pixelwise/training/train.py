@@ -65,7 +65,7 @@ def train(config: Config | str | Path, *, resume: bool = False, report: Say | No
     if config.train.compile:
         require_compiler(device)
     kept = open_run(config, resume=resume).split if resume else None
-    classes, split = open_split(config, kept=kept)
+    classes, split = open_split(config, kept=kept, may_be_gone=resume)
     if (note := resolution_note([scene.info for scene in [*split.training, *split.validation]])) is not None:
         say(note)
     with locked_run(config, resume=resume) as run:
