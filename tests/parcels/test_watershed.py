@@ -118,6 +118,12 @@ def test_cores_follow_the_size_of_the_fields_unless_a_radius_is_given(tmp_path, 
     assert len(np.unique(fields(tmp_path, larger, radius=None))) == count
 
 
+def test_fragments_do_not_make_cores_as_small_as_themselves():
+    # Ten fields of radius 50, and twelve fragments of radius 6.
+    pixels = np.rint(np.pi * np.array([50.0] * 10 + [6.0] * 12) ** 2).astype(np.int64)
+    assert fitting_radius(pixels) == pytest.approx((10 * 50 + 12 * 6) / 22 / 5, abs=0.01)
+
+
 def test_specks_do_not_make_cores_small():
     large = [np.pi * 50**2] * 3
     assert fitting_radius(np.array([*[5] * 100, *large], np.int64)) == pytest.approx(10, abs=0.01)

@@ -36,7 +36,7 @@ FILE = click.Path(path_type=Path)
     "--core",
     type=float,
     help="With --instances: pixels; two fields that touch along less than twice this are parted.  [default: a fifth of "
-    "the radius of the map's median field]",
+    "the mean radius of the map's fields]",
 )
 @click.option("--class", "classes", multiple=True, help="Draw this class; give it several times.  [default: all]")
 def polygonize(

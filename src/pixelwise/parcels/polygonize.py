@@ -90,7 +90,7 @@ def polygonize(
         instances: the classes inside fields and along their boundaries. The boundaries become part of the fields on
             either side, and fields are parted where they only leak into each other (`pixelwise.parcels.watershed`).
         core: with ``instances``: the radius in pixels of the disc that has to fit into a field so that a leak into
-            another one parts them; None: a fifth of the radius of the map's median field (`fitting_radius`). Smaller:
+            another one parts them; None: a fifth of the mean radius of the map's fields (`fitting_radius`). Smaller:
             more and smaller fields; 0: only what the boundaries part.
         classes: names of the classes to keep; None: all.
         advance: called with what is being done, such as "Drawing outlines", and the share of it that is done, 0 to 1.

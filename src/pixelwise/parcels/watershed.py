@@ -8,7 +8,6 @@ confidence (Meyer, Topographic distance and watershed lines, 1994; markers from 
 Analysis, 2003).
 """
 
-import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -91,15 +90,16 @@ def watershed(
 
 
 def fitting_radius(pixels: Int[np.ndarray, " n"]) -> float:
-    """Return the radius of cores that fits a map's fields: `SHARE` of that of a disc as large as the median interior.
+    """Return the radius of cores that fits a map's fields: `SHARE` of their mean radius, each taken for a disc.
 
-    So it follows the fields and the size of pixels. Specks are no fields, and are left out.
+    So it follows the fields and the size of pixels. Specks are no fields, and are left out. Larger fragments, of which
+    a map with low confidence has many, would pull a median down to their own size.
 
     Args:
         pixels: of each connected interior.
     """
     fields = pixels[pixels >= SPECK]
-    return SHARE * math.sqrt(float(np.median(fields)) / math.pi) if len(fields) else 0.0
+    return SHARE * float(np.sqrt(fields / np.pi).mean()) if len(fields) else 0.0
 
 
 def _core(source: LabelSource, window: Window, interior: int, radius: float) -> Bool[np.ndarray, "h w"]:
