@@ -198,6 +198,7 @@ def scenes_of_peers() -> list[str]:
 def engine() -> list[str]:
     """What each part of the engine gives."""
     found = loaded("engine")
+    columns = sorted({(row["threads"], row["size"]) for row in found["rows"]})
     lines = [
         "## The engine, part by part",
         "",
@@ -207,20 +208,18 @@ def engine() -> list[str]:
         "",
         "- ~ marks noise: the middle half of the rounds is wider than 0.1, or there are fewer than 4 rounds.",
         "- A part that gives less than 10 % everywhere goes, unless all its figures are noise.",
-        "- In brackets: the side of the image where it is not 512.",
         "",
-        "| part | one thread | two threads | |",
-        "|---|---|---|---|",
+        f"| part | {' | '.join(f'{size}x{size}, threads: {threads}' for threads, size in columns)} | |",
+        f"|---{'|---' * len(columns)}|---|",
     ]
     for part in dict.fromkeys(row["part"] for row in found["rows"]):
         cells = [
             ", ".join(
                 f"`{row['network']}` {'~' if row['noise'] else ''}{row['ratio']:.2f}"
-                + ("" if row["size"] == 512 else f" ({row['size']})")
                 for row in found["rows"]
-                if (row["part"], row["threads"]) == (part, threads)
+                if (row["part"], row["threads"], row["size"]) == (part, *column)
             )
-            for threads in (1, 2)
+            for column in columns
         ]
         lines.append(f"| {part} | {' | '.join(cells)} | {found['decided'].get(part, 'stays')} |")
     return [*lines, "", *(f"- {note}" for note in found["note"].splitlines())]
