@@ -200,7 +200,7 @@ def test_the_printed_configuration_can_be_filled_in_below_each_of_its_tables(tmp
 
 
 def test_validation_labels_without_images_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"validation_labels are those of validation_images, which is missing"):
+    with pytest.raises(ConfigError, match=r"validation_labels needs validation_images, which is missing"):
         load_config(written(tmp_path, LEAST + 'validation_labels = "other.gpkg"\n'))
 
 

@@ -279,7 +279,7 @@ def test_what_is_in_the_place_of_a_lock_is_refused_and_left_alone(tmp_path, kind
         place.mkdir()
     else:
         os.mkfifo(place)
-    with pytest.raises(ConfigError, match="is no lock of pixelwise"), lock(folder):
+    with pytest.raises(ConfigError, match="should be a lock of pixelwise"), lock(folder):
         pass
     assert victim.read_text() == "thesis"
     assert not (tmp_path / "none").exists()

@@ -9,7 +9,8 @@ def describe_mistakes(error: ValidationError, tables: type[BaseModel]) -> str:
     """Return up to three sentences, one for each key.
 
     Args:
-        error: what pydantic found; a value that may be of several types has a problem for each, said in one sentence.
+        error: what pydantic found. For a value of several possible types it lists a problem per type; they become one
+            sentence.
         tables: the configuration's class, whose fields are the tables.
     """
     by_key: dict[tuple, list] = {}

@@ -52,8 +52,8 @@ def read_table(path: Path, place: Callable[[Table, Path], Table]) -> Table:
     base = _parsed(base_path)
     if "base" in base:
         raise ConfigError(
-            f"{base_path} is the base of {path}, but has a base itself ({base['base']!r}). A base stands alone: copy "
-            "its tables, or leave one of the two out."
+            f"{base_path} is the base of {path}, but has a base itself ({base['base']!r}). A base must not have one: "
+            "copy the tables of one base into the other."
         )
     base, table = (
         place(renamed(each, str(file)), file.resolve().parent) for each, file in ((base, base_path), (table, path))
@@ -74,14 +74,14 @@ def _parsed(path: Path) -> Table:
     except IsADirectoryError:
         raise ConfigError(f"{path} is a folder, not a configuration. Name the TOML file.") from None
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
+        raise ConfigError(f"Reading the configuration {path} failed: {error.strerror}.") from None
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"{path} is not valid TOML: byte {error.start} is not UTF-8. Save the file as UTF-8 text."
         ) from None
     except (ValueError, RecursionError) as error:
         # ValueError: TOML's own errors, and dates and numbers that Python refuses.
-        raise ConfigError(f"{path} is not valid TOML: {str(error) or 'it is nested too deeply'}.") from None
+        raise ConfigError(f"{path} is not valid TOML: {str(error) or 'its tables are nested too deeply'}.") from None
 
 
 def merged(base: Table, over: Table) -> Table:
@@ -116,10 +116,10 @@ def renamed(table: Table, where: str) -> Table:
 
 
 def parsed_overrides(assignments: Sequence[str]) -> Table:
-    """Read ``train.steps=200`` and the like as one table; values are TOML, and a bare word is a text.
+    """Read ``train.steps=200`` and the like as one table. Values are TOML; a bare word is a text.
 
     Raises:
-        ConfigError: no ``=``, a key that TOML does not allow, or a value that is broken TOML.
+        ConfigError: no ``=``, or a key or value that is not valid TOML.
     """
     table: Table = {}
     for text in assignments:
@@ -128,7 +128,7 @@ def parsed_overrides(assignments: Sequence[str]) -> Table:
 
 
 def parsed_options(assignments: Sequence[str]) -> Table:
-    """Read ``output_stride=8`` and the like, as `parsed_overrides` does; keys are names of a network's options.
+    """Read ``output_stride=8`` and the like, as `parsed_overrides` does. Keys are names of a network's options.
 
     Raises:
         ConfigError: as there.
@@ -144,7 +144,7 @@ def _assignment(text: str, flag: str, example: str) -> Table:
     if not equals or not key.strip():
         raise ConfigError(f"{flag} {text!r} assigns nothing. Write a key and a value, such as {flag} {example}.")
     value = value.strip()
-    # Shells eat quotes, so what is no TOML is a text, unless it begins as a list, a table or a quoted text does.
+    # Shells remove quotes. So what is not TOML is a text, unless it begins like a list, a table or a quoted text.
     forms = [value] if value.startswith(("[", "{", '"', "'")) else [value, json.dumps(value)]
     problem = ""
     for form in forms:

@@ -1,4 +1,4 @@
-"""Mistakes that a user can mend. Each message says what is wrong, where, and what to do.
+"""Mistakes that a user can fix. Each message says what is wrong, where, and what to do.
 
 The command line prints these as one paragraph and exits with 1; anything else is a bug and shows its traceback.
 """
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 _NO_MEMORY = (
     *("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc"),
-    # oneDNN, where its scratch memory is refused; and where no thread can have a stack.
+    # The first two are oneDNN's, without scratch memory; the third is Python's, without memory for a thread's stack.
     *("could not create a memory", "could not create a primitive", "can't start new thread"),
 )
 
@@ -19,7 +19,7 @@ class PixelwiseError(ValueError):
 
 
 class ConfigError(PixelwiseError):
-    """A value in the configuration, or an argument, that cannot be used."""
+    """A wrong value in the configuration, or a wrong argument."""
 
 
 class DataError(PixelwiseError):
@@ -31,11 +31,11 @@ class WeightsError(PixelwiseError):
 
 
 class MissingExtraError(PixelwiseError):
-    """A job that needs an optional dependency which is not installed."""
+    """Work that needs an optional dependency, which is not installed."""
 
 
 class NotEnoughMemoryError(PixelwiseError):
-    """The machine, or its GPU, has less memory than a step of the work takes."""
+    """The machine or its GPU has too little memory for a step of the work."""
 
 
 class OldNameWarning(FutureWarning):
@@ -43,8 +43,8 @@ class OldNameWarning(FutureWarning):
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Return whether an error, of Python's, numpy's, torch's or the system's, says that memory has run out."""
-    # torch is not imported for this: the command line asks about every error.
+    """Return whether an error of Python, numpy, torch or the system says that memory has run out."""
+    # The command line asks this about every error, so torch is not imported here.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     if isinstance(error, OSError):
@@ -58,7 +58,7 @@ def enough_memory(advice: Callable[[], str]) -> Iterator[None]:
     """Turn an error that says that memory has run out into one paragraph.
 
     Args:
-        advice: called when it has; says what was tried and what would fit.
+        advice: called when memory has run out; returns what was tried and what would fit.
 
     Raises:
         NotEnoughMemoryError: memory has run out.

@@ -1,7 +1,7 @@
-"""The one place that writes what must last: beside its name, flushed to the disk, then renamed.
+"""Files that must last are written here, and only here: under a temporary name, flushed to the disk, then renamed.
 
 A rename alone survives a kill. It does not survive a power cut, after which the new name may belong to an empty file.
-So a file is flushed before it takes its name, its folder after that, and nothing older goes before the new is safe.
+So a file is flushed before it takes its name, and its folder after that. Nothing older is removed before that.
 """
 
 import errno
@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from pixelwise.errors import ConfigError
 
 LOCK, HOLDER = "lock", "lock.holder"
-"""In a folder that one process at a time works in: the lock, and who holds it. Both may stay; neither is ever data."""
+"""Files in a folder that one process at a time works in: the lock, and who holds it. Neither is ever data."""
 _FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 _CHECKSUM = "# SHA-256 of the lines below: "
 _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{16}\.pixelwise(\..*)?", re.DOTALL)
@@ -32,22 +32,24 @@ _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{16}\.pixelwise(\..*)?", re.DOTALL)
 def replacing(path: str | Path, *, scratch: Path | None = None) -> Iterator[Path]:
     """Give a temporary path beside ``path``; when the block succeeds, flush it to the disk and rename it to ``path``.
 
-    The suffix is kept, since drivers choose a format by it. Nobody can guess the temporary name, so that no file or
-    link is waiting there. When the block fails, the temporary file is removed and an older ``path`` stays as it was.
-    After the block the file survives a power cut.
+    The suffix is kept, since drivers choose a format by it. Nobody can guess the temporary name, so nobody can put a
+    link there. When the block fails, the temporary file is removed and an older ``path`` stays as it was. After the
+    block the file survives a power cut.
 
     Args:
-        scratch: a folder on the same disk for the temporary file, where its owner finds what a killed process left.
+        scratch: a folder on the same disk for the temporary file, where its owner removes what a killed process left.
 
     Raises:
-        ConfigError: the folder cannot be made or written to, a folder has the file's name, or the disk is full.
+        ConfigError: the folder is not writable, a folder has the file's name, or the disk is full.
     """
     path = Path(path)
     name = f".{path.stem}.{secrets.token_hex(8)}.pixelwise{path.suffix}"
     temporary = (scratch or path.parent) / name
     ensure_folder(path.parent)
     if path.is_dir():
-        raise ConfigError(f"{path} is a folder, and no file can take its name. Remove it, or choose another output.")
+        raise ConfigError(
+            f"{path} is a folder, so no file can have this name. Remove the folder, or choose another output."
+        )
     try:
         with room_on_disk(path):
             yield temporary
@@ -58,7 +60,7 @@ def replacing(path: str | Path, *, scratch: Path | None = None) -> Iterator[Path
 
 @contextmanager
 def room_on_disk(path: Path) -> Iterator[None]:
-    """Name the file that is written where the system says that the disk is full, or the file too large for it.
+    """Turn the system's error that the disk is full, or the file too large for it, into one that names the file.
 
     Raises:
         ConfigError: it says so.
@@ -69,7 +71,7 @@ def room_on_disk(path: Path) -> Iterator[None]:
         if error.errno not in _FULL:
             raise
         raise ConfigError(
-            f"{path} could not be written: {error.strerror}. Make room on that disk, and give the same command again."
+            f"Writing {path} failed: {error.strerror}. Free space on that disk, and give the same command again."
         ) from None
 
 
@@ -82,7 +84,7 @@ def move_durably(source: Path, target: Path) -> None:
 
 @contextmanager
 def replacing_folder(path: str | Path) -> Iterator[Path]:
-    """Like `replacing`, for a folder: the old one goes only when the new one is complete and safe on the disk.
+    """Like `replacing`, for a folder: the old one is removed when the new one is complete and safe on the disk.
 
     A process killed between the two renames leaves the old folder under another name; `recovered_folder` finds it.
     """
@@ -109,7 +111,7 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
 
 
 def recovered_folder(path: str | Path) -> Path:
-    """Return ``path``, after putting back the old folder of a replacement that was killed half way."""
+    """Return ``path``. If a replacement was killed half way, put its old folder back first."""
     path = Path(path)
     if _old(path).exists() and not os.path.lexists(path):
         os.replace(_old(path), path)
@@ -130,7 +132,7 @@ def _remove(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that killed processes left in a folder. Only for who holds the folder's lock."""
+    """Remove the temporary files that killed processes left in a folder. The caller must hold the folder's lock."""
     for path in folder.iterdir():
         if is_leftover(path):
             path.unlink()
@@ -152,13 +154,13 @@ def flush_file(path: Path) -> None:
 
 
 def flush_folder(path: Path) -> None:
-    """Wait until the names in a folder are on the disk, where the system can be asked to (Windows cannot)."""
+    """Wait until the names in a folder are on the disk. On Windows this does nothing."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:
         return
     try:
-        # Some network disks refuse it; their names are as safe as they can be.
+        # Some network disks refuse it, and there is no other way.
         with suppress(OSError):
             os.fsync(descriptor)
     finally:
@@ -175,10 +177,10 @@ def flush_tree(folder: Path) -> None:
 
 
 def ensure_folder(path: str | Path) -> Path:
-    """Make a folder and its parents, and see that files can be written there.
+    """Make a folder and its parents, and check that it is writable.
 
     Raises:
-        ConfigError: a file bears the name, or the folder is read-only.
+        ConfigError: a file has the name, or the folder is read-only.
     """
     path = Path(path)
     missing = [each for each in (path, *path.parents) if not each.exists()]
@@ -186,12 +188,10 @@ def ensure_folder(path: str | Path) -> Path:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise ConfigError(
-            f"{path} cannot be a folder, since a file is in the way. Choose another output folder."
+            f"Making the folder {path} failed: a file is in the way. Choose another output folder."
         ) from None
     except OSError as error:
-        raise ConfigError(
-            f"The folder {path} cannot be made: {error.strerror}. Choose another output folder."
-        ) from None
+        raise ConfigError(f"Making the folder {path} failed: {error.strerror}. Choose another output folder.") from None
     for each in missing:
         flush_folder(each.parent)
     if not os.access(path, os.W_OK):
@@ -205,36 +205,36 @@ def ensure_hidden_folder(path: Path) -> Path:
     """Make a folder that is pixelwise's alone, such as ``.map.tif.parts``, whose contents it may delete.
 
     Raises:
-        ConfigError: a symbolic link bears the name, so that the contents are somebody else's; or as `ensure_folder`.
+        ConfigError: a symbolic link has the name, so the contents are not ours; or as `ensure_folder`.
     """
     if path.is_symlink():
         raise ConfigError(
-            f"{path} is a symbolic link, but pixelwise keeps files of its own there and deletes them. Remove the link."
+            f"{path} is a symbolic link, but pixelwise keeps and deletes its own files there. Remove the link."
         )
     return ensure_folder(path)
 
 
 @contextmanager
 def locked_folder(folder: Path, *, work: str, instead: str, wait: float = 0.0) -> Iterator[None]:
-    """Let one process at a time into a block: the one that holds the file ``lock`` in a folder.
+    """Let one process at a time into a block: the one that has locked the file ``lock`` in a folder.
 
-    The system lets go of the lock when its process ends in any way. The file stays, and holds nothing. Its owner may
-    delete the folder with it, once the block has ended. Nothing is written through a link in its place.
+    The system releases the lock when the process ends, however it ends. The file stays, and is empty. After the block,
+    the folder can be deleted with it. A link in place of the file is refused.
 
     Args:
-        folder: is there already.
-        work: what is done in the block, for the message of the process that comes second, such as "is making map.tif".
-        instead: what that one may choose otherwise, such as "another output".
+        folder: an existing one.
+        work: what the block does, such as "is making map.tif". A second process says so in its message.
+        instead: what the second one can choose instead, such as "another output".
         wait: seconds to wait for the other process, for work that takes a moment.
 
     Raises:
-        ConfigError: another process holds the lock, or something that is not our lock has its name.
+        ConfigError: another process holds the lock, or something else has the lock's name.
     """
     path = folder / LOCK
     with suppress(FileNotFoundError):
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
-            raise ConfigError(f"{path} is no lock of pixelwise: a link, a folder or a device. Remove it.")
+            raise ConfigError(f"{path} should be a lock of pixelwise, but is a link, a folder or a device. Remove it.")
     lock = FileLock(path, thread_local=False)
     try:
         lock.acquire(timeout=wait)
@@ -243,13 +243,13 @@ def locked_folder(folder: Path, *, work: str, instead: str, wait: float = 0.0) -
             f"Another process {work} ({_holder(folder)}; it holds {path}). Wait for it, or choose {instead}."
         ) from None
     except OSError as error:
-        raise ConfigError(f"{path} cannot be locked: {error.strerror or error}. Choose {instead}.") from None
+        raise ConfigError(f"Locking {path} failed: {error.strerror or error}. Choose {instead}.") from None
     try:
         with suppress(OSError), replacing(folder / HOLDER) as temporary:
             temporary.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         yield
     finally:
-        # It is closed first: Windows deletes no open file.
+        # This closes the file. Windows deletes no open files.
         lock.release()
 
 
@@ -257,7 +257,7 @@ def _holder(folder: Path) -> str:
     try:
         return (folder / HOLDER).read_text(encoding="utf-8")[:200]
     except (OSError, ValueError):
-        return "nobody knows which"
+        return "which one is unknown"
 
 
 def file_digest(path: str | Path) -> str:
@@ -270,7 +270,7 @@ def file_digest(path: str | Path) -> str:
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
+        raise ConfigError(f"Reading {path} failed: {error.strerror}.") from None
 
 
 def with_checksum(text: str) -> str:
@@ -280,11 +280,11 @@ def with_checksum(text: str) -> str:
 
 
 def read_checked(path: Path) -> str:
-    """Return a text, after a look at its checksum if it has one.
+    """Return the text of a file, and check its checksum if it has one.
 
     Raises:
-        ValueError: it is not as it was written, or no text at all; the message says which.
-        OSError: it cannot be read.
+        ValueError: the text has changed since it was written, or there is none; the message says which.
+        OSError: reading failed.
     """
     if not path.is_file():
         raise ValueError("it is missing or not a file")
@@ -293,5 +293,5 @@ def read_checked(path: Path) -> str:
     if not first.startswith(_CHECKSUM):
         return text
     if first[len(_CHECKSUM) :][:64] != hashlib.sha256(rest.encode()).hexdigest():
-        raise ValueError("it was changed since it was written; if you did that, delete its first line, a checksum")
+        raise ValueError("it has changed since it was written; if you changed it, delete its first line, a checksum")
     return rest

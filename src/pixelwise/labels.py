@@ -1,4 +1,4 @@
-"""Where mask values change, and nowhere else: raw values and colours become class indices here."""
+"""Raw mask values and colours become class indices here, and nowhere else."""
 
 import colorsys
 import re
@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int16, Integer
 from pixelwise.errors import ConfigError, DataError
 
 IGNORE = -1
-"""The ignore index of every mask in memory: such a pixel counts in no loss and no score."""
+"""The value of ignored pixels in every mask in memory. They count in no loss and no score."""
 
 Value = bool | int | str
 """A raw mask value, a colour as ``"#rrggbb"``, or a value of a column of polygons."""
@@ -39,10 +39,10 @@ class Classes:
 
 
 def make_classes(names: Sequence[str], palette: Sequence[str] | None = None) -> Classes:
-    """Join names with colours (``"#rrggbb"``), or with a palette of well-spaced hues.
+    """Give each class its colour (``"#rrggbb"``), by default from well-spaced hues.
 
     Raises:
-        ConfigError: a name comes twice, or the palette has another length or a malformed colour.
+        ConfigError: a name comes twice, or the palette has another length or a wrong colour.
     """
     twice = sorted({name for name in names if list(names).count(name) > 1})
     if twice:
@@ -66,7 +66,7 @@ def parse_colour(colour: str) -> tuple[int, int, int]:
 
 
 def _spaced_hues(count: int) -> tuple[tuple[int, int, int], ...]:
-    # The golden angle keeps neighbours far apart whatever the count; alternating lightness separates long lists.
+    # The golden angle keeps neighbours far apart for any count. Three levels of lightness separate long lists.
     colours = []
     for i in range(count):
         red, green, blue = colorsys.hls_to_rgb((0.58 + i * 0.618034) % 1, (0.45, 0.62, 0.33)[i % 3], 0.62)
@@ -95,10 +95,10 @@ class MaskTable:
         Args:
             mask: raw values, or packed colours 0xRRGGBB when ``colours`` is set.
             where: the file, for the message.
-            empty: where a value that is not known is no label; None: nowhere.
+            empty: pixels that are ignored if their value is unknown; default: no pixel.
 
         Raises:
-            DataError: a value that neither the table nor ``ignored`` knows.
+            DataError: a value that is neither in ``values`` nor in ``ignored``.
         """
         known = np.array([value for value, _ in self.values] + list(self.ignored), dtype=np.int64)
         index = np.array([index for _, index in self.values] + [IGNORE] * len(self.ignored), dtype=np.int16)
@@ -116,16 +116,16 @@ class MaskTable:
 
 
 SHOWN_VALUES = 20
-"""With more unknown values than these the masks are hardly what they were meant to be."""
+"""Messages list so many values. More unknown ones are hardly classes."""
 SHOWN_FILES = 300
 
 
 class UnknownMaskValuesError(DataError):
-    """Values of masks that no class has, of one file or of many.
+    """Masks hold values that no class has.
 
     Args:
-        pixels: file -> value -> how many pixels hold it.
-        table: what the masks were read with.
+        pixels: file -> value -> number of pixels.
+        table: how the masks were read.
     """
 
     def __init__(self, pixels: Mapping[str, Mapping[int, int]], table: MaskTable) -> None:
@@ -161,7 +161,7 @@ class UnknownMaskValuesError(DataError):
         return f"#{value:06x}" if self.table.colours else str(value)
 
     def _ignored(self, values: list[str]) -> str:
-        # What is ignored already stays so: a list that is written replaces the default.
+        # A list in the configuration replaces the default, so it must hold the values that are ignored by default.
         listed = [*map(self._shown, self.table.ignored), *values]
         return "ignore = [" + ", ".join(f"'{value}'" if self.table.colours else value for value in listed) + "]"
 
@@ -194,8 +194,8 @@ class UnknownMaskValuesError(DataError):
     def _advice(self, totals: list[tuple[str, int, int]]) -> str:
         if len(totals) > SHOWN_VALUES:
             return (
-                "So many are seldom classes: JPEG compression and smooth resampling make values between those of "
-                "classes. Save the masks as PNG or TIFF, resampled by nearest neighbour; or map all of them with "
+                "So many values are hardly classes: JPEG compression and smooth resampling add values between those of "
+                "classes. Save the masks as PNG or TIFF, resampled by nearest neighbour; or map all values with "
                 "[data].values."
             )
         if len(totals) == 1:
@@ -229,7 +229,7 @@ def make_mask_table(
     listed_ignore = list(ignore) if ignore is not None else ([255] if not colours and 255 not in raw else [])
     if any(isinstance(value, str) != colours for value in [*raw, *listed_ignore]):
         raise ConfigError(
-            "[data].values and [data].ignore mix numbers and colours. Masks are read as one or the other."
+            "[data].values and [data].ignore mix numbers and colours. Write only numbers, or only colours."
         )
     packed = [_packed(value) for value in [*raw, *listed_ignore]]
     for value, code in zip([*raw, *listed_ignore], packed, strict=True):

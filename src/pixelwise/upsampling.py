@@ -1,7 +1,7 @@
 """From logits at the network's stride to full size, strip by strip.
 
 Bilinear upsampling is two linear maps, rows then columns. A strip of full-size rows needs only the few coarse rows
-above and below it, so losses, scores and label maps walk over strips and [B,K,H,W] never exists.
+above and below it. So losses, scores and label maps go strip by strip, and [B,K,H,W] never exists.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from torch import Tensor
 STRIP_ELEMENTS = 1 << 20
 """Largest number of logits in one strip: 4 MB in float32, about a core's share of cache."""
 DECIDED_ELEMENTS = 1 << 19
-"""Largest number of logits that are decided at once: 2 MB, about the cache that is a core's own."""
+"""Largest number of logits that are decided at once: 2 MB in float32, about a core's own cache."""
 
 
 def upsample(
@@ -23,7 +23,7 @@ def upsample(
     """Resize to ``size`` (height, width) in one piece, bilinear.
 
     Args:
-        align_corners: the centres of the corner pixels lie on each other; else the edges of the images do.
+        align_corners: the centres of corner pixels stay in place; else the edges of the image do.
     """
     if logits.shape[-2:] == tuple(size):
         return logits
@@ -31,9 +31,9 @@ def upsample(
 
 
 def recentred(logits: Float[Tensor, "B K h w"], size: tuple[int, int] | torch.Size) -> Float[Tensor, "B K h w"]:
-    """Resample logits whose corners are aligned with an image of ``size``, to the centres of equal cells.
+    """Resample logits with aligned corners, of an image of ``size``, to the centres of equal cells.
 
-    Cells of neighbouring tiles then fall together, and tiles can be blended.
+    Then the cells of neighbouring tiles lie on one grid, so that tiles can be blended.
     """
     coarse = logits.shape[-2:]
     axes = []
@@ -98,25 +98,25 @@ def decide(
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     batch, classes, height, width = logits.shape
     labels = torch.empty((batch, height, width), dtype=_label_dtype(classes), device=logits.device)
-    sure = logits.new_empty(labels.shape) if confidence else None
+    confidences = logits.new_empty(labels.shape) if confidence else None
     count = max(1, min(height, DECIDED_ELEMENTS // (batch * classes * width)))
     lines = logits.new_empty(batch, count, classes, width)
     for top in _steps(height, count):
         lines.copy_(logits[:, :, top : top + count].transpose(1, 2))
         decided, probability = _decide_lines(lines.flatten(0, 1), confidence)
         labels[:, top : top + count] = decided.view(batch, count, width)
-        if sure is not None and probability is not None:
-            sure[:, top : top + count] = probability.view(batch, count, width)
-    return labels, sure
+        if confidences is not None and probability is not None:
+            confidences[:, top : top + count] = probability.view(batch, count, width)
+    return labels, confidences
 
 
 def decide_cells(
     cells: Float[Tensor, "B K n w"], stride: int, *, confidence: bool = False
 ) -> tuple[Integer[Tensor, "B H W"], Float[Tensor, "B H W"] | None]:
-    """Return `decide` of logits upsampled by a whole factor, for all cells but the outermost, which only lend.
+    """Return `decide` of logits upsampled by a whole factor, for all cells but the outermost: those are neighbours.
 
-    Each of the stride² pixels of a cell lies at its own constant distance from the cells around it. So upsampling is a
-    weighted sum of shifted maps, without any index: first rows, then columns, then the class.
+    Each of a cell's stride² pixels has the same distances to the cells around it in every cell. So upsampling is a
+    weighted sum of shifted maps: first rows, then columns, then the class. No pixel needs an index.
 
     Returns:
         labels and confidence, both [B, (n - 2) stride, (w - 2) stride].
@@ -124,7 +124,7 @@ def decide_cells(
     cells = cells.float() if cells.dtype in (torch.float16, torch.bfloat16) else cells
     batch, classes, n, w = cells.shape[0], cells.shape[1], cells.shape[2] - 2, cells.shape[3] - 2
     labels = torch.empty((batch, n, stride, w, stride), dtype=_label_dtype(classes), device=cells.device)
-    sure = cells.new_empty(labels.shape) if confidence else None
+    confidences = cells.new_empty(labels.shape) if confidence else None
     by_line = cells.transpose(1, 2).contiguous()
     count = max(1, min(n, DECIDED_ELEMENTS // (batch * classes * w)))
     rows = cells.new_empty(batch, count, classes, w + 2)
@@ -139,10 +139,10 @@ def decide_cells(
                 torch.lerp(rows[..., first : first + w], rows[..., first + 1 : first + 1 + w], share, out=pixels)
                 decided, probability = _decide_lines(pixels.flatten(0, 1), confidence)
                 labels[:, top : top + count, i, :, j] = decided.view(batch, count, w)
-                if sure is not None and probability is not None:
-                    sure[:, top : top + count, i, :, j] = probability.view(batch, count, w)
+                if confidences is not None and probability is not None:
+                    confidences[:, top : top + count, i, :, j] = probability.view(batch, count, w)
     full = (batch, n * stride, w * stride)
-    return labels.view(full), None if sure is None else sure.view(full)
+    return labels.view(full), None if confidences is None else confidences.view(full)
 
 
 def argmax_upsampled(
@@ -170,17 +170,17 @@ def argmax_upsampled(
 
 
 def largest_logit(dtype: torch.dtype) -> float:
-    """Return the bound of logits that are upsampled: between two infinite ones would lie no number."""
+    """Return the largest logit to upsample: between infinite ones, upsampling gives NaN."""
     return torch.finfo(dtype).max / 4
 
 
 def _steps(lines: int, count: int) -> list[int]:
-    """Return the first lines of passes of equal size; the last pass may repeat lines of the one before."""
+    """Return the first lines of passes of equal size. The last pass can repeat lines of the one before."""
     return [*range(0, lines - count, count), lines - count]
 
 
 def _rimmed(logits: Float[Tensor, "B K h w"], largest: float) -> Float[Tensor, "B K h+2 w+2"]:
-    """Repeat the outermost cells once, none beyond ``largest``, in memory that `decide_cells` reads as it is."""
+    """Repeat the outermost cells once and clamp all to ``largest``, in the memory layout that `decide_cells` needs."""
     batch, classes, height, width = logits.shape
     lines = logits.new_empty(batch, height + 2, classes, width + 2)
     torch.clamp(logits.transpose(1, 2), -largest, largest, out=lines[:, 1:-1, :, 1:-1])
@@ -190,7 +190,7 @@ def _rimmed(logits: Float[Tensor, "B K h w"], largest: float) -> Float[Tensor, "
 
 
 def _place(pixel: int, stride: int) -> tuple[int, float]:
-    """Return the first of the two cells that a pixel of a cell lies between (0: the one before), and its share."""
+    """Return the first of the two cells that a pixel lies between, 0 for the one before its own, and the other's share."""
     centre = (pixel + 0.5) / stride + 0.5
     return int(centre), centre - int(centre)
 
@@ -198,8 +198,8 @@ def _place(pixel: int, stride: int) -> tuple[int, float]:
 def _decide_lines(
     lines: Float[Tensor, "n K w"], confidence: bool
 ) -> tuple[Integer[Tensor, "n w"], Float[Tensor, "n w"] | None]:
-    # Pooling over all classes, with pixels as channels, is vectorised and finds the first highest; max() with indices
-    # is not vectorised, and 20 times slower.
+    # Max pooling over all classes, with pixels as channels, is vectorised and finds the first of equal classes. max()
+    # with indices is not vectorised, and 20 times slower.
     n, classes, width = lines.shape
     channels_last = lines.as_strided((n, width, classes, 1), (classes * width, 1, width, width))
     highest, labels = F.max_pool2d(channels_last, (classes, 1), return_indices=True)

@@ -1,8 +1,8 @@
 """Losses of logits at the network's stride against a mask at full size, and their weighted sum.
 
 Every loss is that of the bilinearly upsampled logits. One rule holds for all: ignored pixels change neither loss nor
-gradient; an image without a valid pixel has a zero gradient and changes nothing for the others; a batch of such images
-gives 0.
+gradient. An image without a valid pixel has a zero gradient and changes nothing for the others. A batch of such images
+has the loss 0.
 """
 
 from pixelwise.loss_config import LossConfig

@@ -1,4 +1,4 @@
-"""A loss of where classes end: a soft form of the boundary F1 score.
+"""The boundary loss: 1 minus a soft form of the boundary F1 score.
 
 Bokhovkin, Burnaev: Boundary Loss for Remote Sensing Imagery Semantic Segmentation, 2019 (arXiv 1905.07852). Equations
 below are of that paper.
@@ -12,18 +12,18 @@ from torch import Tensor
 from pixelwise.labels import IGNORE
 
 BOUNDARY = 3
-"""Side of the window that makes a boundary out of a region: one pixel wide."""
+"""Side of the window that finds the boundary of a region. With 3, boundaries are one pixel wide."""
 
 
 def boundary_loss(logits: Float[Tensor, "K H W"], mask: Int[Tensor, "H W"], *, tolerance: int = 5) -> Float[Tensor, ""]:
     """Return 1 minus the boundary F1 score, averaged over the classes that have a boundary in the image.
 
-    A boundary is what a maximum over 3x3 adds to the outside of a class (eq. 1); precision and recall ask whether a
-    boundary of one kind has one of the other within the window (eq. 2, 3). Pixels next to ignored ones are no
-    boundary.
+    The boundary of a class is what a maximum over 3x3 adds to its outside (eq. 1). Precision is the share of the
+    predicted boundary with a true one within the window, recall the reverse (eq. 2, 3). Pixels next to ignored ones
+    are no boundary.
 
     Args:
-        tolerance: side of that window, odd.
+        tolerance: side of the window, odd.
     """
     assert tolerance % 2 == 1, f"a window of side {tolerance} has no middle"
     valid = mask != IGNORE

@@ -1,16 +1,16 @@
-"""Losses that compare regions: functions of how much of each class is there, is predicted, and is both.
+"""Losses of regions: Dice and soft IoU.
 
-Each takes, per image and class, sums over the valid pixels: ``intersection`` of the class's probability over its own
-pixels, ``predicted`` of its probability over all, and ``counts``, the number of its pixels. The papers have one
-foreground and a sigmoid; here each class takes its softmax probability. With two classes and ``foreground_only`` that
-is the papers' case, for the softmax of logits (0, z) is the sigmoid of z.
+Both take sums over the valid pixels, per image and class: ``intersection`` adds up the class's probability over its own
+pixels, ``predicted`` its probability over all pixels, and ``counts`` is the number of its pixels. The papers have one
+foreground and a sigmoid. Here each class has its softmax probability. With two classes and ``foreground_only`` that is
+the papers' case, since the softmax of logits (0, z) is the sigmoid of z.
 """
 
 from jaxtyping import Float
 from torch import Tensor
 
 DICE_SMOOTH = 1.0
-"""Added to both sides of the Dice ratio, so that a class of few pixels does not swing it."""
+"""Added to numerator and denominator of Dice, so that a class of few pixels does not change it much."""
 
 
 def dice_loss(
@@ -22,9 +22,9 @@ def dice_loss(
 ) -> Float[Tensor, ""]:
     """Return 1 minus the mean, over the classes that the batch's masks hold, of (2 I + 1) / (P + T + 1).
 
-    It is that of V-Net (Milletari et al. 2016, section 3) with three differences: P is not squared, as in most later
-    work; numerator and denominator are smoothed by 1; the sums run over the whole batch, and a class that it does not
-    hold is left out, where a ratio of next to nothing would say nothing.
+    It is V-Net's (Milletari et al. 2016, section 3) with three differences. P is not squared, as in most later work.
+    Numerator and denominator are smoothed by 1. The sums run over the whole batch, and classes without a pixel in it
+    are left out.
     """
     first = int(foreground_only)
     own, all_of, there = (sums[:, first:].sum(dim=0) for sums in (intersection, predicted, counts))
@@ -42,8 +42,8 @@ def soft_iou_loss(
 ) -> Float[Tensor, ""]:
     """Return 1 minus I / (P + T - I), averaged over the classes that an image holds, then over images.
 
-    Without smoothing, image by image, as UNet 3+'s release has it for one foreground; an image that holds no class
-    that counts is left out.
+    There is no smoothing, as in UNet 3+'s release, which has one foreground. An image without a class that counts is
+    left out.
     """
     first = int(foreground_only)
     own, all_of, there = (sums[:, first:] for sums in (intersection, predicted, counts))

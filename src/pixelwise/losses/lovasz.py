@@ -13,7 +13,7 @@ from pixelwise.labels import IGNORE
 def lovasz_softmax(logits: Float[Tensor, "K H W"], mask: Int[Tensor, "H W"]) -> Float[Tensor, ""]:
     """Return the mean, over the classes that an image holds, of the Lovász extension of the Jaccard loss (eq. 11, 12).
 
-    Where each pixel's probability is 0 or 1, it is the mean of 1 minus the Jaccard index.
+    If all probabilities are 0 or 1, it is the mean of 1 minus the Jaccard index.
     """
     valid = mask != IGNORE
     probability, target = logits[:, valid].softmax(dim=0), mask[valid]
@@ -26,13 +26,13 @@ def lovasz_softmax(logits: Float[Tensor, "K H W"], mask: Int[Tensor, "H W"]) -> 
 
 
 def jaccard_steps(own: Bool[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """Return by how much the Jaccard loss grows as pixels become wrong, one after the other (eq. 9).
+    """Return by how much the Jaccard loss grows with each pixel that becomes wrong (eq. 9).
 
     Args:
-        own: whether each pixel is of the class, from the first that is wrong to the last.
+        own: whether each pixel is of the class, in the order in which they become wrong.
     """
-    # With the first i pixels wrong, those left of the class are the intersection, and all of the class and the wrong
-    # ones outside of it the union. Counted in whole numbers.
+    # With the first i pixels wrong, the intersection is the right pixels of the class. The union is all pixels of the
+    # class and the wrong ones outside of it. Both are counted in integers, which are exact.
     missed = own.long().cumsum(dim=0)
     union = missed[-1] + (~own).long().cumsum(dim=0)
     loss = 1 - (missed[-1] - missed).double() / union

@@ -30,16 +30,16 @@ def ms_ssim_loss(
 ) -> Float[Tensor, ""]:
     """Return the mean, over the classes that an image holds, of 1 minus the MS-SSIM of softmax and mask.
 
-    The paper compares photographs, and UNet 3+ the sigmoid of one foreground with its mask; here each class's softmax
-    probability is compared with where the class is. Local moments are taken over valid pixels alone, and a window
-    counts by the weight of those it holds.
+    The paper compares photographs, and UNet 3+ the sigmoid of one foreground with its mask. Here each class's softmax
+    probability is compared with the class's mask. Local moments are taken over valid pixels only, and a window counts
+    by the weight of its valid pixels.
 
     Args:
         foreground_only: leave out the first class.
-        product: of the levels, as `combined` says.
+        product: how levels are multiplied, as in `combined`.
 
     Raises:
-        ValueError: a side below 16 pixels. From 176 on, the window is whole at all levels.
+        ValueError: a side below 16 pixels. From 176 pixels on, the window has its full size at all levels.
     """
     if min(mask.shape) < SMALLEST_SIDE:
         raise ValueError(
@@ -77,9 +77,9 @@ def combined(
 ) -> Float[Tensor, "..."]:
     """Return the MS-SSIM of the levels' means, 0 to 1.
 
-    All means are first mapped from -1..1 to 0..1, as UNet 3+'s release does: a fractional power of a negative one is
-    no number. The paper then multiplies the powers of the contrast at levels 1 to 4 and of the SSIM at level 5 (eq. 7).
-    UNet 3+'s release multiplies that of level 5 to each of the four, so that it enters to the fourth power.
+    All means are first mapped from -1..1 to 0..1, as in UNet 3+'s release, since a fractional power of a negative
+    number is NaN. The paper then multiplies the powers of the contrast at levels 1 to 4 and of the SSIM at level 5
+    (eq. 7). UNet 3+'s release multiplies each of the four by that of level 5, which so enters to the fourth power.
     """
     exponents = torch.tensor(EXPONENTS, dtype=structure.dtype, device=structure.device)
     exponents = exponents.view(-1, *[1] * (structure.ndim - 1))
@@ -104,7 +104,7 @@ def _similarity(one: Tensor, other: Tensor, weight: Tensor) -> tuple[Tensor, Ten
 
 
 def _blurred(images: Tensor, size: int) -> Tensor:
-    # Windows that lie within the image; columns, then rows.
+    # Only windows within the image; columns, then rows.
     offsets = torch.arange(size, dtype=images.dtype, device=images.device) - size // 2
     kernel = (-(offsets**2) / (2 * SIGMA**2)).exp()
     kernel = kernel / kernel.sum()
@@ -112,5 +112,5 @@ def _blurred(images: Tensor, size: int) -> Tensor:
 
 
 def _at_least_tiny(weight: Tensor) -> Tensor:
-    # Where no pixel is valid, the quotient counts nowhere, but must be a number.
+    # Where no pixel is valid, the quotient counts nowhere, but must not be NaN.
     return weight.clamp(min=torch.finfo(weight.dtype).tiny)

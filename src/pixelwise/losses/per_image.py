@@ -1,4 +1,4 @@
-"""Losses that look at neighbourhoods or orders of pixels: image by image, at full size, differentiated by autograd."""
+"""Losses that need neighbouring or sorted pixels: one image at a time, at full size, with autograd's gradient."""
 
 from collections.abc import Callable, Sequence
 
@@ -26,7 +26,7 @@ def image_loss(
         logits: [B,K,h,w].
         mask: [B,H,W].
         counts: [B,K], the pixels of each class in each image.
-        gradient: [B,K,h,w]; the loss's own is added to it.
+        gradient: [B,K,h,w]; this loss's gradient is added to it.
     """
     loss = logits.new_zeros((), dtype=working_dtype(logits))
     if not terms:
@@ -38,7 +38,7 @@ def image_loss(
             upsampled = upsample(coarse, mask.shape[-2:], align_corners=align_corners)
         full = upsampled.detach().requires_grad_(gradient is not None)
         slope = torch.zeros_like(full)
-        # One term at a time, so that one graph at a time is alive.
+        # One term at a time, so that only one graph is in memory.
         for weight, term in terms:
             with torch.enable_grad():
                 own_loss = term(full[0], mask[i]) * (weight / len(known))

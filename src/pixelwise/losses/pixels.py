@@ -1,4 +1,4 @@
-"""Losses that weigh each pixel by how hard it is: functions of the pixels' cross-entropy alone."""
+"""Losses that weigh pixels by how hard they are: functions of each pixel's cross-entropy."""
 
 import torch
 from jaxtyping import Float, Int
@@ -19,7 +19,7 @@ def focal_parts(
         pixel_loss: cross-entropies, 0 or more.
         gamma: 0 or more.
     """
-    # Of the right class's miss 1 - p, not of p: near p = 1 its digits are in l. There l / (1 - p) is 1.
+    # 1 - p comes from l and not from p, which has lost its digits near p = 1. At p = 1, l / (1 - p) is 1.
     miss = -torch.expm1(-pixel_loss)
     ratio = torch.where(miss > 0, pixel_loss / miss.clamp(min=torch.finfo(miss.dtype).tiny), 1)
     factor = miss**gamma
@@ -34,15 +34,15 @@ def hard_example_loss(
     threshold: float,
     keep: int,
 ) -> Float[Tensor, ""]:
-    """Return the mean cross-entropy of the hard pixels of a batch (OHEM, as HRNet's release has it).
+    """Return the mean cross-entropy of the hard pixels of a batch (OHEM, as in HRNet's release).
 
-    Hard is a pixel whose right class has a probability below ``threshold`` or below that of the pixel number
-    ``keep`` + 1 in the order of probabilities, whichever is higher. Where no more than ``keep`` pixels are valid, all
-    are hard; the release leaves out the easiest then. Where ties would leave none, those at the bound are hard.
+    A pixel is hard if its right class has a probability below a bound. The bound is ``threshold``, or the probability
+    of the pixel number ``keep`` + 1 in the order of probabilities if that is higher. If ``keep`` pixels or fewer are
+    valid, all are hard; the release then leaves out the easiest. If ties leave no pixel, those at the bound are hard.
 
     Args:
         pixel_loss: cross-entropies without class weights.
-        mask: class indices and `IGNORE`; one pixel at least is valid.
+        mask: class indices and `IGNORE`; at least one pixel is valid.
         class_weights: factors of the kept pixels' losses; the mean is over their number, not over their weight.
     """
     valid = mask != IGNORE
@@ -67,16 +67,15 @@ def bootstrapped_loss(
     threshold: float,
     keep: int,
 ) -> Float[Tensor, ""]:
-    """Return the mean cross-entropy of each image's worst pixels (as FC-HarDNet's release has it).
+    """Return the mean cross-entropy of each image's worst pixels (as in FC-HarDNet's release).
 
-    Of each image count the pixels with a loss above ``threshold`` if there are more than ``keep`` of them, else the
-    ``keep`` worst (all where fewer are valid: the release fills up with zeros for ignored pixels). The result is the
-    mean over the images that have a valid pixel. The idea is that of Wu, Shen and van den Hengel 2016 (arXiv
-    1605.06885).
+    If more than ``keep`` pixels of an image have a loss above ``threshold``, those count. Else the ``keep`` worst
+    count, or all if fewer are valid; the release then adds zeros for ignored pixels. The result is the mean over the
+    images that have a valid pixel. The idea is from Wu, Shen and van den Hengel 2016 (arXiv 1605.06885).
 
     Args:
         pixel_loss: cross-entropies without class weights.
-        mask: class indices and `IGNORE`; one pixel at least is valid.
+        mask: class indices and `IGNORE`; at least one pixel is valid.
         class_weights: factors of the losses, before the worst are chosen.
     """
     means = []

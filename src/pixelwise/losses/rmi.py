@@ -1,7 +1,7 @@
-"""Region mutual information: how much a pixel's neighbourhood in the prediction tells of that in the mask.
+"""Region mutual information (RMI): how much the prediction around a pixel tells about the mask around it.
 
 Zhao, Wang, Yang, Cai: Region Mutual Information Loss for Semantic Segmentation, 2019 (arXiv 1910.12037). Equations
-below are of that paper; constants are those of the release that hierarchical multi-scale attention was trained with.
+below are of that paper. Constants are from the release that trained hierarchical multi-scale attention.
 """
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from pixelwise.labels import IGNORE
 
 POOLED = 4
-"""Probabilities and mask are pooled by so much first (section 3.4, downsampling)."""
+"""Probabilities and mask are first pooled by this factor (section 3.4, downsampling)."""
 STEADY = 5e-4
 """Added to the diagonals of covariances (section 3.4)."""
 LEAST = 1e-6
@@ -28,8 +28,7 @@ def mutual_information_loss(
     the probabilities' and C of one with the other, the bound is -½ log det(Y - C P⁻¹ Cᵀ), here over radius². The
     probabilities are sigmoids, one per class. Ignored pixels are 0 in both.
 
-    The paper trains half of this with half of the binary cross-entropy; the release can also take the whole of the
-    latter with half of this.
+    The paper adds half of this to half of the binary cross-entropy. The release can also add it to the whole.
 
     Raises:
         ValueError: a side of fewer than ``radius`` pooled pixels.

@@ -39,7 +39,7 @@ def strip_loss(
         logits: [B,K,h,w].
         mask: [B,H,W].
         counts: [B,K], the pixels of each class in each image, in `working_dtype`.
-        gradient: [B,K,h,w]; the loss's own is added to it.
+        gradient: [B,K,h,w]; this loss's gradient is added to it.
     """
     weights = _Weights.of(terms, counts)
     loss, slopes = _gathered_loss(logits, mask, terms, align_corners, counts, with_slopes=gradient is not None)
