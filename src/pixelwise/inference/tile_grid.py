@@ -49,6 +49,11 @@ class Rect:
         """Return it with so many more cells on each side."""
         return Rect(self.top - cells, self.left - cells, self.bottom + cells, self.right + cells)
 
+    def short_of(self, outer: "Rect") -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return how many rows above and below, and columns on the left and right, only `outer` has."""
+        rows = (self.top - outer.top, outer.bottom - self.bottom)
+        return rows, (self.left - outer.left, outer.right - self.right)
+
     def inside(self, outer: "Rect") -> tuple[slice, slice]:
         """Return where it lies in an array that holds `outer`."""
         rows = slice(self.top - outer.top, self.bottom - outer.top)
@@ -90,13 +95,10 @@ def _ramp(length: int, overlap: int) -> Float32[np.ndarray, " n"]:
 
 @dataclass(frozen=True)
 class Cuts:
-    """Where a raster is cut along one axis, counted in cells of ``stride`` pixels."""
+    """Where a raster is cut along one axis, counted in cells."""
 
     edges: tuple[int, ...]
     """The first cell of each part, and the end of the last one, which may lie beyond the raster."""
-    stride: int
-    length: int
-    """Of the raster, in pixels."""
 
     def __len__(self) -> int:
         return len(self.edges) - 1
@@ -201,5 +203,5 @@ def plan_strips(height: int, width: int, tile: int, overlap: int, stride: int, *
     last = rows[-1][-1]
     tops = (0, *(row[0].top // stride - 1 for row in rows[1:]), (last.top + last.height) // stride)
     lefts = [*range(0, width if len(rows[0]) > 1 else 1, piece), last.left + last.width]
-    down, across = Cuts(tops, stride, height), Cuts(tuple(left // stride for left in lefts), stride, width)
+    down, across = Cuts(tops), Cuts(tuple(left // stride for left in lefts))
     return StripPlan(height, width, stride, tile, overlap, rows, down, across)

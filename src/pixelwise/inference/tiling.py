@@ -113,7 +113,7 @@ class Tiling:
     """Tiles that go through the network together, where that changes no byte (`with_batch`)."""
     streams: int = 1
     """Batches that are in the network at the same time, each with torch's number of threads (`fitting_streams`)."""
-    area: PolygonLabels | None = None
+    aoi: PolygonLabels | None = None
     """What is wanted of a scene: 1 inside, 0 outside; None: everything."""
 
     @property
@@ -168,12 +168,13 @@ class Tiling:
             valid[plan.pixels(begun.cells).inside(pixels)] = begun.valid
         for tile, logits in tiles:
             digest = crc32(tile.digest, digest) if tile.window in new else digest
-            whole, around = plan.tile_cells(tile.window), plan.pixels(plan.tile_cells(tile.window))
+            its_cells = plan.tile_cells(tile.window)
+            its_pixels = plan.pixels(its_cells)
             # What lies to the left of the piece is not its own.
-            seen, shared = around & pixels, whole & cells
-            valid[seen.inside(pixels)] |= tile.valid[seen.inside(around)]
+            shared, seen = its_cells & cells, its_pixels & pixels
+            valid[seen.inside(pixels)] |= tile.valid[seen.inside(its_pixels)]
             if logits is not None:
-                own, there = shared.inside(whole), shared.inside(cells)
+                own, there = shared.inside(its_cells), shared.inside(cells)
                 total[:, *there] += (logits * weight)[:, *own]
                 weights[there] += weight[own]
         return TileSum(cells, total, weights, valid, digest)
@@ -222,13 +223,8 @@ class Tiling:
         around = strip.grown(1)
         there = around & self.plan.cells
         # At the rim of the raster the outermost cell stands for the one beyond.
-        rim = [
-            there.left - around.left,
-            around.right - there.right,
-            there.top - around.top,
-            around.bottom - there.bottom,
-        ]
-        padded = F.pad(_blended(sums, there), rim, mode="replicate")
+        rows, columns = there.short_of(around)
+        padded = F.pad(_blended(sums, there), (*columns, *rows), mode="replicate")
         labels, probability = decide_cells(padded, self.plan.stride, confidence=confidence)
         return labels, probability, padded[0, :, 1:-1, 1:-1]
 

@@ -142,10 +142,6 @@ def _probabilities(tiling: Tiling, journal: Journal, block: Rect) -> Float32[np.
     # One more cell on each side, for upsampling; at the rim the outermost stands for it.
     around = plan.covering(block).grown(1)
     there = around & plan.cells
-    rim = (
-        (there.top - around.top, around.bottom - there.bottom),
-        (there.left - around.left, around.right - there.right),
-    )
-    cells = np.pad(_joined_cells(plan, there, journal.cells), ((0, 0), *rim), mode="edge")
+    cells = np.pad(_joined_cells(plan, there, journal.cells), ((0, 0), *there.short_of(around)), mode="edge")
     full = F.interpolate(torch.from_numpy(cells)[None], scale_factor=plan.stride, mode="bilinear")[0]
     return full[:, *block.inside(around.times(plan.stride))].softmax(dim=0).numpy()

@@ -97,5 +97,5 @@ def _tiling(model: Segmenter, card: ModelCard, scene: str | Path, tiles: TileOpt
     if tiles.tile is None:
         tile, overlap = fitting_tile(info, tile, overlap, stride, classes, room=room)
     plan = plan_strips(info.height, info.width, tile, overlap, stride, piece=PIECE)
-    tiling = Tiling(model, reader, card, plan, tiles, area=inside)
+    tiling = Tiling(model, reader, card, plan, tiles, aoi=inside)
     return replace(tiling, streams=fitting_streams(tiling, tiles.batch, cores=torch.get_num_threads(), room=room))

@@ -108,5 +108,5 @@ def wanted_tiles(tiling: Tiling, tiles: Iterable[Window]) -> list[Window]:
 
     Pixels next to a tile still depend on it, through upsampling.
     """
-    area, height, width = tiling.area, tiling.plan.height, tiling.plan.width
-    return [tile for tile in tiles if area is None or area.touches(tile, GRID, height, width)]
+    aoi, height, width = tiling.aoi, tiling.plan.height, tiling.plan.width
+    return [tile for tile in tiles if aoi is None or aoi.touches(tile, GRID, height, width)]

@@ -251,8 +251,8 @@ def _make(
 def _keep(tiling: Tiling, journal: Journal, place: Place, piece: Piece, carry: Carry | None) -> None:
     """Store a piece, with nodata where the scene has none and outside the area of interest."""
     valid, (height, width) = piece.valid, piece.labels.shape
-    if tiling.area is not None and height:
-        valid = valid & (tiling.area.read(Window(piece.top, piece.left, height, width)) > 0)
+    if tiling.aoi is not None and height:
+        valid = valid & (tiling.aoi.read(Window(piece.top, piece.left, height, width)) > 0)
     shares = None if piece.confidence is None else stored_share(piece.confidence, valid)
     labels = stored_labels(piece.labels, valid, len(tiling.card.classes))
     journal.keep(place, StoredPiece(labels, shares, piece.digest), piece.cells, carry)
