@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pixelwise.fast.fuse import fuse
     from pixelwise.models import create, list_models
     from pixelwise.models.cost import cost
-    from pixelwise.models.unetpp import prune
+    from pixelwise.models.prune import prune
     from pixelwise.parcels.polygonize import polygonize
     from pixelwise.parcels.scores import score_parcels
     from pixelwise.predictor import load
@@ -60,7 +60,7 @@ _HOMES = {
     "load_config": "pixelwise.config",
     "load_weights": "pixelwise.weights",
     "polygonize": "pixelwise.parcels.polygonize",
-    "prune": "pixelwise.models.unetpp",
+    "prune": "pixelwise.models.prune",
     "save_weights": "pixelwise.weights",
     "score_parcels": "pixelwise.parcels.scores",
     "train": "pixelwise.training.train",

@@ -58,6 +58,15 @@ def test_a_fresh_network_is_sure_of_no_class_and_no_more_are_its_auxiliary_heads
         assert abs(loss - math.log(classes)) < (0.5 if name in NORMED else 0.1), head
 
 
+def test_a_linear_decoder_on_a_pyramid_is_sure_of_no_class_either():
+    torch.manual_seed(0)
+    model = pw.create("segmenter-linear", classes=3, encoder="resnet50").train()
+    mask = torch.randint(0, 3, (2, 64, 64), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        loss = F.cross_entropy(F.interpolate(model.decode(images("noise")).logits, size=(64, 64)), mask)
+    assert abs(loss.item() - math.log(3)) < 0.1
+
+
 def test_the_guide_of_unet3p_starts_undecided():
     torch.manual_seed(0)
     model = pw.create("unet3p", classes=3, guided=True, filters=[8, 16, 32, 64, 128]).train()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import pixelwise as pw
-from pixelwise.models.layers import require_whole_numbers, sizes_of
+from pixelwise.models.option_checks import require_whole_numbers, sizes_of
 
 SIZES = {
     "mit-b0": {"widths": [16, 32, 80, 64], "depths": [1, 2, 1, 1]},

@@ -6,7 +6,7 @@ import torch
 from meeting import worst_errors
 
 import pixelwise as pw
-from pixelwise.models.unetpp import prune
+from pixelwise.models.prune import prune
 from pixelwise.upsampling import upsample
 
 NETWORKS = {

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import pixelwise as pw
-from pixelwise.models.vit import heads_for, tapped_blocks, vit
+from pixelwise.models.vit import Options, heads_for, tapped_blocks, vit
 
 
 def test_maps_are_taken_where_setr_takes_them():
@@ -20,12 +20,12 @@ def test_maps_are_taken_where_setr_takes_them():
 def test_variants_have_the_parameters_of_the_papers(variant, millions):
     # Without the classifier; position embeddings of 224x224 pixels.
     with torch.device("meta"):
-        encoder = vit(variant, 3, image_size=224)
+        encoder = vit(variant, 3, Options(image_size=224))
     assert sum(p.numel() for p in encoder.parameters()) / 1e6 == pytest.approx(millions, rel=1e-3)
 
 
 def test_there_are_four_maps_of_one_stride_and_the_last_is_normed():
-    encoder = vit("tiny", 4, image_size=64).eval()
+    encoder = vit("tiny", 4, Options(image_size=64)).eval()
     with torch.no_grad():
         maps = encoder(torch.randn(2, 4, 64, 96))
     assert [tuple(one.shape) for one in maps] == [(2, 192, 4, 6)] * 4
@@ -36,7 +36,7 @@ def test_there_are_four_maps_of_one_stride_and_the_last_is_normed():
 
 @pytest.mark.parametrize("position_resize", ["bilinear", "bicubic"])
 def test_position_embeddings_are_resized_without_the_class_tokens(position_resize):
-    encoder = vit("tiny", 3, image_size=64, distilled=True, position_resize=position_resize)
+    encoder = vit("tiny", 3, Options(image_size=64, distilled=True, position_resize=position_resize))
     assert encoder.positions_for(4, 4) is encoder.positions
     resized = encoder.positions_for(4, 8)
     assert resized.shape == (1, 2 + 32, 192)
@@ -48,7 +48,7 @@ def test_position_embeddings_are_resized_without_the_class_tokens(position_resiz
 def test_a_dropped_class_token_changes_no_answer_and_a_kept_one_does():
     image = torch.randn(1, 3, 64, 64)
     for kept, changes in (("kept", True), ("dropped", False)):
-        encoder = vit("tiny", 3, image_size=64, class_token=kept).eval()
+        encoder = vit("tiny", 3, Options(image_size=64, class_token=kept)).eval()
         with torch.no_grad():
             before = encoder(image)[-1]
             encoder.class_token.add_(5 * torch.randn(1, 1, 192))

@@ -9,8 +9,9 @@ from pixelwise.errors import ConfigError
 from pixelwise.evaluation.evaluate import evaluate_scenes
 from pixelwise.fast.fuse import fuse
 from pixelwise.models.cost import cost
+from pixelwise.models.prune import prune
 from pixelwise.models.segmenter import Segmenter
-from pixelwise.models.unetpp import NestedDecoder, prune
+from pixelwise.models.unetpp import NestedDecoder
 from pixelwise.runs.model_folder import load_model, save_model
 from pixelwise.runs.run_folder import open_finished_run
 

@@ -13,7 +13,7 @@ from pixelwise.fast import segformer as fast_segformer
 from pixelwise.fast import segnext as fast_segnext
 from pixelwise.fast.convolution import FusedConvolution, folded_brick, with_folded_norm
 from pixelwise.fast.linear import PackedLinear
-from pixelwise.models import efficientnet, linknet, segformer, segnext, setr
+from pixelwise.models import efficientnet, linknet, same_padding, segformer, segnext, setr
 from pixelwise.models.layers import ConvNorm
 from pixelwise.models.segmenter import Decoded, Segmenter
 
@@ -31,6 +31,7 @@ FASTER: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
     ConvNorm: folded_brick,
     efficientnet.StridedConvNorm: with_folded_norm,
     linknet.Deconvolution: with_folded_norm,
+    same_padding.SameConvNorm: with_folded_norm,
     segformer.AllMLPDecoder: fast_segformer.fused_decoder,
     segnext.Block: fast_segnext.FusedBlock,
     segnext.Downsampling: with_folded_norm,

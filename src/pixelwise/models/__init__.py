@@ -35,6 +35,7 @@ from pixelwise.models import (
     unetpp,
     vit,
 )
+from pixelwise.models.option_checks import require_true_or_false
 from pixelwise.models.segmenter import MINIMUM_SIZE, Architecture, Decoded, Segmenter
 
 __all__ = ["DECODERS", "ENCODERS", "MODELS", "Architecture", "Decoded", "Segmenter", "create", "list_models", "rebuilt"]
@@ -142,12 +143,14 @@ def create(name: str, *, classes: int, bands: int = 3, **options: object) -> Seg
         classes: number of classes, at least 1.
         bands: number of input bands, at least 1.
         options: ``encoder`` and ``decoder`` (names in `ENCODERS` and `DECODERS`) in place of the network's own; and the
-            options of the functions that build these two, listed in their docstrings. An option that both have goes to
-            both; where one of the two is not the network's own kind, it goes to the decoder, and the encoder's is
-            called ``encoder_...``. ``architecture.options`` has all of them, with the values that they took, and
-            ``architecture.asked`` the names of those that are given here: they do not give way to weights.
+            options of the two functions that build them, which their docstrings list. An option that both have goes to
+            both. But if one of the two is not the network's own kind, it goes to the decoder alone, and the encoder's
+            is called ``encoder_...``. ``hmsa`` has the option ``network``, a name of `list_models`, and takes all
+            options of that network beside its own.
 
-    ``hmsa`` has the option ``network``, a name of `list_models`, and takes all options of that network beside its own.
+    Returns:
+        the network; ``architecture.options`` has all options with their values, and ``architecture.asked`` the names of
+        those that were given: these do not give way to weights.
 
     Raises:
         ConfigError: an unknown name or option, a value that the network cannot have, or an encoder that does not fit
@@ -182,26 +185,40 @@ def _built(name: str, classes: int, bands: int, options: dict[str, Any]) -> Segm
         raise ConfigError(f"{name} needs at least one class and one band, not classes={classes}, bands={bands}.")
     encoder_name = _known(options.get("encoder", design.encoder), ENCODERS, "encoder")
     decoder_name = _known(options.get("decoder", design.decoder), DECODERS, "decoder")
-    defaults = [_defaults(ENCODERS[encoder_name]), _defaults(DECODERS[decoder_name])]
+    given = {key: value for key, value in options.items() if key not in ("encoder", "decoder")}
+    for_encoder, for_decoder = _shared_out(name, design, encoder_name, decoder_name, given)
+    plain_names = {key.removeprefix("encoder_"): value for key, value in for_encoder.items()}
+    encoder: Any = _made(ENCODERS[encoder_name], bands, options=plain_names)
+    decoder = _made(DECODERS[decoder_name], encoder.channels, encoder.strides, classes, options=for_decoder)
+    # Defaults are recorded too: what is saved now must be built the same when they have changed.
+    kept = {"encoder": encoder_name, "decoder": decoder_name, **for_encoder, **for_decoder}
+    return Segmenter(encoder, decoder, Architecture(name, classes, bands, _plain(kept)))
+
+
+def _shared_out(
+    name: str, design: Design, encoder_name: str, decoder_name: str, given: Mapping[str, object]
+) -> tuple[dict[str, object], dict[str, object]]:
+    """Return all options of the encoder and of the decoder: what is given, the network's own, or the default.
+
+    Raises:
+        ConfigError: an option that neither has, or one that is true or false and was given something else.
+    """
     kin = (_kin(ENCODERS, encoder_name, design.encoder), _kin(DECODERS, decoder_name, design.decoder))
+    for_encoder, for_decoder = _defaults(ENCODERS[encoder_name]), _defaults(DECODERS[decoder_name])
     if not all(kin):
         # Two that were not made for each other may mean different things by one name.
-        defaults[0] = {f"encoder_{key}" if key in defaults[1] else key: value for key, value in defaults[0].items()}
-    given = {key: value for key, value in options.items() if key not in ("encoder", "decoder")}
-    for key in given:
-        if not any(key in known for known in defaults):
-            listed = ", ".join(dict.fromkeys(["encoder", "decoder", *defaults[0], *defaults[1]]))
+        for_encoder = {f"encoder_{key}" if key in for_decoder else key: value for key, value in for_encoder.items()}
+    for key, value in given.items():
+        if key not in for_encoder and key not in for_decoder:
+            listed = ", ".join(dict.fromkeys(["encoder", "decoder", *for_encoder, *for_decoder]))
             raise ConfigError(f"{name} has no option {key!r}. Its options: {listed}.")
-    # A network's options are about its own kinds of encoder and decoder.
-    own = []
-    for known, is_kin in zip(defaults, kin, strict=True):
+        if isinstance({**for_encoder, **for_decoder}[key], bool):
+            require_true_or_false(f"{name}: {key}", value)
+    for known, is_kin in ((for_encoder, kin[0]), (for_decoder, kin[1])):
+        # A network's own options are about its own kinds of encoder and decoder.
         chosen = {**(design.options if is_kin else {}), **given}
-        own.append({key: chosen.get(key, default) for key, default in known.items()})
-    encoder = ENCODERS[encoder_name](bands, **{key.removeprefix("encoder_"): value for key, value in own[0].items()})
-    decoder = DECODERS[decoder_name](encoder.channels, encoder.strides, classes, **own[1])
-    # Defaults are recorded too: what is saved now must be built the same when they have changed.
-    kept = {"encoder": encoder_name, "decoder": decoder_name, **own[0], **own[1]}
-    return Segmenter(encoder, decoder, Architecture(name, classes, bands, _plain(kept)))
+        known.update({key: value for key, value in chosen.items() if key in known})
+    return for_encoder, for_decoder
 
 
 def _create_hierarchical(classes: int, bands: int, options: dict[str, Any]) -> Segmenter:
@@ -245,5 +262,17 @@ def _plain(options: dict[str, Any]) -> dict[str, Any]:
 
 def _defaults(build: Callable[..., nn.Module]) -> dict[str, object]:
     """Return the options of a builder and their defaults."""
-    parameters = inspect.signature(build).parameters.values()
+    parameters = inspect.signature(_option_class(build) or build).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def _made(build: Callable[..., nn.Module], *about: object, options: Mapping[str, object]) -> nn.Module:
+    """Call a builder with its options, each by itself or all in one object, as it takes them."""
+    option_class = _option_class(build)
+    return build(*about, **options) if option_class is None else build(*about, option_class(**options))
+
+
+def _option_class(build: Callable[..., nn.Module]) -> Callable[..., object] | None:
+    """Return the class of a builder's argument ``options``, or None if it takes each option by itself."""
+    parameter = inspect.signature(build).parameters.get("options")
+    return None if parameter is None else parameter.annotation

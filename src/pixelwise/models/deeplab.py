@@ -18,6 +18,7 @@ from pixelwise.models.layers import (
     initialise_convolutions,
     over_joined,
 )
+from pixelwise.models.option_checks import require_chance, require_one_of, require_whole_number, require_whole_numbers
 from pixelwise.models.pspnet import auxiliary_channels
 from pixelwise.models.resnet import Bottleneck
 from pixelwise.models.segmenter import Decoded
@@ -161,9 +162,9 @@ def aspp(
     Raises:
         ConfigError: an option that is wrong, or an encoder of one map with ``auxiliary``.
     """
-    _require(decoder_channels, dropout)
-    if release not in RELEASES:
-        raise ConfigError(f"DeepLabV3's release is one of {', '.join(RELEASES)}, not {release!r}.")
+    require_whole_number("DeepLabV3's decoder_channels", decoder_channels)
+    require_chance("DeepLabV3's dropout", dropout)
+    require_one_of("DeepLabV3's release", release, RELEASES)
     paper = release == "paper"
     pyramid = ASPP(
         channels[-1],
@@ -195,8 +196,7 @@ def cascade(
     Raises:
         ConfigError: an option that is wrong, or a map whose channels are no multiple of 4.
     """
-    if not multi_grid or any(not isinstance(rate, int) or rate < 1 for rate in multi_grid):
-        raise ConfigError(f"DeepLabV3's multi_grid holds whole numbers from 1 on, not {list(multi_grid)!r}.")
+    require_whole_numbers("DeepLabV3's multi_grid", multi_grid)
     if channels[-1] % 4:
         raise ConfigError(
             f"The cascade's bottlenecks divide channels by 4, and the encoder's last map has {channels[-1]} of them. "
@@ -231,9 +231,9 @@ def deeplabv3plus(
     Raises:
         ConfigError: an option that is wrong.
     """
-    _require(decoder_channels, dropout)
-    if refinements < 1:
-        raise ConfigError(f"DeepLabV3+ has at least one refinement, not {refinements}.")
+    require_whole_number("DeepLabV3+'s decoder_channels", decoder_channels)
+    require_chance("DeepLabV3+'s dropout", dropout)
+    require_whole_number("DeepLabV3+'s refinements", refinements)
     index = next((i for i, stride in enumerate(strides) if stride >= 4), 0)
     rates = atrous_rates(strides[-1])
     pyramid = ASPP(
@@ -243,10 +243,3 @@ def deeplabv3plus(
     decoder.apply(initialise_convolutions)
     initialise_classifier(decoder.classifier)
     return decoder
-
-
-def _require(decoder_channels: int, dropout: float) -> None:
-    if decoder_channels < 1 or not 0 <= dropout < 1:
-        raise ConfigError(
-            f"DeepLab's decoder_channels is at least 1 and its dropout below 1, not {decoder_channels} and {dropout}."
-        )

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pixelwise.errors import ConfigError
+from pixelwise.models.option_checks import require_whole_number
 from pixelwise.models.segmenter import Decoded
-from pixelwise.models.segmenter_vit import EPSILON, cosine_masks, require_depth
+from pixelwise.models.segmenter_vit import EPSILON, cosine_masks
 from pixelwise.models.vit import initialise_linear
 
 SELF_CHANNELS, CROSS_CHANNELS = 100, 50
@@ -140,6 +140,5 @@ def depict_ca(
 
 
 def _require(name: str, depth: object, heads: object) -> None:
-    require_depth(name, depth)
-    if isinstance(heads, bool) or not isinstance(heads, int) or heads < 1:
-        raise ConfigError(f"{name}: decoder_heads is a whole number from 1 on, not {heads!r}.")
+    require_whole_number(f"{name}: decoder_depth", depth)
+    require_whole_number(f"{name}: decoder_heads", heads)

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pixelwise.errors import ConfigError
 from pixelwise.models.layers import BatchNorm, ConvNorm, DropPath, drop_path_chances, initialise_convolutions
+from pixelwise.models.option_checks import require_chance
 
 STEM = 32
 STAGES = (
@@ -114,8 +114,7 @@ def efficientnet_lite0(bands: int, *, drop_path: float = 0.2) -> EfficientNet:
     Raises:
         ConfigError: an option that is wrong.
     """
-    if not 0 <= drop_path < 1:
-        raise ConfigError(f"efficientnet-lite0: drop_path is a chance from 0 to below 1, not {drop_path!r}.")
+    require_chance("efficientnet-lite0: drop_path", drop_path)
     encoder = EfficientNet(bands, drop_path)
     encoder.apply(initialise_convolutions)
     return encoder

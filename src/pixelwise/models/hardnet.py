@@ -4,6 +4,7 @@ Chao et al., HarDNet: A Low Memory Traffic Network, ICCV 2019 (arXiv 1909.00948)
 and FC-HarDNet, a U-shaped network of the same blocks (section 4.2). `models.cio` counts the traffic as the paper does.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -13,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import ConvNorm, initialise_by_inputs, initialise_classifier, over_joined, sizes_of
+from pixelwise.models.layers import ConvNorm, initialise_by_inputs, initialise_classifier, over_joined
+from pixelwise.models.option_checks import require_one_of, require_whole_numbers, sizes_of
 from pixelwise.models.same_padding import pad_as_same
 from pixelwise.models.segmenter import Decoded
 
@@ -350,8 +352,7 @@ def fc_hardnet(
     Raises:
         ConfigError: an option that is wrong, or an encoder whose maps do not double their strides from 4 on.
     """
-    if finest not in (2, 4):
-        raise ConfigError(f"FC-HarDNet's finest is 2 or 4, not {finest!r}.")
+    require_one_of("FC-HarDNet's finest", finest, (2, 4))
     taken = [(width, stride) for width, stride in zip(channels, strides, strict=True) if stride >= finest]
     steps = [stride for _, stride in taken]
     if len(steps) < 2 or steps != [finest * 2**i for i in range(len(steps))]:
@@ -360,13 +361,13 @@ def fc_hardnet(
             f"{', '.join(map(str, strides))}. Take an encoder such as hardnet-68, resnet50 or mit-b0, undilated."
         )
     for name, values, least in (("growth", growth, 2), ("layers", layers, 1)):
-        if len(values) < len(taken) - 1 or any(not isinstance(value, int) or value < least for value in values):
+        require_whole_numbers(f"FC-HarDNet's {name}", values, least=least)
+        if len(values) < len(taken) - 1:
             raise ConfigError(
-                f"FC-HarDNet: {name} needs a whole number from {least} on for each of the {len(taken) - 1} blocks, "
-                f"not {list(values)!r}."
+                f"FC-HarDNet's {name} needs a number for each of the {len(taken) - 1} blocks, not {list(values)!r}."
             )
-    if weighting < 1:
-        raise ConfigError(f"FC-HarDNet: weighting is at least 1, not {weighting!r}.")
+    if not isinstance(weighting, int | float) or not 1 <= weighting < math.inf:
+        raise ConfigError(f"FC-HarDNet's weighting is a number from 1 on, not {weighting!r}.")
     inputs = [width for width, _ in taken]
     decoder = HarDNetDecoder(
         inputs, classes, growth=growth, layers=layers, weighting=weighting, align_corners=align_corners

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
 from pixelwise.models.layers import ConvNorm, initialise_classifier, initialise_convolutions, resize
+from pixelwise.models.option_checks import require_positive
 from pixelwise.models.segmenter import MINIMUM_SIZE, Architecture, Decoded, Segmenter
 
 
@@ -134,8 +135,10 @@ def hierarchical(
         ConfigError: no scale, or one that is not positive.
     """
     for name, values in (("scales", scales), ("training_scales", training_scales)):
-        if not values or not all(isinstance(value, int | float) and value > 0 for value in values):
-            raise ConfigError(f"hmsa's {name} are positive numbers, such as [0.5, 1.0], not {list(values)!r}.")
+        if not isinstance(values, list | tuple) or not values:
+            raise ConfigError(f"hmsa's {name} are a list of numbers, such as [0.5, 1.0], not {values!r}.")
+        for value in values:
+            require_positive(f"Each of hmsa's {name}", value)
     encoder = ScalePyramid(network.encoder, network.multiple, scales, training_scales)
     decoder = HierarchicalDecoder(network.decoder, network.multiple, smallest_side(network.encoder), maps, features)
     decoder.attention.apply(initialise_convolutions)

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pixelwise.errors import ConfigError
 from pixelwise.models.layers import ConvNorm, initialise_classifier, initialise_convolutions, over_joined, resize
+from pixelwise.models.option_checks import require_one_of, require_whole_number
 from pixelwise.models.resnet import BasicBlock, Bottleneck
 from pixelwise.models.same_padding import pad_as_same
 from pixelwise.models.segmenter import Decoded
@@ -195,10 +195,8 @@ def hrnet(
     Raises:
         ConfigError: an option that is wrong.
     """
-    if fuse_upsampling not in ("bilinear", "nearest"):
-        raise ConfigError(f"HRNet's fuse_upsampling is 'bilinear' or 'nearest', not {fuse_upsampling!r}.")
-    if padding not in ("alike", "same"):
-        raise ConfigError(f"HRNet's padding is 'alike' or 'same', not {padding!r}.")
+    require_one_of("HRNet's fuse_upsampling", fuse_upsampling, ("bilinear", "nearest"))
+    require_one_of("HRNet's padding", padding, ("alike", "same"))
     encoder = HRNet(int(width), bands, fuse_upsampling, align_corners, finest_only)
     encoder.apply(initialise_convolutions)
     if padding == "same":
@@ -253,10 +251,8 @@ def hrnet_v2p(
     Raises:
         ConfigError: an option that is wrong.
     """
-    if levels < 1 or decoder_channels < 1:
-        raise ConfigError(
-            f"HRNetV2p needs levels and decoder_channels of at least 1, not {levels}, {decoder_channels}."
-        )
+    require_whole_number("HRNetV2p's levels", levels)
+    require_whole_number("HRNetV2p's decoder_channels", decoder_channels)
     inputs = [width for width, stride in zip(channels, strides, strict=True) if stride >= 4]
     head = PyramidHead(inputs, decoder_channels, levels, classes)
     head.apply(initialise_convolutions)

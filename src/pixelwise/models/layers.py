@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pixelwise.errors import ConfigError, DataError
+from pixelwise.errors import DataError
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -88,39 +87,6 @@ class DropPath(nn.Module):
             return image + branch
         kept = torch.rand(len(branch), *[1] * (branch.ndim - 1), device=branch.device) >= self.chance
         return torch.addcmul(image, branch, kept.to(branch.dtype) / (1 - self.chance))
-
-
-def require_whole_numbers(
-    name: str, values: object, *, count: int | None = None, least: int = 1, most: int = 64
-) -> Sequence[int]:
-    """Return an option that is a list of whole numbers from ``least`` on: ``count`` of them, or 1 to ``most``.
-
-    Raises:
-        ConfigError: it is something else.
-    """
-    if (
-        isinstance(values, list | tuple)
-        and (len(values) == count if count else 1 <= len(values) <= most)
-        and all(isinstance(one, int) and not isinstance(one, bool) and one >= least for one in values)
-    ):
-        return values
-    number = "a list of whole numbers" if count is None else f"a list of {count} whole numbers"
-    raise ConfigError(f"{name} must be {number} from {least} on, such as {[least] * (count or 1)}, not {values!r}.")
-
-
-def sizes_of(name: str, given: object, own: Sequence[int], *, least: int = 1) -> Any:
-    """Return the sizes of an encoder's stages: those that a user gave, or the variant's own if he gave none.
-
-    Args:
-        name: of the encoder and its option, for messages.
-        given: as many whole numbers as ``own`` has, at least ``least`` each; empty: the variant's own.
-
-    Raises:
-        ConfigError: something else.
-    """
-    if isinstance(given, list | tuple) and not given:
-        return tuple(own)
-    return tuple(require_whole_numbers(name, given, count=len(own), least=least))
 
 
 def drop_path_chances(largest: float, blocks: int) -> list[float]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
 from pixelwise.models.layers import BatchNorm, ConvNorm, initialise_classifier, initialise_convolutions, resize
+from pixelwise.models.option_checks import require_one_of
 from pixelwise.models.segmenter import Decoded
 
 PORTS = {"pytorch": (1e-5, 1e-5, False), "lua": (1e-3, 1e-3, True)}
@@ -113,8 +114,7 @@ def linknet(channels: Sequence[int], strides: Sequence[int], classes: int, *, po
     Raises:
         ConfigError: an unknown port, or an encoder whose maps do not double their strides from 4 on.
     """
-    if port not in tuple(PORTS):
-        raise ConfigError(f"LinkNet's port is one of {', '.join(PORTS)}, not {port!r}.")
+    require_one_of("LinkNet's port", port, PORTS)
     taken = [(width, stride) for width, stride in zip(channels, strides, strict=True) if stride >= 4]
     steps = [stride for _, stride in taken]
     if len(steps) < 2 or steps != [4 * 2**i for i in range(len(steps))]:

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pixelwise.errors import ConfigError
 from pixelwise.models.layers import ConvNorm, initialise_classifier, initialise_convolutions, over_joined
+from pixelwise.models.option_checks import require_whole_number
 from pixelwise.models.segmenter import Decoded
 
 
@@ -93,10 +93,8 @@ def ocr(
     Raises:
         ConfigError: an option that is wrong.
     """
-    if decoder_channels < 1 or key_channels < 1:
-        raise ConfigError(
-            f"OCR's decoder_channels and key_channels are at least 1, not {decoder_channels} and {key_channels}."
-        )
+    require_whole_number("OCR's decoder_channels", decoder_channels)
+    require_whole_number("OCR's key_channels", key_channels)
     inputs = [width for width, stride in zip(channels, strides, strict=True) if stride >= 4]
     decoder = OCRDecoder(inputs, decoder_channels, key_channels, classes, align_corners=align_corners, bias=mix_bias)
     decoder.apply(initialise_convolutions)

@@ -17,8 +17,8 @@ from pixelwise.models.layers import (
     initialise_classifier,
     initialise_convolutions,
     over_joined,
-    require_whole_numbers,
 )
+from pixelwise.models.option_checks import require_chance, require_whole_number, require_whole_numbers
 from pixelwise.models.segmenter import Decoded
 
 BINS = (1, 2, 3, 6)
@@ -84,10 +84,8 @@ def psp(
     Raises:
         ConfigError: an option that is wrong, or an encoder of one map with ``auxiliary``.
     """
-    if decoder_channels < 1 or not 0 <= dropout < 1:
-        raise ConfigError(
-            f"PSPNet's decoder_channels is at least 1 and its dropout below 1, not {decoder_channels} and {dropout}."
-        )
+    require_whole_number("PSPNet's decoder_channels", decoder_channels)
+    require_chance("PSPNet's dropout", dropout)
     require_whole_numbers("PSPNet's bins", bins, most=channels[-1])
     decoder = PyramidPooling(
         channels[-1], decoder_channels, classes, auxiliary_channels(channels, auxiliary), dropout, align_corners, bins

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pixelwise.errors import ConfigError
 from pixelwise.models.layers import ConvNorm, initialise_convolutions
+from pixelwise.models.option_checks import require_one_of, require_whole_numbers
 
 
 @dataclass(frozen=True)
@@ -144,13 +144,10 @@ def resnet(
     Raises:
         ConfigError: an option that is wrong.
     """
-    if output_stride not in (8, 16, 32):
-        raise ConfigError(f"resnet-{variant}: output_stride is 8, 16 or 32, not {output_stride!r}.")
-    for name, value, known in (("stem", stem, tuple(STEMS)), ("dilation", dilation, DILATIONS)):
-        if value not in known:
-            raise ConfigError(f"resnet-{variant}: {name} is one of {', '.join(known)}, not {value!r}.")
-    if not multi_grid or any(not isinstance(rate, int) or rate < 1 for rate in multi_grid):
-        raise ConfigError(f"resnet-{variant}: multi_grid holds whole numbers from 1 on, not {list(multi_grid)!r}.")
+    require_one_of(f"resnet{variant}: output_stride", output_stride, (8, 16, 32))
+    require_one_of(f"resnet{variant}: stem", stem, STEMS)
+    require_one_of(f"resnet{variant}: dilation", dilation, DILATIONS)
+    require_whole_numbers(f"resnet{variant}: multi_grid", multi_grid)
     encoder = ResNet(VARIANTS[variant], bands, output_stride, stem, dilation, multi_grid)
     encoder.apply(initialise_convolutions)
     return encoder

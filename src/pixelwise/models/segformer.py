@@ -20,8 +20,8 @@ from pixelwise.models.layers import (
     initialise_classifier,
     initialise_convolutions,
     pointwise,
-    sizes_of,
 )
+from pixelwise.models.option_checks import require_chance, require_one_of, require_whole_number, sizes_of
 from pixelwise.models.segmenter import Decoded
 from pixelwise.upsampling import upsample
 
@@ -281,8 +281,8 @@ def mix_transformer(
     Raises:
         ConfigError: an option that is wrong.
     """
-    _require_chance("drop_path", drop_path)
-    _require_known(release)
+    require_chance(f"mit-{variant}: drop_path", drop_path)
+    require_one_of(f"mit-{variant}: release", release, NORM_EPSILONS)
     own = VARIANTS[variant]
     sizes = replace(
         own,
@@ -320,23 +320,14 @@ def all_mlp(
     Raises:
         ConfigError: an option that is wrong.
     """
-    _require_chance("dropout", dropout)
-    _require_known(release)
+    require_whole_number("all-mlp: decoder_channels", decoder_channels)
+    require_chance("all-mlp: dropout", dropout)
+    require_one_of("all-mlp: release", release, NORM_EPSILONS)
     inputs = [width for width, stride in zip(channels, strides, strict=True) if stride >= 4]
     decoder = AllMLPDecoder(inputs, decoder_channels, classes, dropout, release)
     decoder.apply(_initialise)
     initialise_classifier(decoder.classifier)
     return decoder
-
-
-def _require_chance(name: str, chance: object) -> None:
-    if not isinstance(chance, int | float) or not 0 <= chance < 1:
-        raise ConfigError(f"SegFormer's {name} is a chance from 0 to below 1, not {chance!r}.")
-
-
-def _require_known(release: str) -> None:
-    if release not in tuple(NORM_EPSILONS):
-        raise ConfigError(f"SegFormer's release is one of {', '.join(NORM_EPSILONS)}, not {release!r}.")
 
 
 def _initialise(module: nn.Module) -> None:

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pixelwise.errors import ConfigError
-from pixelwise.models.layers import pointwise
+from pixelwise.models.layers import initialise_classifier, pointwise
+from pixelwise.models.option_checks import require_chance, require_whole_number
 from pixelwise.models.segmenter import Decoded
 from pixelwise.models.vit import Block, heads_for, initialise_linear
 
@@ -81,7 +81,11 @@ def linear(channels: Sequence[int], strides: Sequence[int], classes: int) -> Lin
         channels, strides: of the encoder's maps.
     """
     decoder = LinearDecoder(channels[-1], classes)
-    decoder.apply(initialise_linear)
+    if len(set(strides)) > 1:
+        # The last map of a pyramid is wide and not normed: as the paper starts, its logits would be large.
+        initialise_classifier(decoder.classifier, deviation=0.001)
+    else:
+        decoder.apply(initialise_linear)
     return decoder
 
 
@@ -98,9 +102,8 @@ def mask_transformer(
     Raises:
         ConfigError: an option that is wrong.
     """
-    require_depth("segmenter-mask", decoder_depth)
-    if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
-        raise ConfigError(f"segmenter-mask: dropout is a chance from 0 to below 1, not {dropout!r}.")
+    require_whole_number("segmenter-mask: decoder_depth", decoder_depth)
+    require_chance("segmenter-mask: dropout", dropout)
     width = channels[-1]
     decoder = MaskTransformer(width, width, classes, decoder_depth, heads_for(width), dropout)
     decoder.apply(initialise_linear)
@@ -108,13 +111,3 @@ def mask_transformer(
     for projection in (decoder.project_patches, decoder.project_classes):
         nn.init.normal_(projection.weight, std=width**-0.5)
     return decoder
-
-
-def require_depth(name: str, depth: object) -> None:
-    """Check a number of blocks.
-
-    Raises:
-        ConfigError: it is no whole number from 1 on.
-    """
-    if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:
-        raise ConfigError(f"{name}: decoder_depth is a whole number from 1 on, not {depth!r}.")

@@ -24,8 +24,8 @@ from pixelwise.models.layers import (
     initialise_convolutions,
     over_joined,
     resize,
-    sizes_of,
 )
+from pixelwise.models.option_checks import require_chance, require_whole_number, sizes_of
 from pixelwise.models.segmenter import Decoded
 
 
@@ -273,8 +273,7 @@ def mscan(
         ConfigError: an option that is wrong.
     """
     chance = VARIANTS[variant].drop_path if drop_path is None else drop_path
-    if not isinstance(chance, int | float) or not 0 <= chance < 1:
-        raise ConfigError(f"SegNeXt's drop_path is a chance from 0 to below 1, not {chance!r}.")
+    require_chance(f"mscan-{variant}: drop_path", chance)
     own = VARIANTS[variant]
     sizes = replace(
         own,
@@ -306,10 +305,11 @@ def ham(
     Raises:
         ConfigError: an option that is wrong, or an encoder without such a map.
     """
-    if decoder_channels < 32 or decoder_channels % 32:
+    require_whole_number("ham: decoder_channels", decoder_channels, least=32)
+    require_whole_number("ham: rank", rank)
+    require_chance("ham: dropout", dropout)
+    if decoder_channels % 32:
         raise ConfigError(f"SegNeXt's decoder_channels is a multiple of 32 (its group norms), not {decoder_channels}.")
-    if rank < 1 or not 0 <= dropout < 1:
-        raise ConfigError(f"SegNeXt's rank is at least 1 and its dropout below 1; they are {rank} and {dropout}.")
     inputs = [width for width, stride in zip(channels, strides, strict=True) if stride >= 8]
     if not inputs:
         raise ConfigError(

@@ -19,8 +19,8 @@ from pixelwise.models.layers import (
     pointwise,
     resize,
 )
+from pixelwise.models.option_checks import require_one_of, require_positive, require_whole_number
 from pixelwise.models.segmenter import Decoded
-from pixelwise.models.vit import require_epsilon
 
 AUXILIARY_WEIGHT = 0.4
 """Of each auxiliary head in the loss."""
@@ -229,9 +229,9 @@ def setr_mla(
     Raises:
         ConfigError: an option that is wrong, or an encoder whose last four maps differ in stride.
     """
-    require_epsilon("setr-mla", epsilon)
-    _require_channels("setr-mla", "decoder_channels", decoder_channels)
-    _require_channels("setr-mla", "stream_channels", stream_channels)
+    require_positive("setr-mla: epsilon", epsilon)
+    require_whole_number("setr-mla: decoder_channels", decoder_channels)
+    require_whole_number("setr-mla: stream_channels", stream_channels)
     if len(strides) < 4 or len(set(strides[-4:])) > 1:
         raise ConfigError(
             f"setr-mla adds four maps of one stride without resizing them, but this encoder's strides are "
@@ -281,13 +281,7 @@ def _last_four(channels: Sequence[int]) -> list[int]:
 
 
 def _require(name: str, channels: object, kernel: object, aux_kernel: object, epsilon: object) -> None:
-    require_epsilon(name, epsilon)
-    _require_channels(name, "decoder_channels", channels)
-    for option, value in (("kernel", kernel), ("aux_kernel", aux_kernel)):
-        if value not in (1, 3):
-            raise ConfigError(f"{name}: {option} is 1 or 3, not {value!r}.")
-
-
-def _require_channels(name: str, option: str, channels: object) -> None:
-    if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
-        raise ConfigError(f"{name}: {option} is a whole number from 1 on, not {channels!r}.")
+    require_positive(f"{name}: epsilon", epsilon)
+    require_whole_number(f"{name}: decoder_channels", channels)
+    require_one_of(f"{name}: kernel", kernel, (1, 3))
+    require_one_of(f"{name}: aux_kernel", aux_kernel, (1, 3))

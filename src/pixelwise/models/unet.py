@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
 from pixelwise.models.layers import ConvNorm, initialise_by_inputs, initialise_classifier, over_joined
+from pixelwise.models.option_checks import require_one_of, require_true_or_false, require_whole_numbers
 from pixelwise.models.segmenter import Decoded
 
 
@@ -158,13 +159,12 @@ def unet_encoder(
         ConfigError: an option that is wrong.
     """
     about = chosen_release(release, batch_norm, upsampling)
-    widths = list(filters or about.filters)
+    widths = list(require_whole_numbers("U-Net's filters", filters or about.filters))
     if release == "milesial" and about.upsampling == "bilinear" and not filters:
         widths[-1] //= 2
-    if len(widths) < 2 or any(not isinstance(width, int) or width < 1 for width in widths):
-        raise ConfigError(f"U-Net's filters are at least two whole numbers from 1 on, not {list(filters)!r}.")
-    if not 1 <= level <= 4:
-        raise ConfigError(f"U-Net's level is 1 to 4, the number of times that the map is halved, not {level!r}.")
+    if len(widths) < 2:
+        raise ConfigError(f"U-Net's filters are at least two numbers, not {widths!r}.")
+    require_one_of("U-Net's level (how often the map is halved)", level, (1, 2, 3, 4))
     # A pruned network pads as the whole one does, so that its answers are the same at every size.
     multiple = min(about.multiple, 2 ** (len(widths) - 1))
     encoder = PlainEncoder(bands, widths[: level + 1], about, multiple)
@@ -204,10 +204,11 @@ def chosen_release(release: str, batch_norm: bool | None, upsampling: str | None
     Raises:
         ConfigError: an unknown release or upsampling.
     """
-    if release not in RELEASES:
-        raise ConfigError(f"U-Net's release is one of {', '.join(RELEASES)}, not {release!r}.")
-    if upsampling not in (None, "bilinear", "transposed"):
-        raise ConfigError(f"U-Net's upsampling is 'bilinear' or 'transposed', not {upsampling!r}.")
+    require_one_of("U-Net's release", release, RELEASES)
+    if batch_norm is not None:
+        require_true_or_false("U-Net's batch_norm", batch_norm)
+    if upsampling is not None:
+        require_one_of("U-Net's upsampling", upsampling, ("bilinear", "transposed"))
     about = RELEASES[release]
     normed = about.batch_norm if batch_norm is None else batch_norm
     return replace(about, batch_norm=normed, bias=about.bias or not normed, upsampling=upsampling or about.upsampling)

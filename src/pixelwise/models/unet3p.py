@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pixelwise.errors import ConfigError
 from pixelwise.models.layers import ConvNorm, initialise_by_inputs, initialise_classifier, over_joined
+from pixelwise.models.option_checks import require_whole_number
 from pixelwise.models.segmenter import Decoded
 from pixelwise.models.unet import require_doubling
 
@@ -105,8 +105,7 @@ def unet3p(
     Raises:
         ConfigError: an option that is wrong, or other strides.
     """
-    if decoder_channels < 1:
-        raise ConfigError(f"UNet 3+'s decoder_channels is at least 1, not {decoder_channels}.")
+    require_whole_number("UNet 3+'s decoder_channels", decoder_channels)
     require_doubling("UNet 3+", strides)
     decoder = FullScaleDecoder(channels, classes, decoder_channels, deep_supervision=deep_supervision, guided=guided)
     decoder.apply(initialise_by_inputs)

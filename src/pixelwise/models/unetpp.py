@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
 from pixelwise.models.layers import initialise_by_inputs, initialise_classifier
-from pixelwise.models.segmenter import Decoded, Segmenter
+from pixelwise.models.option_checks import require_whole_number
+from pixelwise.models.segmenter import Decoded
 from pixelwise.models.unet import DoubleConvolution, Release, Upsampling, chosen_release, require_doubling
 
 
@@ -90,8 +91,7 @@ def unetpp(
     """
     about = chosen_release(release, batch_norm, upsampling)
     require_doubling("UNet++", strides)
-    if level < 1:
-        raise ConfigError(f"UNet++'s level is at least 1, not {level}.")
+    require_whole_number("UNet++'s level", level)
     if averaged and not deep_supervision:
         raise ConfigError("UNet++ averages the heads of deep supervision. Set deep_supervision, or averaged = false.")
     level = min(level, len(channels) - 1)
@@ -101,36 +101,3 @@ def unetpp(
     for head in decoder.heads.values():
         initialise_classifier(head)
     return decoder
-
-
-def prune(model: Segmenter, level: int) -> Segmenter:
-    """Return the smaller UNet++ that ends at a level: its logits are those of that head of the whole network.
-
-    Nodes below and behind the head are gone (section 3.3), and with the plain encoder its deeper levels too, so
-    `pixelwise.cost` is lower. The copy has weights of its own and is in the same mode.
-
-    Args:
-        model: a UNet++ with deep supervision.
-        level: 1 to the model's own.
-
-    Raises:
-        ConfigError: another network, one without deep supervision, or a level that it has not.
-    """
-    from pixelwise.models import create
-
-    decoder, about = model.decoder, model.architecture
-    if not isinstance(decoder, NestedDecoder):
-        raise ConfigError(f"Only a UNet++ can be pruned, and the network is {about.name}. Create one with 'unetpp'.")
-    if str(level) not in decoder.heads:
-        levels = ", ".join(decoder.heads)
-        raise ConfigError(
-            f"This UNet++ has heads at the levels {levels}, and none at {level!r}. Choose one of them; a network "
-            "without deep_supervision has a single head and cannot be pruned."
-        )
-    options = {**about.options, "level": level, "deep_supervision": False, "averaged": False}
-    smaller = create(about.name, classes=about.classes, bands=about.bands, **options)
-    weights = model.state_dict()
-    if any(name not in weights for name in smaller.state_dict()):
-        raise ConfigError("This UNet++ is fused and cannot be pruned. Prune first, and fuse what comes of it.")
-    smaller.load_state_dict({name: weights[name] for name in smaller.state_dict()})
-    return smaller.to(next(model.parameters())).train(model.training)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
 from pixelwise.models.layers import DropPath, drop_path_chances
+from pixelwise.models.option_checks import require_chance, require_one_of, require_positive, require_whole_number
 
 HEAD_CHANNELS = 64
 """Channels of one head in every variant (table 1, and DeiT's table 1)."""
@@ -91,46 +92,84 @@ class Block(nn.Module):
         return self.drop_path(tokens, self.feed_forward(self.norm2(tokens)))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a ViT is made of: its options in `create`.
+
+    Raises:
+        ConfigError: an option that is wrong.
+    """
+
+    image_size: int = 512
+    """Side of the square image that the position embeddings stand for, a multiple of ``patch``; images of other sizes
+    are taken too. `load_weights` sets it to that of the weights."""
+    patch: int = 16
+    """Side of a patch in pixels, and the stride of the maps."""
+    drop_path: float = 0.1
+    """Chance of the last block to be left out in training, 0 to below 1; earlier blocks' grow up to it."""
+    epsilon: float = 1e-6
+    """Of the norms: 1e-6 (the paper, timm, SETR, mmsegmentation) or 1e-5 (Segmenter, DEPICT)."""
+    taps: str = "late"
+    """A name in `TAPS`."""
+    class_token: str = "kept"
+    """A name in `CLASS_TOKENS`."""
+    position_resize: str = "bilinear"
+    """A name in `POSITION_RESIZES`."""
+    final_norm: bool = True
+    """The last map is normed (SETR's heads have norms of their own)."""
+    patch_bias: bool = True
+    """The patch embedding has a bias (not in mmsegmentation's Segmenter)."""
+    distilled: bool = False
+    """A distillation token stands beside the class token (DeiT's distilled networks)."""
+    dim: int | None = None
+    """Channels, a multiple of the heads; None: the variant's."""
+    depth: int | None = None
+    """Blocks, at least 6; None: the variant's."""
+    heads: int | None = None
+    """Of the attention; None: as `heads_for` has it."""
+
+    def __post_init__(self) -> None:
+        require_whole_number("ViT's patch", self.patch)
+        for name, value, least in (("dim", self.dim, 1), ("depth", self.depth, 6), ("heads", self.heads, 1)):
+            if value is not None:
+                require_whole_number(f"ViT's {name}", value, least=least)
+        require_whole_number("ViT's image_size", self.image_size)
+        if self.image_size % self.patch:
+            raise ConfigError(
+                f"ViT's image_size is a multiple of the patch size, {self.patch}, not {self.image_size!r}."
+            )
+        require_chance("ViT's drop_path", self.drop_path)
+        require_positive("ViT's epsilon", self.epsilon)
+        require_one_of("ViT's taps", self.taps, TAPS)
+        require_one_of("ViT's class_token", self.class_token, CLASS_TOKENS)
+        require_one_of("ViT's position_resize", self.position_resize, POSITION_RESIZES)
+
+
 class VisionTransformer(nn.Module):
     """Patches, a class token and position embeddings (equation 1), then blocks.
 
-    The position embeddings stand for a square image of ``image_size``; for others their grid is resized.
+    The position embeddings stand for a square image; for others their grid is resized.
     """
 
-    def __init__(
-        self,
-        bands: int,
-        channels: int,
-        depth: int,
-        heads: int,
-        *,
-        patch: int,
-        image_size: int,
-        epsilon: float,
-        drop_path: float,
-        taps: str,
-        class_token: str,
-        position_resize: str,
-        final_norm: bool,
-        patch_bias: bool,
-        distilled: bool,
-    ) -> None:
+    def __init__(self, bands: int, channels: int, depth: int, heads: int, options: Options) -> None:
         super().__init__()
+        patch, epsilon = options.patch, options.epsilon
         self.patch = self.multiple = patch
         self.channels = (channels,) * 4
         self.strides = (patch,) * 4
-        self.taps = tapped_blocks(depth, taps)
-        self.position_resize = position_resize
-        self.class_token_kept = class_token == "kept"
-        self.patches = nn.Conv2d(bands, channels, patch, patch, bias=patch_bias)
+        self.taps = tapped_blocks(depth, options.taps)
+        self.position_resize = options.position_resize
+        self.class_token_kept = options.class_token == "kept"
+        self.patches = nn.Conv2d(bands, channels, patch, patch, bias=options.patch_bias)
         self.class_token = nn.Parameter(torch.zeros(1, 1, channels))
-        self.distillation_token = nn.Parameter(torch.zeros(1, 1, channels)) if distilled else None
-        self.extra = 2 if distilled else 1
-        self.positions = nn.Parameter(torch.zeros(1, self.extra + (image_size // patch) ** 2, channels))
+        self.distillation_token = nn.Parameter(torch.zeros(1, 1, channels)) if options.distilled else None
+        self.extra = 2 if options.distilled else 1
+        self.positions = nn.Parameter(torch.zeros(1, self.extra + (options.image_size // patch) ** 2, channels))
         self.blocks = nn.ModuleList(
-            Block(channels, heads, epsilon=epsilon, drop_path=chance) for chance in drop_path_chances(drop_path, depth)
+            Block(channels, heads, epsilon=epsilon, drop_path=chance)
+            for chance in drop_path_chances(options.drop_path, depth)
         )
-        self.norm = nn.LayerNorm(channels, eps=epsilon) if final_norm else nn.Identity()
+        self.norm = nn.LayerNorm(channels, eps=epsilon) if options.final_norm else nn.Identity()
 
     def forward(self, image: Float[Tensor, "B C H W"]) -> list[Float[Tensor, "B D h w"]]:
         """Return four maps of stride ``patch``, those of the later blocks last; H and W are multiples of ``patch``."""
@@ -190,88 +229,24 @@ def tapped_blocks(depth: int, taps: str) -> tuple[int, int, int, int]:
     return depth - 3 * step, depth - 2 * step, depth - step, depth - 1
 
 
-def vit(
-    variant: str,
-    bands: int,
-    *,
-    image_size: int = 512,
-    patch: int = 16,
-    drop_path: float = 0.1,
-    epsilon: float = 1e-6,
-    taps: str = "late",
-    class_token: str = "kept",
-    position_resize: str = "bilinear",
-    final_norm: bool = True,
-    patch_bias: bool = True,
-    distilled: bool = False,
-    dim: int | None = None,
-    depth: int | None = None,
-    heads: int | None = None,
-) -> VisionTransformer:
+def vit(variant: str, bands: int, options: Options = Options()) -> VisionTransformer:
     """Build the encoder ViT with fresh weights.
 
     Args:
         variant: tiny, small, base or large.
         bands: of the image.
-        image_size: side of the square image that the position embeddings stand for, a multiple of ``patch``; images
-            of other sizes are taken too. `load_weights` sets it to that of the weights.
-        patch: side of a patch in pixels, and the stride of the maps.
-        drop_path: chance of the last block to be left out in training, 0 to below 1; earlier blocks' grow up to it.
-        epsilon: of the norms, above 0: 1e-6 (the paper, timm, SETR, mmsegmentation) or 1e-5 (Segmenter, DEPICT).
-        taps: a name in `TAPS`.
-        class_token: a name in `CLASS_TOKENS`.
-        position_resize: a name in `POSITION_RESIZES`.
-        final_norm: the last map is normed (SETR's heads have norms of their own).
-        patch_bias: the patch embedding has a bias (not in mmsegmentation's Segmenter).
-        distilled: a distillation token stands beside the class token (DeiT's distilled networks).
-        dim, depth, heads: other than the variant's: channels, a multiple of ``heads``; blocks, at least 6; heads of
-            the attention, else ``dim`` / 64.
 
     Raises:
-        ConfigError: an option that is wrong.
+        ConfigError: heads that do not divide the channels.
     """
-    name = f"vit-{variant}"
-    channels = VARIANTS[variant].channels if dim is None else dim
-    depth = VARIANTS[variant].depth if depth is None else depth
-    heads = heads_for(channels) if heads is None else heads
-    for option, count, least in (("dim", channels, 1), ("depth", depth, 6), ("heads", heads, 1), ("patch", patch, 1)):
-        if isinstance(count, bool) or not isinstance(count, int) or count < least:
-            raise ConfigError(f"{name}: {option} is a whole number from {least} on, not {count!r}.")
+    channels = VARIANTS[variant].channels if options.dim is None else options.dim
+    depth = VARIANTS[variant].depth if options.depth is None else options.depth
+    heads = heads_for(channels) if options.heads is None else options.heads
     if channels % heads:
         raise ConfigError(
-            f"{name}: {channels} channels cannot be shared by {heads} heads. Give heads a divisor of dim."
+            f"vit-{variant}: {heads} heads cannot share {channels} channels evenly. Give heads a divisor of dim."
         )
-    if isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < patch or image_size % patch:
-        raise ConfigError(f"{name}: image_size is a multiple of the patch size, {patch}, not {image_size!r}.")
-    if not isinstance(drop_path, int | float) or not 0 <= drop_path < 1:
-        raise ConfigError(f"{name}: drop_path is a chance from 0 to below 1, not {drop_path!r}.")
-    require_epsilon(name, epsilon)
-    for option, value, known in (
-        ("taps", taps, TAPS),
-        ("class_token", class_token, CLASS_TOKENS),
-        ("position_resize", position_resize, POSITION_RESIZES),
-    ):
-        if value not in known:
-            raise ConfigError(f"{name}: {option} is one of {', '.join(known)}, not {value!r}.")
-    for option, value in (("final_norm", final_norm), ("patch_bias", patch_bias), ("distilled", distilled)):
-        if not isinstance(value, bool):
-            raise ConfigError(f"{name}: {option} is true or false, not {value!r}.")
-    encoder = VisionTransformer(
-        bands,
-        channels,
-        depth,
-        heads,
-        patch=patch,
-        image_size=image_size,
-        epsilon=epsilon,
-        drop_path=drop_path,
-        taps=taps,
-        class_token=class_token,
-        position_resize=position_resize,
-        final_norm=final_norm,
-        patch_bias=patch_bias,
-        distilled=distilled,
-    )
+    encoder = VisionTransformer(bands, channels, depth, heads, options)
     encoder.apply(initialise_linear)
     initialise_linear(encoder.patches)
     for parameter in (encoder.class_token, encoder.distillation_token, encoder.positions):
@@ -283,16 +258,6 @@ def vit(
 def heads_for(channels: int) -> int:
     """Return how many heads attention over ``channels`` has: of 64 channels each, or more where that does not fit."""
     return next(heads for heads in range(max(1, channels // HEAD_CHANNELS), 0, -1) if channels % heads == 0)
-
-
-def require_epsilon(name: str, epsilon: object) -> None:
-    """Check the epsilon of a norm.
-
-    Raises:
-        ConfigError: it is no number above 0.
-    """
-    if isinstance(epsilon, bool) or not isinstance(epsilon, int | float) or not epsilon > 0:
-        raise ConfigError(f"{name}: epsilon is a number above 0, not {epsilon!r}.")
 
 
 def initialise_linear(module: nn.Module) -> None:
