@@ -9,7 +9,6 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from pixelwise.errors import ConfigError
-from pixelwise.files import file_digest
 from pixelwise.geo.polygon_labels import area_of_interest
 from pixelwise.geo.raster import Readable
 from pixelwise.inference.tile_grid import PIECE, plan_strips
@@ -124,7 +123,7 @@ def map_scene(
         output,
         products,
         tags=tags,
-        settings={"model": predictor.model_hash, "area": None if area is None else file_digest(area), "device": device},
+        settings={"model": predictor.model_hash, "area": tiling.area and tiling.area.digest(), "device": device},
         batch=together,
         make=make,
         advance=advance,

@@ -22,6 +22,7 @@ from pixelwise.geo.categories import categories_path
 from pixelwise.geo.label_map import LabelMapWriter, check_outputs, stored_labels, stored_share
 from pixelwise.geo.raster import RasterInfo, Readable, Window
 from pixelwise.geo.stored_blocks import files_of, largest_block
+from pixelwise.geo.vector_source import split_layer
 from pixelwise.inference.tile_grid import Place
 from pixelwise.inference.tiling import Piece, Tiling
 from pixelwise.labels import Classes
@@ -139,7 +140,10 @@ def check_places(
     """
     LabelMapWriter(output, reader.info, classes, tags={}, confidence=products.confidence)
     beside = product_paths(Path(output), products)
-    for what, read in (("scene", files_of(reader.info.path)), ("area of interest", [] if area is None else [area])):
+    for what, read in (
+        ("scene", files_of(reader.info.path)),
+        ("area of interest", [] if area is None else [split_layer(area)[0]]),
+    ):
         check_outputs(Path(output), beside, read, what)
     with rasterio.Env(GDAL_CACHEMAX=CACHE):
         reader.read(Window(reader.info.height - 1, 0, 1, reader.info.width))
