@@ -56,7 +56,8 @@ def _warnings_in_one_line() -> Iterator[None]:
     def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
         # Our warnings are for users. The line of code would tell them nothing.
         if issubclass(category, OldNameWarning):
-            click.echo(f"Note: {message}", err=True)
+            # With what is said before the work, so that the last line is the result; but JSON stays JSON.
+            click.echo(f"Note: {message}", err="--json" in sys.argv)
         else:
             shown(message, category, *place)
 

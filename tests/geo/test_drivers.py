@@ -187,8 +187,21 @@ def test_a_pipe_a_device_and_a_folder_are_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe.tif")
     (tmp_path / "folder.tif").mkdir()
     for path in (tmp_path / "pipe.tif", "/dev/zero", tmp_path / "folder.tif"):
-        with pytest.raises(DataError, match=r"is (a folder|a pipe, a socket or a device), not an image"):
+        with pytest.raises(DataError, match=r"^\S+ is (a folder|a pipe, .* device), not an image\. Name a file\.$"):
             describe(path)
+
+
+def test_a_pipe_beside_an_image_or_in_a_mosaic_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.tif")
+    put(tmp_path / "scene.tif")
+    os.mkfifo(tmp_path / "scene.tif.msk")
+    source = '<SimpleSource><SourceFilename relativeToVRT="1">pipe.tif</SourceFilename></SimpleSource>'
+    (tmp_path / "m.vrt").write_text(
+        f'<VRTDataset rasterXSize="8" rasterYSize="8"><VRTRasterBand band="1">{source}</VRTRasterBand></VRTDataset>'
+    )
+    for name in ("scene.tif", "m.vrt"):
+        with pytest.raises(DataError, match=r"(scene\.tif\.msk|pipe\.tif), which"):
+            describe(tmp_path / name)
 
 
 def test_a_file_that_the_system_does_not_open_is_not_called_corrupt(tmp_path, monkeypatch):

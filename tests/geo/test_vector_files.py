@@ -182,6 +182,31 @@ def test_a_file_of_a_harmless_name_asks_no_server_and_reads_no_other_file(tmp_pa
     assert asked == []
 
 
+@pytest.mark.parametrize("kind", ["plain", "escaped", "padded", "other word", "zipped"])
+def test_no_server_is_asked_for_the_coordinate_system_of_a_geojson(tmp_path, kind):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0)
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/crs"
+        system = {"type": "link", "properties": {"href": address}}
+        feature = {"type": "Feature", "properties": {}, "geometry": polygon(*SQUARE)}
+        text = json.dumps({"type": "FeatureCollection", "features": [feature], "crs": system})
+        text = {
+            "escaped": text.replace("link", "l\\u0069nk").replace('"crs"', '"\\u0063rs"'),
+            "padded": text.replace('"type": "link"', '"type":' + " " * (1 << 21) + '"link"'),
+            "other word": text.replace("link", "url").replace("href", "url"),
+        }.get(kind, text)
+        path = tmp_path / ("p.zip" if kind == "zipped" else "p.geojson")
+        if kind == "zipped":
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr("p.geojson", text)
+        else:
+            path.write_text(text)
+        with pytest.raises(DataError, match="an address in the network, which is not asked"):
+            read_polygons(path)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
 @pytest.mark.parametrize("name", ["PG:host=127.0.0.1", "WFS:http://127.0.0.1:9/a", "MEM:::", "MySQL:x", "none.gpkg:a"])
 def test_a_connection_is_no_file(name):
     with pytest.raises(DataError, match="There is no file"):

@@ -113,6 +113,22 @@ def test_inside_an_area_of_interest_the_map_is_that_of_the_whole_scene(tmp_path)
     assert sum(made.shares.values()) == pytest.approx(1)
 
 
+def test_an_area_of_interest_is_a_layer_of_a_file_or_a_folder(tmp_path):
+    scene = write_scene(tmp_path / "scene.tif", noise(3, 100, 100))
+    area = write_area(tmp_path / "area.gpkg", (10, 20, 60, 90))
+    predictor_of().map_scene(scene, tmp_path / "map.tif", area=area)
+    shapes = [shapely.from_wkb(each) for each in pyogrio.raw.read(area)[2]]
+    other = {"geometry_type": "Polygon", "crs": "EPSG:32616"}
+    pyogrio.raw.write(tmp_path / "two.gpkg", shapely.to_wkb(shapes), [], [], layer="inner", driver="GPKG", **other)
+    pyogrio.raw.write(
+        tmp_path / "two.gpkg", shapely.to_wkb([shapely.box(0, 0, 1, 1)]), [], [], layer="far", driver="GPKG", **other
+    )
+    pyogrio.raw.write(tmp_path / "area.gdb", shapely.to_wkb(shapes), [], [], driver="OpenFileGDB", **other)
+    for name in ("two.gpkg:inner", "area.gdb"):
+        predictor_of().map_scene(scene, tmp_path / "other.tif", area=tmp_path / name)
+        np.testing.assert_array_equal(read(tmp_path / "other.tif"), read(tmp_path / "map.tif"))
+
+
 def test_an_area_of_interest_that_cannot_be_is_named(tmp_path):
     scene = write_scene(tmp_path / "scene.tif", noise(3, 100, 100))
     with pytest.raises(DataError, match=r"none\.gpkg.*area of interest"):

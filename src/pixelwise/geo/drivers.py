@@ -39,15 +39,15 @@ def check_content(path: Path, *, mosaic: bool = False) -> None:
     """
     try:
         mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
-            raise DataError(f"{path} is {kind}, not an image. Name a file.")
-        with path.open("rb") as file:
-            head = file.read(HEAD)
+        # A pipe is never opened: that would wait for somebody who writes to it.
+        head = _head(path) if stat.S_ISREG(mode) else b""
     except FileNotFoundError:
         raise DataError(f"There is no file {path}.") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be opened: {system_words(error)}") from None
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
+        raise DataError(f"{path} is {kind}, not an image. Name a file.")
     if not mosaic and any(mark in head for mark in LEADS_ELSEWHERE):
         raise DataError(
             f"{path} holds no pixels but XML that leads to other files or servers, which is not followed. If it is a "
@@ -56,7 +56,7 @@ def check_content(path: Path, *, mosaic: bool = False) -> None:
     for ending in (".msk", ".ovr"):
         companion = path.with_name(path.name + ending)
         # GDAL opens these with any driver.
-        if companion.is_file() and not has_signature(companion):
+        if companion.exists() and not has_signature(companion):
             raise DataError(f"{companion}, which belongs to {path.name}, is no image. Delete it, or make it again.")
 
 
@@ -69,12 +69,16 @@ SIGNATURES = (
 def has_signature(path: Path) -> bool:
     """Return whether a file begins as one of the formats that tell themselves apart, and leads nowhere else."""
     try:
-        with path.open("rb") as file:
-            head = file.read(HEAD)
+        head = _head(path) if path.is_file() else b""
     except OSError:
         return False
     known = head.startswith(SIGNATURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
     return known and not any(mark in head for mark in LEADS_ELSEWHERE)
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(HEAD)
 
 
 def system_words(error: OSError | ValueError) -> str:

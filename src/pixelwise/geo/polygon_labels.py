@@ -1,5 +1,6 @@
 """The labels that polygons give a scene, window by window."""
 
+import hashlib
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -57,6 +58,11 @@ class PolygonLabels:
         lists = dict(zip(near.tolist(), _as_lists(self.shapes[near]), strict=True))
         drawn = np.block([[self._block(top, left, lists) for left in lefts] for top in tops])
         return drawn[window.top - tops[0] : bottom - tops[0], window.left - lefts[0] : right - lefts[0]].copy()
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the shapes, wherever they were read from: a file, one of its layers, a folder."""
+        whole = b"".join(optional_module("shapely").to_wkb(self.shapes))
+        return hashlib.sha256(whole).hexdigest()
 
     def touches(self, window: Window, margin: int, height: int, width: int) -> bool:
         """Return whether a window of a scene, grown by a margin, has a pixel that is not of class 0."""

@@ -19,7 +19,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.rpc import RPC
 from rasterio.windows import Window as RasterioWindow
 
-from pixelwise.errors import ConfigError, DataError
+from pixelwise.errors import ConfigError, DataError, PixelwiseError
 from pixelwise.geo.drivers import IMAGE_SUFFIXES
 from pixelwise.geo.handle_pool import POOL
 from pixelwise.geo.opening import GDAL_ERRORS, open_raster, reason, room_for
@@ -142,7 +142,7 @@ def describe(path: str | Path) -> RasterInfo:
         try:
             return _header(path, source)
         except GDAL_ERRORS as error:
-            if isinstance(error, DataError):
+            if isinstance(error, PixelwiseError):
                 raise
             raise DataError(f"{path} has a damaged header: {reason(error)}. Copy it again.") from None
 
@@ -285,7 +285,7 @@ class RasterReader:
                 if info.masked:
                     shown.append(handle.read_masks(1, window=area))
         except GDAL_ERRORS as error:
-            if isinstance(error, DataError):
+            if isinstance(error, PixelwiseError):
                 raise
             place = f"rows {rows[0]} to {rows[1]}"
             raise DataError(

@@ -5,6 +5,7 @@ import re
 import zipfile
 import zlib
 from pathlib import Path
+from typing import IO
 
 from pixelwise.errors import DataError
 from pixelwise.source_name import gdal_name, is_local, local_path, shown
@@ -23,6 +24,9 @@ BEGINNINGS = (b"SQLite format 3\0", b"fgb\x03fgb", b"\0\0\x27\x0a", b"!table", b
 PARQUET = b"PAR1"
 INDIRECT = (b"<OGRVRTDataSource", b"<OGRWFSDataSource", b"gdal_streamed_alg", b"WFS_Capabilities")
 """GDAL takes a file that holds one of these in its first bytes for something that names other sources."""
+_ESCAPE, _BLANK = re.compile(rb"\\u00([0-7][0-9a-f])", re.I), re.compile(rb"\s+|/\*.*?\*/", re.S)
+_LINKED = re.compile(rb"""["']type["']:["'](link|url)""", re.I)
+_ADDRESS, _CRS = re.compile(rb"""["'](href|url)["']""", re.I), re.compile(rb"""["']crs["']""", re.I)
 HEADER = 8192
 LARGEST_INFLATION = 200
 """Times that an archive may grow when it is unpacked."""
@@ -73,6 +77,9 @@ def vector_source(path: Path) -> str:
     if header.startswith(b"PK\3\4"):
         return _member(path)
     _require_plain(header, str(path))
+    if header.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[", b"\x1e"):
+        with path.open("rb") as file:
+            _require_named_system(file, str(path))
     return str(path)
 
 
@@ -109,6 +116,21 @@ def _require_plain(header: bytes, name: str) -> None:
         )
 
 
+def _require_named_system(file: IO[bytes], name: str) -> None:
+    """See that a GeoJSON names its coordinate system: GDAL would ask the server of one that is an address."""
+    found, before = set[re.Pattern[bytes]](), b""
+    while chunk := file.read(1 << 20):
+        text = _BLANK.sub(b"", _ESCAPE.sub(lambda match: bytes([int(match[1], 16)]), before + chunk))
+        found |= {pattern for pattern in (_LINKED, _ADDRESS, _CRS) if pattern.search(text)}
+        # What lies across two chunks is seen with the second.
+        before = text[-200:]
+    if len(found) == 3:
+        raise DataError(
+            f"{name} says its coordinate system by an address in the network, which is not asked. Export the polygons "
+            "as a GeoPackage."
+        )
+
+
 def _is_xml(text: bytes) -> bool:
     # The first element of KML is kml; that of GML may be any, and the name space is declared in it.
     element = re.search(rb"<(?:\w+:)?([A-Za-z_]\w*)", re.sub(rb"<!--.*?-->", b"", text, flags=re.DOTALL))
@@ -139,6 +161,8 @@ def _member(path: Path) -> str:
             if not folders:
                 with archive.open(name) as file:
                     _require_plain(file.read(HEADER), f"{name} in {path}")
+                with archive.open(name) as file:
+                    _require_named_system(file, f"{name} in {path}")
     except DataError:
         raise
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, ValueError, OSError, EOFError) as error:

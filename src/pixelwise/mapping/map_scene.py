@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from pixelwise.files import file_digest
 from pixelwise.geo.polygon_labels import area_of_interest
 from pixelwise.inference.augmented import output_stride
 from pixelwise.inference.images import open_file
@@ -73,7 +72,7 @@ def map_scene(
         "PIXELWISE_TILE": str(tiling.plan.tile),
         "PIXELWISE_OVERLAP": str(tiling.plan.overlap),
     }
-    area = None if options.aoi is None else file_digest(options.aoi)
+    area = None if tiling.aoi is None else tiling.aoi.digest()
     settings = {"model": model_hash, "area": area, "device": device}
     return write_map(
         tiling, scene, output, options, tags=tags, settings=settings, batch=batch, make=make, advance=advance, say=say

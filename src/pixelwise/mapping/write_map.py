@@ -24,6 +24,7 @@ from pixelwise.geo.categories import categories_path
 from pixelwise.geo.label_map import LabelMapWriter, check_outputs, stored_labels, stored_share
 from pixelwise.geo.raster import RasterInfo, Readable, Window
 from pixelwise.geo.stored_blocks import files_of, largest_block
+from pixelwise.geo.vector_source import split_layer
 from pixelwise.inference.tile_grid import Place
 from pixelwise.inference.tiling import Piece, Tiling
 from pixelwise.labels import Classes
@@ -133,7 +134,7 @@ def check_places(reader: Readable, output: str | Path, classes: Classes, options
     """
     LabelMapWriter(output, reader.info, classes, tags={}, confidence=options.confidence)
     beside = product_paths(Path(output), options)
-    aoi = [] if options.aoi is None else [options.aoi]
+    aoi = [] if options.aoi is None else [split_layer(options.aoi)[0]]
     for what, read in (("scene", files_of(reader.info.path)), ("area of interest", aoi)):
         check_outputs(Path(output), beside, read, what)
     with rasterio.Env(GDAL_CACHEMAX=CACHE):
