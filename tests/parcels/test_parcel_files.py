@@ -131,7 +131,7 @@ def test_a_style_with_the_colours_of_the_map_lies_beside(tmp_path):
     assert "forest" not in text
 
 
-def test_wrong_numbers_and_classes_of_instances_are_errors_that_tell_the_mend(tmp_path):
+def test_wrong_numbers_and_classes_of_instances_are_errors_that_tell_the_fix(tmp_path):
     path = write(tmp_path, np.zeros((4, 4), int))
     with pytest.raises(ConfigError, match=r"simplify = -1.* Give 0 or more"):
         polygonize(path, tmp_path / "p.gpkg", simplify=-1)

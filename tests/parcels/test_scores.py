@@ -183,7 +183,7 @@ def test_a_class_matches_its_own_only(tmp_path):
     json.dumps(scores.to_dict(), allow_nan=False)
 
 
-def test_mistakes_are_errors_that_tell_the_mend(tmp_path):
+def test_mistakes_are_errors_that_tell_the_fix(tmp_path):
     found = save(tmp_path / "p.gpkg", [box(0, 0, 9, 9), box(9, 0, 18, 9)], ["field", "wood"])
     true = save(tmp_path / "t.gpkg", [box(0, 0, 9, 9)])
     with pytest.raises(ConfigError, match="--class"):

@@ -138,20 +138,9 @@ def score_parcels(
             raise ConfigError(f"{name} = {value} is no length in metres. Give a number above 0.")
     found = read_polygons(parcels, attribute=attribute, named=("PARCELS", "--attribute"))
     true = read_polygons(truth, attribute=truth_attribute, named=("TRUTH", "--truth-attribute"))
+    names = _names_to_score(found, true, classes)
     values = [str(value) for value in found.values or ()]
-    names = list(classes) if classes is not None else sorted(set(values))
-    if truth_attribute is None and len(names) != 1:
-        raise ConfigError(
-            f"{truth} says no classes, but {', '.join(names)} of {parcels} would be scored. Name one of them with "
-            "--class, or the column of the true classes with --truth-attribute."
-        )
     true_values = names * len(true.geometries) if true.values is None else [str(value) for value in true.values]
-    known = set(values) if true.values is None else set(values) | set(true_values)
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"{parcels} has no class {unknown[0]!r}; it has {', '.join(sorted(known))}.{hint}")
     around = box_around(found.geometries, found.crs)
     plane = _plane(np.array([around]), found.crs)
     area = _area(within, around, found.crs, plane)
@@ -191,6 +180,28 @@ def score_parcels(
         areas=tuple(_area_error(name, measured[:, 0, i], measured[:, 1, i], draws) for i, name in enumerate(names)),
         blocks=len(cells),
     )
+
+
+def _names_to_score(found: Polygons, true: Polygons, classes: Sequence[str] | None) -> list[str]:
+    """Return the classes that are scored: exactly one, if the true parcels have none.
+
+    Raises:
+        ConfigError: several for such true parcels, or an unknown one.
+    """
+    known = {str(value) for value in found.values or ()}
+    names = list(classes) if classes is not None else sorted(known)
+    if true.values is None and len(names) != 1:
+        raise ConfigError(
+            f"{true.path} says no classes, but {', '.join(names)} of {found.path} would be scored. Name one of them "
+            "with --class, or the column of the true classes with --truth-attribute."
+        )
+    known |= {str(value) for value in true.values or ()}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"{found.path} has no class {unknown[0]!r}; it has {', '.join(sorted(known))}.{hint}")
+    return names
 
 
 def _plane(outline: np.ndarray, crs: CRS) -> CRS:
