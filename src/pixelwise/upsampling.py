@@ -190,7 +190,10 @@ def _rimmed(logits: Float[Tensor, "B K h w"], largest: float) -> Float[Tensor, "
 
 
 def _place(pixel: int, stride: int) -> tuple[int, float]:
-    """Return the first of the two cells around a pixel (0: the one before its own), and the share of the other."""
+    """Return the first of the two cells that a pixel lies between, and the share of the second.
+
+    The first is 0 for the cell before the pixel's own, 1 for its own.
+    """
     centre = (pixel + 0.5) / stride + 0.5
     return int(centre), centre - int(centre)
 
