@@ -57,7 +57,10 @@ def test_damaged_weights_and_pictures_are_named(tmp_path, held):
         load_pictures(tmp_path / "test.npz")
 
 
-@pytest.mark.parametrize("entry", [{}, {"confusion": 5}, {"confusion": [["x"]]}, {"confusion": [[1]]}])
+@pytest.mark.parametrize(
+    "entry",
+    [{}, {"confusion": 5}, {"confusion": [["x"]]}, {"confusion": [[1]]}, {"confusion": [[1, 2], [3, 4]], "about": "x"}],
+)
 def test_scores_without_a_whole_matrix_are_named(tmp_path, entry):
     known = {"classes": {"a": {}, "b": {}}}
     (tmp_path / "metrics.json").write_text(json.dumps({"test": known | {"confusion": [[1, 2], [3, 4]]}}))

@@ -207,7 +207,7 @@ def test_weights_of_another_network_are_refused_and_of_other_classes_and_bands_t
     def fine_tuned(name, **options):
         pw.save_weights(pw.create(name, **options), tmp_path / "w.safetensors")
         model = {"name": "segformer-b0", "weights": tmp_path / "w.safetensors"}
-        return small_config(scenes, tmp_path / name / str(options["classes"]), model=model, steps=1, crop=64)
+        return small_config(scenes, tmp_path / name / str(options["classes"]), model=model, steps=1, crop_size=64)
 
     for name in ("segformer-b1", "segnext-t"):
         config = fine_tuned(name, classes=2)
@@ -215,7 +215,7 @@ def test_weights_of_another_network_are_refused_and_of_other_classes_and_bands_t
             train(config)
         assert not (config.run.folder / "config.toml").exists()
     _, said = sentences(fine_tuned("segformer-b0", classes=7, bands=12))
-    assert any("the first 3 are kept and the others dropped" in line for line in said)
+    assert any("the first 3 bands of the weights are kept" in line for line in said)
 
 
 NO_MEMORY = (

@@ -60,10 +60,7 @@ class Evaluation:
     def to_dict(self) -> dict:
         """Return what ``metrics.json`` keeps."""
         names = list(self.scores.names)
-        bare = [scene.name for scene in self.scenes]
-        # Scenes of one name in two folders keep a score each.
-        keys = [scene.name if bare.count(scene.name) == 1 else str(scene.path) for scene in self.scenes]
-        each = {key: scores(scene.matrix, names).miou for key, scene in zip(keys, self.scenes, strict=True)}
+        each = {scene.name: scores(scene.matrix, names).miou for scene in self.scenes}
         told = {"confusion": self.matrix.tolist(), "scenes": each, "learned": list(self.learned)}
         return {**self.scores.to_dict(), **told, **({"about": asdict(self.about)} if self.about else {})}
 

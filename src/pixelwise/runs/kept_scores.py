@@ -1,7 +1,7 @@
-"""The contents of ``metrics.json``, checked: what an evaluation keeps, as `Evaluation.to_dict` gives it."""
+"""Check the contents of ``metrics.json``: what an evaluation keeps, as `Evaluation.to_dict` gives it."""
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
@@ -31,6 +31,7 @@ class _Scores(BaseModel):
     classes: dict[str, _ClassScores]
     confusion: list[list[_Count]]
     scenes: dict[str, float | None] = {}
+    about: dict[str, Any] = {}
 
     @model_validator(mode="after")
     def _one_row_for_each_class(self) -> "_Scores":
@@ -46,7 +47,7 @@ def scores_from(text: str) -> dict:
     """Read the scores of a run's evaluations: name -> scores.
 
     Raises:
-        ValueError: something else than such scores; the message says where.
+        ValueError: it holds something else; the message says where.
     """
     found = json.loads(text)
     try:

@@ -32,8 +32,12 @@ def save_state(folder: Path, state: dict) -> None:
                 f"room: a state takes {_size_of(state) / 1e6:,.0f} MB, and two are kept. --resume then goes on."
             ) from None
         # The new state is whole now, and gets its name right after.
+        earlier = newest.with_name(EARLIER_STATE)
         if newest.is_file():
-            os.replace(newest, newest.with_name(EARLIER_STATE))
+            if earlier.is_dir():
+                # A file does not replace a folder.
+                _clear(earlier)
+            os.replace(newest, earlier)
 
 
 def load_state(folder: Path, say: Callable[[str], None]) -> dict | None:
