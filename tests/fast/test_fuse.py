@@ -46,11 +46,11 @@ def test_any_image_gets_the_same_logits(release, batch, height, width):
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7])
-def test_bands_of_any_height_give_the_same_logits(rows, monkeypatch):
+def test_strips_of_any_height_give_the_same_logits(rows, monkeypatch):
     plain, fused = PAIRS["paper"]
     image = torch.randn(2, 3, 96, 160, generator=torch.Generator().manual_seed(rows))
     # A row of the widest map, which is the decoder's sum.
-    monkeypatch.setattr(fast_segformer, "BAND", rows * 40 * 256)
+    monkeypatch.setattr(fast_segformer, "STRIP_ELEMENTS", rows * 40 * 256)
     with torch.no_grad():
         expected, got = plain.decode(image).logits, fused.decode(image).logits
     assert (got - expected).abs().max() <= 1e-5 * expected.abs().max()

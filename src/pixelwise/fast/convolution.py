@@ -1,8 +1,8 @@
 """A convolution for inference that does what follows it on the way.
 
-On a CPU a convolution leaves its result to a ReLU and to a sum with a shortcut, each a walk through memory, and orders
-its weights anew at each call. oneDNN takes the ReLU and the sum into the convolution, and weights that were ordered
-once.
+On a CPU torch's convolution orders its weights again at each call. A ReLU and a sum with a shortcut then each walk
+through the whole result. oneDNN's operators take weights that were ordered once, and do the ReLU and the sum inside the
+convolution.
 """
 
 import copy

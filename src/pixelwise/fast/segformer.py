@@ -17,8 +17,8 @@ from pixelwise.models.segformer import AllMLPDecoder
 from pixelwise.models.segmenter import Decoded
 from pixelwise.upsampling import upsample
 
-BAND = 1 << 19
-"""Numbers of the widest map of a band of rows: 2 MB in float32."""
+STRIP_ELEMENTS = 1 << 19
+"""Values of the widest map in a strip of rows: 2 MB in float32."""
 
 
 class FusedAllMLPDecoder(nn.Module):
@@ -45,11 +45,11 @@ class FusedAllMLPDecoder(nn.Module):
         assert self.classifier.bias is not None
         # Under autocast products have another type than weights.
         weight, bias = self.classifier.weight.flatten(1).to(total.dtype), self.classifier.bias.to(total.dtype)
-        for image, top, bottom in bands(total, width * channels):
-            band = total[image, top:bottom]
+        for image, top, bottom in strips(total, width * channels):
+            strip = total[image, top:bottom]
             for part, matrix in zip(wide, matrices, strict=True):
-                add_resized(band, part[image], top, matrix)
-            columns = band.relu_().transpose(1, 2)
+                add_resized(strip, part[image], top, matrix)
+            columns = strip.relu_().transpose(1, 2)
             torch.baddbmm(bias[:, None], weight.expand(bottom - top, -1, -1), columns, out=logits[image, top:bottom])
         return Decoded(logits.transpose(1, 2), features=total.permute(0, 3, 1, 2))
 
@@ -82,15 +82,15 @@ def _folded_projection(projection: nn.Module) -> nn.Module:
     return nn.Sequential(linear_of(scale[:, None] * convolution.weight.flatten(1), shift), nn.ReLU())
 
 
-def bands(tokens: Float[Tensor, "B h w D"], row: int) -> Iterator[tuple[int, int, int]]:
-    """Cut maps into bands of rows: number of the image, first row, first row below.
+def strips(tokens: Float[Tensor, "B h w D"], row: int) -> Iterator[tuple[int, int, int]]:
+    """Cut maps into strips of rows: number of the image, first row, first row below.
 
     Args:
         row: how many numbers a row of the widest map has.
     """
     height = tokens.shape[1]
     # Other devices want few large steps.
-    count = -(-height * row // BAND) if tokens.device.type == "cpu" else 1
+    count = -(-height * row // STRIP_ELEMENTS) if tokens.device.type == "cpu" else 1
     edges = [height * i // count for i in range(count + 1)]
     for image in range(len(tokens)):
         for top, bottom in pairwise(edges):

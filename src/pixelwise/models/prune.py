@@ -26,12 +26,12 @@ def prune(model: Segmenter, level: int) -> Segmenter:
         levels = ", ".join(decoder.heads)
         raise ConfigError(
             f"This UNet++ has heads at the levels {levels}, and none at {level!r}. Choose one of them; a network "
-            "without deep_supervision has a single head and cannot be pruned."
+            "without deep_supervision has one head and nothing to prune."
         )
     options = {**about.options, "level": level, "deep_supervision": False, "averaged": False}
     smaller = create(about.name, classes=about.classes, bands=about.bands, **options)
     weights = model.state_dict()
     if any(name not in weights for name in smaller.state_dict()):
-        raise ConfigError("This UNet++ is fused and cannot be pruned. Prune first, and fuse what comes of it.")
+        raise ConfigError("This UNet++ is fused: its weights are merged. Prune first, then fuse the smaller network.")
     smaller.load_state_dict({name: weights[name] for name in smaller.state_dict()})
     return smaller.to(next(model.parameters())).train(model.training)

@@ -177,7 +177,7 @@ class MSCAN(nn.Module):
 class MatrixDecomposition(nn.Module):
     """Non-negative matrix factorisation by multiplicative updates (Geng et al., section 2.2, algorithm 1).
 
-    The authors draw the bases anew at each call, so that one image gets two answers. Here they are drawn once, from a
+    The authors draw new bases at each call, so that one image gets two answers. Here they are drawn once, from a
     seed, for all images: two calls agree to the bit, and so do a batch and its single images.
     """
 

@@ -2,16 +2,14 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from pixelwise.errors import WeightsError
 from pixelwise.files import replacing
 from pixelwise.models import Segmenter, rebuilt
-from pixelwise.models.segformer import VARIANTS
 from pixelwise.weights import (
     deeplab,
     depict,
@@ -33,8 +31,10 @@ from pixelwise.weights.checkpoint import state_in, unwrapped
 from pixelwise.weights.files import ARCHITECTURE_KEY, own_architecture, read_state, write_state
 from pixelwise.weights.foreign import FOREIGN
 from pixelwise.weights.layout import Converted, Layout
-from pixelwise.weights.options import Change, adapted
+from pixelwise.weights.options import adapted
 from pixelwise.weights.paddle import as_torch, is_paddles
+from pixelwise.weights.refusals import incomplete, require_numbers, variant_of, wrong_shape
+from pixelwise.weights.report import Report
 
 LAYOUTS = (
     *efficientnet.LAYOUTS,
@@ -63,55 +63,6 @@ OWN = Layout(
     absent=(r"segmentation_head\.",),
     rules=(),
 )
-
-
-@dataclass(frozen=True)
-class Report:
-    """What became of the names."""
-
-    matched: tuple[str, ...]
-    """Our names that were filled."""
-    missing: tuple[str, ...]
-    """Our names that keep their fresh values."""
-    unexpected: tuple[str, ...]
-    """Names in the source that have no place here, or do not fit it."""
-    unused: tuple[str, ...]
-    """Names that the layout carries but its network never uses, or that the network asked for does without."""
-    layout: str
-    widened: str = ""
-    """Our name of the first convolution, where it was fitted to another number of bands."""
-    adopted: Mapping[str, Change] = field(default_factory=dict)
-    """Options that nobody asked for and that are the weights' now: name -> (the network's before, the weights')."""
-    kept: Mapping[str, Change] = field(default_factory=dict)
-    """Options that were asked for and stand, though the weights were trained with others: name -> (asked, theirs)."""
-    network: str = ""
-    """Name of the network that a file of ours says it is of."""
-    part: str = ""
-    """Key of the checkpoint's part that was taken, such as 'state_dict'; or nothing, if it is a state dict itself."""
-    others: tuple[str, ...] = ()
-    """Keys of its other parts that hold weights too, such as 'model_ema'; averaged ones are taken if alone."""
-
-    @property
-    def encoder_complete(self) -> bool:
-        """True if every tensor of the encoder was filled."""
-        return not any(name.startswith("encoder.") for name in self.missing)
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Return what a user should read of it, as sentences."""
-        sentences = []
-        if self.others:
-            taken = repr(self.part) if self.part else "the network's own"
-            sentences.append(
-                f"Of the checkpoint's weights, {taken} were taken, not {', '.join(map(repr, self.others))}."
-            )
-        if self.adopted:
-            changes = ", ".join(f"{key} = {theirs!r} (was {own!r})" for key, (own, theirs) in self.adopted.items())
-            sentences.append(f"Taken over from the weights: {changes}.")
-        if self.kept:
-            changes = ", ".join(f"{key} = {own!r} (theirs: {theirs!r})" for key, (own, theirs) in self.kept.items())
-            sentences.append(f"As asked for, other than the weights were trained with: {changes}.")
-        return tuple(sentences)
 
 
 def load_weights(model: Segmenter, source: str | Path | Mapping[str, object], *, partial: bool = False) -> Report:
@@ -169,41 +120,49 @@ class Source:
 
 
 def _read(model: Segmenter, source: str | Path | Mapping[str, object]) -> Source:
+    """Return the weights under our names, and what they ask of the network.
+
+    Raises:
+        WeightsError: an unreadable file, or names that are not known.
+    """
     where = "the state dict" if isinstance(source, Mapping) else str(source)
     found = state_in(source, where) if isinstance(source, Mapping) else read_state(source)
     found = unwrapped(found, _recognised, where)
-    state, part, others = found.tensors, found.part, found.others
-    of_paddle = is_paddles(state)
-    if of_paddle:
-        state = as_torch(state)
+    of_paddle = is_paddles(found.tensors)
+    state = as_torch(found.tensors) if of_paddle else found.tensors
     names = set(state)
     foreign = next((release for release in FOREIGN if release.recognises(names)), None)
     if foreign is not None:
         raise WeightsError(f"{where} holds weights of {foreign.name}, which are not read: {foreign.advice}.")
     layout = next((known for known in LAYOUTS if known.recognises(names)), None)
     if layout is not None:
-        try:
-            options = layout.options(state)
-            converted, unused = layout.convert(state)
-        except (RuntimeError, IndexError, KeyError, TypeError, ValueError):
-            raise WeightsError(
-                f"{where} has the names of {layout.name}, but tensors of shapes that it cannot have. Fetch it again."
-            ) from None
-        name = (
-            f"{layout.name} (as PaddlePaddle saves it)" if of_paddle and "PaddleSeg" not in layout.name else layout.name
-        )
-        return Source(where, name, converted, unused, options, part=part, others=others)
+        options, converted, unused = _converted(layout, state, where)
+        by_paddle = of_paddle and "PaddleSeg" not in layout.name
+        name = f"{layout.name} (as PaddlePaddle saves it)" if by_paddle else layout.name
+        return Source(where, name, converted, unused, options, part=found.part, others=found.others)
     if OWN.recognises(names):
         network, options = ("", {}) if isinstance(source, Mapping) else _own_options(model, source)
         if "release" not in options and "decoder.projections.0.0.weight" in state:
             options["release"] = "mmsegmentation"  # the only one with a convolution and a norm there
         own = {key: (key, tensor) for key, tensor in state.items()}
-        return Source(where, OWN_LAYOUT, own, (), options, network, part, others)
+        return Source(where, OWN_LAYOUT, own, (), options, network, found.part, found.others)
     raise WeightsError(
         f"{where} has names of no known layout, such as {', '.join(sorted(state)[:3])}. Known are: {OWN_LAYOUT}, "
         + ", ".join(known.name for known in LAYOUTS)
         + "."
     )
+
+
+def _converted(
+    layout: Layout, state: Mapping[str, Tensor], where: str
+) -> tuple[dict[str, object], Converted, tuple[str, ...]]:
+    """Return what the weights ask of the network, the tensors under our names, and the names that are left out."""
+    try:
+        return layout.options(state), *layout.convert(state)
+    except (RuntimeError, IndexError, KeyError, TypeError, ValueError):
+        raise WeightsError(
+            f"{where} has the names of {layout.name}, but tensors of impossible shapes. Fetch it again."
+        ) from None
 
 
 def _recognised(names: set[str]) -> bool:
@@ -227,47 +186,30 @@ def _fill(model: Segmenter, source: Source, *, partial: bool) -> Report:
     if not partial:
         if wrong:
             wrong.sort(key=lambda key: not key.startswith("encoder.embeddings."))
-            raise WeightsError(_wrong_shape(wrong, converted, ours[wrong[0]], model, where))
+            raise WeightsError(wrong_shape(wrong, converted, ours[wrong[0]], model, where))
         lacking = [key for key in missing if not (encoder_only and key.startswith("decoder."))]
         if lacking or unexpected:
-            found = _variant(converted)
-            raise WeightsError(_incomplete(lacking, unexpected, name, found, model, where))
+            found = variant_of(converted)
+            raise WeightsError(incomplete(lacking, unexpected, name, found, model, where))
     if not fitting:
         raise WeightsError(f"No tensor of {where} ({name}) fits {model.architecture.name}.")
-    _require_numbers(fitting, ours, where)
+    require_numbers(fitting, ours, where)
     if target is not model:
         _take_over(model, target)
     model.load_state_dict(fitting, strict=False)
     return Report(
-        tuple(fitting),
-        tuple(missing),
-        tuple(unexpected),
-        tuple(unused),
-        f"{name} (encoder only)" if encoder_only else name,
-        widened,
-        fit.adopted,
-        fit.kept,
-        source.network,
-        source.part,
-        source.others,
+        matched=tuple(fitting),
+        missing=tuple(missing),
+        unexpected=tuple(unexpected),
+        unused=tuple(unused),
+        layout=f"{name} (encoder only)" if encoder_only else name,
+        widened=widened,
+        adopted=fit.adopted,
+        kept=fit.kept,
+        network=source.network,
+        part=source.part,
+        others=source.others,
     )
-
-
-def _require_numbers(fitting: Mapping[str, Tensor], ours: Mapping[str, Tensor], where: str) -> None:
-    """Raise if a tensor holds no such numbers as its place takes."""
-    for name, tensor in fitting.items():
-        if ours[name].is_floating_point() and not tensor.is_floating_point():
-            raise WeightsError(
-                f"{where}: {name} holds numbers of type {str(tensor.dtype).removeprefix('torch.')}, as quantised "
-                "weights do. Save the network's weights as float32."
-            )
-        if tensor.layout is not torch.strided or tensor.is_meta:
-            raise WeightsError(f"{where}: {name} is sparse or without data. Save the network's weights as they are.")
-        if not torch.isfinite(tensor.to(ours[name].dtype)).all():
-            raise WeightsError(
-                f"{where}: {name} holds values that are no numbers (NaN or infinite), so its training went wrong or "
-                "the file is damaged. Take an earlier checkpoint."
-            )
 
 
 def save_weights(model: Segmenter, path: str | Path) -> None:
@@ -317,46 +259,3 @@ def _take_over(model: Segmenter, target: Segmenter) -> None:
     target.to(like).train(model.training)
     model.encoder, model.decoder, model.architecture = target.encoder, target.decoder, target.architecture
     model.multiple, model.align_corners, model.aux_weights = target.multiple, target.align_corners, target.aux_weights
-
-
-def _wrong_shape(wrong: list[str], converted: Converted, wanted: Tensor, model: Segmenter, where: str) -> str:
-    ours, (name, tensor) = wrong[0], converted[wrong[0]]
-    others = f" ({len(wrong) - 1} others differ too)" if len(wrong) > 1 else ""
-    if ours.startswith("decoder.classifier."):
-        mend = f"create the model with classes={len(tensor)}, or load with partial=True to start the classifier fresh"
-    elif ours.startswith("encoder.embeddings.0.projection.") and tensor.ndim == 4 and len(tensor) == len(wanted):
-        mend = f"create the model with bands={tensor.shape[1]}, or load with partial=True to start that layer fresh"
-    elif found := _variant(converted):
-        mend = f"these are weights of another variant, {found}; create that one"
-    else:
-        mend = "these are weights of another variant or network; create that one"
-    return (
-        f"{where}: {name} has the shape {list(tensor.shape)}, but {model.architecture.name} "
-        f"has {list(wanted.shape)} there{others}. Mend: {mend}."
-    )
-
-
-def _incomplete(
-    missing: list[str], unexpected: list[str], layout: str, found: str | None, model: Segmenter, where: str
-) -> str:
-    parts = [
-        f"{kind} {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
-        for kind, names in (("missing", missing), ("unexpected", unexpected))
-        if names
-    ]
-    mend = f"They look like {found}: create that" if found != model.architecture.name and found else "Fetch them whole"
-    return (
-        f"{where} ({layout}) does not fit {model.architecture.name}: {'; '.join(parts)}. "
-        f"{mend}, or load what fits with partial=True."
-    )
-
-
-def _variant(converted: Converted) -> str | None:
-    """Return the name of the SegFormer that has these channels and depths."""
-    for name, variant in VARIANTS.items():
-        embeddings = [converted.get(f"encoder.embeddings.{i}.projection.weight") for i in range(4)]
-        channels = tuple(len(pair[1]) if pair is not None and pair[1].ndim else 0 for pair in embeddings)
-        depths = tuple(sum(f"encoder.stages.{i}.{j}.norm1.weight" in converted for j in range(99)) for i in range(4))
-        if (channels, depths) == (variant.channels, variant.depths):
-            return f"segformer-{name}"
-    return None

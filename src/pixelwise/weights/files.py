@@ -73,7 +73,7 @@ def read_state(source: str | Path) -> State:
     except Exception as error:  # whatever the machine that reads a pickle meets in a damaged one
         raise WeightsError(
             f"{path} is damaged, or no file that torch.save or PaddlePaddle wrote ({_short(error)}). Fetch it again, "
-            "or save it anew as .safetensors."
+            "or save it again as .safetensors."
         ) from None
     return state_in(loaded, str(path))
 

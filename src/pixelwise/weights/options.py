@@ -69,7 +69,7 @@ def adapted(
         target = rebuilt(base, free) if free else model
     except Exception:  # the options may come from a damaged file, with values of any kind
         raise WeightsError(
-            f"{where} holds weights of {layout}, which need {_listed(free)}, and {own.name} cannot be built so. "
+            f"{where} holds weights of {layout}, which need {_listed(free)}, and {own.name} does not have that. "
             "Create the network that the weights are of."
         ) from None
     adopted = {key: (own.options.get(key), value) for key, value in free.items()}

@@ -335,7 +335,7 @@ def _read_archive(path: Path) -> object:
         if f"{prefix}constants.pkl" in members:
             raise ValueError("it is a TorchScript program; save the state_dict of its model")
         if f"{prefix}byteorder" in members and archive.read(f"{prefix}byteorder") == b"big":
-            raise ValueError("its numbers have the order of another kind of machine; save it anew on this one")
+            raise ValueError("its numbers have the order of another kind of machine; save it again on this one")
         if any(info.compress_type != zipfile.ZIP_STORED for info in members.values()):
             raise ValueError("it is compressed, which torch.save never does")
         storages: dict[str, Storage] = {}

@@ -1,0 +1,82 @@
+"""Weights that do not fit a network: what is wrong with them, and what to do."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from pixelwise.errors import WeightsError
+from pixelwise.models import Segmenter
+from pixelwise.models.segformer import VARIANTS
+from pixelwise.weights.layout import Converted
+
+
+def require_numbers(fitting: Mapping[str, Tensor], ours: Mapping[str, Tensor], where: str) -> None:
+    """Check that each tensor holds numbers of the kind that its place takes.
+
+    Raises:
+        WeightsError: integers, sparse or empty tensors, NaN or infinite values.
+    """
+    for name, tensor in fitting.items():
+        if ours[name].is_floating_point() and not tensor.is_floating_point():
+            raise WeightsError(
+                f"{where}: {name} holds numbers of type {str(tensor.dtype).removeprefix('torch.')}, as quantised "
+                "weights do. Save the network's weights as float32."
+            )
+        if tensor.layout is not torch.strided or tensor.is_meta:
+            raise WeightsError(f"{where}: {name} is sparse or without data. Save the network's weights as they are.")
+        if not torch.isfinite(tensor.to(ours[name].dtype)).all():
+            raise WeightsError(
+                f"{where}: {name} holds values that are no numbers (NaN or infinite), so its training went wrong or "
+                "the file is damaged. Take an earlier checkpoint."
+            )
+
+
+def wrong_shape(wrong: list[str], converted: Converted, wanted: Tensor, model: Segmenter, where: str) -> str:
+    """Return the refusal of tensors of another shape; it shows the first of ``wrong``, which are our names."""
+    ours, (name, tensor) = wrong[0], converted[wrong[0]]
+    others = f" ({len(wrong) - 1} others differ too)" if len(wrong) > 1 else ""
+    if ours.startswith("decoder.classifier."):
+        fix = f"create the model with classes={len(tensor)}, or load with partial=True to start the classifier fresh"
+    elif ours.startswith("encoder.embeddings.0.projection.") and tensor.ndim == 4 and len(tensor) == len(wanted):
+        fix = f"create the model with bands={tensor.shape[1]}, or load with partial=True to start that layer fresh"
+    elif found := variant_of(converted):
+        fix = f"these are weights of another variant, {found}; create that one"
+    else:
+        fix = "these are weights of another variant or network; create that one"
+    return (
+        f"{where}: {name} has the shape {list(tensor.shape)}, but {model.architecture.name} "
+        f"has {list(wanted.shape)} there{others}. Fix: {fix}."
+    )
+
+
+def incomplete(
+    missing: list[str], unexpected: list[str], layout: str, found: str | None, model: Segmenter, where: str
+) -> str:
+    """Return the refusal of weights that lack tensors, or have some that the network has no place for.
+
+    Args:
+        layout: of the weights.
+        found: name of the network that they look like, if any.
+    """
+    parts = [
+        f"{kind} {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+        for kind, names in (("missing", missing), ("unexpected", unexpected))
+        if names
+    ]
+    fix = f"They look like {found}: create that" if found != model.architecture.name and found else "Fetch them whole"
+    return (
+        f"{where} ({layout}) does not fit {model.architecture.name}: {'; '.join(parts)}. "
+        f"{fix}, or load what fits with partial=True."
+    )
+
+
+def variant_of(converted: Converted) -> str | None:
+    """Return the name of the SegFormer that has these channels and depths."""
+    for name, variant in VARIANTS.items():
+        embeddings = [converted.get(f"encoder.embeddings.{i}.projection.weight") for i in range(4)]
+        channels = tuple(len(pair[1]) if pair is not None and pair[1].ndim else 0 for pair in embeddings)
+        depths = tuple(sum(f"encoder.stages.{i}.{j}.norm1.weight" in converted for j in range(99)) for i in range(4))
+        if (channels, depths) == (variant.channels, variant.depths):
+            return f"segformer-{name}"
+    return None
