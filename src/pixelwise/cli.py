@@ -7,6 +7,7 @@ import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
@@ -144,7 +145,7 @@ def check(config: Path, overrides: tuple[str, ...]) -> None:
     with interruptible("Nothing was written."):
         from pixelwise.commands.progress import shown_steps
         from pixelwise.config import load_config
-        from pixelwise.data.check import survey
+        from pixelwise.data.check import require_usable, survey
         from pixelwise.data.footprints import resolution_note
         from pixelwise.data.split import open_split
         from pixelwise.labels import make_classes
@@ -177,6 +178,11 @@ def check(config: Path, overrides: tuple[str, ...]) -> None:
                 click.echo(f"  {label:20}{count / max(1, pixels):>9.2%}{count:>16,} pixels")
             if not scenes:
                 continue
+            try:
+                # What training asks for; single problems are listed already.
+                require_usable(replace(found, problems=()), classes, name)
+            except PixelwiseError as problem:
+                problems += [] if problems else [str(problem)]
             means, deviations = found.statistics.mean, found.statistics.std
             for band, mean, deviation in zip(scenes[0].reader.bands, means, deviations, strict=True):
                 click.echo(f"  band {band:<15}  mean {mean:.6g}, standard deviation {deviation:.6g}")

@@ -5,6 +5,7 @@ import torch
 from pixelwise.config import Config
 from pixelwise.errors import PixelwiseError
 from pixelwise.models import create
+from pixelwise.training.train import require_encoder
 from pixelwise.weights import load_weights
 
 
@@ -27,7 +28,7 @@ def check_model(config: Config, *, bands: int | None) -> list[str]:
                 create(settings.name, classes=classes, bands=bands, **settings.options)
         else:
             model = create(settings.name, classes=classes, bands=bands, **settings.options)
-            load_weights(model, settings.weights, partial=True)
+            require_encoder(model, config, load_weights(model, settings.weights, partial=True).missing)
     except PixelwiseError as problem:
         problems.append(str(problem))
     return problems

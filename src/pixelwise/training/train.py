@@ -326,7 +326,7 @@ def _network(config: Config, data: TrainingData, state: dict | None, say: Say) -
     model = create(config.model.name, classes=classes, bands=bands, **config.model.options)
     if config.model.weights is not None:
         loaded = load_weights(model, config.model.weights, partial=True)
-        _require_encoder(model, config, loaded.missing)
+        require_encoder(model, config, loaded.missing)
         say(f"Weights: {loaded.layout}, {len(loaded.matched)} tensors; {len(loaded.missing)} start fresh.")
         for note in loaded.notes:
             say(note)
@@ -338,7 +338,7 @@ def _network(config: Config, data: TrainingData, state: dict | None, say: Say) -
     return model
 
 
-def _require_encoder(model: Segmenter, config: Config, missing: Sequence[str]) -> None:
+def require_encoder(model: Segmenter, config: Config, missing: Sequence[str]) -> None:
     """See that weights fill the encoder, since what is fine-tuned must have been trained.
 
     Other classes and other bands leave single tensors fresh; weights of another network fit by chance alone.
