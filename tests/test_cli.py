@@ -14,7 +14,8 @@ import rasterio
 
 import pixelwise as pw
 from pixelwise.cli import commands, main
-from pixelwise.models import list_models
+from pixelwise.models import create, list_models
+from pixelwise.weights import save_weights
 
 NAMES = sorted(commands.commands)
 
@@ -180,6 +181,21 @@ def test_models_as_a_table_shows_millions_of_parameters(pixelwise, monkeypatch):
     status, table, _ = pixelwise("models")
     assert status == 0
     assert re.search(r"segformer-b0 +2105\.15203 +2021 +3\.7 M +[0-9.]+ +[0-9]+ M +[0-9]+ +37\.4$", table, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", ["check", "train"])
+@pytest.mark.parametrize(("value", "said"), [(255, "No pixel of the training scenes"), (0, "are of the class 'dark'")])
+def test_what_training_refuses_is_refused_by_check(pixelwise, project, command, value, said):
+    for i in range(4):
+        write_scene(project / f"masks/{i}.tif", np.full((1, 96, 96), value, np.uint8))
+    assert_user_error(pixelwise(command, "small.toml"), said)
+
+
+@pytest.mark.parametrize("command", ["check", "train"])
+def test_weights_of_another_network_are_refused(pixelwise, project, command):
+    save_weights(create("segformer-b1", classes=2), project / "b1.safetensors")
+    given = ("--set", "model.weights=b1.safetensors", "--set", "model.name=segformer-b0")
+    assert_user_error(pixelwise(command, "small.toml", *given), "another network")
 
 
 @pytest.mark.parametrize("command", ["check", "train"])

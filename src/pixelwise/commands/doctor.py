@@ -1,6 +1,7 @@
 """The command that looks at data and a configuration before any training."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,7 @@ def check(config: Path, overrides: tuple[str, ...]) -> None:
     with interruptible("Nothing was written."):
         from pixelwise.commands.progress import shown_steps
         from pixelwise.config import load_config
-        from pixelwise.data.check import survey
+        from pixelwise.data.check import require_usable, survey
         from pixelwise.data.footprints import resolution_note
         from pixelwise.labels import make_classes
         from pixelwise.training.model_check import check_model
@@ -48,6 +49,11 @@ def check(config: Path, overrides: tuple[str, ...]) -> None:
                 found = survey(scenes, classes, advance=lambda _, advance=advance: advance())
             problems += found.problems
             _show(name, scenes, found, classes)
+            try:
+                # What training asks for besides; the problems of single files are listed above.
+                require_usable(replace(found, problems=()), classes, name)
+            except PixelwiseError as problem:
+                problems += [] if problems or not scenes else [str(problem)]
         training = parts.get("training")
         problems += check_model(loaded, bands=len(training[0].reader.bands) if training else None)
         for problem in problems:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Int16, Integer, Shaped
-from rasterio.errors import RasterioError
 from rasterio.warp import transform
 
 from pixelwise.errors import DataError
+from pixelwise.geo.opening import GDAL_ERRORS
 from pixelwise.geo.orientation import UPRIGHT
 from pixelwise.geo.raster import RasterInfo, RasterReader, Window, describe, holds_data
 from pixelwise.labels import IGNORE, MaskTable, UnknownMaskValuesError, pack_colours
@@ -118,7 +118,8 @@ def _same_place(mask: RasterInfo, image: RasterInfo) -> bool:
     try:
         if mask.crs != image.crs:
             xs, ys = transform(mask.crs, image.crs, xs, ys)[:2]
-    except RasterioError:
+    except GDAL_ERRORS:
+        # PROJ, too, where a corner has no place in the image's system.
         return False
     found = np.array([~image.transform @ place for place in zip(xs, ys, strict=True)])
     return bool((np.abs(found - np.array(corners)) <= 0.5).all())

@@ -70,7 +70,12 @@ def _alpha(scenes: Sequence[Scene]) -> str | None:
 
 
 def _scaled(infos: Sequence[RasterInfo]) -> str | None:
-    tags = {(info.scales, info.offsets): info for info in reversed(infos) if info.scales}
+    # A tag that all bands share is one, however many bands a file has.
+    tags = {
+        tuple(dict.fromkeys(zip(info.scales, info.offsets, strict=True))): info
+        for info in reversed(infos)
+        if info.scales
+    }
     if len(tags) < 2:
         return None
     first, other = list(tags.values())[::-1][:2]
