@@ -2,6 +2,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 
@@ -102,6 +103,12 @@ def test_another_number_of_workers_gives_the_same_bits(scenes, tmp_path, undistu
     run = train(config(scenes, tmp_path / "run", workers=3))
     assert weights(run) == weights(undisturbed)
     assert without_time(run.log) == without_time(undisturbed.log)
+
+
+def test_a_training_leaves_no_thread_behind(scenes, tmp_path):
+    before = threading.active_count()
+    train(config(scenes, tmp_path / "run", steps=1, workers=2))
+    assert threading.active_count() <= before
 
 
 def test_another_seed_gives_other_weights(scenes, tmp_path, undisturbed):

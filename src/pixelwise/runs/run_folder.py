@@ -335,19 +335,22 @@ def open_finished_run(folder: str | Path) -> tuple[Run, Config]:
         ) from None
 
 
-def events_writer(folder: Path) -> Callable[[dict], None]:
-    """Return a function that adds a row of the log to TensorBoard's events; without the extra it does nothing."""
+@contextmanager
+def open_events(folder: Path) -> Iterator[Callable[[dict], None]]:
+    """Give a function that adds a row of the log to TensorBoard's events; without the extra it does nothing."""
     try:
         from tensorboardX import SummaryWriter
     except ModuleNotFoundError:
-        return lambda row: None
-    writer = SummaryWriter(str(folder / "events"))
+        yield lambda row: None
+        return
+    # It has a thread and an open file, which stay until it is closed.
+    with SummaryWriter(str(folder / "events")) as writer:
 
-    def write(row: dict) -> None:
-        for key in ("loss", "learning_rate", "mIoU", "pixel_accuracy"):
-            if row.get(key) is not None:
-                writer.add_scalar(key, row[key], row["step"])
-        if "mIoU" in row:
-            writer.flush()
+        def write(row: dict) -> None:
+            for key in ("loss", "learning_rate", "mIoU", "pixel_accuracy"):
+                if row.get(key) is not None:
+                    writer.add_scalar(key, row[key], row["step"])
+            if "mIoU" in row:
+                writer.flush()
 
-    return write
+        yield write

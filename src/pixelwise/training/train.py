@@ -15,7 +15,7 @@ from pixelwise.errors import ConfigError, WeightsError, enough_memory
 from pixelwise.fast.allocator import keep_freed_memory
 from pixelwise.mapping.capacity import free_memory
 from pixelwise.runs.model_folder import load_model, save_model
-from pixelwise.runs.run_folder import Run, events_writer, locked_run, open_run
+from pixelwise.runs.run_folder import Run, locked_run, open_events, open_run
 from pixelwise.training.boundary_losses import with_boundary_losses
 from pixelwise.training.checkpointing import smaller_step
 from pixelwise.training.data_wait import Waiting
@@ -137,8 +137,8 @@ def _make_steps(training: Training, say: Say) -> None:
         std=training.card.std,
     )
     crops = batches(sampler, batch=settings.batch_size, first=training.step, last=settings.steps, workers=workers)
-    write_events, waiting = events_writer(run.folder), Waiting()
-    with run.open_log() as log:
+    waiting = Waiting()
+    with run.open_log() as log, open_events(run.folder) as write_events:
         for image, mask in waiting.over(crops):
             loss, rate = training.learn(image, mask)
             row = {"step": training.step, "loss": loss, "learning_rate": rate}
