@@ -144,3 +144,13 @@ def test_fusing_leaves_the_systems_allocator_alone():
         "pw.fuse(pw.create('segformer-b0', classes=2)); print(keep.cache_info().currsize)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "0\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("hrnet-w18", {"padding": "same"}), ("unet", {"encoder": "efficientnet-lite0"}), ("fchardnet-70", {})],
+)
+def test_no_batch_norm_is_left(name, options):
+    with torch.device("meta"):
+        fused = pw.fuse(pw.create(name, classes=3, **options))
+    assert [key for key, part in fused.named_modules() if isinstance(part, torch.nn.BatchNorm2d)] == []

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -56,5 +57,6 @@ def test_a_vit_says_what_its_option_takes(options, words):
 
 @pytest.mark.parametrize("key", ["deep_supervision", "averaged"])
 def test_an_option_that_is_true_or_false_takes_no_word(key):
+    word: dict[str, Any] = {key: "no"}
     with pytest.raises(pw.ConfigError, match=f"unetpp: {key} is true or false, not 'no'"):
-        pw.create("unetpp", classes=3, **{key: "no"})
+        pw.create("unetpp", classes=3, **word)
