@@ -100,8 +100,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="where the result goes")
     options = parser.parse_args()
-    if not hasattr(os, "geteuid") or os.geteuid() != 0 or shutil.which("mkfs.ext4") is None:
-        print("Skipped: cutting the power needs root (to mount a disk) and mkfs.ext4.")
+    root = hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("mkfs.ext4") is not None
+    if not root or subprocess.run(["losetup", "--find"], capture_output=True).returncode != 0:
+        print("Skipped: cutting the power needs root, mkfs.ext4 and a loop device, to mount a disk.")
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     moments = random.Random(options.seed)
