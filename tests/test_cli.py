@@ -183,6 +183,13 @@ def test_models_as_a_table_shows_millions_of_parameters(pixelwise, monkeypatch):
     assert re.search(r"segformer-b0 +2105\.15203 +2021 +3\.7 M +[0-9.]+ +[0-9]+ M +[0-9]+ +37\.4$", table, re.MULTILINE)
 
 
+def test_a_batch_that_the_memory_cannot_hold_is_refused_before_the_run_begins(pixelwise, project):
+    status, _, said = pixelwise("train", "small.toml", "--set", "train.batch_size=100000000")
+    assert status == 1
+    assert "the images of a batch alone take 4,915.2 GB" in said
+    assert not (project / "runs/small/config.toml").exists()
+
+
 @pytest.mark.parametrize("command", ["check", "train"])
 @pytest.mark.parametrize(("value", "said"), [(255, "No pixel of the training scenes"), (0, "are of the class 'dark'")])
 def test_what_training_refuses_is_refused_by_check(pixelwise, project, command, value, said):

@@ -1,5 +1,6 @@
 """What a run tells while it works, and what it leaves when it is killed."""
 
+import errno
 import signal
 import subprocess
 import sys
@@ -83,3 +84,13 @@ def test_each_stage_tells_growing_shares_up_to_all_of_it(tmp_path, monkeypatch):
         assert (np.diff(shares) > 0).all()
         assert shares[-1] == 1
     assert len(told["Drawing outlines"]) > 3
+
+
+def test_a_full_disk_is_named_with_the_output(tmp_path, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pixelwise.parcels.polygonize.label_regions", full)
+    with pytest.raises(ConfigError, match=r"p\.gpkg could not be written: No space left.*Make room"):
+        polygonize(write(tmp_path, *tree_map()), tmp_path / "p.gpkg")
+    assert not list(tmp_path.glob(".p*"))

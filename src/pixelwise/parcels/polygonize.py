@@ -12,7 +12,7 @@ import rasterio
 from jaxtyping import Bool, Float64, Int
 
 from pixelwise.errors import ConfigError
-from pixelwise.files import ensure_folder
+from pixelwise.files import ensure_folder, room_on_disk
 from pixelwise.geo.antimeridian import DECIMALS, Plane, cut_at_antimeridian
 from pixelwise.geo.coordinates import pixels_to_metres, placed, poles_in, transformed
 from pixelwise.geo.map_file import BLOCK
@@ -109,7 +109,7 @@ def polygonize(
     ensure_folder(output.parent)
     source = LabelSource(Path(label_map))
     keep_inputs(written_files(output), [*files_of(label_map), *source.files], "map")
-    with scratch_folder(output) as folder, rasterio.Env(GDAL_CACHEMAX=_cache(source)):
+    with scratch_folder(output) as folder, room_on_disk(output), rasterio.Env(GDAL_CACHEMAX=_cache(source)):
         regions, labels = _find_regions(source, instances, core, folder, advance)
         names = _class_names(source, labels)
         wanted = {i: name for i, name in names.items() if classes is None or name in classes}

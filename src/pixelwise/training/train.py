@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pixelwise import machine
 from pixelwise.config import Config, load_config
 from pixelwise.data.footprints import resolution_note
 from pixelwise.data.sampler import Sampler, batches
@@ -76,6 +77,8 @@ def train(config: Config | str | Path, *, resume: bool = False, report: Say | No
         keep_freed_memory()
         room = free_memory(device)
         training = Training(config, data, device, run, state, say)
+        with enough_memory(lambda: smaller_step(training.model, config.train.batch_size, config.train.crop_size, room)):
+            _require_room_for_a_batch(config, len(data.training[0].reader.bands))
         run.begin(config)
         write_split(run.split, config.data, split)
         with enough_memory(lambda: smaller_step(training.model, config.train.batch_size, config.train.crop_size, room)):
@@ -85,6 +88,13 @@ def train(config: Config | str | Path, *, resume: bool = False, report: Say | No
                 _require_kept_model(training, say)
             _make_steps(training, say)
     return run
+
+
+def _require_room_for_a_batch(config: Config, bands: int) -> None:
+    # Crops are read one after the other: the system would end this process before the batch is whole.
+    batch, room = 4 * bands * config.train.batch_size * config.train.crop_size**2, machine.free_memory()
+    if room is not None and batch > room:
+        raise MemoryError(f"the images of a batch alone take {batch / 1e9:,.1f} GB")
 
 
 def _kept_state(run: Run, config: Config, say: Say) -> dict | None:
