@@ -101,7 +101,7 @@ def train(config: Config | str | Path, *, resume: bool = False, report: Say | No
         batch = 4 * len(data.training[0].reader.bands) * config.train.batch_size * config.train.crop_size**2
         with enough_memory(lambda: smaller_step(training.model, config.train.batch_size, config.train.crop_size, room)):
             # Crops are read one after the other: the system would end this process before the batch is whole.
-            if batch > room:
+            if room is not None and batch > room:
                 raise MemoryError(f"the images of a batch alone take {batch / 1e9:,.1f} GB")
         run.begin(config)
         write_split(run.folder / "split", config.data, split)
