@@ -297,3 +297,8 @@ def test_a_folder_in_the_place_of_a_file_is_named_before_the_work(tmp_path):
     (tmp_path / "map.tif").mkdir()
     with pytest.raises(ConfigError, match="is a folder"), replacing(tmp_path / "map.tif"):
         pytest.fail("the work was begun")
+
+
+def test_a_folder_whose_name_no_file_can_have_is_refused_in_a_sentence(tmp_path):
+    with pytest.raises(ConfigError, match="null"):
+        ensure_folder(tmp_path / "a\0b")

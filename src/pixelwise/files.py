@@ -190,8 +190,10 @@ def ensure_folder(path: str | Path) -> Path:
         raise ConfigError(
             f"Making the folder {path} failed: a file is in the way. Choose another output folder."
         ) from None
-    except OSError as error:
-        raise ConfigError(f"Making the folder {path} failed: {error.strerror}. Choose another output folder.") from None
+    except (OSError, ValueError) as error:
+        # A ValueError: a name with a character that no file can have.
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"Making the folder {str(path)!r} failed: {reason}. Choose another output folder.") from None
     for each in missing:
         flush_folder(each.parent)
     if not os.access(path, os.W_OK):
