@@ -4,6 +4,7 @@ import lzma
 import re
 import zipfile
 import zlib
+from io import BufferedIOBase
 from pathlib import Path
 from typing import IO
 
@@ -116,7 +117,7 @@ def _require_plain(header: bytes, name: str) -> None:
         )
 
 
-def _require_named_system(file: IO[bytes], name: str) -> None:
+def _require_named_system(file: BufferedIOBase | IO[bytes], name: str) -> None:
     """See that a GeoJSON names its coordinate system: GDAL would ask the server of one that is an address."""
     found, before = set[re.Pattern[bytes]](), b""
     while chunk := file.read(1 << 20):
