@@ -297,3 +297,8 @@ def test_a_folder_in_the_place_of_a_file_is_named_before_the_work(tmp_path):
     (tmp_path / "map.tif").mkdir()
     with pytest.raises(ConfigError, match="is a folder"), replacing(tmp_path / "map.tif"):
         pytest.fail("the work was begun")
+
+
+def test_a_folder_whose_name_holds_a_zero_byte_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be made: embedded null byte"):
+        ensure_folder(tmp_path / "a\x00b")

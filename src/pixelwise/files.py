@@ -190,10 +190,10 @@ def ensure_folder(path: str | Path) -> Path:
         raise ConfigError(
             f"{path} cannot be a folder, since a file is in the way. Choose another output folder."
         ) from None
-    except OSError as error:
-        raise ConfigError(
-            f"The folder {path} cannot be made: {error.strerror}. Choose another output folder."
-        ) from None
+    except (OSError, ValueError) as error:
+        # A name with a zero byte is a ValueError.
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"The folder {path} cannot be made: {reason}. Choose another output folder.") from None
     for each in missing:
         flush_folder(each.parent)
     if not os.access(path, os.W_OK):
