@@ -90,5 +90,5 @@ def test_an_image_that_is_too_small_at_some_scale_is_padded_there():
 
 
 def test_scales_that_cannot_be_are_refused():
-    with pytest.raises(pw.ConfigError, match="positive"):
+    with pytest.raises(pw.ConfigError, match="above 0, not -1"):
         pw.create("hmsa", classes=3, network="segformer-b0", scales=[0.5, -1])

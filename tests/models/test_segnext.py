@@ -9,6 +9,7 @@ from meeting import worst_errors
 
 import pixelwise as pw
 from pixelwise.models import segnext
+from pixelwise.models.layers import over_joined
 
 NAMES = ["segnext_t_official", "segnext_t_official_eps", "segnext_t_mmseg122", "segnext_t_mmseg122_eps"]
 
@@ -21,9 +22,9 @@ def outputs(model, image, run):
     ham.training = run == "train_steps6"
     features = model.encoder(image)
     seen = {}
-    squeeze = model.decoder._squeezed(features[-3:])
+    squeeze = over_joined(model.decoder.squeeze, features[-3:], features[-3].shape[-2:])
     seen["squeeze"] = F.relu(model.decoder.squeeze_norm(squeeze))
-    # The reference's rectifier works in place, so what was recorded has passed it.
+    # The reference's ReLU works in place, so what was recorded has passed it.
     seen["ham_in"] = F.relu(model.decoder.bread_in(seen["squeeze"]))
     seen["ham_out"] = ham(seen["ham_in"])
     logits = model.decode(image).logits

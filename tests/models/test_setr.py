@@ -104,7 +104,7 @@ def test_aggregation_refuses_a_pyramid_and_says_what_to_take():
 @pytest.mark.parametrize(
     ("kind", "options", "words"),
     [
-        ("naive", {"kernel": 5}, "1 or 3"),
+        ("naive", {"kernel": 5}, "one of 1, 3, not 5"),
         ("pup", {"decoder_channels": 0}, "from 1 on"),
         ("mla", {"stream_channels": 0}, "from 1 on"),
     ],

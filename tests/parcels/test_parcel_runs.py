@@ -91,6 +91,6 @@ def test_a_full_disk_is_named_with_the_output(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("pixelwise.parcels.polygonize.label_regions", full)
-    with pytest.raises(ConfigError, match=r"p\.gpkg could not be written: No space left.*Make room"):
+    with pytest.raises(ConfigError, match=r"p\.gpkg failed: No space left.*Free space"):
         polygonize(write(tmp_path, *tree_map()), tmp_path / "p.gpkg")
     assert not list(tmp_path.glob(".p*"))
