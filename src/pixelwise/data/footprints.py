@@ -144,7 +144,8 @@ def _on_plane(
     east /= np.linalg.norm(east)
     frame = np.stack([east, np.cross(up, east), up], axis=1)
     a, b = (points @ frame for points in (mine, other))
-    return tuple(p[:, :2] * np.sqrt(2 / np.maximum(1 + p[:, 2:], 1e-12)) for p in (a, b))  # type: ignore[return-value]
+    scale_a, scale_b = (np.sqrt(2 / np.maximum(1 + points[:, 2:], 1e-12)) for points in (a, b))
+    return a[:, :2] * scale_a, b[:, :2] * scale_b
 
 
 def _meet(one: Float64[np.ndarray, "n 2"], other: Float64[np.ndarray, "m 2"]) -> bool:

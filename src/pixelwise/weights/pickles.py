@@ -273,6 +273,7 @@ class _Reader(_Machine):
         self.pop_mark()
         self.stack.append(Skipped())
 
+    # The parent keeps its table of operations in the class, too.
     dispatch = {  # noqa: RUF012
         **_Machine.dispatch,
         pickle.REDUCE[0]: load_reduce,
