@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from pixelwise import __version__
+from pixelwise.commands.compare import compare
 from pixelwise.commands.demo import demo
 from pixelwise.commands.doctor import check
 from pixelwise.commands.error_text import say_error
@@ -82,7 +83,7 @@ def commands() -> None:
 
 
 for _command in (
-    *(demo, check, train, evaluate, report, predict, polygonize, score_parcels),
+    *(demo, check, train, evaluate, compare, report, predict, polygonize, score_parcels),
     *(models, analyze, prune),
 ):
     commands.add_command(_command)

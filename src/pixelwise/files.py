@@ -16,10 +16,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+from zipfile import BadZipFile, ZipFile
 
 from filelock import FileLock, Timeout
 
 from pixelwise.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 LOCK, HOLDER = "lock", "lock.holder"
 """Files in a folder that one process at a time works in: the lock, and who holds it. Neither is ever data."""
@@ -273,6 +278,27 @@ def file_digest(path: str | Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ConfigError(f"Reading {path} failed: {error.strerror}.") from None
+
+
+def read_arrays(path: Path) -> "dict[str, np.ndarray]":
+    """Return the arrays in an ``.npz`` file, once all its checksums are right.
+
+    Raises:
+        ValueError: it is damaged, missing, or of another kind; the message says why.
+    """
+    # Imported here, since commands that only lock or replace files start faster without it.
+    import numpy as np
+
+    try:
+        with ZipFile(path) as file:
+            # Before any array is made: its size may be what is damaged.
+            if file.testzip() is not None:
+                raise BadZipFile("a checksum is wrong")
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    # numpy reads an array's header as Python, so damage raises errors of many kinds.
+    except Exception as error:
+        raise ValueError(" ".join(str(error).split())[:200] or type(error).__name__) from None
 
 
 def with_checksum(text: str) -> str:

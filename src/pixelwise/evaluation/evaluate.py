@@ -14,6 +14,7 @@ from pixelwise.data.scenes import Scene, open_scenes
 from pixelwise.data.split import open_split
 from pixelwise.data.split_lists import PARTS
 from pixelwise.errors import ConfigError
+from pixelwise.evaluation.blocks import BlockCounter, BlockCounts, save_blocks
 from pixelwise.evaluation.learned_from import learned_scenes
 from pixelwise.evaluation.metrics import Scores, confusion_matrix, scores
 from pixelwise.evaluation.names import VALIDATION, About, choose_name, evaluation_digest
@@ -56,6 +57,8 @@ class Evaluation:
     about: About | None = None
     learned: tuple[str, ...] = ()
     """Names of scenes that the run learned from, or that lie on the same ground as those."""
+    blocks: BlockCounts | None = None
+    """What was counted in each block of ground."""
 
     def to_dict(self) -> dict:
         """Return what ``metrics.json`` keeps."""
@@ -143,6 +146,8 @@ def _keep(run: Run, result: Evaluation, free_name: Callable[[dict], str]) -> Eva
         # Another evaluation may have taken the name meanwhile.
         result = replace(result, name=free_name(metrics))
         save_pictures(run.pictures(result.name), pictures, result.worst)
+        if result.blocks is not None:
+            save_blocks(run.blocks(result.name), result.blocks)
         # The newest stands last.
         others = {key: value for key, value in metrics.items() if key != result.name}
         run.write_metrics({**others, result.name: result.to_dict()})
@@ -231,7 +236,7 @@ def evaluate_scenes(
         DataError: a scene with other bands or units than the model's.
     """
     names = list(card.classes.names)
-    worst = WorstTiles()
+    worst, counter = WorstTiles(), BlockCounter(len(names))
     results: list[SceneResult] = []
     for scene in scenes:
         require_fitting(scene.info, scene.reader.bands, card)
@@ -240,7 +245,7 @@ def evaluate_scenes(
         thumbnail = Thumbnail(scene.info.height, scene.info.width)
         for window, prediction in _strips(model, scene, card, settings):
             crop = scene.read(window)
-            matrix += confusion_matrix(crop.mask, prediction, len(names))
+            matrix += counter.add(scene.name, window.top, crop.mask, prediction)
             if pictures:
                 strip = Picture(scene.name, crop.values, crop.mask, prediction, None)
                 thumbnail.add(window.top, strip)
@@ -251,7 +256,7 @@ def evaluate_scenes(
         if report:
             report(f"{scene.name}: mIoU {miou:.3f}" if miou is not None else f"{scene.name}: nothing labelled")
     total = sum((result.matrix for result in results), np.zeros((len(names), len(names)), np.int64))
-    return Evaluation(scores(total, names), total, tuple(results), worst.ranked())
+    return Evaluation(scores(total, names), total, tuple(results), worst.ranked(), blocks=counter.blocks())
 
 
 def _rank_tiles(strip: Picture, top: int, names: list[str], worst: WorstTiles) -> None:

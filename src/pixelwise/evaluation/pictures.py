@@ -1,17 +1,15 @@
 """The pictures that explain an evaluation: every scene, and the worst tiles."""
 
 import heapq
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Int16, Integer, Shaped
 
 from pixelwise.errors import ConfigError
-from pixelwise.files import replacing
+from pixelwise.files import read_arrays, replacing
 from pixelwise.geo.label_map import to_picture
 
 WORST = 12
@@ -103,15 +101,15 @@ def load_pictures(path: Path) -> tuple[list[Picture], list[Picture]]:
         ConfigError: the file is damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return _pictures(arrays, "scene"), _pictures(arrays, "tile")
-    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, zlib.error) as error:
+        arrays = read_arrays(path)
+        return _pictures(arrays, "scene"), _pictures(arrays, "tile")
+    except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{path} is damaged ({' '.join(str(error).split())[:200]}). Remove it, and evaluate again for the pictures."
         ) from None
 
 
-def _pictures(arrays: np.lib.npyio.NpzFile, kind: str) -> list[Picture]:
+def _pictures(arrays: dict[str, np.ndarray], kind: str) -> list[Picture]:
     pictures: list[Picture] = []
     while f"{kind}/{len(pictures)}/about" in arrays:
         key = f"{kind}/{len(pictures)}"

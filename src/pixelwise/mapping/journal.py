@@ -28,6 +28,7 @@ from pixelwise.files import (
     ensure_folder,
     ensure_hidden_folder,
     locked_folder,
+    read_arrays,
     remove_leftovers,
     replacing,
 )
@@ -43,7 +44,6 @@ from pixelwise.mapping.journal_files import (
     identity_of,
     own_files,
     place_of,
-    read_arrays,
 )
 from pixelwise.mapping.pieces import Carry
 

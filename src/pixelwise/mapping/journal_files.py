@@ -12,7 +12,7 @@ from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, ZipFile
+from zipfile import BadZipFile
 from zlib import crc32
 from zlib import error as ZlibError
 
@@ -66,16 +66,6 @@ def file_checksum(path: Path) -> int:
         while block := file.read(1 << 20):
             found = crc32(block, found)
     return found
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Return what is in a file, once all its checksums are right; else raise one of `DAMAGE`."""
-    with ZipFile(path) as file:
-        # Before any array is made: its size may be what is damaged.
-        if file.testzip() is not None:
-            raise BadZipFile
-    with np.load(path) as file:
-        return {name: file[name] for name in file.files}
 
 
 def carry_to_arrays(carry: Carry) -> dict[str, Any]:

@@ -17,6 +17,13 @@ HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 236, 46, 24, 12, 34
 POINTS = 600
 """Points of a curve that are drawn at most."""
 
+CURVES = tuple(
+    (colour, dashes)
+    for dashes in ("none", "7 4", "2 3")
+    for colour in ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+)
+"""Colours that the colour-blind tell apart too (Okabe and Ito, 2008), and dashes where colours come again."""
+
 Points = Sequence[tuple[int, float]]
 """(step, value), in the order of the steps; all values are finite."""
 
@@ -113,6 +120,27 @@ def rate_chart(rate: Points) -> str:
     highest = max(value for _, value in rate)
     place, axes = _axes(270, rate[-1][0], 0.0, highest * 1.08)
     return _svg(270, f"Learning rate, at most {highest:.3g}", axes + _line(place, thinned(rate), "line quiet"))
+
+
+def curves_chart(curves: Sequence[Points], label: str, *, low: float | None = None, width: int = 540) -> str:
+    """Draw several curves over each other, each in its colour and dashes of `CURVES`.
+
+    Args:
+        curves: none of them empty.
+        label: what the drawing shows, for those who do not see it.
+        low: where the axis begins; None: at the lowest value.
+    """
+    values = [value for curve in curves for _, value in curve]
+    place, axes = _axes(width, max(curve[-1][0] for curve in curves), min(values) if low is None else low, max(values))
+    drawn = ""
+    for i, curve in enumerate(curves):
+        colour, dashes = CURVES[i % len(CURVES)]
+        drawn += _line(place, thinned(curve), f'line" style="stroke:{colour};stroke-dasharray:{dashes}')
+        drawn += "".join(
+            '<circle cx="{:.1f}" cy="{:.1f}" r="2.6" fill="{}"/>'.format(*place(*point), colour)
+            for point in (curve if len(curve) <= 60 else ())
+        )
+    return _svg(width, label, axes + drawn)
 
 
 def _axes(width: int, last_step: int, low: float, high: float) -> tuple[Callable[[float, float], tuple], str]:

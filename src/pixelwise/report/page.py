@@ -1,6 +1,5 @@
 """One self-contained HTML page for a run."""
 
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +8,10 @@ from pixelwise.evaluation.pictures import Picture
 from pixelwise.files import replacing
 from pixelwise.geo.label_map import colourise, to_picture
 from pixelwise.labels import IGNORE, Classes
-from pixelwise.optional import optional_module
 from pixelwise.report.charts import data_uri, loss_chart, mistakes, path_of, rate_chart, score_chart
 from pixelwise.report.content import Content, config_text, gather, load_log_rows, summary
 from pixelwise.report.parcel_map import ParcelFiles, ParcelMap
+from pixelwise.report.template import page_from
 
 SCENES_SHOWN = 12
 WIDEST_MATRIX = 40
@@ -52,15 +51,11 @@ def render(content: Content) -> str:
     Raises:
         MissingExtraError: the extra ``report`` is not installed.
     """
-    jinja2 = optional_module("jinja2")
-    template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
-        files("pixelwise.report").joinpath("template.html.j2").read_text(encoding="utf-8")
-    )
     classes, count = content.classes, len(content.classes)
     colours = {
         name: "#{:02x}{:02x}{:02x}".format(*colour) for name, colour in zip(classes.names, classes.palette, strict=True)
     }
-    return template.render(
+    values = dict(
         title=content.folder.resolve().name,
         content=content,
         names=classes.names,
@@ -77,6 +72,7 @@ def render(content: Content) -> str:
         parcels=None if content.parcels is None else _parcels(content.parcels, colours),
         config=config_text(content),
     )
+    return page_from("template.html.j2", values)
 
 
 def _charts(content: Content) -> list[tuple[str, str]]:

@@ -98,6 +98,10 @@ class Run:
         """Return the file of an evaluation's pictures."""
         return self.folder / "evaluations" / f"{evaluation}.npz"
 
+    def blocks(self, evaluation: str) -> Path:
+        """Return the file of an evaluation's counts, block by block."""
+        return self.folder / "evaluations" / "blocks" / f"{evaluation}.npz"
+
     @contextmanager
     def locked_metrics(self) -> Iterator[None]:
         """Keep other processes from changing ``metrics.json``, so that none loses what another one wrote.
