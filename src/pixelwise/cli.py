@@ -16,6 +16,7 @@ from pixelwise.commands.networks import analyze, models, prune
 from pixelwise.commands.parcels import polygonize, score_parcels
 from pixelwise.commands.predict import predict
 from pixelwise.commands.training import evaluate, report, train
+from pixelwise.commands.weights import licences, weights
 from pixelwise.errors import OldNameWarning, PixelwiseError, out_of_memory
 from pixelwise.geo.gdal_messages import garbled_messages_hidden
 
@@ -84,5 +85,6 @@ def commands() -> None:
 for _command in (
     *(demo, check, train, evaluate, report, predict, polygonize, score_parcels),
     *(models, analyze, prune),
+    *(weights, licences),
 ):
     commands.add_command(_command)

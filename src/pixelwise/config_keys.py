@@ -139,9 +139,17 @@ class ModelConfig(ConfigTable):
     """Which network, and where its first weights come from."""
 
     name: str = Field(default="segformer-b0", description="one of `pixelwise models`")
-    weights: Path | None = Field(default=None, description="weights to start from: any layout that load_weights knows")
+    weights: Path | str | None = Field(
+        default=None, description="weights to start from: a name of `pixelwise weights`, a path or an address"
+    )
+    accept_licence: Annotated[list[str], BeforeValidator(_as_list)] = Field(
+        default=[], description="licences of weights that you accept, where they forbid commercial use or are unknown"
+    )
     options: dict[str, bool | int | float | str | list[int | float]] = Field(
         default={}, description="the network's options, such as drop_path"
+    )
+    mirrors: dict[str, str] = Field(
+        default={}, description="host -> address in its place: 'huggingface.co' = 'https://hub.example.org'"
     )
 
     @model_validator(mode="after")
