@@ -79,9 +79,7 @@ def _say_licences(folder: Path) -> None:
     bound = [origin for origin in read_origins(folder) or () if needs_consent(origin)]
     if bound:
         names = ", ".join(f"{origin.name} ({origin.licence})" for origin in bound)
-        click.echo(
-            f"It descends from {names}: that licence binds the model and its maps. `pixelwise licences` lists all."
-        )
+        click.echo(f"It descends from {names}, which binds the model and its maps; `pixelwise licences` lists all.")
 
 
 def _evaluate_and_report(folder: Path) -> None:

@@ -2,11 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pixelwise.commands.interruption import interruptible
 from pixelwise.commands.parameters import ACCEPT_LICENCE, FILE
+
+if TYPE_CHECKING:
+    from pixelwise.hub.ledger import Row
 
 
 @click.command()
@@ -65,7 +69,7 @@ def weights(
     click.echo(f"{len(shown)} of {len(ledger.rows())} files. `pixelwise weights NAME` prints the rest of a row.")
 
 
-def _row(name: str, network: str):  # noqa: ANN202 - a Row, whose module is imported late
+def _row(name: str, network: str) -> "Row":
     from pixelwise.hub.named_weights import Asked, row_of
 
     row = row_of(Asked(name, *_network(network)))
@@ -79,10 +83,12 @@ def _network(network: str) -> tuple[str, str]:
     if not network:
         return "", ""
     from pixelwise.config import ModelConfig
-    from pixelwise.models import ENCODERS
+    from pixelwise.models import ENCODERS, list_models
     from pixelwise.training.first_weights import encoder_of
 
-    return ("", network) if network in ENCODERS else (network, encoder_of(ModelConfig(name=network)))
+    if network in ENCODERS and network not in list_models():
+        return "", network
+    return network, encoder_of(ModelConfig(name=network))
 
 
 def _fetch(

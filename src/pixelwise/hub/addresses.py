@@ -36,8 +36,8 @@ class Network:
             return address
         if not instead.startswith(("https://", "http://")):
             raise ConfigError(
-                f"The mirror of {parts.hostname} is {instead!r} ([model].mirrors or HF_ENDPOINT). Write an address, such "
-                "as 'https://example.org'."
+                f"The mirror of {parts.hostname} is {instead!r} ([model].mirrors or HF_ENDPOINT). Write an address, "
+                "such as 'https://example.org'."
             )
         return instead.rstrip("/") + parts.path + (f"?{parts.query}" if parts.query else "")
 

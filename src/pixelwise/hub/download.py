@@ -101,8 +101,8 @@ def download(
         return kept
     if network.offline:
         raise NotKeptError(
-            f"{remote.name} is not kept on this machine, and nothing is fetched (HF_HUB_OFFLINE). Fetch it on a machine "
-            f"with a network (`pixelwise weights {remote.name} --download`) and copy it to {path}, or give its path as "
+            f"{remote.name} is not kept on this machine, and nothing is fetched (HF_HUB_OFFLINE). Fetch it where there "
+            f"is a network (`pixelwise weights {remote.name} --download`) and copy it to {path}, or give its path as "
             "[model].weights."
         )
     address = network.address(remote.address)
@@ -150,8 +150,8 @@ def _fetch(remote: Remote, address: str, path: Path, advance: Advance) -> Kept:
             if attempt == TRIES:
                 there = part.stat().st_size if part.exists() else 0
                 raise WeightsError(
-                    f"Fetching {remote.name} from {urlsplit(address).hostname} failed {TRIES} times ({_reason(error)}). "
-                    f"{there:,} bytes are kept: give the same command again, now or later, and it goes on there."
+                    f"Fetching {remote.name} from {urlsplit(address).hostname} failed {TRIES} times "
+                    f"({_reason(error)}). {there:,} bytes are kept: give the same command again, and it goes on there."
                 ) from None
             time.sleep(pause)
             pause *= 2
@@ -293,8 +293,8 @@ def _refused(remote: Remote, status: int, retry_after: str) -> str:
     if status in (401, 403):
         had = "the token in HF_TOKEN is not allowed to read it" if remote.token else "no token was sent"
         return (
-            f"{remote.name} is not open to everybody: the server answered {status}, and {had}. Ask for access at {page}, "
-            "make a token that may read, and set it: export HF_TOKEN=hf_... (Or the name is wrong.)"
+            f"{remote.name} is not open to everybody: the server answered {status}, and {had}. Ask for access at "
+            f"{page}, make a token that may read, and set it: export HF_TOKEN=hf_... (Or the name is wrong.)"
         )
     if status in (404, 410):
         return (
@@ -317,8 +317,8 @@ def _refused(remote: Remote, status: int, retry_after: str) -> str:
 def no_connection(remote: Remote, address: str, reason: str) -> str:
     """Return what is wrong, in sentences, where there is no connection."""
     return (
-        f"There is no connection to {urlsplit(address).hostname} for {remote.name} ({reason}). Check the network and the "
-        "proxy (HTTPS_PROXY); name a mirror in [model].mirrors; or fetch the file elsewhere and give its path as "
+        f"There is no connection to {urlsplit(address).hostname} for {remote.name} ({reason}). Check the network and "
+        "the proxy (HTTPS_PROXY); name a mirror in [model].mirrors; or fetch the file elsewhere and give its path as "
         "[model].weights."
     )
 

