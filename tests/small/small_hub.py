@@ -19,6 +19,8 @@ class SmallHub:
     tags: dict[str, str] = field(default_factory=dict)
     """Path -> an ETag other than the SHA-256; empty: none."""
     ranges: bool = True
+    commits: bool = True
+    """Name the commit of a file, which a plain folder of files does not."""
     asked: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     """Method, path and headers of every request."""
     address: str = ""
@@ -59,9 +61,12 @@ def serving() -> Iterator[SmallHub]:
                 return
             contents = hub.files[self.path.removeprefix("/cdn")]
             digest = hashlib.sha256(contents).hexdigest()
-            if "/resolve/" in self.path and not self.path.startswith("/cdn"):
+            if hub.commits and "/resolve/" in self.path and not self.path.startswith("/cdn"):
                 linked = {"X-Linked-ETag": f'"{digest}"', "X-Linked-Size": str(len(contents))}
-                commit = {"X-Repo-Commit": "0" * 40, "Location": f"{hub.address}/cdn{self.path}", **linked, **extra}
+                # The contents of large files are at another host.
+                elsewhere = hub.address.replace("127.0.0.1", "localhost")
+                place = {"X-Repo-Commit": "0" * 40, "Location": f"{elsewhere}/cdn{self.path}"}
+                commit = {**place, **linked, **extra}
                 self.answer(302, commit)
                 return
             self.contents(contents, digest, extra, body=body, cut=fault[1] if isinstance(fault, tuple) else None)

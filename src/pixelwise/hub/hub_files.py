@@ -46,17 +46,23 @@ def fetch_hub_file(
     Raises:
         NotKeptError: it is not kept, and the network must not be used.
         WeightsError: it cannot be fetched, or is not the file that it should be.
+        ConfigError: the disk is full, or an address that is not fetched.
     """
     remote = wanted.remote(network.token)
     if not has_client():
         return download(remote, network, advance=advance, say=say)
-    path = _through_client(wanted, remote, network, advance)
-    return _checked(wanted, path)
+    from huggingface_hub.errors import FileMetadataError
+
+    try:
+        return _checked(wanted, _through_client(wanted, remote, network, advance))
+    except FileMetadataError:
+        # A mirror that is a plain folder of files: it says nothing of commits, which the client asks for.
+        return download(remote, network, advance=advance, say=say)
 
 
 def _through_client(wanted: HubFile, remote: Remote, network: Network, advance: Advance | None) -> Path:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         path = hf_hub_download(
@@ -81,7 +87,11 @@ def _through_client(wanted: HubFile, remote: Remote, network: Network, advance: 
                 f"machine with a network (`pixelwise weights {remote.name} --download`), and copy the hub's cache "
                 "(HF_HOME), or the file, whose path [model].weights takes."
             ) from None
+        if isinstance(_first_cause(error), FileMetadataError):
+            raise _first_cause(error) from None
         raise _unreached(remote, network, error) from None
+    except FileMetadataError:
+        raise
     except (OSError, ValueError, RuntimeError) as error:
         raise _unreached(remote, network, error) from None
     except Exception as error:
@@ -92,11 +102,15 @@ def _through_client(wanted: HubFile, remote: Remote, network: Network, advance: 
     return Path(path)
 
 
+def _first_cause(error: Exception) -> Exception:
+    """Return what the client met first; it wraps that several times."""
+    while isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return error
+
+
 def _unreached(remote: Remote, network: Network, error: Exception) -> WeightsError:
-    # The client wraps what the server said; its first cause is the plainest.
-    cause = error
-    while cause.__cause__ is not None and isinstance(cause.__cause__, Exception):
-        cause = cause.__cause__
+    cause = _first_cause(error)
     status = getattr(getattr(cause, "response", None), "status_code", 0)
     if status:
         return refusal(remote, status, cause.response.headers.get("Retry-After", ""))  # type: ignore[attr-defined]
