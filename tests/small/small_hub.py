@@ -65,7 +65,9 @@ def serving() -> Iterator[SmallHub]:
                 linked = {"X-Linked-ETag": f'"{digest}"', "X-Linked-Size": str(len(contents))}
                 # The contents of large files are at another host.
                 elsewhere = hub.address.replace("127.0.0.1", "localhost")
-                place = {"X-Repo-Commit": "0" * 40, "Location": f"{elsewhere}/cdn{self.path}"}
+                revision = self.path.partition("/resolve/")[2].partition("/")[0]
+                named = revision if len(revision) == 40 else "0" * 40
+                place = {"X-Repo-Commit": named, "Location": f"{elsewhere}/cdn{self.path}"}
                 commit = {**place, **linked, **extra}
                 self.answer(302, commit)
                 return
