@@ -185,7 +185,9 @@ def test_an_address_that_anybody_could_change_on_the_way_is_refused(hub):
 def test_no_connection_names_proxy_and_mirror(hub, monkeypatch):
     with serving() as gone:
         address = gone.address
-    with pytest.raises(WeightsError, match=r"no connection to 127\.0\.0\.1 .*HTTPS_PROXY.*\[model\]\.mirrors"):
+    with pytest.raises(
+        WeightsError, match=r"connection to 127\.0\.0\.1 for small failed .*HTTPS_PROXY.*\[model\]\.mirrors"
+    ):
         download(Remote("small", f"{address}/w.pth"), Network())
     # A proxy of the environment is asked in place of the host.
     monkeypatch.setenv("http_proxy", hub.address)

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +10,15 @@ from urllib.parse import urlsplit
 
 import golden
 import pytest
+import tomli_w
 import torch
+from click.testing import CliRunner
 from safetensors.torch import save
 from small_hub import serving
 
 import pixelwise as pw
-from pixelwise.config import Config, ModelConfig
+from pixelwise.cli import commands
+from pixelwise.config import Config, ModelConfig, load_config
 from pixelwise.errors import ConfigError, WeightsError
 from pixelwise.hub import hub_files, ledger
 from pixelwise.hub.addresses import Network
@@ -286,3 +290,39 @@ def test_a_file_by_path_is_recognised_by_its_digest(tmp_path, monkeypatch):
         first_weights(ModelConfig(weights=tmp_path / "b0.pth"))
     start = first_weights(ModelConfig(weights=tmp_path / "b0.pth", accept_licence=NVIDIA))
     assert start.origins[0].name == "nvidia/mit-b0"
+
+
+def test_the_command_fetches_a_file_and_prints_where_it_is(hub):
+    offer(hub, "openmmlab/mscan-t", {"a": torch.zeros(1)})
+    mirror = f"download.openmmlab.com={hub.address}"
+    command = ["weights", "imagenet", "--network", "segnext-t", "--download", "--mirror", mirror]
+    result = CliRunner().invoke(commands, command)
+    assert result.exit_code == 0, result.output
+    assert torch.load(result.stdout.strip())["a"].shape == (1,)
+    assert "openmmlab/mscan-t: Apache-2.0, from https://download.openmmlab.com" in result.stderr
+    told = json.loads(CliRunner().invoke(commands, [*command, "--json"]).stdout)
+    assert (told["path"], told["licence"]) == (result.stdout.strip(), "Apache-2.0")
+
+
+def test_a_licence_is_accepted_on_the_command_line_of_training_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "a.toml").write_text(tomli_w.dumps({"data": DATA, "model": {"weights": "imagenet"}}))
+    refused = CliRunner().invoke(commands, ["train", str(tmp_path / "a.toml")])
+    assert "accept_licence" in str(refused.exception)
+    accepted = CliRunner().invoke(commands, ["train", str(tmp_path / "a.toml"), "--accept-licence", NVIDIA])
+    assert isinstance(accepted.exception, NotKeptError)
+
+
+def test_what_is_a_name_and_what_is_a_path_in_a_configuration(tmp_path):
+    for folder in ("imagenet", "nvidia/mit-b0", "pretrained"):
+        (tmp_path / folder).mkdir(parents=True)
+
+    def weights(value):
+        (tmp_path / "a.toml").write_text(tomli_w.dumps({"data": DATA, "model": {"weights": value}}))
+        return load_config(tmp_path / "a.toml").model.weights
+
+    names = ["imagenet", "torchvision/resnet50", "hf:owner/name@v1/w.pth", "https://example.org/w.pth", "unknown"]
+    assert [weights(name) for name in names] == names
+    # A data set may have a folder of a short name; a copy of a repository may have the repository's name.
+    for path in ("./imagenet", "nvidia/mit-b0", "pretrained", "w.pth", "runs/first.safetensors", "../other"):
+        assert weights(path) == (tmp_path / path).resolve()

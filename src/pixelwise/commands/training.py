@@ -9,6 +9,7 @@ import click
 
 from pixelwise.commands.interruption import interruptible
 from pixelwise.commands.parameters import ACCEPT_LICENCE, FILE, OVERRIDES
+from pixelwise.commands.weights import say_binding
 
 if TYPE_CHECKING:
     from pixelwise.evaluation.metrics import Scores
@@ -51,6 +52,7 @@ def train(
     with interruptible(f"`pixelwise train {again} --resume` goes on from the last saved step."):
         from pixelwise.commands.progress import shown_download, shown_training
         from pixelwise.config import RunConfig, load_config
+        from pixelwise.runs.model_folder import read_origins
         from pixelwise.training.first_weights import first_weights
         from pixelwise.training.train import train
 
@@ -67,19 +69,9 @@ def train(
         with shown_training() as report:
             run = train(loaded, resume=resume, report=report)
         click.echo(f"The run is in {run.folder}, its best model in {run.folder / 'model'}.")
-        _say_licences(run.folder)
+        say_binding(read_origins(run.folder))
         if loaded.data.validation or loaded.data.validation_images:
             _evaluate_and_report(run.folder)
-
-
-def _say_licences(folder: Path) -> None:
-    from pixelwise.hub.licences import needs_consent
-    from pixelwise.runs.model_folder import read_origins
-
-    bound = [origin for origin in read_origins(folder) or () if needs_consent(origin)]
-    if bound:
-        names = ", ".join(f"{origin.name} ({origin.licence})" for origin in bound)
-        click.echo(f"It descends from {names}, which binds the model and its maps; `pixelwise licences` lists all.")
 
 
 def _evaluate_and_report(folder: Path) -> None:

@@ -10,7 +10,20 @@ from pixelwise.commands.interruption import interruptible
 from pixelwise.commands.parameters import ACCEPT_LICENCE, FILE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pixelwise.hub.ledger import Row
+    from pixelwise.hub.licences import Origin
+
+
+def say_binding(origins: "Iterable[Origin] | None") -> None:
+    """Say which licences bind a model and its maps, if there are such."""
+    from pixelwise.hub.licences import needs_consent
+
+    bound = [f"{origin.name} ({origin.licence})" for origin in origins or () if needs_consent(origin)]
+    if bound:
+        names = ", ".join(bound)
+        click.echo(f"Licence: the model descends from {names}, which binds it and its maps (`pixelwise licences`).")
 
 
 @click.command()

@@ -54,6 +54,8 @@ class Remote:
     """Sent to the host of the address alone."""
     page: str = ""
     """Where a user asks for access."""
+    asked: str = "NAME"
+    """What `pixelwise weights` takes for it."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def download(
     if network.offline:
         raise NotKeptError(
             f"{remote.name} is not kept on this machine, and nothing is fetched (HF_HUB_OFFLINE). Fetch it where there "
-            f"is a network (`pixelwise weights {remote.name} --download`) and copy it to {path}, or give its path as "
+            f"is a network (`pixelwise weights {remote.asked} --download`) and copy it to {path}, or give its path as "
             "[model].weights."
         )
     address = network.address(remote.address)
@@ -317,7 +319,7 @@ def _refused(remote: Remote, status: int, retry_after: str) -> str:
 def no_connection(remote: Remote, address: str, reason: str) -> str:
     """Return what is wrong, in sentences, where there is no connection."""
     return (
-        f"There is no connection to {urlsplit(address).hostname} for {remote.name} ({reason}). Check the network and "
+        f"The connection to {urlsplit(address).hostname} for {remote.name} failed ({reason}). Check the network and "
         "the proxy (HTTPS_PROXY); name a mirror in [model].mirrors; or fetch the file elsewhere and give its path as "
         "[model].weights."
     )

@@ -11,7 +11,7 @@ from pixelwise.errors import WeightsError
 from pixelwise.files import file_digest
 from pixelwise.hub.addresses import HUB_HOST, Network, hub_address
 from pixelwise.hub.download import Advance, Kept, NotKeptError, Remote, download, no_connection, refusal
-from pixelwise.hub.ledger import HUB
+from pixelwise.hub.ledger import HUB, by_name
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class HubFile:
     def remote(self, token: str) -> Remote:
         """Return it as a file that has an address."""
         address = hub_address(self.repository, self.revision, self.file)
-        return Remote(self.repository, address, self.sha256, self.size, token, f"{HUB}/{self.repository}")
+        name = self.repository if by_name(self.repository) else f"hf:{self.repository}"
+        return Remote(name, address, self.sha256, self.size, token, f"{HUB}/{self.repository}", name)
 
 
 def has_client() -> bool:
@@ -84,7 +85,7 @@ def _through_client(wanted: HubFile, remote: Remote, network: Network, advance: 
         if network.offline:
             raise NotKeptError(
                 f"{remote.name} is not kept on this machine, and nothing is fetched (HF_HUB_OFFLINE). Fetch it on a "
-                f"machine with a network (`pixelwise weights {remote.name} --download`), and copy the hub's cache "
+                f"machine with a network (`pixelwise weights {remote.asked} --download`), and copy the hub's cache "
                 "(HF_HOME), or the file, whose path [model].weights takes."
             ) from None
         if isinstance(_first_cause(error), FileMetadataError):

@@ -145,7 +145,9 @@ def _kept(row: ledger.Row, advance: Advance | None, say: Callable[[str], None], 
     if row.file:
         file = HubFile(row.name, row.file, row.revision, row.sha256, size)
         return fetch_hub_file(file, asked.through, advance=advance, say=say)
-    return download(Remote(row.name, row.url, row.sha256, size), asked.through, advance=advance, say=say)
+    return download(
+        Remote(row.name, row.url, row.sha256, size, asked=row.name), asked.through, advance=advance, say=say
+    )
 
 
 def _from_address(asked: Asked, origin: Origin, advance: Advance | None, say: Callable[[str], None]) -> Kept:
