@@ -115,6 +115,11 @@ def download(
         return _fetch(remote, address, path, advance or (lambda done, size: None)) if kept is None else kept
 
 
+def is_kept(remote: Remote) -> bool:
+    """Return whether a file is in our cache, whole."""
+    return _kept(kept_path(remote), remote) is not None
+
+
 def _kept(path: Path, remote: Remote) -> Kept | None:
     """Return a file that is kept, if it is as it was when it was checked.
 

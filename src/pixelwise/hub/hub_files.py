@@ -7,10 +7,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from pixelwise.errors import WeightsError
-from pixelwise.files import file_digest
+from pixelwise.errors import PixelwiseError, WeightsError
+from pixelwise.files import file_digest, room_on_disk
 from pixelwise.hub.addresses import HUB_HOST, Network, hub_address
-from pixelwise.hub.download import Advance, Kept, NotKeptError, Remote, download, no_connection, refusal
+from pixelwise.hub.download import Advance, Kept, NotKeptError, Remote, download, is_kept, no_connection, refusal
 from pixelwise.hub.ledger import HUB, by_name
 
 
@@ -50,7 +50,7 @@ def fetch_hub_file(
         ConfigError: the disk is full, or an address that is not fetched.
     """
     remote = wanted.remote(network.token)
-    if not has_client():
+    if not has_client() or is_kept(remote):
         return download(remote, network, advance=advance, say=say)
     from huggingface_hub.errors import FileMetadataError
 
@@ -63,58 +63,50 @@ def fetch_hub_file(
 
 def _through_client(wanted: HubFile, remote: Remote, network: Network, advance: Advance | None) -> Path:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        path = hf_hub_download(
-            wanted.repository,
-            wanted.file,
-            revision=wanted.revision,
-            endpoint=network.endpoint,
-            # False: none, not even the one that the user is logged in with.
-            token=network.token or (False if HUB_HOST in network.mirrors else None),
-            cache_dir=os.environ.get("HF_HUB_CACHE") or None,
-            local_files_only=network.offline,
-            tqdm_class=_bar(advance),
-        )
-    except HfHubHTTPError as error:
-        response = getattr(error, "response", None)
-        status, headers = getattr(response, "status_code", 0), getattr(response, "headers", {})
-        raise refusal(remote, status, headers.get("Retry-After", "")) from None
-    except LocalEntryNotFoundError as error:
-        if network.offline:
-            raise NotKeptError(
-                f"{remote.name} is not kept on this machine, and nothing is fetched (HF_HUB_OFFLINE). Fetch it on a "
-                f"machine with a network (`pixelwise weights {remote.asked} --download`), and copy the hub's cache "
-                "(HF_HOME), or the file, whose path [model].weights takes."
-            ) from None
-        if isinstance(_first_cause(error), FileMetadataError):
-            raise _first_cause(error) from None
-        raise _unreached(remote, network, error) from None
-    except FileMetadataError:
+        with room_on_disk(Path(wanted.file)):
+            path = hf_hub_download(
+                wanted.repository,
+                wanted.file,
+                revision=wanted.revision,
+                endpoint=network.endpoint,
+                # False: none, not even the one that the user is logged in with.
+                token=network.token or (False if HUB_HOST in network.mirrors else None),
+                cache_dir=os.environ.get("HF_HUB_CACHE") or None,
+                local_files_only=network.offline,
+                tqdm_class=_bar(advance),
+            )
+    except PixelwiseError:
         raise
-    except (OSError, ValueError, RuntimeError) as error:
-        raise _unreached(remote, network, error) from None
     except Exception as error:
-        # Errors of the client's own network library, which changes between its versions.
-        if type(error).__module__.split(".")[0] in ("httpx", "httpx2", "httpcore", "requests", "huggingface_hub"):
-            raise _unreached(remote, network, error) from None
-        raise
+        raise _in_words(error, remote, network) from None
     return Path(path)
 
 
-def _first_cause(error: Exception) -> Exception:
-    """Return what the client met first; it wraps that several times."""
-    while isinstance(error.__cause__, Exception):
-        error = error.__cause__
-    return error
+def _in_words(error: Exception, remote: Remote, network: Network) -> Exception:
+    """Return an error of the client as one of ours; one that is no trouble with the network stays as it is."""
+    from huggingface_hub.errors import FileMetadataError, LocalEntryNotFoundError
 
-
-def _unreached(remote: Remote, network: Network, error: Exception) -> WeightsError:
-    cause = _first_cause(error)
-    status = getattr(getattr(cause, "response", None), "status_code", 0)
-    if status:
-        return refusal(remote, status, cause.response.headers.get("Retry-After", ""))  # type: ignore[attr-defined]
+    cause = error
+    while isinstance(cause.__cause__, Exception):
+        # The client wraps what it met several times.
+        cause = cause.__cause__
+    if isinstance(cause, FileMetadataError):
+        return cause
+    response: Any = getattr(cause, "response", None)
+    if getattr(response, "status_code", 0):
+        return refusal(remote, response.status_code, response.headers.get("Retry-After", ""))
+    if network.offline and isinstance(error, LocalEntryNotFoundError):
+        return NotKeptError(
+            f"{remote.name} is not kept on this machine, and nothing is fetched (HF_HUB_OFFLINE). Fetch it where there "
+            f"is a network (`pixelwise weights {remote.asked} --download`), and copy the hub's cache (HF_HOME), or the "
+            "file, whose path [model].weights takes."
+        )
+    # Its network library has errors of its own, and changes between versions.
+    of_network = type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "huggingface_hub")
+    if not (of_network or isinstance(error, OSError | ValueError)):
+        return error
     reason = " ".join(str(cause).split())[:200] or type(cause).__name__
     return WeightsError(no_connection(remote, network.endpoint, reason))
 
