@@ -17,6 +17,7 @@ from pixelwise.commands.networks import analyze, models, prune
 from pixelwise.commands.parcels import polygonize, score_parcels
 from pixelwise.commands.predict import predict
 from pixelwise.commands.training import evaluate, report, train
+from pixelwise.commands.weights import licences, weights
 from pixelwise.errors import OldNameWarning, PixelwiseError, out_of_memory
 from pixelwise.geo.gdal_messages import garbled_messages_hidden
 
@@ -85,5 +86,6 @@ def commands() -> None:
 for _command in (
     *(demo, check, train, evaluate, compare, report, predict, polygonize, score_parcels),
     *(models, analyze, prune),
+    *(weights, licences),
 ):
     commands.add_command(_command)

@@ -24,8 +24,14 @@ from pixelwise.config_table import Table, merged, parsed_overrides, read_table, 
 from pixelwise.errors import ConfigError
 from pixelwise.files import replacing, with_checksum
 
+SHORT_NAMES = ("imagenet", "ade20k", "cityscapes", "coco", "carvana", "dinov2")
+"""Weights that [model].weights names by what they were trained on; the ledger says which are meant."""
+WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".pdparams", ".pkl", ".toml")
+"""Of paths of weights, which no name has."""
+
 __all__ = [
     "LARGEST_SCALE",
+    "SHORT_NAMES",
     "AugmentConfig",
     "Config",
     "DataConfig",
@@ -141,7 +147,20 @@ def _placed(table: Table, folder: Path) -> Table:
             key: _absolute(value, folder) if key in fields and _holds_path(fields[key].annotation) else value
             for key, value in section.items()
         }
+        if name == "model" and _is_weights_name(section.get("weights"), folder):
+            result[name]["weights"] = section["weights"]
     return result
+
+
+def _is_weights_name(value: object, folder: Path) -> bool:
+    """Return whether [model].weights is a name that is looked up later, and no path.
+
+    A short name is one even where a data set has a folder of that name; all else is a path if something is there.
+    """
+    if not isinstance(value, str) or not value or value in SHORT_NAMES:
+        return value in SHORT_NAMES
+    looks_like_path = value.startswith((".", "/", "~", "\\")) or Path(value).suffix in WEIGHTS_SUFFIXES
+    return not looks_like_path and not (folder / value).exists()
 
 
 def _holds_path(annotation: object) -> bool:

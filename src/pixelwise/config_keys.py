@@ -19,6 +19,15 @@ Places = Path | Annotated[list[Path], Field(min_length=1)]
 """A path, or several."""
 
 
+def _path_or_name(value: object) -> object:
+    # A file's paths are absolute by now.
+    return Path(value) if isinstance(value, str) and Path(value).is_absolute() else value
+
+
+WeightsPlace = Annotated[Path | str, BeforeValidator(_path_or_name)]
+"""A path, or a name or address that is looked up later."""
+
+
 def as_places(places: Places) -> tuple[Path, ...]:
     """Return the paths, of which there is at least one."""
     return tuple(places) if isinstance(places, list) else (places,)
@@ -147,9 +156,17 @@ class ModelConfig(ConfigTable):
     """Which network, and where its first weights come from."""
 
     name: str = Field(default="segformer-b0", description="one of `pixelwise models`")
-    weights: Path | None = Field(default=None, description="weights to start from: any layout that load_weights knows")
+    weights: WeightsPlace | None = Field(
+        default=None, description="weights to start from: a name of `pixelwise weights`, a path or an address"
+    )
+    accept_licence: Annotated[list[str], BeforeValidator(_as_list)] = Field(
+        default=[], description="licences of weights that you accept, where they forbid commercial use or are unknown"
+    )
     options: dict[str, bool | int | float | str | list[int | float]] = Field(
         default={}, description="the network's options, such as drop_path"
+    )
+    mirrors: dict[str, str] = Field(
+        default={}, description="host -> address in its place: 'huggingface.co' = 'https://hub.example.org'"
     )
 
     @model_validator(mode="after")

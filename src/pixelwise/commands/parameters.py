@@ -12,3 +12,10 @@ OVERRIDES = click.option(
     metavar="KEY=VALUE",
     help="Change the configuration: train.steps=200; repeatable.",
 )
+ACCEPT_LICENCE = click.option(
+    "--accept-licence",
+    "accepted",
+    multiple=True,
+    metavar="NAME",
+    help="Accept a licence of weights that forbids commercial use or is unknown; repeatable.",
+)

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from pixelwise.commands.interruption import interruptible
+from pixelwise.commands.weights import say_binding
 
 FILE = click.Path(path_type=Path)
 
@@ -77,6 +78,7 @@ def predict(
 
         keep_freed_memory()
         predictor = load(model, device=device, options=parsed_options(options))
+        say_binding(predictor.card.origins)
         tiles = TileOptions(tile, overlap, flips, scale or (1.0,), batch)
         wanted = MapOptions(confidence, probabilities, cog, aoi, on)
         kind = "" if image.is_dir() else output.suffix.lower()

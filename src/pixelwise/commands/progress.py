@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     TaskID,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 from rich.progress import Progress as Bar
 
@@ -108,6 +110,24 @@ def shown_share(what: str) -> Iterator[Callable[[float], None]]:
     ) as bar:
         task = bar.add_task("", total=1.0)
         yield lambda share: bar.update(task, completed=share)
+
+
+@contextmanager
+def shown_download() -> Iterator[Callable[[int, int | None], None]]:
+    """Give a function to call with the bytes that are there, and all bytes; without a terminal it shows nothing."""
+    console = Console()
+    if not console.is_terminal:
+        yield lambda done, size: None
+        return
+    columns = (TextColumn("Fetching"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TextColumn("left"))
+    with Bar(*columns, TimeRemainingColumn(), console=console) as bar:
+
+        def advance(done: int, size: int | None) -> None:
+            # The bar begins with the first byte: a file that is kept needs none.
+            task = bar.task_ids[0] if bar.task_ids else bar.add_task("", total=size)
+            bar.update(task, completed=done, total=size)
+
+        yield advance
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from pixelwise.commands.interruption import interruptible
-from pixelwise.commands.parameters import FILE, OVERRIDES
+from pixelwise.commands.parameters import ACCEPT_LICENCE, FILE, OVERRIDES
+from pixelwise.commands.weights import say_binding
 
 if TYPE_CHECKING:
     from pixelwise.evaluation.metrics import Scores
@@ -19,9 +20,15 @@ if TYPE_CHECKING:
 @click.option("--resume", is_flag=True, help="Go on where an earlier run in the same folder stopped.")
 @click.option("--run", "folder", type=FILE, help="The run's folder, instead of [run].folder or runs/NAME.")
 @OVERRIDES
+@ACCEPT_LICENCE
 @click.option("--print-config", is_flag=True, help="Print every key with its default and meaning, and exit.")
 def train(
-    config: Path | None, resume: bool, folder: Path | None, overrides: tuple[str, ...], print_config: bool
+    config: Path | None,
+    resume: bool,
+    folder: Path | None,
+    overrides: tuple[str, ...],
+    accepted: tuple[str, ...],
+    print_config: bool,
 ) -> None:
     """Train a network as a configuration says.
 
@@ -40,18 +47,29 @@ def train(
     if config is None:
         raise click.UsageError("Name a configuration, or ask for one with --print-config.")
     flags = [*(["--run", str(folder)] if folder else []), *(part for each in overrides for part in ("--set", each))]
+    flags += [part for each in accepted for part in ("--accept-licence", each)]
     again = shlex.join([str(config), *flags])
     with interruptible(f"`pixelwise train {again} --resume` goes on from the last saved step."):
-        from pixelwise.commands.progress import shown_training
+        from pixelwise.commands.progress import shown_download, shown_training
         from pixelwise.config import RunConfig, load_config
+        from pixelwise.runs.model_folder import read_origins
+        from pixelwise.training.first_weights import first_weights
         from pixelwise.training.train import train
 
         loaded = load_config(config, overrides)
         if folder is not None:
             loaded = loaded.model_copy(update={"run": RunConfig(folder=folder)})
+        if accepted:
+            model = loaded.model.model_copy(update={"accept_licence": [*loaded.model.accept_licence, *accepted]})
+            loaded = loaded.model_copy(update={"model": model})
+        if not resume:
+            # Training finds them kept; here a bar shows how they come.
+            with shown_download() as advance:
+                first_weights(loaded.model, advance=advance)
         with shown_training() as report:
             run = train(loaded, resume=resume, report=report)
         click.echo(f"The run is in {run.folder}, its best model in {run.folder / 'model'}.")
+        say_binding(read_origins(run.folder))
         if loaded.data.validation or loaded.data.validation_images:
             _evaluate_and_report(run.folder)
 

@@ -14,6 +14,7 @@ from pixelwise.geo.label_map import LabelMapWriter, overlay, write_palette_png
 from pixelwise.geo.outputs import keep_inputs, save_picture
 from pixelwise.geo.raster import RasterInfo
 from pixelwise.geo.stored_blocks import files_of
+from pixelwise.hub.licences import origin_tags
 from pixelwise.labels import Classes
 from pixelwise.runs.model_folder import ModelCard
 
@@ -90,4 +91,5 @@ def provenance(card: ModelCard, model_hash: str) -> dict[str, str]:
         "PIXELWISE_VERSION": __version__,
         "PIXELWISE_MODEL": model_hash,
         "PIXELWISE_NETWORK": card.architecture.name,
+        **origin_tags(card.origins),
     }

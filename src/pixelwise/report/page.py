@@ -7,6 +7,7 @@ import numpy as np
 from pixelwise.evaluation.pictures import Picture
 from pixelwise.files import replacing
 from pixelwise.geo.label_map import colourise, to_picture
+from pixelwise.hub.licences import needs_consent
 from pixelwise.labels import IGNORE, Classes
 from pixelwise.report.charts import data_uri, loss_chart, mistakes, path_of, rate_chart, score_chart
 from pixelwise.report.content import Content, config_text, gather, load_log_rows, summary
@@ -61,6 +62,7 @@ def render(content: Content) -> str:
         names=classes.names,
         scenes_scored=len(content.scores.get("scenes", {})) or len(content.scenes),
         summary=summary(content),
+        bound=[origin for origin in content.card.origins or () if needs_consent(origin)],
         colours=colours,
         charts=_charts(content),
         strange_losses=len(content.log) - len(load_log_rows(content, "loss")),

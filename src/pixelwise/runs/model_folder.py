@@ -1,6 +1,7 @@
 """A model folder is self-contained: architecture, classes, colours, bands and normalisation travel with the weights."""
 
 import hashlib
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -9,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import tomli_w
 from pydantic import TypeAdapter, ValidationError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from pixelwise.errors import ConfigError, WeightsError
 from pixelwise.files import file_digest, read_checked, recovered_folder, replacing_folder, with_checksum
+from pixelwise.hub.licences import Origin, notice, origins_from, records
 from pixelwise.labels import Classes
 from pixelwise.models import Architecture, Segmenter, rebuilt
 from pixelwise.weights import with_options
@@ -22,6 +24,10 @@ from pixelwise.weights.files import write_state
 
 DIGEST = "weights_sha256"
 """The key of ``model.toml`` for the SHA-256 of the weights beside it."""
+ORIGINS_KEY = "pixelwise.origins"
+"""Of the header of a ``model.safetensors`` whose model descends from others' weights: the records as JSON."""
+NOTICE = "NOTICE.txt"
+"""Beside such a model: the same for people."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,8 @@ class ModelCard:
     overlap: int = 128
     provenance: dict[str, str] = field(default_factory=dict)
     """Where the model came from: version, data, licence, date, score."""
+    origins: tuple[Origin, ...] | None = None
+    """Weights that it descends from, with their licences; None: not recorded, as in folders of early versions."""
 
 
 def save_model(folder: str | Path, model: Segmenter, card: ModelCard) -> None:
@@ -57,13 +65,16 @@ def save_model(folder: str | Path, model: Segmenter, card: ModelCard) -> None:
         ConfigError: the disk is full.
     """
     with replacing_folder(folder) as temporary:
-        weights = temporary / "model.safetensors"
+        weights, origins = temporary / "model.safetensors", card.origins or ()
+        header = {"format": "pt", ORIGINS_KEY: json.dumps(records(origins))} if origins else None
         try:
-            write_state(model, weights)
+            write_state(model, weights, header)
         except SafetensorError as error:
             raise ConfigError(f"{Path(folder) / weights.name} could not be written: {error}.") from None
         table = {DIGEST: file_digest(weights), **{k: v for k, v in asdict(card).items() if v is not None}}
         (temporary / "model.toml").write_text(with_checksum(tomli_w.dumps(table)), encoding="utf-8", newline="\n")
+        if origins:
+            (temporary / NOTICE).write_text(notice(origins), encoding="utf-8", newline="\n")
 
 
 def read_card(folder: Path) -> tuple[ModelCard, str | None]:
@@ -86,6 +97,43 @@ def read_card(folder: Path) -> tuple[ModelCard, str | None]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         reason = " ".join(str(error).split())
     raise WeightsError(f"{path} is damaged ({reason[:200]}). Restore the folder or train again.")
+
+
+def is_model(path: Path) -> bool:
+    """Return whether a path is a model folder of ours, a run that has one, or a file in a model folder."""
+    folder = path if path.is_dir() else path.parent
+    cards = ("model.toml", "model/model.toml") if path.is_dir() else ("model.toml",)
+    return any((folder / card).is_file() for card in cards)
+
+
+def read_origins(path: Path) -> tuple[Origin, ...] | None:
+    """Return what a model of ours descends from, by its card or by the header of its weights alone.
+
+    Args:
+        path: a run, a model folder, or a file in one.
+
+    Returns:
+        None if nothing says so: others' weights, or a folder of an early version.
+
+    Raises:
+        WeightsError: what should say so is damaged.
+    """
+    folder = path if path.is_dir() else path.parent
+    try:
+        for card in (folder / "model.toml", *([folder / "model" / "model.toml"] if path.is_dir() else [])):
+            if card.is_file():
+                table = tomllib.loads(read_checked(card))
+                return origins_from(table["origins"]) if "origins" in table else None
+        if path.suffix == ".safetensors" and path.is_file():
+            with safe_open(path, framework="pt") as opened:
+                header = opened.metadata() or {}
+            return origins_from(json.loads(header[ORIGINS_KEY])) if ORIGINS_KEY in header else None
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(
+            f"What {path} descends from is damaged ({reason}). Restore the folder, or train again."
+        ) from None
+    return None
 
 
 def load_model(folder: str | Path, *, options: Mapping[str, object] | None = None) -> tuple[Segmenter, ModelCard, str]:

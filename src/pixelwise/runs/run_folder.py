@@ -33,7 +33,7 @@ LOCK_SECONDS = 60.0
 """How long an evaluation waits for another one to write its scores, which takes a moment."""
 FREE_SETTINGS = {
     "data": ("images", "labels", "validation_images", "validation_labels"),
-    "model": ("weights",),
+    "model": ("weights", "accept_licence", "mirrors"),
     "train": ("steps", "device", "workers", "evaluate_every", "keep_every", "activation_checkpointing", "compile"),
 }
 """What may change when a run goes on: where things are, how many steps it makes, and what changes no weight."""

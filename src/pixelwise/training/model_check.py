@@ -4,7 +4,9 @@ import torch
 
 from pixelwise.config import Config
 from pixelwise.errors import ConfigError, PixelwiseError
+from pixelwise.hub.download import NotKeptError
 from pixelwise.models import create
+from pixelwise.training.first_weights import first_weights
 from pixelwise.training.network import require_encoder
 from pixelwise.training.training_data import require_weight_per_class
 from pixelwise.weights import load_weights
@@ -24,13 +26,18 @@ def check_model(config: Config, *, bands: int | None) -> list[str]:
         problems.append(str(problem))
     bands = bands or len(config.data.bands or (1, 2, 3))
     try:
-        if settings.weights is None:
+        try:
+            start = first_weights(settings, offline=True)
+        except NotKeptError:
+            # Training fetches them; their name and licence are checked already.
+            start = None
+        if start is None:
             # The meta device takes no memory, and building is all that is tried.
             with torch.device("meta"):
                 create(settings.name, classes=classes, bands=bands, **settings.options)
         else:
             model = create(settings.name, classes=classes, bands=bands, **settings.options)
-            loaded = load_weights(model, settings.weights, partial=True)
+            loaded = load_weights(model, start.path, partial=True)
             require_encoder(model, config, loaded.missing)
     except PixelwiseError as problem:
         problems.append(str(problem))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pixelwise.config import Config
 from pixelwise.errors import WeightsError
 from pixelwise.models import Architecture, Segmenter, create
+from pixelwise.training.first_weights import FirstWeights
 from pixelwise.training.training_data import TrainingData
 from pixelwise.weights import load_weights
 
@@ -12,10 +13,13 @@ FRESH_SHARE = 0.1
 """At most this share of an encoder's numbers may be missing from the weights that it starts from."""
 
 
-def first_network(config: Config, data: TrainingData, state: dict | None, say: Callable[[str], None]) -> Segmenter:
+def first_network(
+    config: Config, data: TrainingData, start: FirstWeights | None, state: dict | None, say: Callable[[str], None]
+) -> Segmenter:
     """Build the network, with the weights that the configuration names or fresh ones.
 
     Args:
+        start: the weights that [model].weights names.
         state: of a resumed run. It says which network the run has; `Training.restore` fills in its weights.
         say: called with sentences about the weights.
 
@@ -30,9 +34,9 @@ def first_network(config: Config, data: TrainingData, state: dict | None, say: C
         model.architecture = Architecture(**kept)
         return model
     model = create(config.model.name, classes=classes, bands=bands, **config.model.options)
-    if config.model.weights is None:
+    if start is None:
         return model
-    loaded = load_weights(model, config.model.weights, partial=True)
+    loaded = load_weights(model, start.path, partial=True)
     require_encoder(model, config, loaded.missing)
     say(f"Weights: {loaded.layout}, {len(loaded.matched)} tensors; {len(loaded.missing)} start fresh.")
     for note in loaded.notes:

@@ -16,6 +16,7 @@ from pixelwise.errors import ConfigError, PixelwiseError, out_of_memory
 from pixelwise.evaluation.evaluate import evaluate_scenes
 from pixelwise.fast.trained_linear import train_faster
 from pixelwise.geo.colours import ColourReader
+from pixelwise.hub.licences import Origin, origins_from, records
 from pixelwise.labels import IGNORE
 from pixelwise.loss_config import LOSSES
 from pixelwise.losses import total_loss
@@ -23,6 +24,7 @@ from pixelwise.models import Decoded, Segmenter
 from pixelwise.runs.model_folder import ModelCard, save_model
 from pixelwise.runs.run_folder import Run
 from pixelwise.training.checkpointing import recompute_blocks
+from pixelwise.training.first_weights import FirstWeights
 from pixelwise.training.network import first_network
 from pixelwise.training.optimizer import MovingAverage, parameter_groups, rate_factor
 from pixelwise.training.training_data import TrainingData, class_weights
@@ -37,12 +39,14 @@ class Training:
         data: TrainingData,
         device: torch.device,
         run: Run,
+        start: FirstWeights | None,
         state: dict | None,
         say: Callable[[str], None],
     ) -> None:
         """Build the network with its first weights.
 
         Args:
+            start: the weights that the configuration names.
             state: of the run that goes on, which knows its network; None: a new run.
             say: called with sentences about the network.
         """
@@ -50,9 +54,9 @@ class Training:
         self.config, self.data, self.device, self.run = config, data, device, run
         self.step, self.best, self.seconds = 0, -1.0, 0.0
         self.score: float | None = None
-        self.model = first_network(config, data, state, say)
+        self.model = first_network(config, data, start, state, say)
         self.model.encoder.requires_grad_(not config.train.freeze_encoder)
-        self.card = _card(config, data, self.model)
+        self.card = _card(config, data, self.model, _origins(start, state, run))
         self.class_weights = class_weights(config, data, device)
         if config.train.activation_checkpointing and not recompute_blocks(self.model.encoder):
             say(
@@ -117,6 +121,7 @@ class Training:
             "data": self.data.record,
             "config": self.config.model_dump(mode="json", exclude_none=True),
             "architecture": asdict(self.model.architecture),
+            **({} if self.card.origins is None else {"origins": records(self.card.origins)}),
         }
 
     @property
@@ -206,7 +211,24 @@ def _loss(
     )
 
 
-def _card(config: Config, data: TrainingData, model: Segmenter) -> ModelCard:
+def _origins(start: FirstWeights | None, state: dict | None, run: Run) -> tuple[Origin, ...] | None:
+    """Return what the model descends from; of a run that goes on, as its state says.
+
+    Returns:
+        None for a run of an early version, which did not keep it.
+
+    Raises:
+        ConfigError: a damaged state.
+    """
+    if state is None:
+        return () if start is None else start.origins
+    try:
+        return origins_from(state["origins"]) if "origins" in state else None
+    except ValueError as error:
+        raise ConfigError(f"{run.folder / 'last'} holds a damaged state ({error}). Restore it from a copy.") from None
+
+
+def _card(config: Config, data: TrainingData, model: Segmenter, origins: tuple[Origin, ...] | None) -> ModelCard:
     scene = data.training[0]
     return ModelCard(
         architecture=model.architecture,
@@ -226,6 +248,7 @@ def _card(config: Config, data: TrainingData, model: Segmenter) -> ModelCard:
             "labels": ", ".join(place.name for place in as_places(config.data.labels)),
             "date": date.today().isoformat(),
         },
+        origins=origins,
     )
 
 

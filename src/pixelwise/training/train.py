@@ -20,6 +20,7 @@ from pixelwise.runs.run_folder import Run, locked_run, open_events, open_run
 from pixelwise.training.boundary_losses import with_boundary_losses
 from pixelwise.training.checkpointing import smaller_step
 from pixelwise.training.data_wait import Waiting
+from pixelwise.training.first_weights import first_weights
 from pixelwise.training.model_check import require_compiler
 from pixelwise.training.state import Training
 from pixelwise.training.training_data import as_begun, read_training_data
@@ -66,6 +67,8 @@ def train(config: Config | str | Path, *, resume: bool = False, report: Say | No
     if config.train.compile:
         require_compiler(device)
     kept = open_run(config, resume=resume).split if resume else None
+    # Before any data is read: what is not allowed, or cannot be fetched, is said at once.
+    start = None if resume else first_weights(config.model, say=say)
     classes, split = open_split(config, kept=kept, may_be_gone=resume)
     if (note := resolution_note([scene.info for scene in [*split.training, *split.validation]])) is not None:
         say(note)
@@ -76,7 +79,9 @@ def train(config: Config | str | Path, *, resume: bool = False, report: Say | No
             data = as_begun(data, state["data"], say)
         keep_freed_memory()
         room = free_memory(device)
-        training = Training(config, data, device, run, state, say)
+        if resume and state is None:
+            start = first_weights(config.model, say=say)
+        training = Training(config, data, device, run, start, state, say)
         with enough_memory(lambda: smaller_step(training.model, config.train.batch_size, config.train.crop_size, room)):
             _require_room_for_a_batch(config, len(data.training[0].reader.bands))
         run.begin(config)

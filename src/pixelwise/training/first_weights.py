@@ -1,0 +1,75 @@
+"""The weights that a configuration begins with: a file on this machine, and all that a model of it descends from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pixelwise.config import ModelConfig
+from pixelwise.errors import WeightsError
+from pixelwise.hub import ledger
+from pixelwise.hub.addresses import Network, is_offline
+from pixelwise.hub.download import Advance
+from pixelwise.hub.licences import Origin, given_by_path, require_consent
+from pixelwise.hub.named_weights import Asked, fetch, is_name, unknown_name
+from pixelwise.models import MODELS, create
+from pixelwise.runs.origins import origins_of
+
+
+@dataclass(frozen=True)
+class FirstWeights:
+    """Where a network begins."""
+
+    path: Path
+    origins: tuple[Origin, ...]
+
+
+def first_weights(
+    settings: ModelConfig,
+    *,
+    offline: bool | None = None,
+    advance: Advance | None = None,
+    say: Callable[[str], None] | None = None,
+) -> FirstWeights | None:
+    """Find the weights that [model].weights names; a file that is not kept on this machine is fetched.
+
+    Args:
+        offline: fetch nothing; None: as the environment says.
+        advance: called with the bytes that are there, and all bytes, if that is known.
+        say: called with sentences about what is fetched.
+
+    Returns:
+        None if the network begins with fresh weights.
+
+    Raises:
+        WeightsError: an unknown name, nothing there, a licence that is not accepted, or a file that cannot be fetched.
+    """
+    weights = settings.weights
+    if weights is None:
+        return None
+    if isinstance(weights, str) and is_name(weights):
+        through = Network(settings.mirrors, is_offline() if offline is None else offline)
+        asked = Asked(weights, settings.name, encoder_of(settings), tuple(settings.accept_licence), through)
+        path, origin = fetch(asked, advance=advance, say=say)
+        return FirstWeights(path, (origin,))
+    path = Path(weights)
+    if not path.exists():
+        raise WeightsError(unknown_name(str(weights)))
+    origins = origins_of(path)
+    if origins is None:
+        # A model of an early version.
+        origins = (given_by_path(path.name, ""),)
+    for origin in origins:
+        require_consent(origin, settings.accept_licence, ledger.licence_of(origin.licence).terms)
+    return FirstWeights(path, origins)
+
+
+def encoder_of(settings: ModelConfig) -> str:
+    """Return the name of the encoder that a network has.
+
+    Raises:
+        ConfigError: a network that does not exist.
+    """
+    name = str(settings.options.get("network", "hrnet-w48-ocr")) if settings.name == "hmsa" else settings.name
+    if name not in MODELS:
+        create(name, classes=1)
+    return str(settings.options.get("encoder", MODELS[name].encoder))
