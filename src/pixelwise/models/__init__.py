@@ -52,7 +52,7 @@ class Design:
 
 ENCODERS: dict[str, Callable[..., nn.Module]] = {
     # (bands, *, options) -> encoder
-    "efficientnet-lite0": efficientnet.efficientnet_lite0,
+    **{f"efficientnet-{variant}": partial(efficientnet.efficientnet, variant) for variant in efficientnet.VARIANTS},
     **{variant: partial(hardnet.hardnet, variant) for variant in hardnet.VARIANTS},
     **{f"hrnet-w{width}": partial(hrnet.hrnet, width) for width in hrnet.WIDTHS},
     **{f"mit-{variant}": partial(segformer.mix_transformer, variant) for variant in segformer.VARIANTS},
