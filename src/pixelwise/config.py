@@ -21,6 +21,7 @@ from pixelwise.config_keys import (
     as_places,
 )
 from pixelwise.config_table import Table, merged, parsed_overrides, read_table, renamed
+from pixelwise.encoder_name import is_folder_name, is_library_name
 from pixelwise.errors import ConfigError
 from pixelwise.files import replacing, with_checksum
 
@@ -141,7 +142,18 @@ def _placed(table: Table, folder: Path) -> Table:
             key: _absolute(value, folder) if key in fields and _holds_path(fields[key].annotation) else value
             for key, value in section.items()
         }
+        options = result[name].get("options")
+        if isinstance(options, dict) and "encoder" in options:
+            result[name]["options"] = {**options, "encoder": _placed_encoder(options["encoder"], folder)}
     return result
+
+
+def _placed_encoder(name: object, folder: Path) -> object:
+    """Return an encoder's name whose folder, if it names one (``transformers:./folder``), is absolute."""
+    if not is_library_name(name):
+        return name
+    library, _, place = str(name).partition(":")
+    return f"{library}:{_absolute(place, folder)}" if is_folder_name(place) else name
 
 
 def _holds_path(annotation: object) -> bool:

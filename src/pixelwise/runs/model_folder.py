@@ -17,6 +17,7 @@ from pixelwise.errors import ConfigError, WeightsError
 from pixelwise.files import file_digest, read_checked, recovered_folder, replacing_folder, with_checksum
 from pixelwise.labels import Classes
 from pixelwise.models import Architecture, Segmenter, rebuilt
+from pixelwise.models.library_encoder import versions_apart
 from pixelwise.weights import with_options
 from pixelwise.weights.files import write_state
 
@@ -121,7 +122,8 @@ def load_model(folder: str | Path, *, options: Mapping[str, object] | None = Non
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise WeightsError(f"{weights} does not fit {folder / 'model.toml'}: {str(error)[:300]}") from None
+        apart = versions_apart(model)
+        raise WeightsError(f"{weights} does not fit {folder / 'model.toml'}: {str(error)[:300]}{apart}") from None
     if options:
         model = with_options(model, options, str(weights))
         card = replace(card, architecture=model.architecture)

@@ -24,14 +24,15 @@ def check_model(config: Config, *, bands: int | None) -> list[str]:
         problems.append(str(problem))
     bands = bands or len(config.data.bands or (1, 2, 3))
     try:
-        if settings.weights is None:
+        if settings.weights is None and not settings.options.get("pretrained"):
             # The meta device takes no memory, and building is all that is tried.
             with torch.device("meta"):
                 create(settings.name, classes=classes, bands=bands, **settings.options)
         else:
             model = create(settings.name, classes=classes, bands=bands, **settings.options)
-            loaded = load_weights(model, settings.weights, partial=True)
-            require_encoder(model, config, loaded.missing)
+            if settings.weights is not None:
+                loaded = load_weights(model, settings.weights, partial=True)
+                require_encoder(model, config, loaded.missing)
     except PixelwiseError as problem:
         problems.append(str(problem))
     return problems

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pixelwise.config import Config
 from pixelwise.errors import WeightsError
 from pixelwise.models import Architecture, Segmenter, create
+from pixelwise.models.library_encoder import LibraryEncoder
 from pixelwise.training.training_data import TrainingData
 from pixelwise.weights import load_weights
 
@@ -30,6 +31,8 @@ def first_network(config: Config, data: TrainingData, state: dict | None, say: C
         model.architecture = Architecture(**kept)
         return model
     model = create(config.model.name, classes=classes, bands=bands, **config.model.options)
+    if isinstance(model.encoder, LibraryEncoder):
+        say(_about(model.encoder))
     if config.model.weights is None:
         return model
     loaded = load_weights(model, config.model.weights, partial=True)
@@ -62,3 +65,21 @@ def require_encoder(model: Segmenter, config: Config, missing: Sequence[str]) ->
             f"{config.model.name}'s encoder, so they are of another network ({share:.0%} of its numbers would start "
             "fresh, at a rate that is meant for trained ones). Name the network that they are of, or leave weights out."
         )
+
+
+def _about(encoder: LibraryEncoder) -> str:
+    """Say where a library's encoder is from, and under which licence its weights are."""
+    recipe = encoder.recipe
+    made = f"The encoder {recipe.name} is built by {recipe.library} {recipe.version}; its maps have the strides "
+    made += ", ".join(map(str, encoder.strides))
+    if encoder.licence is None:
+        return f"{made}. It starts fresh; options.pretrained = true fills it with the weights of its name."
+    return f"{made}. It starts with the weights of its name, whose licence is {encoder.licence or 'unknown'}."
+
+
+def encoder_origin(model: Segmenter) -> dict[str, str]:
+    """Return what a model's provenance says of an encoder that was pretrained by others."""
+    encoder = model.encoder
+    if not isinstance(encoder, LibraryEncoder) or encoder.licence is None:
+        return {}
+    return {"encoder": encoder.recipe.encoder, "encoder_licence": encoder.licence or "unknown"}

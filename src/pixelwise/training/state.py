@@ -22,7 +22,7 @@ from pixelwise.models import Decoded, Segmenter
 from pixelwise.runs.model_folder import ModelCard, save_model
 from pixelwise.runs.run_folder import Run
 from pixelwise.training.checkpointing import recompute_blocks
-from pixelwise.training.network import first_network
+from pixelwise.training.network import encoder_origin, first_network
 from pixelwise.training.optimizer import MovingAverage, parameter_groups, rate_factor
 from pixelwise.training.training_data import TrainingData, class_weights
 
@@ -223,11 +223,12 @@ def _card(config: Config, data: TrainingData, model: Segmenter) -> ModelCard:
             "images": ", ".join(place.name for place in as_places(config.data.images)),
             "labels": ", ".join(place.name for place in as_places(config.data.labels)),
             "date": date.today().isoformat(),
+            **encoder_origin(model),
         },
     )
 
 
 def _rates(config: Config) -> tuple[float, float]:
-    given = config.model.weights is not None
+    given = config.model.weights is not None or bool(config.model.options.get("pretrained"))
     rate = config.train.learning_rate or (6e-5 if given else 1e-3)
     return rate, config.train.decoder_lr_mult or (10.0 if given else 1.0)

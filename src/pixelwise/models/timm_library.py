@@ -1,0 +1,178 @@
+"""How timm is asked for an encoder: its network by name, its maps, its weights, their licence."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pixelwise.encoder_name import is_folder_name
+from pixelwise.errors import ConfigError, MissingExtraError, WeightsError
+from pixelwise.models.library_recipe import Recipe, folder_of, reason_of
+from pixelwise.optional import optional_module
+
+STEMS = 0
+"""Maps before that of the first block."""
+FLEXIBLE: tuple[Mapping[str, bool], ...] = ({}, {"dynamic_img_size": True})
+"""Arguments that let a network take images of any size: some need none, and some families have this one."""
+OURS = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "features_only"} | {
+    *("in_chans", "out_indices", "num_classes", "scriptable", "exportable", "no_jit")
+}
+"""Arguments of timm.create_model that a recipe does not give."""
+REGISTERED = re.compile(r"\w+(\.\w+)?")
+"""A name of timm.list_models, with or without the tag of its weights."""
+
+
+def version() -> str:
+    """Return the version that is installed."""
+    return _timm().__version__
+
+
+def recipe(encoder: str) -> Recipe:
+    """Find out what builds the network of a name.
+
+    Raises:
+        ConfigError: timm does not know the name, or gives no maps of that network.
+    """
+    architecture, arguments = _named(encoder)
+    about = {"architecture": architecture, "arguments": arguments}
+    fixed = Recipe(encoder, version(), about, _side(_on_meta(Recipe(encoder, version(), about, 1))))
+    for flexible in FLEXIBLE:
+        tried = Recipe(encoder, fixed.version, {**about, "arguments": {**arguments, **flexible}}, fixed.side)
+        try:
+            backbone = _on_meta(tried)
+            with torch.device("meta"), torch.no_grad():
+                maps(backbone, torch.zeros(1, 3, 2 * tried.side, 3 * tried.side))
+        except Exception:  # an argument that this family does not have, or images of its own size alone
+            continue
+        return tried
+    return fixed
+
+
+def with_drop_path(recipe: Recipe, drop_path: float) -> dict[str, Any]:
+    """Return what a recipe is about, with another chance of the last block to be left out."""
+    return {**recipe.about, "arguments": {**recipe.about["arguments"], "drop_path_rate": drop_path}}
+
+
+def build(recipe: Recipe, bands: int, taken: Sequence[int] | None) -> nn.Module:
+    """Build a backbone with fresh weights.
+
+    Args:
+        taken: its maps, as timm counts them; None: timm's own choice.
+
+    Raises:
+        ConfigError: maps that it does not have, or a network that this version does not know.
+    """
+    return _created(recipe, str(recipe.about["architecture"]), taken, pretrained=False, in_chans=bands)
+
+
+def pretrained(recipe: Recipe, taken: Sequence[int]) -> tuple[nn.Module, set[str]]:
+    """Return a backbone with its weights, of which timm lets none be lacking.
+
+    Raises:
+        WeightsError: they cannot be had.
+    """
+    name = recipe.name
+    try:
+        return _created(recipe, _place(name), taken, pretrained=True), set()
+    except ConfigError as error:
+        advice = "The folder needs config.json and model.safetensors, as timm.models.save_for_hf writes them."
+        if not is_folder_name(name):
+            advice = "Without a network, they must be in the cache of huggingface_hub; start once where there is one."
+        raise WeightsError(f"timm does not find the weights of {recipe.encoder}: {error} {advice}") from None
+
+
+def maps(backbone: nn.Module, image: Tensor) -> Sequence[Tensor]:
+    """Return the maps of a batch; some networks give [B,h,w,D]."""
+    return backbone(image)
+
+
+def channels(backbone: Any) -> Sequence[int]:
+    """Return the channels of each map."""
+    return backbone.feature_info.channels()
+
+
+def strides(recipe: Recipe, bands: int) -> list[int]:
+    """Return the stride of every map that a backbone has."""
+    return [each["reduction"] for each in _on_meta(recipe).feature_info.info]
+
+
+def licence(recipe: Recipe) -> str | None:
+    """Return the licence that timm has for the weights, or None."""
+    found = (getattr(_on_meta(recipe), "pretrained_cfg", None) or {}).get("license")
+    return str(found) if found else None
+
+
+def _on_meta(recipe: Recipe) -> Any:
+    with torch.device("meta"):
+        return build(recipe, 3, None).eval()
+
+
+def _created(recipe: Recipe, name: str, taken: Sequence[int] | None, **arguments: Any) -> nn.Module:
+    timm = _timm()
+    chosen = {} if taken is None else {"out_indices": tuple(taken)}
+    own = {key: value for key, value in recipe.about["arguments"].items() if key not in OURS}
+    try:
+        return timm.create_model(name, features_only=True, **chosen, **own, **arguments)
+    except Exception as error:  # whatever the library meets
+        asked = f" with out_indices = {list(taken)}" if taken is not None else ""
+        raise ConfigError(
+            f"timm {timm.__version__} does not build {recipe.encoder}{asked} ({reason_of(error)}). Correct the name or "
+            f"the option; timm.list_models() has all names. The network was looked up with timm {recipe.version}."
+        ) from None
+
+
+def _named(encoder: str) -> tuple[str, dict[str, Any]]:
+    """Return the network's name in timm and its arguments; a folder's or a hub's are in its config.json."""
+    name = encoder.partition(":")[2]
+    if REGISTERED.fullmatch(name):
+        return name, {}
+    try:
+        if is_folder_name(name):
+            path = folder_of(name) / "config.json"
+        else:
+            repository, _, revision = name.removeprefix("hf-hub:").partition("@")
+            hub = optional_module("huggingface_hub")
+            path = hub.hf_hub_download(repository, "config.json", revision=revision or None)
+        with open(path, encoding="utf-8") as opened:
+            about = json.load(opened)
+        architecture, arguments = about["architecture"], about.get("model_args") or {}
+        sound = REGISTERED.fullmatch(architecture) and isinstance(arguments, dict)
+    except ConfigError:
+        raise
+    except Exception as error:  # of the hub, of files, of what is in them
+        raise ConfigError(
+            f"timm does not find the configuration of encoder = {encoder!r} ({reason_of(error)}). Correct the name, or "
+            "fetch it first where there is a network; a folder is named with its path: 'timm:./folder'."
+        ) from None
+    if not sound:
+        raise ConfigError(f"The config.json of encoder = {encoder!r} names no network of timm. Take another.")
+    return architecture, arguments
+
+
+def _place(name: str) -> str:
+    """Return what timm calls a name, a folder or a repository."""
+    if REGISTERED.fullmatch(name):
+        return name
+    return f"local-dir:{folder_of(name)}" if is_folder_name(name) else f"hf-hub:{name.removeprefix('hf-hub:')}"
+
+
+def _side(backbone: Any) -> int:
+    """Return the side of the images that a network was made for."""
+    size = (getattr(backbone, "pretrained_cfg", None) or {}).get("input_size", (3, 224, 224))
+    return int(max(size[-2:]))
+
+
+def _timm() -> ModuleType:
+    try:
+        return optional_module("timm")
+    except MissingExtraError:
+        raise
+    except Exception as error:  # torchvision of another torch fails with a RuntimeError
+        raise MissingExtraError(
+            f"timm is installed but does not start ({reason_of(error)}). It needs torchvision of the same source and "
+            "version as torch; install both together."
+        ) from None
