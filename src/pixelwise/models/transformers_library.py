@@ -88,7 +88,7 @@ def build(recipe: Recipe, bands: int, taken: Sequence[int] | None) -> nn.Module:
 
 
 def pretrained(recipe: Recipe, taken: Sequence[int]) -> tuple[nn.Module, set[str]]:
-    """Return a backbone with its weights, and the names of what they lack.
+    """Return a backbone with its weights, and the names of what they lack or have in another shape.
 
     Raises:
         WeightsError: they cannot be had.
@@ -100,7 +100,12 @@ def pretrained(recipe: Recipe, taken: Sequence[int]) -> tuple[nn.Module, set[str
     try:
         with _quiet(transformers):
             backbone, found = backbone_class.from_pretrained(
-                _place(recipe.name), config=config, dtype=torch.float32, weights_only=True, output_loading_info=True
+                _place(recipe.name),
+                config=config,
+                dtype=torch.float32,
+                weights_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are among those that are missing, and counted
             )
     except ConfigError:
         raise
@@ -108,7 +113,8 @@ def pretrained(recipe: Recipe, taken: Sequence[int]) -> tuple[nn.Module, set[str
         raise WeightsError(
             f"transformers does not find the weights of {recipe.encoder} ({reason_of(error)}). {_advice(recipe.name)}"
         ) from None
-    return backbone.train(), set(found["missing_keys"])
+    mismatched = {each if isinstance(each, str) else each[0] for each in found["mismatched_keys"]}
+    return backbone.train(), {*found["missing_keys"], *mismatched}
 
 
 def maps(backbone: nn.Module, image: Tensor) -> Sequence[Tensor]:

@@ -123,7 +123,8 @@ def load_model(folder: str | Path, *, options: Mapping[str, object] | None = Non
         model.load_state_dict(state)
     except RuntimeError as error:
         apart = versions_apart(model)
-        raise WeightsError(f"{weights} does not fit {folder / 'model.toml'}: {str(error)[:300]}{apart}") from None
+        reason = " ".join(str(error).split())[:300]
+        raise WeightsError(f"{weights} does not fit {folder / 'model.toml'}: {reason}{apart}") from None
     if options:
         model = with_options(model, options, str(weights))
         card = replace(card, architecture=model.architecture)
