@@ -53,16 +53,6 @@ def test_timms_own_maps_are_met_with_any_bands_and_size(name):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_a_swin_of_timm_gives_channels_first_and_trains():
-    import_timm()
-    model = pw.create("segformer-b0", classes=3, encoder="timm:swin_tiny_patch4_window7_224", decoder="ham").train()
-    assert model.encoder.channels_last == (True,) * 4
-    logits = model(noise(2, 3, 45, 71))
-    logits.square().mean().backward()
-    assert logits.shape == (2, 3, 45, 71)
-    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
-
-
 def test_a_folder_and_a_repository_are_read_with_their_weights_and_licence(tmp_path, monkeypatch):
     timm = import_timm()
     torch.manual_seed(0)
@@ -75,7 +65,7 @@ def test_a_folder_and_a_repository_are_read_with_their_weights_and_licence(tmp_p
     image = noise(1, 3, 64, 64)
     with torch.no_grad():
         wanted = theirs.forward_intermediates(image, intermediates_only=True)
-        for name in (str(folder), "someone/mobile", "hf-hub:someone/mobile"):
+        for name in (str(folder), "someone/mobile"):
             model = create(name, pretrained=True).eval()
             for one, other in zip(model.encoder(image), wanted, strict=True):
                 torch.testing.assert_close(one, other)
@@ -163,7 +153,8 @@ def test_the_adapter_asks_a_stand_in_for_channels_strides_layouts_and_bands(stan
             (64, 2, 4),
             (128, 1, 2),
         ]
-        assert model(noise(1, 6, 45, 71)).shape == (1, 3, 45, 71)
+    model.train()(noise(2, 6, 45, 71)).square().mean().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in encoder.parameters())
     assert stand_in == [False] * len(stand_in)
     assert rebuilt(model.architecture, {}).encoder.backbone.drop == 0.3
 

@@ -4,6 +4,8 @@ import copy
 import json
 import math
 import shutil
+import tomllib
+from pathlib import Path
 
 import pytest
 import torch
@@ -208,6 +210,17 @@ def test_names_on_the_hub_come_from_the_cache_with_the_licence_of_their_card(fol
     assert model.encoder.licence == "apache-2.0"
     with pytest.raises(pw.ConfigError, match=r"someone/else.*hf download someone/else"):
         pw.create("setr-naive", classes=3, encoder="transformers:someone/else")
+
+
+def test_the_configuration_of_the_page_is_a_network(folders, tmp_path, monkeypatch, offline):
+    page = (Path(__file__).parents[2] / "docs" / "encoders.md").read_text(encoding="utf-8")
+    table = tomllib.loads(page.split("```toml\n")[1].split("```")[0])["model"]
+    name = table["options"]["encoder"].removeprefix("transformers:")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    fill_cache(tmp_path, name, folders["dino"])
+    model = pw.create(table["name"], classes=3, **table["options"]).eval()
+    assert model.encoder.licence == "apache-2.0"
+    assert model(noise(1, 3, 64, 64)).shape == (1, 3, 64, 64)
 
 
 @pytest.mark.parametrize(

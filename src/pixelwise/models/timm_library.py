@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -16,8 +17,10 @@ from pixelwise.optional import optional_module
 
 STEMS = 0
 """Maps before that of the first block."""
-FLEXIBLE: tuple[Mapping[str, bool], ...] = ({}, {"dynamic_img_size": True})
-"""Arguments that let a network take images of any size: some need none, and some families have this one."""
+FLEXIBLE = {"dynamic_img_size": True}
+"""The argument that lets some families take images of any size; others need none, or take one size alone."""
+SIZE = (3, 224, 224)
+"""Of images, where a network does not say."""
 OURS = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "features_only"} | {
     *("in_chans", "out_indices", "num_classes", "scriptable", "exportable", "no_jit")
 }
@@ -38,18 +41,31 @@ def recipe(encoder: str) -> Recipe:
         ConfigError: timm does not know the name, or gives no maps of that network.
     """
     architecture, arguments = _named(encoder)
-    about = {"architecture": architecture, "arguments": arguments}
-    fixed = Recipe(encoder, version(), about, _side(_on_meta(Recipe(encoder, version(), about, 1))))
-    for flexible in FLEXIBLE:
-        tried = Recipe(encoder, fixed.version, {**about, "arguments": {**arguments, **flexible}}, fixed.side)
-        try:
-            backbone = _on_meta(tried)
-            with torch.device("meta"), torch.no_grad():
-                maps(backbone, torch.zeros(1, 3, 2 * tried.side, 3 * tried.side))
-        except Exception:  # an argument that this family does not have, or images of its own size alone
-            continue
-        return tried
-    return fixed
+    bare = Recipe(encoder, version(), {"architecture": architecture, "arguments": arguments}, 1)
+    backbone = _on_meta(bare)
+    made_for = getattr(backbone, "pretrained_cfg", None) or {}
+    known = {
+        "strides": [each["reduction"] for each in backbone.feature_info.info],
+        "licence": made_for.get("license") or "",
+    }
+    found = replace(bare, about={**bare.about, **known}, side=int(max(made_for.get("input_size", SIZE)[-2:])))
+    if _takes(backbone, 2 * found.side, 3 * found.side):
+        return found
+    flexible = replace(found, about={**found.about, "arguments": {**arguments, **FLEXIBLE}})
+    try:
+        return flexible if _takes(_on_meta(flexible), 2 * found.side, 3 * found.side) else found
+    except ConfigError:  # the family does not have this argument
+        return found
+
+
+def _takes(backbone: nn.Module, height: int, width: int) -> bool:
+    """Return whether a backbone on the meta device takes images of a size."""
+    try:
+        with torch.device("meta"), torch.no_grad():
+            maps(backbone, torch.zeros(1, 3, height, width))
+    except Exception:  # whatever a network says of an image that it does not take
+        return False
+    return True
 
 
 def with_drop_path(recipe: Recipe, drop_path: float) -> dict[str, Any]:
@@ -97,13 +113,12 @@ def channels(backbone: Any) -> Sequence[int]:
 
 def strides(recipe: Recipe, bands: int) -> list[int]:
     """Return the stride of every map that a backbone has."""
-    return [each["reduction"] for each in _on_meta(recipe).feature_info.info]
+    return recipe.about["strides"]
 
 
 def licence(recipe: Recipe) -> str | None:
     """Return the licence that timm has for the weights, or None."""
-    found = (getattr(_on_meta(recipe), "pretrained_cfg", None) or {}).get("license")
-    return str(found) if found else None
+    return recipe.about["licence"] or None
 
 
 def _on_meta(recipe: Recipe) -> Any:
@@ -158,12 +173,6 @@ def _place(name: str) -> str:
     if REGISTERED.fullmatch(name):
         return name
     return f"local-dir:{folder_of(name)}" if is_folder_name(name) else f"hf-hub:{name.removeprefix('hf-hub:')}"
-
-
-def _side(backbone: Any) -> int:
-    """Return the side of the images that a network was made for."""
-    size = (getattr(backbone, "pretrained_cfg", None) or {}).get("input_size", (3, 224, 224))
-    return int(max(size[-2:]))
 
 
 def _timm() -> ModuleType:
