@@ -207,7 +207,7 @@ def test_names_on_the_hub_come_from_the_cache_with_the_licence_of_their_card(fol
     image = noise(1, 3, 56, 56)
     with torch.no_grad():
         assert torch.equal(model.encoder(image)[-1], theirs(folders["dino"], [4])(image).feature_maps[0])
-    assert model.encoder.licence == "apache-2.0"
+    assert model.encoder.recipe.licence == "apache-2.0"
     with pytest.raises(pw.ConfigError, match=r"someone/else.*hf download someone/else"):
         pw.create("setr-naive", classes=3, encoder="transformers:someone/else")
 
@@ -219,19 +219,23 @@ def test_the_configuration_of_the_page_is_a_network(folders, tmp_path, monkeypat
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     fill_cache(tmp_path, name, folders["dino"])
     model = pw.create(table["name"], classes=3, **table["options"]).eval()
-    assert model.encoder.licence == "apache-2.0"
+    assert model.encoder.recipe.licence == "apache-2.0"
     assert model(noise(1, 3, 64, 64)).shape == (1, 3, 64, 64)
 
 
 @pytest.mark.parametrize(
     ("text", "licence"),
-    [("---\nlicense: other\nlicense_name: dinov3-license\n---\n", "dinov3-license"), ("No card.\n", ""), (None, "")],
+    [
+        ("---\nlicense: other\nlicense_name: dinov3-license\n---\n", "dinov3-license"),
+        ("No card.\n", "unknown"),
+        (None, "unknown"),
+    ],
 )
 def test_a_licence_is_named_as_the_card_names_it_or_unknown(folders, tmp_path, text, licence):
     folder = shutil.copytree(folders["dino"], tmp_path / "theirs")
     (folder / "README.md").unlink() if text is None else (folder / "README.md").write_text(text)
-    assert model_of(folder, pretrained=True).encoder.licence == licence
-    assert model_of(folder).encoder.licence is None
+    assert model_of(folder, pretrained=True).encoder.recipe.licence == licence
+    assert model_of(folder).encoder.recipe.licence is None
 
 
 def test_a_network_without_a_backbone_is_refused_with_those_that_have_one(tmp_path):

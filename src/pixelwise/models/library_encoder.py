@@ -23,6 +23,8 @@ LIBRARIES = {"timm": timm_library, "transformers": transformers_library}
 """What stands before the colon of a name -> how that library is asked."""
 FRESH_SHARE = 0.1
 """Share of a backbone's numbers that its pretrained weights may lack: some backbones norm their maps once more."""
+UNKNOWN = "unknown"
+"""The licence of weights whose card names none."""
 PLAIN_MAPS = 4
 """How many maps of a plain transformer are taken, at even distances."""
 ROWS, COLUMNS = 11, 13
@@ -56,8 +58,6 @@ class LibraryEncoder(nn.Module):
         self.multiple = seen.window or max(seen.strides)
         self.kept: dict[str, object] = {}
         """Options as a model's card has them: with what was left to the library, and without a wish for weights."""
-        self.licence: str | None = None
-        """Of the pretrained weights, as their card names it; '' where it names none; None: the weights are fresh."""
 
     def forward(self, image: Float[Tensor, "B C H W"]) -> list[Float[Tensor, "B _ _ _"]]:
         """Return the maps; H and W are multiples of ``multiple``."""
@@ -124,8 +124,9 @@ def library_encoder(
     # A builder asks on the meta device whether a network can be, and wants no weights.
     filled = pretrained and torch.empty(0).device.type != "meta"
     backbone = _pretrained(recipe, bands, taken, twin) if filled else library.build(recipe, bands, taken)
+    if filled:
+        recipe = replace(recipe, licence=library.licence(recipe) or UNKNOWN)
     encoder = LibraryEncoder(backbone, recipe, looked_at(twin, recipe, bands))
-    encoder.licence = (library.licence(recipe) or "") if filled else None
     encoder.kept = {"pretrained": None, "out_indices": taken, "drop_path": None, "library_config": recipe.to_text()}
     return encoder
 

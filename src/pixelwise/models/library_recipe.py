@@ -1,12 +1,15 @@
 """The recipe of an encoder of another library: all that builds it again, without files and without a network."""
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pixelwise.encoder_name import is_folder_name
 from pixelwise.errors import ConfigError
+from pixelwise.optional import optional_module
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,8 @@ class Recipe:
     """In the library's own terms, of what JSON has."""
     side: int
     """Of the square images that the weights were trained with, in pixels."""
+    licence: str | None = None
+    """Of the weights that the encoder was filled with: as their card names it, or "unknown". None: it began fresh."""
 
     @property
     def library(self) -> str:
@@ -68,6 +73,28 @@ def folder_of(name: str) -> Path:
     if not folder.is_dir():
         raise ConfigError(f"The encoder's folder {folder} is not there. Correct the path after the colon.")
     return folder
+
+
+def card_licence(name: str) -> str | None:
+    """Return the licence that the card beside weights names, or None.
+
+    Args:
+        name: a folder, or a repository of the hub, with ``@revision`` or without.
+    """
+    hub = optional_module("huggingface_hub")
+    repository, _, revision = name.partition("@")
+    try:
+        if is_folder_name(name):
+            card = folder_of(name) / "README.md"
+        else:
+            card = hub.hf_hub_download(repository, "README.md", revision=revision or None)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            data = hub.ModelCard.load(card).data
+        named = getattr(data, "license_name", None) if data.license == "other" else None
+        return named or data.license or None
+    except Exception:  # no card, no network, or one that cannot be read
+        return None
 
 
 def reason_of(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pixelwise.encoder_name import is_folder_name
 from pixelwise.errors import ConfigError, MissingExtraError, WeightsError
-from pixelwise.models.library_recipe import Recipe, folder_of, reason_of
+from pixelwise.models.library_recipe import Recipe, card_licence, folder_of, reason_of
 from pixelwise.optional import optional_module
 
 STEMS = 0
@@ -40,10 +40,10 @@ def recipe(encoder: str) -> Recipe:
     Raises:
         ConfigError: timm does not know the name, or gives no maps of that network.
     """
-    architecture, arguments = _named(encoder)
+    architecture, arguments, made_for = _named(encoder)
     bare = Recipe(encoder, version(), {"architecture": architecture, "arguments": arguments}, 1)
     backbone = _on_meta(bare)
-    made_for = getattr(backbone, "pretrained_cfg", None) or {}
+    made_for = made_for or getattr(backbone, "pretrained_cfg", None) or {}
     known = {
         "strides": [each["reduction"] for each in backbone.feature_info.info],
         "licence": made_for.get("license") or "",
@@ -117,8 +117,9 @@ def strides(recipe: Recipe, bands: int) -> list[int]:
 
 
 def licence(recipe: Recipe) -> str | None:
-    """Return the licence that timm has for the weights, or None."""
-    return recipe.about["licence"] or None
+    """Return the licence that timm has for the weights, or their card; or None."""
+    own = None if REGISTERED.fullmatch(recipe.name) else card_licence(recipe.name.removeprefix("hf-hub:"))
+    return recipe.about["licence"] or own
 
 
 def _on_meta(recipe: Recipe) -> Any:
@@ -140,11 +141,14 @@ def _created(recipe: Recipe, name: str, taken: Sequence[int] | None, **arguments
         ) from None
 
 
-def _named(encoder: str) -> tuple[str, dict[str, Any]]:
-    """Return the network's name in timm and its arguments; a folder's or a hub's are in its config.json."""
+def _named(encoder: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Return the network's name in timm, its arguments, and what is known of its weights.
+
+    The last two are in the config.json of a folder or a repository; for a name of timm's they are empty.
+    """
     name = encoder.partition(":")[2]
     if REGISTERED.fullmatch(name):
-        return name, {}
+        return name, {}, {}
     try:
         if is_folder_name(name):
             path = folder_of(name) / "config.json"
@@ -155,7 +159,8 @@ def _named(encoder: str) -> tuple[str, dict[str, Any]]:
         with open(path, encoding="utf-8") as opened:
             about = json.load(opened)
         architecture, arguments = about["architecture"], about.get("model_args") or {}
-        sound = REGISTERED.fullmatch(architecture) and isinstance(arguments, dict)
+        made_for = about.get("pretrained_cfg") or {}
+        sound = REGISTERED.fullmatch(architecture) and isinstance(arguments, dict) and isinstance(made_for, dict)
     except ConfigError:
         raise
     except Exception as error:  # of the hub, of files, of what is in them
@@ -165,7 +170,7 @@ def _named(encoder: str) -> tuple[str, dict[str, Any]]:
         ) from None
     if not sound:
         raise ConfigError(f"The config.json of encoder = {encoder!r} names no network of timm. Take another.")
-    return architecture, arguments
+    return architecture, arguments, made_for
 
 
 def _place(name: str) -> str:

@@ -1,7 +1,6 @@
 """How transformers is asked for an encoder: its configuration by name, its backbone, its weights, their licence."""
 
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -11,13 +10,17 @@ from torch import Tensor, nn
 
 from pixelwise.encoder_name import is_folder_name
 from pixelwise.errors import ConfigError, WeightsError
-from pixelwise.models.library_recipe import Recipe, folder_of, reason_of
+from pixelwise.models.library_recipe import Recipe, card_licence, folder_of, reason_of
 from pixelwise.optional import optional_module
 
 STEMS = 1
 """Maps before that of the first block."""
-LEFT_OUT = ("_name_or_path", "architectures", "auto_map", "id2label", "label2id", "transformers_version")
-"""Of a configuration: what says nothing of the backbone, and code of others."""
+LEFT_OUT = (
+    *("architectures", "id2label", "label2id", "transformers_version"),
+    *("auto_map", "attn_implementation", "quantization_config"),
+)
+"""Of a configuration: what says nothing of the backbone, and what may bring the code of others. So may names that begin
+with an underscore."""
 AUTO = "transformers.models.auto.modeling_auto"
 SIDE = 224
 """Of images, where a configuration does not say."""
@@ -47,7 +50,7 @@ def recipe(encoder: str) -> Recipe:
             f"{_advice(name)}"
         ) from None
     _require_backbone(encoder, about.get("model_type", ""))
-    about = {key: value for key, value in about.items() if key not in LEFT_OUT}
+    about = _kept(about)
     side = about.get("image_size")
     side = max(side) if isinstance(side, list | tuple) and side else side
     return Recipe(encoder, version(), about, side if isinstance(side, int) and side > 0 else SIDE)
@@ -137,24 +140,11 @@ def strides(recipe: Recipe, bands: int) -> list[int]:
 
 def licence(recipe: Recipe) -> str | None:
     """Return the licence that the card beside the weights names, or None."""
-    hub = optional_module("huggingface_hub")
-    try:
-        if is_folder_name(recipe.name):
-            card = folder_of(recipe.name) / "README.md"
-        else:
-            card = hub.hf_hub_download(recipe.name, "README.md")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            data = hub.ModelCard.load(card).data
-    except Exception:  # no card, no network, or one that cannot be read: then the licence is unknown
-        return None
-    named = getattr(data, "license_name", None) if data.license == "other" else None
-    found = named or data.license
-    return str(found) if found else None
+    return card_licence(recipe.name)
 
 
 def _config(transformers: ModuleType, recipe: Recipe, taken: Sequence[int] | None) -> Any:
-    about = {key: value for key, value in recipe.about.items() if key not in ("out_features", "out_indices")}
+    about = {key: value for key, value in _kept(recipe.about).items() if key not in ("out_features", "out_indices")}
     kind = str(about.get("model_type"))
     _require_backbone(recipe.encoder, kind)
     config = transformers.CONFIG_MAPPING[kind].from_dict(about)
@@ -169,6 +159,10 @@ def _config(transformers: ModuleType, recipe: Recipe, taken: Sequence[int] | Non
         )
     config.out_indices = wanted
     return config
+
+
+def _kept(about: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in about.items() if key not in LEFT_OUT and not key.startswith("_")}
 
 
 def _require_backbone(encoder: str, kind: str) -> None:

@@ -72,14 +72,14 @@ def _about(encoder: LibraryEncoder) -> str:
     recipe = encoder.recipe
     made = f"The encoder {recipe.name} is built by {recipe.library} {recipe.version}; its maps have the strides "
     made += ", ".join(map(str, encoder.strides))
-    if encoder.licence is None:
+    if recipe.licence is None:
         return f"{made}. It starts fresh; options.pretrained = true fills it with the weights of its name."
-    return f"{made}. It starts with the weights of its name, whose licence is {encoder.licence or 'unknown'}."
+    return f"{made}. It starts with the weights of its name, whose licence is {recipe.licence}."
 
 
 def encoder_origin(model: Segmenter) -> dict[str, str]:
     """Return what a model's provenance says of an encoder that was pretrained by others."""
     encoder = model.encoder
-    if not isinstance(encoder, LibraryEncoder) or encoder.licence is None:
+    if not isinstance(encoder, LibraryEncoder) or encoder.recipe.licence is None:
         return {}
-    return {"encoder": encoder.recipe.encoder, "encoder_licence": encoder.licence or "unknown"}
+    return {"encoder": encoder.recipe.encoder, "encoder_licence": encoder.recipe.licence}
