@@ -142,9 +142,10 @@ def _placed(table: Table, folder: Path) -> Table:
             key: _absolute(value, folder) if key in fields and _holds_path(fields[key].annotation) else value
             for key, value in section.items()
         }
-        options = result[name].get("options")
-        if isinstance(options, dict) and "encoder" in options:
-            result[name]["options"] = {**options, "encoder": _placed_encoder(options["encoder"], folder)}
+    model = result.get("model")
+    options = model.get("options") if isinstance(model, dict) else None
+    if isinstance(model, dict) and isinstance(options, dict) and "encoder" in options:
+        result["model"] = {**model, "options": {**options, "encoder": _placed_encoder(options["encoder"], folder)}}
     return result
 
 

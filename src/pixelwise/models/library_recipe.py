@@ -50,11 +50,12 @@ class Recipe:
         """
         try:
             recipe = cls(**json.loads(text))
-            sound = isinstance(recipe.about, dict) and isinstance(recipe.side, int) and recipe.side > 0
+            if not isinstance(recipe.about, dict) or not isinstance(recipe.side, int) or recipe.side < 1:
+                raise ValueError
         except (ValueError, TypeError, RecursionError):
-            sound = False
-        if not sound:
-            raise ConfigError(f"The library_config of encoder = {encoder!r} is damaged. Leave it out, or restore it.")
+            raise ConfigError(
+                f"The library_config of encoder = {encoder!r} is damaged. Leave it out, or restore it."
+            ) from None
         if recipe.encoder != encoder:
             raise ConfigError(
                 f"library_config is of {recipe.encoder!r}, but encoder is {encoder!r}. Leave library_config out; it is "
