@@ -34,6 +34,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 import torch
+from damage import ODD, damage
 from PIL import Image
 
 import pixelwise.cli
@@ -48,10 +49,6 @@ from pixelwise.config import Config
 KINDS = ("images", "masks", "vectors", "toml", "weights", "runs", "journals", "cards", "options", "values")
 OURS = ("weights", "runs", "journals", "cards")
 """Kinds of files that only we write, so that a success with other bytes is a silent wrong answer."""
-ODD = (
-    *("0", "-1", "1", "nan", "inf", "-inf", "1e308", "1e-308", "0.5", "10000000", "999999999999999999999", "true"),
-    *("''", "x", "ü", "[]", "[0]", "{}", "[nan, 1]", "../x", "/dev/null", "/", ".", "a\x00b", "auto", "none", "[[[]]]"),
-)
 PROCESSOR_SECONDS, SECONDS = 60, 300
 MEMORY = 8 << 30
 """Bytes that a case may map; more is refused by the system, as on a small machine."""
@@ -156,59 +153,6 @@ def run(command: tuple[str, ...]) -> int:
     return 0
 
 
-# Damage.
-
-
-def damage_bytes(path: Path, rng: random.Random) -> str:
-    content = path.read_bytes()
-    at = rng.randrange(max(1, len(content)))
-    head = rng.randrange(max(1, min(300, len(content))))
-    ways: dict[str, Callable[[], bytes]] = {
-        "cut": lambda: content[:at],
-        "cut in the header": lambda: content[:head],
-        "empty": lambda: b"",
-        "bit": lambda: content[:at] + bytes([content[at] ^ (1 << rng.randrange(8))]) + content[at + 1 :],
-        "header bit": lambda: content[:head] + bytes([content[head] ^ (1 << rng.randrange(8))]) + content[head + 1 :],
-        "zeros": lambda: content[:at] + bytes(len(content[at : at + 64])) + content[at + 64 :],
-        "noise": lambda: content[:at] + rng.randbytes(len(content[at : at + 64])) + content[at + 64 :],
-        "other": lambda: rng.randbytes(200),
-        "html": lambda: b"<html>404 not found</html>",
-        "twice": lambda: content + content,
-    }
-    way = rng.choice([*ways, "gone", "folder", "link"])
-    if way in ways:
-        path.write_bytes(ways[way]() if content else b"x")
-    else:
-        path.unlink()
-        if way == "folder":
-            path.mkdir()
-        elif way == "link":
-            path.symlink_to("nowhere")
-    return f"{path}: {way}"
-
-
-def damage_text(path: Path, rng: random.Random) -> str:
-    lines = path.read_text().splitlines()
-    i = rng.randrange(max(1, len(lines)))
-    odd = rng.choice(ODD)
-    ways: dict[str, Callable[[], list[str]]] = {
-        "line gone": lambda: lines[:i] + lines[i + 1 :],
-        "line twice": lambda: [*lines[: i + 1], *lines[i:]],
-        "value": lambda: [*lines[:i], lines[i].partition("=")[0] + "= " + odd, *lines[i + 1 :]],
-        "key": lambda: [*lines[:i], "x" + lines[i], *lines[i + 1 :]],
-        "swapped": lambda: lines[i:] + lines[:i],
-        "colon": lambda: [*lines[:i], lines[i].partition(":")[0] + ": " + odd, *lines[i + 1 :]],
-    }
-    way = rng.choice([*ways])
-    path.write_text("\n".join(ways[way]() if lines else [odd]))
-    return f"{path}: {way} {odd if way in ('value', 'colon') else ''} in line {i}"
-
-
-def _damaged(path: Path, rng: random.Random) -> str:
-    text = path.suffix in (".toml", ".json", ".jsonl", ".geojson") and rng.random() < 0.6
-    return damage_text(path, rng) if text else damage_bytes(path, rng)
-
-
 # Cases: which file, and which command meets it.
 
 MAP = ("predict", "runs/small", "scenes/0.tif", "out.tif", "--device", "cpu")
@@ -279,7 +223,7 @@ def make_case(number: int) -> Case:
     files = sorted(path for path in Path().glob(pattern) if path.is_file())
     if not files:
         return Case(number, kind, f"no {pattern}", command, outputs)
-    return Case(number, kind, _damaged(rng.choice(files), rng), command, outputs)
+    return Case(number, kind, damage(rng.choice(files), rng), command, outputs)
 
 
 def _odd_command(rng: random.Random) -> tuple[str, ...]:

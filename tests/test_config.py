@@ -208,6 +208,12 @@ def test_nodata_may_be_no_number(tmp_path):
     assert math.isnan(load_config(written(tmp_path, LEAST + "nodata = nan\n")).data.nodata)
 
 
+@pytest.mark.parametrize("line", ["nodata = true", "block = true", "boundary_width = false"])
+def test_true_is_no_number(tmp_path, line):
+    with pytest.raises(ConfigError, match=rf"\[data\]\.{line.split()[0]}"):
+        load_config(written(tmp_path, LEAST + line + "\n"))
+
+
 def test_a_byte_order_mark_and_the_line_ends_of_windows_are_read(tmp_path):
     path = tmp_path / "windows.toml"
     path.write_bytes(b"\xef\xbb\xbf" + LEAST.replace("\n", "\r\n").encode())

@@ -1,7 +1,7 @@
 """Every key of the configuration: its type, its default, its meaning, and which values go together."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -38,6 +38,14 @@ class ConfigTable(BaseModel):
     def _old_names(cls, given: object) -> object:
         name = cls.__name__.removesuffix("Config").lower()
         return renamed({name: given}, cls.__name__)[name] if isinstance(given, dict) else given
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, given: object, info: Any) -> object:
+        kind = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(given, bool) and kind is not bool and bool not in get_args(kind):
+            raise ValueError("true and false are no value of this key")
+        return given
 
 
 class DataConfig(ConfigTable):

@@ -14,6 +14,7 @@ from pixelwise import __version__
 from pixelwise.config import Config, as_places
 from pixelwise.errors import ConfigError, PixelwiseError, out_of_memory
 from pixelwise.evaluation.evaluate import evaluate_scenes
+from pixelwise.fast.trained_linear import train_faster
 from pixelwise.geo.colours import ColourReader
 from pixelwise.labels import IGNORE
 from pixelwise.loss_config import LOSSES
@@ -63,6 +64,7 @@ class Training:
         """Move the network to its device, and make what changes its weights."""
         settings = self.config.train
         self.model.to(self.device)
+        train_faster(self.model)
         self.decode = torch.compile(self.model.decode) if settings.compile else self.model.decode
         self.average = MovingAverage(self.model, copy.deepcopy(self.model), settings.ema_decay)
         self.rate, decoder_lr_mult = _rates(self.config)
