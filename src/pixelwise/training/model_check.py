@@ -3,6 +3,7 @@
 import torch
 
 from pixelwise.config import Config
+from pixelwise.encoder_name import is_folder_name
 from pixelwise.errors import ConfigError, PixelwiseError
 from pixelwise.models import create
 from pixelwise.training.network import require_encoder
@@ -24,7 +25,9 @@ def check_model(config: Config, *, bands: int | None) -> list[str]:
         problems.append(str(problem))
     bands = bands or len(config.data.bands or (1, 2, 3))
     try:
-        if settings.weights is None and not settings.options.get("pretrained"):
+        # Of a library's encoder only a folder is read here; training fetches what is on the hub.
+        folder = is_folder_name(str(settings.options.get("encoder")).partition(":")[2])
+        if settings.weights is None and not (folder and settings.options.get("pretrained")):
             # The meta device takes no memory, and building is all that is tried.
             with torch.device("meta"):
                 create(settings.name, classes=classes, bands=bands, **settings.options)
