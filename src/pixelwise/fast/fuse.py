@@ -16,6 +16,7 @@ from pixelwise.fast.linear import PackedLinear
 from pixelwise.fast.trained_linear import TrainedLinear
 from pixelwise.models import efficientnet, linknet, same_padding, segformer, segnext, setr
 from pixelwise.models.layers import ConvNorm
+from pixelwise.models.library_encoder import LibraryEncoder
 from pixelwise.models.segmenter import Decoded, Segmenter
 
 
@@ -93,6 +94,8 @@ def fuse(model: Segmenter) -> Segmenter:
 
 
 def _replace_children(module: nn.Module) -> None:
+    if isinstance(module, LibraryEncoder):
+        return  # another library's code may read the weights of its layers, which faster forms do not have
     for name, child in module.named_children():
         make = FASTER.get(type(child))
         if make is not None:

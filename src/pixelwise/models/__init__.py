@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pixelwise.encoder_name import is_library_name
 from pixelwise.errors import ConfigError
 from pixelwise.models import (
     deeplab,
@@ -22,6 +23,7 @@ from pixelwise.models import (
     hardnet,
     hmsa,
     hrnet,
+    library_encoder,
     linknet,
     ocr,
     pspnet,
@@ -52,7 +54,7 @@ class Design:
 
 ENCODERS: dict[str, Callable[..., nn.Module]] = {
     # (bands, *, options) -> encoder
-    "efficientnet-lite0": efficientnet.efficientnet_lite0,
+    **{f"efficientnet-{variant}": partial(efficientnet.efficientnet, variant) for variant in efficientnet.VARIANTS},
     **{variant: partial(hardnet.hardnet, variant) for variant in hardnet.VARIANTS},
     **{f"hrnet-w{width}": partial(hrnet.hrnet, width) for width in hrnet.WIDTHS},
     **{f"mit-{variant}": partial(segformer.mix_transformer, variant) for variant in segformer.VARIANTS},
@@ -145,8 +147,9 @@ def create(name: str, *, classes: int, bands: int = 3, **options: object) -> Seg
         options: ``encoder`` and ``decoder`` (names in `ENCODERS` and `DECODERS`) in place of the network's own; and the
             options of the two functions that build them, which their docstrings list. An option that both have goes to
             both. But if one of the two is not the network's own kind, it goes to the decoder alone, and the encoder's
-            is called ``encoder_...``. ``hmsa`` has the option ``network``, a name of `list_models`, and takes all
-            options of that network beside its own.
+            is called ``encoder_...``. An encoder can also be one of another library, such as
+            ``transformers:facebook/dinov2-base`` (`library_encoder`). ``hmsa`` has the option ``network``, a name of
+            `list_models`, and takes all options of that network beside its own.
 
     Returns:
         the network; ``architecture.options`` has all options with their values, and ``architecture.asked`` the names of
@@ -183,12 +186,14 @@ def _built(name: str, classes: int, bands: int, options: dict[str, Any]) -> Segm
     design = MODELS[_known(name, MODELS, "network")]
     if classes < 1 or bands < 1:
         raise ConfigError(f"{name} needs at least one class and one band, not classes={classes}, bands={bands}.")
-    encoder_name = _known(options.get("encoder", design.encoder), ENCODERS, "encoder")
+    encoder_name = str(options.get("encoder", design.encoder))
     decoder_name = _known(options.get("decoder", design.decoder), DECODERS, "decoder")
     given = {key: value for key, value in options.items() if key not in ("encoder", "decoder")}
     for_encoder, for_decoder = _shared_out(name, design, encoder_name, decoder_name, given)
     plain_names = {key.removeprefix("encoder_"): value for key, value in for_encoder.items()}
-    encoder: Any = _made(ENCODERS[encoder_name], bands, options=plain_names)
+    encoder: Any = _made(_encoder_builder(encoder_name), bands, options=plain_names)
+    if isinstance(encoder, library_encoder.LibraryEncoder):
+        for_encoder = {key: encoder.kept[key.removeprefix("encoder_")] for key in for_encoder}
     decoder = _made(DECODERS[decoder_name], encoder.channels, encoder.strides, classes, options=for_decoder)
     # Defaults are recorded too: what is saved now must be built the same when they have changed.
     kept = {"encoder": encoder_name, "decoder": decoder_name, **for_encoder, **for_decoder}
@@ -203,8 +208,9 @@ def _shared_out(
     Raises:
         ConfigError: an option that neither has, or one that is true or false and was given something else.
     """
-    kin = (_kin(ENCODERS, encoder_name, design.encoder), _kin(DECODERS, decoder_name, design.decoder))
-    for_encoder, for_decoder = _defaults(ENCODERS[encoder_name]), _defaults(DECODERS[decoder_name])
+    build = _encoder_builder(encoder_name)
+    kin = (_kin(build, ENCODERS[design.encoder]), _kin(DECODERS[decoder_name], DECODERS[design.decoder]))
+    for_encoder, for_decoder = _defaults(build), _defaults(DECODERS[decoder_name])
     if not all(kin):
         # Two that were not made for each other may mean different things by one name.
         for_encoder = {f"encoder_{key}" if key in for_decoder else key: value for key, value in for_encoder.items()}
@@ -247,12 +253,24 @@ def _known(name: object, table: Mapping[str, object], kind: str) -> str:
     near = difflib.get_close_matches(str(name), table, n=1, cutoff=0.4)
     hint = f"Did you mean {near[0]!r}? " if near else ""
     known = "`pixelwise models` lists all names." if table is MODELS else f"There are {', '.join(table)}."
+    known += " Others are 'transformers:NAME' and 'timm:NAME'." if table is ENCODERS else ""
     raise ConfigError(f"No {kind} is called {name!r}. {hint}{known}")
 
 
-def _kin(table: Mapping[str, Callable[..., nn.Module]], one: str, other: str) -> bool:
+def _encoder_builder(name: str) -> Callable[..., nn.Module]:
+    """Return what builds an encoder: our own, or one of another library.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    if is_library_name(name):
+        return partial(library_encoder.library_encoder, name)
+    return ENCODERS[_known(name, ENCODERS, "encoder")]
+
+
+def _kin(one: Callable[..., nn.Module], other: Callable[..., nn.Module]) -> bool:
     """Return True if one function builds both, such as all sizes of ResNet."""
-    return getattr(table[one], "func", table[one]) is getattr(table[other], "func", table[other])
+    return getattr(one, "func", one) is getattr(other, "func", other)
 
 
 def _plain(options: dict[str, Any]) -> dict[str, Any]:

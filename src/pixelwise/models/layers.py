@@ -135,6 +135,19 @@ def pointwise(image: Float[Tensor, "B C H W"], convolution: nn.Conv2d) -> Float[
     return product.permute(0, 3, 1, 2)
 
 
+def fitted_to_bands(weight: Float[Tensor, "D C k l"], bands: int) -> Float[Tensor, "D N k l"]:
+    """Fit the weight of a first convolution to other bands.
+
+    The bands of the weights come first and new ones start at 0, so that the answer is at first that of the old bands;
+    of fewer bands the first are kept, and a single one takes the sum over all, so that a grey image is answered as its
+    copies were.
+    """
+    fitted = weight.new_zeros(len(weight), bands, *weight.shape[2:])
+    shared = min(bands, weight.shape[1])
+    fitted[:, :shared] = weight.sum(dim=1, keepdim=True) if bands == 1 else weight[:, :shared]
+    return fitted
+
+
 def initialise_convolutions(module: nn.Module) -> None:
     """Give one convolution normal weights of variance 2 / outputs, and no bias; for `apply`.
 

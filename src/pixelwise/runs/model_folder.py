@@ -19,6 +19,7 @@ from pixelwise.files import file_digest, read_checked, recovered_folder, replaci
 from pixelwise.hub.licences import Origin, notice, origins_from, records
 from pixelwise.labels import Classes
 from pixelwise.models import Architecture, Segmenter, rebuilt
+from pixelwise.models.library_encoder import versions_apart
 from pixelwise.weights import with_options
 from pixelwise.weights.files import write_state
 
@@ -169,7 +170,9 @@ def load_model(folder: str | Path, *, options: Mapping[str, object] | None = Non
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise WeightsError(f"{weights} does not fit {folder / 'model.toml'}: {str(error)[:300]}") from None
+        apart = versions_apart(model)
+        reason = " ".join(str(error).split())[:300]
+        raise WeightsError(f"{weights} does not fit {folder / 'model.toml'}: {reason}{apart}") from None
     if options:
         model = with_options(model, options, str(weights))
         card = replace(card, architecture=model.architecture)

@@ -1,17 +1,19 @@
 """The weights that a configuration begins with: a file on this machine, and all that a model of it descends from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pixelwise.config import ModelConfig
+from pixelwise.encoder_name import is_folder_name
 from pixelwise.errors import WeightsError
 from pixelwise.hub import ledger
 from pixelwise.hub.addresses import Network, is_offline
 from pixelwise.hub.download import Advance
 from pixelwise.hub.licences import Origin, given_by_path, require_consent
 from pixelwise.hub.named_weights import Asked, fetch, is_name, unknown_name
-from pixelwise.models import MODELS, create
+from pixelwise.models import MODELS, Segmenter, create
+from pixelwise.models.library_encoder import LibraryEncoder
 from pixelwise.runs.origins import origins_of
 
 
@@ -61,6 +63,31 @@ def first_weights(
     for origin in origins:
         require_consent(origin, settings.accept_licence, ledger.licence_of(origin.licence).terms)
     return FirstWeights(path, origins)
+
+
+def library_origins(model: Segmenter, accepted: Sequence[str]) -> tuple[Origin, ...]:
+    """Return where the weights of a library's encoder come from; nothing if it began fresh, or is ours.
+
+    Raises:
+        WeightsError: a licence that is not accepted.
+    """
+    encoder = model.encoder
+    if not isinstance(encoder, LibraryEncoder) or encoder.recipe.licence is None:
+        return ()
+    recipe = encoder.recipe
+    row = next((row for row in ledger.rows() if row.loaded == recipe.encoder), None)
+    licence = ledger.licence_of(recipe.licence)
+    if row is not None:
+        origin = row.origin("")
+    elif is_folder_name(recipe.name) and licence.name == "unknown":
+        origin = given_by_path(Path(recipe.name).name, "")
+    else:
+        folder = is_folder_name(recipe.name)
+        name = f"{recipe.library}:{Path(recipe.name).name}" if folder else recipe.encoder
+        source = "a folder given by path" if folder else f"{recipe.library}'s hub: {recipe.name}"
+        origin = Origin(name, source, licence.name, licence.commercial, "", "")
+    require_consent(origin, accepted, ledger.licence_of(origin.licence).terms)
+    return (origin,)
 
 
 def encoder_of(settings: ModelConfig) -> str:

@@ -3,10 +3,11 @@
 import torch
 
 from pixelwise.config import Config
+from pixelwise.encoder_name import is_folder_name
 from pixelwise.errors import ConfigError, PixelwiseError
 from pixelwise.hub.download import NotKeptError
 from pixelwise.models import create
-from pixelwise.training.first_weights import first_weights
+from pixelwise.training.first_weights import first_weights, library_origins
 from pixelwise.training.network import require_encoder
 from pixelwise.training.training_data import require_weight_per_class
 from pixelwise.weights import load_weights
@@ -31,14 +32,18 @@ def check_model(config: Config, *, bands: int | None) -> list[str]:
         except NotKeptError:
             # Training fetches them; their name and licence are checked already.
             start = None
-        if start is None:
+        # Of a library's encoder only a folder is read here; training fetches what is on the hub.
+        folder = is_folder_name(str(settings.options.get("encoder")).partition(":")[2])
+        if start is None and not (folder and settings.options.get("pretrained")):
             # The meta device takes no memory, and building is all that is tried.
             with torch.device("meta"):
                 create(settings.name, classes=classes, bands=bands, **settings.options)
         else:
             model = create(settings.name, classes=classes, bands=bands, **settings.options)
-            loaded = load_weights(model, start.path, partial=True)
-            require_encoder(model, config, loaded.missing)
+            library_origins(model, settings.accept_licence)
+            if start is not None:
+                loaded = load_weights(model, start.path, partial=True)
+                require_encoder(model, config, loaded.missing)
     except PixelwiseError as problem:
         problems.append(str(problem))
     return problems

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pixelwise.config import Config
 from pixelwise.errors import WeightsError
 from pixelwise.models import Architecture, Segmenter, create
+from pixelwise.models.library_encoder import LibraryEncoder
 from pixelwise.training.first_weights import FirstWeights
 from pixelwise.training.training_data import TrainingData
 from pixelwise.weights import load_weights
@@ -34,6 +35,8 @@ def first_network(
         model.architecture = Architecture(**kept)
         return model
     model = create(config.model.name, classes=classes, bands=bands, **config.model.options)
+    if isinstance(model.encoder, LibraryEncoder):
+        say(_about(model.encoder))
     if start is None:
         return model
     loaded = load_weights(model, start.path, partial=True)
@@ -66,3 +69,13 @@ def require_encoder(model: Segmenter, config: Config, missing: Sequence[str]) ->
             f"{config.model.name}'s encoder, so they are of another network ({share:.0%} of its numbers would start "
             "fresh, at a rate that is meant for trained ones). Name the network that they are of, or leave weights out."
         )
+
+
+def _about(encoder: LibraryEncoder) -> str:
+    """Say where a library's encoder is from, and under which licence its weights are."""
+    recipe = encoder.recipe
+    made = f"The encoder {recipe.name} is built by {recipe.library} {recipe.version}; its maps have the strides "
+    made += ", ".join(map(str, encoder.strides))
+    if recipe.licence is None:
+        return f"{made}. It starts fresh; options.pretrained = true fills it with the weights of its name."
+    return f"{made}. It starts with the weights of its name, whose licence is {recipe.licence}."

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from pixelwise.models import Segmenter
 
@@ -25,11 +26,13 @@ def parameter_groups(
     factors = layer_factors(model, first_layer_lr_mult) if first_layer_lr_mult != 1 else {}
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for module, shared in ((model.encoder, 1.0), (model.decoder, decoder_lr_mult)):
+        owners = dict(module.named_modules())
         for name, parameter in module.named_parameters():
             if parameter.requires_grad:
                 factor = factors.get(name, 1.0) if module is model.encoder else shared
-                # Tokens and embeddings have several axes too, but they are not the weight of a module.
-                is_matrix = parameter.ndim > 1 and name.endswith(".weight")
+                owner, _, own_name = name.rpartition(".")
+                # Tokens, embeddings and norms of other libraries have several axes too.
+                is_matrix = own_name == "weight" and isinstance(owners[owner], nn.Linear | _ConvNd)
                 decay = weight_decay if is_matrix else 0.0
                 groups.setdefault((rate * factor, decay), []).append(parameter)
     return [

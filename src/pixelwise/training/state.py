@@ -16,7 +16,7 @@ from pixelwise.errors import ConfigError, PixelwiseError, out_of_memory
 from pixelwise.evaluation.evaluate import evaluate_scenes
 from pixelwise.fast.trained_linear import train_faster
 from pixelwise.geo.colours import ColourReader
-from pixelwise.hub.licences import Origin, origins_from, records
+from pixelwise.hub.licences import Origin, merged_origins, origins_from, records
 from pixelwise.labels import IGNORE
 from pixelwise.loss_config import LOSSES
 from pixelwise.losses import total_loss
@@ -24,7 +24,7 @@ from pixelwise.models import Decoded, Segmenter
 from pixelwise.runs.model_folder import ModelCard, save_model
 from pixelwise.runs.run_folder import Run
 from pixelwise.training.checkpointing import recompute_blocks
-from pixelwise.training.first_weights import FirstWeights
+from pixelwise.training.first_weights import FirstWeights, library_origins
 from pixelwise.training.network import first_network
 from pixelwise.training.optimizer import MovingAverage, parameter_groups, rate_factor
 from pixelwise.training.training_data import TrainingData, class_weights
@@ -56,7 +56,10 @@ class Training:
         self.score: float | None = None
         self.model = first_network(config, data, start, state, say)
         self.model.encoder.requires_grad_(not config.train.freeze_encoder)
-        self.card = _card(config, data, self.model, _origins(start, state, run))
+        origins = _origins(start, state, run)
+        if state is None:
+            origins = merged_origins(origins or (), library_origins(self.model, config.model.accept_licence))
+        self.card = _card(config, data, self.model, origins)
         self.class_weights = class_weights(config, data, device)
         if config.train.activation_checkpointing and not recompute_blocks(self.model.encoder):
             say(
@@ -253,6 +256,6 @@ def _card(config: Config, data: TrainingData, model: Segmenter, origins: tuple[O
 
 
 def _rates(config: Config) -> tuple[float, float]:
-    given = config.model.weights is not None
+    given = config.model.weights is not None or bool(config.model.options.get("pretrained"))
     rate = config.train.learning_rate or (6e-5 if given else 1e-3)
     return rate, config.train.decoder_lr_mult or (10.0 if given else 1.0)

@@ -10,6 +10,7 @@ from torch import Tensor
 from pixelwise.errors import WeightsError
 from pixelwise.files import replacing
 from pixelwise.models import Segmenter, rebuilt
+from pixelwise.models.layers import fitted_to_bands
 from pixelwise.weights import (
     deeplab,
     depict,
@@ -57,7 +58,7 @@ OWN_LAYOUT = "pixelwise"
 OWN = Layout(
     OWN_LAYOUT,
     signature=(
-        r"encoder\.(network\.)?(embeddings\.\d\.(projection|norm|convolution|0\.convolution)|stem\.(\d\.)?(convolution|norm)"
+        r"encoder\.(network\.)?(backbone|embeddings\.\d\.(projection|norm|convolution|0\.convolution)|stem\.(\d\.)?(convolution|norm)"
         r"|patches|stages\.\d\.(first|second|(\d+\.)+(layers|branches|attention|norm1|expand|depthwise|first|second)))\.",
     ),
     absent=(r"segmentation_head\.",),
@@ -242,10 +243,7 @@ def _fit_bands(converted: Converted, ours: dict[str, Tensor], bands: int) -> str
             continue
         wanted = ours[name].shape
         if wanted[1] == bands != tensor.shape[1] and wanted[:1] + wanted[2:] == tensor[:, 0].shape:
-            fitted = tensor.new_zeros(wanted)
-            shared = min(bands, tensor.shape[1])
-            fitted[:, :shared] = tensor.sum(dim=1, keepdim=True) if bands == 1 else tensor[:, :shared]
-            converted[name] = (theirs, fitted)
+            converted[name] = (theirs, fitted_to_bands(tensor, bands))
             return name
     return ""
 
