@@ -18,7 +18,9 @@ from pixelwise.errors import ConfigError
 from pixelwise.models import (
     deeplab,
     depict,
+    dinov2,
     efficientnet,
+    eomt,
     hardnet,
     hmsa,
     hrnet,
@@ -52,6 +54,7 @@ class Design:
 
 ENCODERS: dict[str, Callable[..., nn.Module]] = {
     # (bands, *, options) -> encoder
+    **{f"dinov2-{variant}": partial(dinov2.dinov2, variant) for variant in dinov2.VARIANTS},
     "efficientnet-lite0": efficientnet.efficientnet_lite0,
     **{variant: partial(hardnet.hardnet, variant) for variant in hardnet.VARIANTS},
     **{f"hrnet-w{width}": partial(hrnet.hrnet, width) for width in hrnet.WIDTHS},
@@ -70,6 +73,7 @@ DECODERS: dict[str, Callable[..., nn.Module]] = {
     "deeplabv3plus": deeplab.deeplabv3plus,
     "depict-ca": depict.depict_ca,
     "depict-sa": depict.depict_sa,
+    "eomt": eomt.eomt,
     "ham": segnext.ham,
     "hardnet": hardnet.fc_hardnet,
     "hrnet-v1": hrnet.hrnet_v1,
@@ -87,6 +91,9 @@ DECODERS: dict[str, Callable[..., nn.Module]] = {
     "unet3p": unet3p.unet3p,
     "unetpp": unetpp.unetpp,
 }
+
+_EOMT = {"image_size": 512, "patch": 16, "registers": 4, "position_resize": "antialias"}
+"""Of EoMT's encoders: DINOv2 with registers, brought to patches of 16 pixels (paper, appendix)."""
 
 MODELS: dict[str, Design] = {
     **{f"segformer-{variant}": Design(f"mit-{variant}", "all-mlp") for variant in ("b0", "b1")},
@@ -127,6 +134,9 @@ MODELS: dict[str, Design] = {
     "segmenter-mask": Design("vit-large", "segmenter-mask", {"epsilon": 1e-5}),
     "depict-sa": Design("vit-large", "depict-sa", {"epsilon": 1e-5}),
     "depict-ca": Design("vit-large", "depict-ca", {"epsilon": 1e-5}),
+    "eomt-s": Design("dinov2-small", "eomt", _EOMT),
+    "eomt-b": Design("dinov2-base", "eomt", _EOMT),
+    "eomt-l": Design("dinov2-large", "eomt", {**_EOMT, "query_blocks": 4}),
 }
 
 
@@ -190,6 +200,8 @@ def _built(name: str, classes: int, bands: int, options: dict[str, Any]) -> Segm
     plain_names = {key.removeprefix("encoder_"): value for key, value in for_encoder.items()}
     encoder: Any = _made(ENCODERS[encoder_name], bands, options=plain_names)
     decoder = _made(DECODERS[decoder_name], encoder.channels, encoder.strides, classes, options=for_decoder)
+    if isinstance(decoder, eomt.QueryDecoder):
+        eomt.require_transformer(name, encoder_name, encoder, decoder)
     # Defaults are recorded too: what is saved now must be built the same when they have changed.
     kept = {"encoder": encoder_name, "decoder": decoder_name, **for_encoder, **for_decoder}
     return Segmenter(encoder, decoder, Architecture(name, classes, bands, _plain(kept)))
@@ -226,6 +238,8 @@ def _create_hierarchical(classes: int, bands: int, options: dict[str, Any]) -> S
     rest = {key: value for key, value in options.items() if key not in (*own, "network")}
     name = _known(options.get("network", "hrnet-w48-ocr"), MODELS, "network")
     network = create(name, classes=classes, bands=bands, **rest)
+    if isinstance(network.decoder, eomt.QueryDecoder):
+        raise ConfigError(f"hmsa weighs logits of several sizes, and {name} answers with masks. Take another network.")
     # What the classifier sees has as many channels as an empty image shows, at no cost.
     with torch.device("meta"):
         probe = create(name, classes=classes, bands=bands, **rest).eval()

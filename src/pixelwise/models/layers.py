@@ -135,6 +135,11 @@ def pointwise(image: Float[Tensor, "B C H W"], convolution: nn.Conv2d) -> Float[
     return product.permute(0, 3, 1, 2)
 
 
+def normed(image: Float[Tensor, "B C H W"], norm: nn.Module) -> Float[Tensor, "B C H W"]:
+    """Apply a layer norm over the channels of each cell."""
+    return norm(image.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
 def initialise_convolutions(module: nn.Module) -> None:
     """Give one convolution normal weights of variance 2 / outputs, and no bias; for `apply`.
 

@@ -13,7 +13,9 @@ from pixelwise.models import Segmenter, rebuilt
 from pixelwise.weights import (
     deeplab,
     depict,
+    dinov2,
     efficientnet,
+    eomt,
     hardnet,
     hrnet,
     linknet,
@@ -37,6 +39,8 @@ from pixelwise.weights.refusals import incomplete, require_numbers, variant_of, 
 from pixelwise.weights.report import Report
 
 LAYOUTS = (
+    *eomt.LAYOUTS,
+    *dinov2.LAYOUTS,
     *efficientnet.LAYOUTS,
     *hardnet.LAYOUTS,
     *deeplab.LAYOUTS,
