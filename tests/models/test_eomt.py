@@ -17,7 +17,7 @@ def shaken(network, seed=0):
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in network.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
-        is_factor = "norm" in name and name.endswith("weight") or "lambda1" in name
+        is_factor = ("norm" in name and name.endswith("weight")) or "lambda1" in name
         parameter.data.copy_(1 + 0.3 * noise if is_factor else noise * (0.2 if parameter.ndim < 2 else 0.1))
     return network
 

@@ -20,8 +20,8 @@ def averaged_logits(
 ) -> Float[Tensor, "B K h w"]:
     """Return logits at the network's stride, averaged over mirrored and zoomed copies of normalised images.
 
-    The network must not have to pad the images (see `Segmenter.padded_size`). Zoomed copies have sides that are
-    multiples of 32; their logits are resized to the grid of the unzoomed image.
+    The network must not have to pad the images (see `Segmenter.padded_size`), unless its `output_stride` is 1. Zoomed
+    copies have sides that are multiples of 32; their logits are resized to the grid of the unzoomed image.
 
     Raises:
         NotEnoughMemoryError: the batch does not fit.
@@ -38,11 +38,19 @@ def _averaged(
     for scale in scales:
         sides = [max(GRID, round(side * scale / GRID) * GRID) for side in batch.shape[2:]]
         zoomed = batch if scale == 1 else F.interpolate(batch, size=sides, mode="bilinear", align_corners=False)
-        logits = model.decode(zoomed).logits.float()
+        logits = _logits(model, zoomed)
         if flips:
-            logits = (logits + model.decode(zoomed.flip(-1)).logits.float().flip(-1)) / 2
+            logits = (logits + _logits(model, zoomed.flip(-1)).flip(-1)) / 2
         copies.append(logits if scale == 1 else upsample(logits, coarse, align_corners=model.align_corners))
     return copies[0] if len(copies) == 1 else torch.stack(copies).mean(dim=0)
+
+
+def _logits(model: Segmenter, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K h w"]:
+    """Return a network's logits; at full size if its cells do not fit the grid of tiles (patches of 14 pixels)."""
+    logits, (height, width) = model.decode(image).logits.float(), image.shape[-2:]
+    if GRID % model.multiple == 0:
+        return logits
+    return upsample(logits, model.padded_size((height, width)), align_corners=model.align_corners)[..., :height, :width]
 
 
 def _smaller_tile(shape: tuple[int, ...], scales: Sequence[float]) -> str:
@@ -62,6 +70,8 @@ def _smaller_tile(shape: tuple[int, ...], scales: Sequence[float]) -> str:
 @torch.no_grad()
 def output_stride(model: Segmenter) -> int:
     """Return how many pixels one logit covers along each axis, measured on a small empty image."""
+    if GRID % model.multiple:
+        return 1
     device = next(model.parameters()).device
     probe = torch.zeros(1, model.architecture.bands, 2 * GRID, 2 * GRID, device=device)
     stride = 2 * GRID // model.decode(probe).logits.shape[-1]

@@ -40,7 +40,18 @@ from pixelwise.models import (
 from pixelwise.models.option_checks import require_true_or_false
 from pixelwise.models.segmenter import MINIMUM_SIZE, Architecture, Decoded, Segmenter
 
-__all__ = ["DECODERS", "ENCODERS", "MODELS", "Architecture", "Decoded", "Segmenter", "create", "list_models", "rebuilt"]
+__all__ = [
+    "DECODERS",
+    "ENCODERS",
+    "MODELS",
+    "Architecture",
+    "Decoded",
+    "Segmenter",
+    "answers_with_masks",
+    "create",
+    "list_models",
+    "rebuilt",
+]
 
 
 @dataclass(frozen=True)
@@ -185,6 +196,12 @@ def rebuilt(architecture: Architecture, options: Mapping[str, object], *, asked:
     names = dict.fromkeys([*architecture.asked, *(options if asked else ())])
     model.architecture = replace(model.architecture, asked=tuple(names))
     return model
+
+
+def answers_with_masks(name: str, options: Mapping[str, object]) -> bool:
+    """Return True if a network answers with masks and has the loss of these alone."""
+    design = MODELS.get(name)
+    return options.get("decoder", design and design.decoder) == "eomt"
 
 
 def _built(name: str, classes: int, bands: int, options: dict[str, Any]) -> Segmenter:

@@ -4,7 +4,9 @@ import torch
 
 from pixelwise.config import Config
 from pixelwise.errors import ConfigError, PixelwiseError
-from pixelwise.models import create
+from pixelwise.loss_config import LOSS_KEYS, LossConfig
+from pixelwise.models import answers_with_masks, create
+from pixelwise.optional import optional_module
 from pixelwise.training.network import require_encoder
 from pixelwise.training.training_data import require_weight_per_class
 from pixelwise.weights import load_weights
@@ -20,7 +22,8 @@ def check_model(config: Config, *, bands: int | None) -> list[str]:
     problems = []
     try:
         require_weight_per_class(config, classes)
-    except ConfigError as problem:
+        require_mask_loss(config)
+    except PixelwiseError as problem:
         problems.append(str(problem))
     bands = bands or len(config.data.bands or (1, 2, 3))
     try:
@@ -35,6 +38,26 @@ def check_model(config: Config, *, bands: int | None) -> list[str]:
     except PixelwiseError as problem:
         problems.append(str(problem))
     return problems
+
+
+def require_mask_loss(config: Config) -> None:
+    """Check that a network that answers with masks can have its loss, and is asked for no other.
+
+    Raises:
+        ConfigError: [train] sets a loss of pixels.
+        MissingExtraError: the package that matches masks is not installed.
+    """
+    if not answers_with_masks(config.model.name, config.model.options):
+        return
+    optional_module("scipy.optimize", what="Training EoMT", extra="eomt")
+    usual, asked = LossConfig(), config.train.losses
+    other = [key for key in LOSS_KEYS if getattr(asked, key) != getattr(usual, key)]
+    if other:
+        raise ConfigError(
+            f"[train] sets {', '.join(other)}, which are losses of pixels, but {config.model.name} is trained by "
+            f"the loss of its masks and their classes. Leave {'it' if len(other) == 1 else 'them'} out of [train], or take "
+            "another network."
+        )
 
 
 def require_compiler(device: torch.device) -> None:
