@@ -55,8 +55,7 @@ def require_mask_loss(config: Config) -> None:
     if other:
         raise ConfigError(
             f"[train] sets {', '.join(other)}, which are losses of pixels, but {config.model.name} is trained by "
-            f"the loss of its masks and their classes. Leave {'it' if len(other) == 1 else 'them'} out of [train], or take "
-            "another network."
+            "the loss of its masks and their classes. Leave them out of [train], or take another network."
         )
 
 
