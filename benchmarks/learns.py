@@ -92,6 +92,7 @@ def learn(name: str, seen: tuple[Tensor, Tensor], unseen: tuple[Tensor, Tensor],
         for group in optimizer.param_groups:
             group["lr"] = RATE * (1 - step / steps)
         image, mask = crops(*seen, BATCH, rng)
+        model.anneal(step / steps)
         decoded = model.train().decode(image)
         if first is None:
             logits = F.interpolate(decoded.logits, (SIDE, SIDE), mode="bilinear")

@@ -63,6 +63,7 @@ def overfit(name: str, image: Tensor, mask: Tensor, steps: int) -> dict:
         for group in optimizer.param_groups:
             group["lr"] = 1e-3 * (1 - step / steps)
         model.train()
+        model.anneal(step / steps)
         loss = total_loss(model.decode(image), mask, aux_weights=model.aux_weights, align_corners=model.align_corners)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -16,8 +16,11 @@ EXTRAS = {
 """Package -> what needs it, and the extra that installs it. All others draw polygons and are in ``geo``."""
 
 
-def optional_module(name: str) -> ModuleType:
+def optional_module(name: str, *, what: str = "", extra: str = "") -> ModuleType:
     """Import a module of an extra.
+
+    Args:
+        what, extra: what needs it, and the extra that brings it; default: as `EXTRAS` says.
 
     Raises:
         MissingExtraError: it is not installed.
@@ -26,6 +29,7 @@ def optional_module(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError:
         package = name.split(".")[0]
-        what, extra = EXTRAS.get(package, ("Polygons", "geo"))
+        if not what:
+            what, extra = EXTRAS.get(package, ("Polygons", "geo"))
         verb = "need" if what.endswith("s") else "needs"
         raise MissingExtraError(f"{what} {verb} {package}. Install it with: pip install 'pixelwise[{extra}]'") from None

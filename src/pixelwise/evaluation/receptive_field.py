@@ -109,7 +109,8 @@ def effective_receptive_fields(model: Segmenter, images: Iterable[Float[Tensor, 
 
 def _maps_by_stage(model: Segmenter, image: Tensor) -> dict[str, Tensor]:
     maps = model.encoder(image)
-    decoded = model.decoder(maps)
+    # A decoder that works inside the encoder takes no maps.
+    decoded = model.decode(image) if hasattr(model.decoder, "within") else model.decoder(maps)
     head = decoded.logits if decoded.features is None else decoded.features
     return {f"stage {i}": one for i, one in enumerate(maps, start=1)} | {"head": head}
 

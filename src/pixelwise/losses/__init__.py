@@ -7,7 +7,8 @@ has the loss 0.
 
 from pixelwise.loss_config import LossConfig
 from pixelwise.losses.dice import DICE_SMOOTH
+from pixelwise.losses.masks import MaskLoss, mask_loss
 from pixelwise.losses.segmentation import segmentation_loss
 from pixelwise.losses.total import total_loss
 
-__all__ = ["DICE_SMOOTH", "LossConfig", "segmentation_loss", "total_loss"]
+__all__ = ["DICE_SMOOTH", "LossConfig", "MaskLoss", "mask_loss", "segmentation_loss", "total_loss"]

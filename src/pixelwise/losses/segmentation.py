@@ -46,13 +46,7 @@ def segmentation_loss(
     assert len(logits) == len(mask), f"{len(logits)} images of logits, {len(mask)} masks"
     if mask.dtype == torch.uint8:
         mask = mask.short()
-    # As numbers of Python, since a mask's type need not hold the number of classes.
-    low, high = (int(each) for each in mask.aminmax())
-    if low < IGNORE or high >= logits.shape[1]:
-        raise ValueError(
-            f"The mask holds values from {low} to {high}, but there are {logits.shape[1]} classes. "
-            f"Map other values to a class or to {IGNORE} (ignored)."
-        )
+    require_class_indices(mask, logits.shape[1])
     if class_weights is None:
         class_weights = torch.ones(logits.shape[1], device=logits.device)
     class_weights = class_weights.detach().to(working_dtype(logits))
@@ -62,6 +56,21 @@ def segmentation_loss(
     # Inside a Function gradients are always off, so this is asked here.
     with_gradient = torch.is_grad_enabled() and logits.requires_grad
     return _Loss.apply(logits, mask, counts.to(working_dtype(logits)), terms, of_images, align_corners, with_gradient)
+
+
+def require_class_indices(mask: Integer[Tensor, "B H W"], classes: int) -> None:
+    """Check that a mask holds nothing but class indices and `IGNORE`.
+
+    Raises:
+        ValueError: it holds another value.
+    """
+    # As numbers of Python, since a mask's type need not hold the number of classes.
+    low, high = (int(each) for each in mask.aminmax())
+    if low < IGNORE or high >= classes:
+        raise ValueError(
+            f"The mask holds values from {low} to {high}, but there are {classes} classes. "
+            f"Map other values to a class or to {IGNORE} (ignored)."
+        )
 
 
 def _strip_terms(losses: LossConfig, class_weights: Tensor) -> StripTerms:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pixelwise.labels import IGNORE
 from pixelwise.loss_config import LossConfig
+from pixelwise.losses.masks import mask_loss
 from pixelwise.losses.segmentation import segmentation_loss
 from pixelwise.models.segmenter import Decoded
 
@@ -27,7 +28,8 @@ def total_loss(
     """Return the loss of a network's logits plus that of each auxiliary output, times its weight.
 
     Auxiliary logits [B,K,h,w] may have any stride. An auxiliary output [B,2] says of each image whether any of its
-    valid pixels has another class than the first, and gets the cross-entropy of that.
+    valid pixels has another class than the first, and gets the cross-entropy of that. A network that answers with masks
+    has the loss of these alone (`mask_loss`), and ``losses`` does not count.
 
     Args:
         decoded: as `Segmenter.decode` gives it.
@@ -41,6 +43,8 @@ def total_loss(
     Raises:
         ValueError: a mask value that is neither a class nor `IGNORE`.
     """
+    if decoded.answers:
+        return mask_loss(decoded.answers, mask, class_weights=class_weights)
     loss_of = partial(segmentation_loss, mask=mask, class_weights=class_weights, align_corners=align_corners)
     total = loss_of(decoded.logits, losses=losses)
     for name, output in decoded.aux.items():

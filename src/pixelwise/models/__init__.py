@@ -19,7 +19,9 @@ from pixelwise.errors import ConfigError
 from pixelwise.models import (
     deeplab,
     depict,
+    dinov2,
     efficientnet,
+    eomt,
     hardnet,
     hmsa,
     hrnet,
@@ -40,7 +42,18 @@ from pixelwise.models import (
 from pixelwise.models.option_checks import require_true_or_false
 from pixelwise.models.segmenter import MINIMUM_SIZE, Architecture, Decoded, Segmenter
 
-__all__ = ["DECODERS", "ENCODERS", "MODELS", "Architecture", "Decoded", "Segmenter", "create", "list_models", "rebuilt"]
+__all__ = [
+    "DECODERS",
+    "ENCODERS",
+    "MODELS",
+    "Architecture",
+    "Decoded",
+    "Segmenter",
+    "answers_with_masks",
+    "create",
+    "list_models",
+    "rebuilt",
+]
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,7 @@ class Design:
 
 ENCODERS: dict[str, Callable[..., nn.Module]] = {
     # (bands, *, options) -> encoder
+    **{f"dinov2-{variant}": partial(dinov2.dinov2, variant) for variant in dinov2.VARIANTS},
     **{f"efficientnet-{variant}": partial(efficientnet.efficientnet, variant) for variant in efficientnet.VARIANTS},
     **{variant: partial(hardnet.hardnet, variant) for variant in hardnet.VARIANTS},
     **{f"hrnet-w{width}": partial(hrnet.hrnet, width) for width in hrnet.WIDTHS},
@@ -72,6 +86,7 @@ DECODERS: dict[str, Callable[..., nn.Module]] = {
     "deeplabv3plus": deeplab.deeplabv3plus,
     "depict-ca": depict.depict_ca,
     "depict-sa": depict.depict_sa,
+    "eomt": eomt.eomt,
     "ham": segnext.ham,
     "hardnet": hardnet.fc_hardnet,
     "hrnet-v1": hrnet.hrnet_v1,
@@ -89,6 +104,9 @@ DECODERS: dict[str, Callable[..., nn.Module]] = {
     "unet3p": unet3p.unet3p,
     "unetpp": unetpp.unetpp,
 }
+
+_EOMT = {"image_size": 512, "patch": 16, "registers": 4, "position_resize": "antialias"}
+"""Of EoMT's encoders: DINOv2 with registers, brought to patches of 16 pixels (paper, appendix)."""
 
 MODELS: dict[str, Design] = {
     **{f"segformer-{variant}": Design(f"mit-{variant}", "all-mlp") for variant in ("b0", "b1")},
@@ -129,6 +147,9 @@ MODELS: dict[str, Design] = {
     "segmenter-mask": Design("vit-large", "segmenter-mask", {"epsilon": 1e-5}),
     "depict-sa": Design("vit-large", "depict-sa", {"epsilon": 1e-5}),
     "depict-ca": Design("vit-large", "depict-ca", {"epsilon": 1e-5}),
+    "eomt-s": Design("dinov2-small", "eomt", _EOMT),
+    "eomt-b": Design("dinov2-base", "eomt", _EOMT),
+    "eomt-l": Design("dinov2-large", "eomt", {**_EOMT, "query_blocks": 4}),
 }
 
 
@@ -180,6 +201,12 @@ def rebuilt(architecture: Architecture, options: Mapping[str, object], *, asked:
     return model
 
 
+def answers_with_masks(name: str, options: Mapping[str, object]) -> bool:
+    """Return True if a network answers with masks and has the loss of these alone."""
+    design = MODELS.get(name)
+    return options.get("decoder", design and design.decoder) == "eomt"
+
+
 def _built(name: str, classes: int, bands: int, options: dict[str, Any]) -> Segmenter:
     if name == "hmsa":
         return _create_hierarchical(classes, bands, options)
@@ -195,6 +222,8 @@ def _built(name: str, classes: int, bands: int, options: dict[str, Any]) -> Segm
     if isinstance(encoder, library_encoder.LibraryEncoder):
         for_encoder = {key: encoder.kept[key.removeprefix("encoder_")] for key in for_encoder}
     decoder = _made(DECODERS[decoder_name], encoder.channels, encoder.strides, classes, options=for_decoder)
+    if isinstance(decoder, eomt.QueryDecoder):
+        eomt.require_transformer(name, encoder_name, encoder, decoder)
     # Defaults are recorded too: what is saved now must be built the same when they have changed.
     kept = {"encoder": encoder_name, "decoder": decoder_name, **for_encoder, **for_decoder}
     return Segmenter(encoder, decoder, Architecture(name, classes, bands, _plain(kept)))
@@ -232,6 +261,8 @@ def _create_hierarchical(classes: int, bands: int, options: dict[str, Any]) -> S
     rest = {key: value for key, value in options.items() if key not in (*own, "network")}
     name = _known(options.get("network", "hrnet-w48-ocr"), MODELS, "network")
     network = create(name, classes=classes, bands=bands, **rest)
+    if isinstance(network.decoder, eomt.QueryDecoder):
+        raise ConfigError(f"hmsa weighs logits of several sizes, and {name} answers with masks. Take another network.")
     # What the classifier sees has as many channels as an empty image shows, at no cost.
     with torch.device("meta"):
         probe = create(name, classes=classes, bands=bands, **rest).eval()

@@ -96,21 +96,8 @@ VARIANTS = {
         skips="blocks",
         ceiling=False,
     ),
-    "fchardnet-70-paddleseg": Variant(
-        stem=(16, 24, 32, 48),
-        stem_strides=(1, 1, 2, 1),
-        channels=(64, 96, 160, 224, 320),
-        growth=(10, 16, 18, 24, 32),
-        layers=(4, 4, 8, 8, 8),
-        halved=(True, True, True, True, False),
-        weighting=1.7,
-        pooling="average",
-        stem_pooling=False,
-        skips="blocks",
-        ceiling=False,
-        same=True,
-    ),
 }
+VARIANTS["fchardnet-70-paddleseg"] = replace(VARIANTS["fchardnet-70"], stem_strides=(1, 1, 2, 1), same=True)
 
 
 def links(layer: int) -> list[int]:

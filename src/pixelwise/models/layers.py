@@ -148,6 +148,11 @@ def fitted_to_bands(weight: Float[Tensor, "D C k l"], bands: int) -> Float[Tenso
     return fitted
 
 
+def normed(image: Float[Tensor, "B C H W"], norm: nn.Module) -> Float[Tensor, "B C H W"]:
+    """Apply a layer norm over the channels of each cell."""
+    return norm(image.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
 def initialise_convolutions(module: nn.Module) -> None:
     """Give one convolution normal weights of variance 2 / outputs, and no bias; for `apply`.
 

@@ -14,6 +14,16 @@ MINIMUM_SIZE = 32
 
 
 @dataclass(frozen=True)
+class Masks:
+    """What a network says that answers with masks: Q masks, and what class each one is of."""
+
+    masks: Float[Tensor, "B Q h w"]
+    """Logits: a pixel is in the mask where its sigmoid is large."""
+    classes: Float[Tensor, "B Q _"]
+    """Logits of the K classes and, last, of none: the mask is not used."""
+
+
+@dataclass(frozen=True)
 class Decoded:
     """What a decoder gives: logits at the network's own stride, before any resize, softmax or sigmoid."""
 
@@ -23,6 +33,9 @@ class Decoded:
     class but the first."""
     features: Float[Tensor, "B D _ _"] | None = None
     """What the classifier saw, for those who set something beside it."""
+    answers: tuple[Masks, ...] = ()
+    """Of a network that answers with masks, from which its logits are made: in training an answer for each of several
+    depths, the final one last. Its loss is of these, not of the logits."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +58,9 @@ class Segmenter(nn.Module):
 
     * ``multiple``: sides of the image must be multiples of it, so `decode` pads with zeros, right and below;
     * ``align_corners`` (the decoder): how its logits are upsampled to full size;
-    * ``aux_weights`` (the decoder): name of an auxiliary output -> its weight in the loss, as the paper has it.
+    * ``aux_weights`` (the decoder): name of an auxiliary output -> its weight in the loss, as the paper has it;
+    * ``within(encoder, image)`` (the decoder): it works inside the encoder, which is then not called by itself;
+    * ``anneal(share)`` (the decoder): it changes while training goes on.
     """
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module, architecture: Architecture) -> None:
@@ -82,7 +97,14 @@ class Segmenter(nn.Module):
         rows, columns = self.padded_size((height, width))
         if (rows, columns) != (height, width):
             image = F.pad(image, (0, columns - width, 0, rows - height))
-        return self.decoder(self.encoder(image))
+        within = getattr(self.decoder, "within", None)
+        return self.decoder(self.encoder(image)) if within is None else within(self.encoder, image)
+
+    def anneal(self, share: float) -> None:
+        """Tell a decoder that changes while training goes on how much of it is done, 0 to 1; others do not care."""
+        anneal = getattr(self.decoder, "anneal", None)
+        if anneal is not None:
+            anneal(share)
 
     def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H W"]:
         """Return logits at the size of the image (bilinear, as the network's authors evaluate)."""

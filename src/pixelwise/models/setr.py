@@ -15,6 +15,7 @@ from pixelwise.models.layers import (
     ConvNorm,
     initialise_classifier,
     initialise_convolutions,
+    normed,
     over_joined,
     pointwise,
     resize,
@@ -127,11 +128,6 @@ class AggregationHead(nn.Module):
         for i in (2, 1, 0):
             maps[i] = maps[i] + maps[i + 1]
         return [smoothing(part) for part, smoothing in zip(maps, self.smoothings, strict=True)]
-
-
-def normed(image: Float[Tensor, "B C H W"], norm: nn.Module) -> Float[Tensor, "B C H W"]:
-    """Apply a layer norm over the channels of each cell."""
-    return norm(image.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def enlarged(image: Float[Tensor, "B C H W"], factor: int) -> Float[Tensor, "B C h w"]:

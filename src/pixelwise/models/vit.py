@@ -2,7 +2,7 @@
 
 Dosovitskiy et al., An Image is Worth 16x16 Words: Transformers for Image Recognition at Scale, ICLR 2021
 (arXiv 2010.11929). All its maps have one stride; what others build on top takes some of its blocks' outputs (SETR,
-arXiv 2012.15840) or the last (Segmenter, arXiv 2105.05633).
+arXiv 2012.15840) or the last (Segmenter, arXiv 2105.05633), or works among its tokens (EoMT, arXiv 2503.19108).
 """
 
 import math
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
@@ -27,6 +27,8 @@ class Variant:
 
     channels: int
     depth: int
+    feed_forward: str = "mlp"
+    """A name in `FEED_FORWARDS`."""
 
 
 VARIANTS = {"tiny": Variant(192, 12), "small": Variant(384, 12), "base": Variant(768, 12), "large": Variant(1024, 24)}
@@ -39,8 +41,16 @@ CLASS_TOKENS = ("kept", "dropped")
 """The class token takes part in attention; or it is left out before the first block (SETR-MLA)."""
 
 
-POSITION_RESIZES = ("bilinear", "bicubic")
-"""How position embeddings are resized: as SETR, Segmenter and DEPICT do, or as mmsegmentation does."""
+POSITION_RESIZES = ("bilinear", "bicubic", "antialias", "offset")
+"""How position embeddings are resized: as SETR, Segmenter and DEPICT do ("bilinear"); as mmsegmentation and
+transformers' DINOv2 do ("bicubic"); bicubic, and smoothed where the grid shrinks, as timm and DINOv2 with registers do
+("antialias"); or bicubic by a factor of (size + 0.1) / side, as DINOv2's release does ("offset")."""
+
+FEED_FORWARDS = ("mlp", "swiglu")
+"""Two layers with a GELU between; or with a gate that multiplies (Shazeer 2020, arXiv 2002.05202; DINOv2's giant)."""
+
+Mask = Bool[Tensor, "B 1 N N"] | None
+"""Which tokens (last axis) a token attends to; None: all."""
 
 
 class Attention(nn.Module):
@@ -53,11 +63,11 @@ class Attention(nn.Module):
         self.out = nn.Linear(channels, channels)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, tokens: Float[Tensor, "B N C"]) -> Float[Tensor, "B N C"]:
-        """Return what each token gathers from all."""
+    def forward(self, tokens: Float[Tensor, "B N C"], mask: Mask = None) -> Float[Tensor, "B N C"]:
+        """Return what each token gathers from all, or from those that the mask leaves."""
         query, key, value = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         chance = self.dropout.p if self.training else 0.0
-        gathered = F.scaled_dot_product_attention(query, key, value, dropout_p=chance)
+        gathered = F.scaled_dot_product_attention(query, key, value, mask, dropout_p=chance)
         return self.dropout(self.out(gathered.transpose(1, 2).flatten(2)))
 
 
@@ -75,21 +85,66 @@ class FeedForward(nn.Module):
         return self.dropout(self.project(self.dropout(F.gelu(self.expand(tokens)))))
 
 
+class GatedFeedForward(nn.Module):
+    """SwiGLU: one half of the inner channels, through a SiLU, multiplies the other (arXiv 2002.05202, equation 6).
+
+    Inside it is as wide as a `FeedForward` of as many parameters, rounded up to a multiple of 8, as in DINOv2.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        inner = -(-int(4 * channels * 2 / 3) // 8) * 8
+        self.expand = nn.Linear(channels, 2 * inner)
+        self.project = nn.Linear(inner, channels)
+
+    def forward(self, tokens: Float[Tensor, "B N C"]) -> Float[Tensor, "B N C"]:
+        """Change every token by itself."""
+        gate, value = self.expand(tokens).chunk(2, dim=-1)
+        return self.project(F.silu(gate) * value)
+
+
+class LayerScale(nn.Module):
+    """Multiplies each channel of a branch by a learned factor (CaiT, Touvron et al. 2021, arXiv 2103.17239).
+
+    It starts at 1, so that a fresh network is the plain one; DINOv2 was trained from 1e-5.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(channels))
+
+    def forward(self, tokens: Float[Tensor, "B N C"]) -> Float[Tensor, "B N C"]:
+        """Return the branch, scaled."""
+        return tokens * self.factor
+
+
 class Block(nn.Module):
     """Attention, then a feed-forward network, each behind a norm and beside a shortcut (equations 2 and 3)."""
 
-    def __init__(self, channels: int, heads: int, *, epsilon: float, dropout: float = 0.0, drop_path: float = 0.0):
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        *,
+        epsilon: float,
+        dropout: float = 0.0,
+        drop_path: float = 0.0,
+        layer_scale: bool = False,
+        feed_forward: str = "mlp",
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(channels, eps=epsilon)
         self.attention = Attention(channels, heads, dropout)
+        self.scale1 = LayerScale(channels) if layer_scale else nn.Identity()
         self.norm2 = nn.LayerNorm(channels, eps=epsilon)
-        self.feed_forward = FeedForward(channels, dropout)
+        self.feed_forward = FeedForward(channels, dropout) if feed_forward == "mlp" else GatedFeedForward(channels)
+        self.scale2 = LayerScale(channels) if layer_scale else nn.Identity()
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, tokens: Float[Tensor, "B N C"]) -> Float[Tensor, "B N C"]:
+    def forward(self, tokens: Float[Tensor, "B N C"], mask: Mask = None) -> Float[Tensor, "B N C"]:
         """Return as many tokens."""
-        tokens = self.drop_path(tokens, self.attention(self.norm1(tokens)))
-        return self.drop_path(tokens, self.feed_forward(self.norm2(tokens)))
+        tokens = self.drop_path(tokens, self.scale1(self.attention(self.norm1(tokens), mask)))
+        return self.drop_path(tokens, self.scale2(self.feed_forward(self.norm2(tokens))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +176,12 @@ class Options:
     """The patch embedding has a bias (not in mmsegmentation's Segmenter)."""
     distilled: bool = False
     """A distillation token stands beside the class token (DeiT's distilled networks)."""
+    registers: int = 0
+    """Tokens without a place that stand behind the class token (Darcet et al. 2023, arXiv 2309.16588)."""
+    layer_scale: bool = False
+    """Each block scales what it adds, channel by channel."""
+    feed_forward: str | None = None
+    """A name in `FEED_FORWARDS`; None: the variant's."""
     dim: int | None = None
     """Channels, a multiple of the heads; None: the variant's."""
     depth: int | None = None
@@ -143,6 +204,9 @@ class Options:
         require_one_of("ViT's taps", self.taps, TAPS)
         require_one_of("ViT's class_token", self.class_token, CLASS_TOKENS)
         require_one_of("ViT's position_resize", self.position_resize, POSITION_RESIZES)
+        if self.feed_forward is not None:
+            require_one_of("ViT's feed_forward", self.feed_forward, FEED_FORWARDS)
+        require_whole_number("ViT's registers", self.registers, least=0)
 
 
 class VisionTransformer(nn.Module):
@@ -151,8 +215,9 @@ class VisionTransformer(nn.Module):
     The position embeddings stand for a square image; for others their grid is resized.
     """
 
-    def __init__(self, bands: int, channels: int, depth: int, heads: int, options: Options) -> None:
+    def __init__(self, bands: int, size: Variant, heads: int, options: Options) -> None:
         super().__init__()
+        channels, depth = size.channels, size.depth
         patch, epsilon = options.patch, options.epsilon
         self.patch = self.multiple = patch
         self.channels = (channels,) * 4
@@ -163,10 +228,18 @@ class VisionTransformer(nn.Module):
         self.patches = nn.Conv2d(bands, channels, patch, patch, bias=options.patch_bias)
         self.class_token = nn.Parameter(torch.zeros(1, 1, channels))
         self.distillation_token = nn.Parameter(torch.zeros(1, 1, channels)) if options.distilled else None
+        self.registers = nn.Parameter(torch.zeros(1, options.registers, channels)) if options.registers else None
         self.extra = 2 if options.distilled else 1
         self.positions = nn.Parameter(torch.zeros(1, self.extra + (options.image_size // patch) ** 2, channels))
         self.blocks = nn.ModuleList(
-            Block(channels, heads, epsilon=epsilon, drop_path=chance)
+            Block(
+                channels,
+                heads,
+                epsilon=epsilon,
+                drop_path=chance,
+                layer_scale=options.layer_scale,
+                feed_forward=size.feed_forward,
+            )
             for chance in drop_path_chances(options.drop_path, depth)
         )
         self.norm = nn.LayerNorm(channels, eps=epsilon) if options.final_norm else nn.Identity()
@@ -181,23 +254,26 @@ class VisionTransformer(nn.Module):
 
     def tokens(self, image: Float[Tensor, "B C H W"]) -> list[Float[Tensor, "B N D"]]:
         """Return the tokens of the four blocks, extra ones first and patches row by row; the last are normed."""
-        embedded = self.patches(image)
-        height, width = embedded.shape[-2:]
-        positions = self.positions_for(height, width)
-        tokens = embedded.flatten(2).transpose(1, 2)
-        if self.class_token_kept:
-            extra = (
-                [self.class_token] if self.distillation_token is None else [self.class_token, self.distillation_token]
-            )
-            tokens = torch.cat([*(token.expand(len(tokens), -1, -1) for token in extra), tokens], dim=1)
-        else:
-            positions = positions[:, self.extra :]
-        tokens = tokens + positions
+        tokens = self.embedded(image)
         taken = []
         for i, block in enumerate(self.blocks):
             tokens = block(tokens)
             taken += [tokens] * self.taps.count(i)
         return [*taken[:-1], self.norm(taken[-1])]
+
+    def embedded(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N D"]:
+        """Return the tokens that the first block sees: class token, registers, then patches row by row."""
+        embedded = self.patches(image)
+        height, width = embedded.shape[-2:]
+        positions = self.positions_for(height, width)
+        patches = embedded.flatten(2).transpose(1, 2) + positions[:, self.extra :]
+        if not self.class_token_kept:
+            return patches
+        named = [self.class_token] if self.distillation_token is None else [self.class_token, self.distillation_token]
+        extra = [token + positions[:, i : i + 1] for i, token in enumerate(named)]
+        if self.registers is not None:
+            extra.append(self.registers)
+        return torch.cat([*(token.expand(len(patches), -1, -1) for token in extra), patches], dim=1)
 
     def positions_for(self, height: int, width: int) -> Float[Tensor, "1 N D"]:
         """Return the position embeddings for an image of ``height`` x ``width`` patches."""
@@ -216,7 +292,13 @@ def resized_positions(
     if size == (side, side):
         return positions
     grid = positions[:, extra:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
-    grid = F.interpolate(grid, size=size, mode=mode, align_corners=False)
+    if mode == "offset":
+        # The release computes with this factor, not with the quotient of the sizes.
+        factor = ((size[0] + 0.1) / side, (size[1] + 0.1) / side)
+        grid = F.interpolate(grid, scale_factor=factor, mode="bicubic")
+    else:
+        smooth = mode == "antialias"
+        grid = F.interpolate(grid, size=size, mode="bicubic" if smooth else mode, antialias=smooth)
     return torch.cat([positions[:, :extra], grid.flatten(2).transpose(1, 2)], dim=1)
 
 
@@ -239,17 +321,30 @@ def vit(variant: str, bands: int, options: Options = Options()) -> VisionTransfo
     Raises:
         ConfigError: heads that do not divide the channels.
     """
-    channels = VARIANTS[variant].channels if options.dim is None else options.dim
-    depth = VARIANTS[variant].depth if options.depth is None else options.depth
-    heads = heads_for(channels) if options.heads is None else options.heads
-    if channels % heads:
+    return transformer(f"vit-{variant}", VARIANTS[variant], bands, options)
+
+
+def transformer(name: str, variant: Variant, bands: int, options: Options) -> VisionTransformer:
+    """Build a ViT of a variant's size with fresh weights.
+
+    Args:
+        name: of the encoder, for messages.
+
+    Raises:
+        ConfigError: heads that do not divide the channels.
+    """
+    size = Variant(
+        options.dim or variant.channels, options.depth or variant.depth, options.feed_forward or variant.feed_forward
+    )
+    heads = options.heads or heads_for(size.channels)
+    if size.channels % heads:
         raise ConfigError(
-            f"vit-{variant}: {heads} heads cannot share {channels} channels evenly. Give heads a divisor of dim."
+            f"{name}: {heads} heads cannot share {size.channels} channels evenly. Give heads a divisor of dim."
         )
-    encoder = VisionTransformer(bands, channels, depth, heads, options)
+    encoder = VisionTransformer(bands, size, heads, options)
     encoder.apply(initialise_linear)
     initialise_linear(encoder.patches)
-    for parameter in (encoder.class_token, encoder.distillation_token, encoder.positions):
+    for parameter in (encoder.class_token, encoder.distillation_token, encoder.registers, encoder.positions):
         if parameter is not None:
             nn.init.trunc_normal_(parameter, std=0.02)
     return encoder

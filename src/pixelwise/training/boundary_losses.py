@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from pixelwise.config import Config, as_places
 from pixelwise.loss_config import LOSSES
+from pixelwise.models import answers_with_masks
 
 LOSSES_FOR_BOUNDARIES: dict[str, float | str] = {"cross_entropy": 1.0, "dice": 1.0, "class_weights": "balanced"}
 """By cross-entropy alone a network misses boundaries, because they are thin (`docs/losses.md`)."""
@@ -14,6 +15,10 @@ def with_boundary_losses(config: Config, say: Callable[[str], None]) -> Config:
     data, own = config.data, config.train.model_fields_set & {*LOSSES, "class_weights"}
     if own or data.boundary not in data.classes or any(place.is_dir() for place in as_places(data.labels)):
         return config
+    if answers_with_masks(config.model.name, config.model.options):
+        # It has a loss of its own, in which the weights are of masks.
+        say(f"The class {data.boundary!r} is thin, so [train] takes class_weights = 'balanced', unless you set it.")
+        return config.model_copy(update={"train": config.train.model_copy(update={"class_weights": "balanced"})})
     say(
         f"The class {data.boundary!r} is thin, so [train] takes dice = 1.0 and class_weights = 'balanced' besides "
         "cross_entropy = 1.0. Any loss or class_weights in [train] changes that."

@@ -6,7 +6,9 @@ from pixelwise.config import Config
 from pixelwise.encoder_name import is_folder_name
 from pixelwise.errors import ConfigError, PixelwiseError
 from pixelwise.hub.download import NotKeptError
-from pixelwise.models import create
+from pixelwise.loss_config import LOSS_KEYS, LossConfig
+from pixelwise.models import answers_with_masks, create
+from pixelwise.optional import optional_module
 from pixelwise.training.first_weights import first_weights, library_origins
 from pixelwise.training.network import require_encoder
 from pixelwise.training.training_data import require_weight_per_class
@@ -23,7 +25,8 @@ def check_model(config: Config, *, bands: int | None) -> list[str]:
     problems = []
     try:
         require_weight_per_class(config, classes)
-    except ConfigError as problem:
+        require_mask_loss(config)
+    except PixelwiseError as problem:
         problems.append(str(problem))
     bands = bands or len(config.data.bands or (1, 2, 3))
     try:
@@ -47,6 +50,25 @@ def check_model(config: Config, *, bands: int | None) -> list[str]:
     except PixelwiseError as problem:
         problems.append(str(problem))
     return problems
+
+
+def require_mask_loss(config: Config) -> None:
+    """Check that a network that answers with masks can have its loss, and is asked for no other.
+
+    Raises:
+        ConfigError: [train] sets a loss of pixels.
+        MissingExtraError: the package that matches masks is not installed.
+    """
+    if not answers_with_masks(config.model.name, config.model.options):
+        return
+    optional_module("scipy.optimize", what="Training EoMT", extra="eomt")
+    usual, asked = LossConfig(), config.train.losses
+    other = [key for key in LOSS_KEYS if getattr(asked, key) != getattr(usual, key)]
+    if other:
+        raise ConfigError(
+            f"[train] sets {', '.join(other)}, which are losses of pixels, but {config.model.name} is trained by "
+            "the loss of its masks and their classes. Leave them out of [train], or take another network."
+        )
 
 
 def require_compiler(device: torch.device) -> None:

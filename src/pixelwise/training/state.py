@@ -143,6 +143,7 @@ class Training:
         self.model.encoder.train(not settings.freeze_encoder)
         # Dropout and drop-path depend on the step alone, so a resumed run draws what an undisturbed one does.
         torch.manual_seed(settings.seed * 1_000_003 + self.step)
+        self.model.anneal(self.step / settings.steps)
         warmup = settings.warmup if settings.warmup is not None else min(1500, settings.steps // 10)
         factor = rate_factor(self.step, steps=settings.steps, warmup=warmup, power=settings.poly_power)
         for group in self.optimizer.param_groups:

@@ -21,7 +21,7 @@ from pixelwise.training.boundary_losses import with_boundary_losses
 from pixelwise.training.checkpointing import smaller_step
 from pixelwise.training.data_wait import Waiting
 from pixelwise.training.first_weights import first_weights
-from pixelwise.training.model_check import require_compiler
+from pixelwise.training.model_check import require_compiler, require_mask_loss
 from pixelwise.training.state import Training
 from pixelwise.training.training_data import as_begun, read_training_data
 
@@ -64,6 +64,7 @@ def train(config: Config | str | Path, *, resume: bool = False, report: Say | No
     say = report or (lambda _: None)
     config = with_boundary_losses(config, say)
     device = choose_device(config.train.device)
+    require_mask_loss(config)
     if config.train.compile:
         require_compiler(device)
     kept = open_run(config, resume=resume).split if resume else None

@@ -14,7 +14,9 @@ from pixelwise.models.layers import fitted_to_bands
 from pixelwise.weights import (
     deeplab,
     depict,
+    dinov2,
     efficientnet,
+    eomt,
     hardnet,
     hrnet,
     linknet,
@@ -38,6 +40,8 @@ from pixelwise.weights.refusals import incomplete, require_numbers, variant_of, 
 from pixelwise.weights.report import Report
 
 LAYOUTS = (
+    *eomt.LAYOUTS,
+    *dinov2.LAYOUTS,
     *efficientnet.LAYOUTS,
     *hardnet.LAYOUTS,
     *deeplab.LAYOUTS,

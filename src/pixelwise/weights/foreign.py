@@ -45,19 +45,9 @@ FOREIGN = (
         "take timm's weights of the same network",
     ),
     Foreign(
-        "DINOv2, transformers",
-        (r"(dinov2\.)?embeddings\.(mask_token|cls_token)$", r"(dinov2\.)?(encoder\.)?layer\.0\.layer_scale1\."),
-        "its layer scales have no place here; take a ViT of timm's",
-    ),
-    Foreign(
         "ViT, transformers",
-        (r"(vit\.|deit\.)?embeddings\.cls_token$", r"(vit\.|deit\.)?(encoder\.layer|layers)\.0\.attention\."),
+        (r"(vit\.|deit\.)?embeddings\.cls_token$", r"(vit\.|deit\.)?(encoder\.layer|layers)\.0\.layernorm_before\."),
         "take timm's weights of the same network",
-    ),
-    Foreign(
-        "ViT with layer scales, timm",
-        (r"cls_token$", r"patch_embed\.proj\.", r"blocks\.0\.ls1\."),
-        "its layer scales have no place here; take a plain ViT",
     ),
     Foreign(
         "U-Net, PaddleSeg",

@@ -5,14 +5,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 
 from pixelwise.errors import ConfigError, WeightsError
-from pixelwise.models import Architecture, Segmenter, rebuilt
+from pixelwise.models import MODELS, Architecture, Segmenter, rebuilt
 from pixelwise.models.vit import resized_positions
 from pixelwise.weights.layout import Converted
 
 PARTS = ("encoder", "decoder", "network")
 """Options that say what the network is made of; the others belong to these."""
+
+FITTED = ("image_size", "patch")
+"""Options that a network keeps beside an encoder's weights if its paper names them: the tensors are resized."""
 
 Change = tuple[object, object]
 """Of an option: the network's value, and that of the weights."""
@@ -36,7 +40,8 @@ def adapted(
 ) -> Adapted:
     """Return the network with the options of the weights, and with the user's own where the weights fill it.
 
-    ``converted`` may be changed: position embeddings are resized to an image size that was asked for.
+    ``converted`` may be changed: position embeddings are resized to an image size that was asked for, and for a network
+    of `FITTED` options patch embeddings too.
 
     Args:
         options: what the weights ask for.
@@ -52,7 +57,8 @@ def adapted(
     if not differing:
         return Adapted(model, {}, {}, frozenset())
     base = _without_parts(own, differing)
-    contested = {key: value for key, value in differing.items() if key in own.asked}
+    of_paper = _fitted(own, converted)
+    contested = {key: value for key, value in differing.items() if key in own.asked or key in of_paper}
     free = {key: value for key, value in differing.items() if key not in contested}
     kept = {key: (own.options.get(key), value) for key, value in contested.items()}
     dropped: frozenset[str] = frozenset()
@@ -61,6 +67,8 @@ def adapted(
         asked = _tensors(base, free)
         if theirs is not None and asked is not None:
             _resize_positions(model, free, converted, asked)
+            if "patch" in of_paper:
+                _resize_patches(converted, asked)
             dropped = frozenset(name for name in converted if name in theirs and name not in asked)
         lacking = asked is None or _unfilled(asked, converted) - _unfilled(theirs or asked, converted)
         if lacking and not partial:
@@ -74,6 +82,12 @@ def adapted(
         ) from None
     adopted = {key: (own.options.get(key), value) for key, value in free.items()}
     return Adapted(target, adopted, kept, dropped)
+
+
+def _fitted(own: Architecture, converted: Converted) -> set[str]:
+    """Return the `FITTED` options that a network keeps beside these weights: those of an encoder alone."""
+    encoder_only = not any(name.startswith("decoder.") for name in converted)
+    return {key for key in FITTED if own.name in MODELS and key in MODELS[own.name].options} if encoder_only else set()
 
 
 def _same(one: object, other: object) -> bool:
@@ -156,3 +170,22 @@ def _resize_positions(
         if square and side != old and tensor.shape[2] == wanted[2]:
             mode = str(free.get("position_resize", model.architecture.options.get("position_resize")))
             converted[name] = (theirs, resized_positions(tensor.float(), extra, (side, side), mode))
+
+
+def _resize_patches(converted: Converted, asked: Mapping[str, torch.Size]) -> None:
+    """Fit a patch embedding to patches of another size, so that it answers an enlarged patch as it did the patch.
+
+    Beyer et al., FlexiViT, CVPR 2023 (arXiv 2212.08013), section 3.4: with B the matrix that resizes a patch, the new
+    weights are the pseudo-inverse of B's transpose times the old ones.
+    """
+    for name, (theirs, tensor) in converted.items():
+        wanted = asked.get(name)
+        if not name.endswith("encoder.patches.weight") or wanted is None or tensor.ndim != 4 or len(wanted) != 4:
+            continue
+        old, new = tensor.shape[-1], wanted[-1]
+        if old == new or tensor.shape[-2] != old:
+            continue
+        pixels = torch.eye(old * old).view(old * old, 1, old, old)
+        resize = F.interpolate(pixels, size=(new, new), mode="bicubic", antialias=True).flatten(1)
+        fitted = tensor.float().flatten(2) @ torch.linalg.pinv(resize).T
+        converted[name] = (theirs, fitted.unflatten(2, (new, new)))

@@ -24,7 +24,8 @@ class Report:
     adopted: Mapping[str, Change] = field(default_factory=dict)
     """Options that nobody asked for and that are the weights' now: name -> (the network's before, the weights')."""
     kept: Mapping[str, Change] = field(default_factory=dict)
-    """Options that were asked for and stand, though the weights were trained with others: name -> (asked, theirs)."""
+    """Options that were asked for, or are the paper's own sizes, and stand, though the weights were trained with others:
+    name -> (asked, theirs)."""
     network: str = ""
     """Name of the network that a file of ours says it is of."""
     part: str = ""
@@ -51,5 +52,5 @@ class Report:
             sentences.append(f"Taken over from the weights: {changes}.")
         if self.kept:
             changes = ", ".join(f"{key} = {own!r} (theirs: {theirs!r})" for key, (own, theirs) in self.kept.items())
-            sentences.append(f"As asked for, other than the weights were trained with: {changes}.")
+            sentences.append(f"Kept, other than the weights were trained with: {changes}.")
         return tuple(sentences)
