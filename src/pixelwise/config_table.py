@@ -1,10 +1,12 @@
-"""From TOML files and the command line to one table of tables, which `config.py` then checks."""
+"""From TOML files and the command line to one table of tables, which `config.py` then checks; and a table of keys."""
 
 import json
 import tomllib
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from pixelwise.errors import ConfigError, OldNameWarning
 
@@ -26,6 +28,18 @@ OLD_KEYS: dict[str, dict[str, str]] = {
     "augment": {"turn": "rotate90"},
 }
 """Table -> old key -> the key's name today. Old names are read and never written."""
+
+
+class ConfigTable(BaseModel):
+    """A table of the configuration. It refuses unknown keys, and reads old ones."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_names(cls, given: object) -> object:
+        name = cls.__name__.removesuffix("Config").lower()
+        return renamed({name: given}, cls.__name__)[name] if isinstance(given, dict) else given
 
 
 def read_table(path: Path, place: Callable[[Table, Path], Table]) -> Table:

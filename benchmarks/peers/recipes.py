@@ -1,0 +1,3 @@
+"""Peers' networks, trained as their own documentation trains them."""
+
+PEERS = {}
