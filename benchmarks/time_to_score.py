@@ -11,11 +11,15 @@ import argparse
 import json
 import os
 import platform
+import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
+import rasterio
 import torch
 from peers.recipes import PEERS
 
@@ -23,13 +27,16 @@ from pixelwise.config import Config, RunConfig, override_config, parse_config
 from pixelwise.config_table import merged
 from pixelwise.data.scenes import Scene
 from pixelwise.data.split import open_parts, open_split, write_split
+from pixelwise.errors import PixelwiseError
 from pixelwise.evaluation.evaluate import evaluate_scenes
+from pixelwise.evaluation.metrics import Scores, confusion_matrix, scores
 from pixelwise.fast.fuse import fuse
-from pixelwise.inference.options import TileOptions
+from pixelwise.geo.polygon_labels import count_touching
+from pixelwise.geo.vector import read_polygons
 from pixelwise.models import Segmenter
 from pixelwise.parcels.polygonize import polygonize
 from pixelwise.parcels.scores import score_parcels
-from pixelwise.predictor import load
+from pixelwise.predictor import Predictor
 from pixelwise.runs.model_folder import ModelCard, load_model, save_model
 from pixelwise.training.train import train
 
@@ -97,43 +104,48 @@ def train_ours(config: Config, seconds: float, work: Path) -> tuple[Segmenter, M
 
     run(PROBE, "probe")
     # The first steps make plans, and the last saves.
-    step = (marks[-2] - marks[2]) / (PROBE - 4)
-    steps = max(1, round(seconds / step))
+    step = statistics.median(b - a for a, b in pairwise(marks[2:-1]))
+    steps = max(3, round(seconds / step))
     folder = run(steps, "run")
-    spent = (marks[-2] - marks[0]) * steps / max(1, steps - 2)
+    spent = (marks[-2] - marks[0]) * steps / (steps - 2)
     model, card, _ = load_model(folder)
     return model, card, {"steps": steps, "seconds": spent}
 
 
-def boundary_and_objects(model: Path, scenes: Sequence[Scene], truth: Path, work: Path, options: TileOptions) -> dict:
-    """Map scenes, draw their fields, and return the counts of objects over all of them."""
-    predictor, counts = load(model), {"matched": 0, "parcels": 0, "truth": 0}
+def map_and_count(predictor: Predictor, scenes: Sequence[Scene], truth: Path, work: Path, config: Config) -> dict:
+    """Map scenes and draw their fields; return the scores of the pixels and of the fields as objects."""
+    counts = {"matched": 0, "parcels": 0, "truth": 0}
+    names = list(predictor.card.classes.names)
+    matrix = np.zeros((len(names), len(names)), np.int64)
     for scene in scenes:
         place, drawn = work / f"{scene.name}.tif", work / f"{scene.name}.gpkg"
-        predictor.map_scene(scene.info.path, place, confidence=True, flips=options.flips, scales=options.scales)
+        options = {"flips": config.predict.flips, "scales": config.predict.scales}
+        predictor.map_scene(scene.info.path, place, confidence=True, **options)
+        with rasterio.open(place) as file:
+            matrix += confusion_matrix(scene.read(scene.whole).mask, file.read(1), len(names))
         polygonize(place, drawn, minimum_area=500, simplify=2, instances=("field", "boundary"), classes=["field"])
         try:
             found = score_parcels(drawn, truth, tolerance=3, classes=["field"], truth_attribute="class", within=place)
-        except Exception as problem:  # a map without any field
+        except PixelwiseError as problem:  # a map without any field
             print(f"{scene.name}: {problem}")
+            counts["truth"] += count_touching(read_polygons(truth), scene.info)
             continue
         for name in counts:
             counts[name] += getattr(found, name)
-    both = counts["parcels"] + counts["truth"]
-    return {"object_f1": 2 * counts["matched"] / both if both else 0.0, **counts}
+    objects = 2 * counts["matched"] / (counts["parcels"] + counts["truth"])
+    return {**pixel_scores(scores(matrix, names)), "object_f1": objects, **counts}
+
+
+def pixel_scores(found: Scores) -> dict:
+    return {"mIoU": found.miou, "iou": {each.name: each.iou for each in found.classes}}
 
 
 def score(model: Segmenter, card: ModelCard, kind: str, folder: Path, config: Config, work: Path) -> dict:
     """Return all scores on the scenes that no way saw."""
-    base = parse_config({"data": KINDS[kind](folder.resolve())}, "the benchmark")
-    _, _, held_out = open_parts(base)
-    result = evaluate_scenes(fuse(model), held_out, card, config.predict)
-    scores = {"mIoU": result.scores.miou, "iou": {each.name: each.iou for each in result.scores.classes}}
-    if kind == "fields":
-        save_model(work / "scored", model, card)
-        options = TileOptions(flips=config.predict.flips, scales=tuple(config.predict.scales))
-        scores |= boundary_and_objects(work / "scored", held_out, folder / "fields.gpkg", work, options)
-    return scores
+    _, _, held_out = open_parts(parse_config({"data": KINDS[kind](folder.resolve())}, "the benchmark"))
+    if kind != "fields":
+        return pixel_scores(evaluate_scenes(fuse(model), held_out, card, config.predict).scores)
+    return map_and_count(Predictor(model, card, "benchmark"), held_out, folder / "fields.gpkg", work, config)
 
 
 def main() -> None:
@@ -167,10 +179,10 @@ def measure(arguments: argparse.Namespace, kind: str, folder: Path, way: str, se
         config = configuration(kind, folder, way, overrides, work / "split")
         learn = PEERS.get(way, train_ours)
         model, card, spent = learn(config, seconds, work)
-        scores = score(model, card, kind, folder, config, work)
-        if arguments.keep:
+        found = score(model, card, kind, folder, config, work)
+        if arguments.keep and way not in PEERS:
             save_model(arguments.keep / f"{kind}-{name}-{seed}".replace(" ", "_").replace("/", "_"), model, card)
-    return {"data": kind, "way": name, "seed": seed, "budget": seconds, **spent, **scores}
+    return {"data": kind, "way": name, "seed": seed, "budget": seconds, **spent, **found}
 
 
 def keep(path: Path, row: dict) -> None:
