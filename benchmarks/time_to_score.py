@@ -51,6 +51,13 @@ def fields(folder: Path) -> dict:
     return {"images": folder / "scenes", "labels": folder / "fields.gpkg", "classes": classes, "validation": HELD_OUT}
 
 
+def example(folder: Path) -> dict:
+    """The scenes of this repository, examples/fields: 12 to learn from and 4 that are scored."""
+    classes = ["background", "field", "boundary"]
+    own = {"images": folder / "train", "labels": folder / "fields.gpkg", "classes": classes}
+    return {**own, "validation_images": folder / "test", "validation_labels": folder / "fields.gpkg"}
+
+
 def landcover(folder: Path) -> dict:
     values = {"building": 10, "road": 30, "field": 50, "forest": 70, "other": 100}
     table = {"images": folder / "images", "labels": folder / "masks", "classes": list(values)}
@@ -63,7 +70,7 @@ def driving(folder: Path) -> dict:
     return {**table, "validation_images": folder / "val/images", "validation_labels": folder / "val/masks"}
 
 
-KINDS = {"fields": fields, "landcover": landcover, "driving": driving}
+KINDS = {"example": example, "fields": fields, "landcover": landcover, "driving": driving}
 
 NETWORK = {"name": "segformer-b0"}
 SETTINGS = {"batch_size": 4, "crop_size": 256}
@@ -143,7 +150,7 @@ def pixel_scores(found: Scores) -> dict:
 def score(model: Segmenter, card: ModelCard, kind: str, folder: Path, config: Config, work: Path) -> dict:
     """Return all scores on the scenes that no way saw."""
     _, _, held_out = open_parts(parse_config({"data": KINDS[kind](folder.resolve())}, "the benchmark"))
-    if kind != "fields":
+    if kind not in ("example", "fields"):
         return pixel_scores(evaluate_scenes(fuse(model), held_out, card, config.predict).scores)
     return map_and_count(Predictor(model, card, "benchmark"), held_out, folder / "fields.gpkg", work, config)
 

@@ -99,11 +99,14 @@ class Sampler:
         return Batch(image, mask, list(places))
 
     def _anywhere(self, scene: int, geometry: Geometry, rng: np.random.Generator) -> tuple[Place, Crop]:
-        for _ in range(TRIES):
-            place = Place(scene, _random_window(self.scenes[scene], geometry, self.crop, rng))
-            crop = self.scenes[scene].read_padded(place.window)
+        whole = self.scenes[scene]
+        place = Place(scene, _random_window(whole, geometry, self.crop, rng))
+        crop = whole.read_padded(place.window)
+        for _ in range(TRIES - 1):
             if (crop.mask != IGNORE).any():
                 break
+            place = Place(scene, _random_window(whole, geometry, self.crop, rng))
+            crop = whole.read_padded(place.window)
         return place, crop
 
 

@@ -25,7 +25,7 @@ class Lion(Optimizer):
         super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure=None):  # typed as torch's own optimisers are
         """Move all weights that have a gradient."""
         assert closure is None, "the loss is not computed again"
         for group in self.param_groups:

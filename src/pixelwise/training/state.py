@@ -280,7 +280,7 @@ def _loss(
 
 
 def _card(config: Config, data: TrainingData, model: Segmenter) -> ModelCard:
-    scene = data.training[0]
+    scene, without = data.training[0], config.data.unlabelled
     return ModelCard(
         architecture=model.architecture,
         classes=data.classes,
@@ -298,6 +298,8 @@ def _card(config: Config, data: TrainingData, model: Segmenter) -> ModelCard:
             "images": ", ".join(place.name for place in as_places(config.data.images)),
             "labels": ", ".join(place.name for place in as_places(config.data.labels)),
             "date": date.today().isoformat(),
+            **({} if config.train.teacher is None else {"teacher": config.train.teacher.name}),
+            **({} if without is None else {"unlabelled": ", ".join(place.name for place in as_places(without))}),
         },
     )
 

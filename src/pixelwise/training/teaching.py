@@ -25,6 +25,29 @@ MIXED = 0.5
 """Share of the images without labels that get half of the classes of another one."""
 
 
+def load_teacher(config: Config, bands: tuple[int, ...] | None) -> tuple[Segmenter, ModelCard, str]:
+    """Load the model of ``[train].teacher``, as `load_model` does.
+
+    Args:
+        bands: of the network that learns; None: unknown.
+
+    Raises:
+        ConfigError: it has other classes or bands.
+        WeightsError: no model there.
+    """
+    folder = config.train.teacher
+    assert folder is not None, "only called with a teacher"
+    model, card, digest = load_model(folder)
+    names = tuple(config.data.classes)
+    for what, own, theirs in (("classes", names, card.classes.names), ("bands", bands or card.bands, card.bands)):
+        if own != theirs:
+            raise ConfigError(
+                f"[train].teacher = {folder} has the {what} {', '.join(map(str, theirs))}, and this run has "
+                f"{', '.join(map(str, own))}. Give both the same, or leave the teacher out."
+            )
+    return model, card, digest
+
+
 class Teacher:
     """A trained network, which takes images as the run's own network does."""
 
@@ -36,21 +59,11 @@ class Teacher:
             own: that network.
 
         Raises:
-            ConfigError: a teacher of other classes or bands, or a crop that the two networks pad differently.
-            WeightsError: no model there.
+            ConfigError: a crop that the two networks pad differently.
+            ConfigError, WeightsError: as `load_teacher` says.
         """
         folder, side = config.train.teacher, config.train.crop_size
-        assert folder is not None, "only called with a teacher"
-        model, theirs, self.digest = load_model(folder)
-        for what, mine, other in (
-            ("classes", card.classes.names, theirs.classes.names),
-            ("bands", card.bands, theirs.bands),
-        ):
-            if mine != other:
-                raise ConfigError(
-                    f"[train].teacher = {folder} has the {what} {', '.join(map(str, other))}, and this run has "
-                    f"{', '.join(map(str, mine))}. Give both the same, or leave the teacher out."
-                )
+        model, theirs, self.digest = load_teacher(config, card.bands)
         if model.padded_size((side, side)) != own.padded_size((side, side)):
             raise ConfigError(
                 f"[train].crop_size is {side}, which {own.architecture.name} and its teacher {folder} "
