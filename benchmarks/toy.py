@@ -45,6 +45,10 @@ TOY: dict[str, list[str]] = {
     "overfit": ["pairs", "--steps", "1", "--side", "32", "--only", "linknet"],
     "power_cut": ["--cuts", "1", "--jobs", "polygonize"],
     "seams": ["--steps", "2", "--scene", "small.tif"],
+    "time_to_score": [
+        *("--data", "example=examples/fields", "--way", "plain", "--minutes", "0.01", "--threads", "1"),
+        *("--seeds", "0", "--set", "train.crop_size=64"),
+    ],
     "training_step": [
         "--network",
         "segformer-b0",

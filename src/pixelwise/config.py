@@ -17,6 +17,7 @@ from pixelwise.config_keys import (
     Places,
     PredictConfig,
     RunConfig,
+    SamplingConfig,
     TrainConfig,
     as_places,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "Places",
     "PredictConfig",
     "RunConfig",
+    "SamplingConfig",
     "TrainConfig",
     "as_places",
     "explain_config",

@@ -1,13 +1,15 @@
 """Every key of the configuration: its type, its default, its meaning, and which values go together."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from pixelwise.config_table import renamed
+from pixelwise.augment_keys import AugmentConfig, SamplingConfig
+from pixelwise.config_table import ConfigTable, renamed
 from pixelwise.labels import Value
 from pixelwise.loss_config import LOSS_KEYS, LOSSES, LossConfig
+from pixelwise.recipes import with_recipe
 
 
 def _as_list(value: object) -> object:
@@ -35,26 +37,6 @@ def as_places(places: Places) -> tuple[Path, ...]:
 
 LARGEST_SCALE = 8
 """A tile that is zoomed by more would fill any memory."""
-
-
-class ConfigTable(BaseModel):
-    """A table of the configuration. It refuses unknown keys, and reads old ones."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _old_names(cls, given: object) -> object:
-        name = cls.__name__.removesuffix("Config").lower()
-        return renamed({name: given}, cls.__name__)[name] if isinstance(given, dict) else given
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _true_is_no_number(cls, given: object, info: Any) -> object:
-        kind = cls.model_fields[info.field_name or ""].annotation
-        if isinstance(given, bool) and kind is not bool and bool not in get_args(kind):
-            raise ValueError("true and false are no value of this key")
-        return given
 
 
 class DataConfig(ConfigTable):
@@ -116,6 +98,9 @@ class DataConfig(ConfigTable):
     validation_images: Places | None = Field(default=None, description="images kept for validation, instead of a share")
     validation_labels: Places | None = Field(
         default=None, description="their masks or polygons; default: [data].labels"
+    )
+    unlabelled: Places | None = Field(
+        default=None, description="images without labels to learn from too: a folder, a file, or a list of them"
     )
     split: Literal["scene", "block"] = Field(
         default="scene", description="what goes to validation: whole scenes, or blocks of ground"
@@ -180,6 +165,9 @@ class ModelConfig(ConfigTable):
 class TrainConfig(ConfigTable):
     """How the network is trained."""
 
+    recipe: Literal["quick", "strong"] | None = Field(
+        default=None, description="values of other keys at once (docs/recipes.md): 'quick' or 'strong'; own keys win"
+    )
     steps: int = Field(default=2000, ge=1, description="optimiser steps")
     batch_size: int = Field(default=8, ge=1, description="crops per step")
     crop_size: int = Field(default=512, ge=32, description="side of a crop in pixels")
@@ -201,13 +189,37 @@ class TrainConfig(ConfigTable):
     warmup: int | None = Field(
         default=None, ge=0, description="steps of linear warm-up; default: a tenth of steps, at most 1500"
     )
+    schedule: Literal["poly", "cosine", "one_cycle"] = Field(
+        default="poly", description="of the rate after warm-up: polynomial, half a cosine, or one cycle (no warm-up)"
+    )
     poly_power: float = Field(default=1.0, ge=0, description="of the polynomial decay to zero")
+    optimizer: Literal["adamw", "lion"] = Field(
+        default="adamw", description="lion: each step is as long as the rate, whose default is a third of AdamW's"
+    )
     grad_clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
     ema_decay: float = Field(
         default=0.999,
         ge=0,
         lt=1,
         description="decay of the exponential moving average (EMA) of the weights; 0: no average",
+    )
+    tail_average: float = Field(
+        default=0.0, ge=0, le=1, description="plain mean of the weights over this last share of the steps, not the EMA"
+    )
+    teacher: Path | None = Field(
+        default=None, description="a run or model folder of ours that this network learns from too (distillation)"
+    )
+    distillation: float = Field(default=1.0, ge=0, description="weight of what the teacher says in the loss")
+    temperature: float = Field(
+        default=2.0, gt=0, description="of the teacher's and the network's probabilities; high: softer"
+    )
+    unlabelled: float = Field(
+        default=1.0,
+        ge=0,
+        description="weight of the loss on [data].unlabelled; it rises in the first 30 % of steps",
+    )
+    confidence: float = Field(
+        default=0.9, ge=0, lt=1, description="a pixel without a label counts where the teacher is surer than this"
     )
     cross_entropy: float = Field(
         default=LossConfig.cross_entropy, ge=0, description="weight of the cross-entropy in the loss"
@@ -310,33 +322,12 @@ class TrainConfig(ConfigTable):
             raise ValueError(f"class_weights is {weights!r}, but must be 'none', 'balanced' or a list of numbers")
         if isinstance(weights, list) and (min(weights, default=0.0) < 0 or not any(weights)):
             raise ValueError(f"class_weights is {weights}; give a number from 0 on per class, not all of them 0")
+        if self.tail_average and not self.ema_decay:
+            raise ValueError("tail_average is an average, and ema_decay = 0 asks for none; leave one of them out")
         if self.compile and self.activation_checkpointing:
             raise ValueError("compile and activation_checkpointing do not go together; leave one of them out")
         if self.boundary_tolerance % 2 == 0:
             raise ValueError(f"boundary_tolerance is {self.boundary_tolerance}, but must be odd")
-        return self
-
-
-class AugmentConfig(ConfigTable):
-    """Random changes to each crop; masks are always resampled by nearest neighbour."""
-
-    flip: bool = Field(default=True, description="mirror left and right")
-    rotate90: bool | None = Field(
-        default=None, description="turn by quarters and mirror up and down; default: for scenes, not for photos"
-    )
-    scale: tuple[float, float] = Field(default=(0.75, 1.5), description="zoom between these factors")
-    rotate: float = Field(default=0.0, ge=0, le=180, description="turn by up to so many degrees")
-    brightness: float = Field(default=0.2, ge=0, description="shift by up to so many standard deviations of the band")
-    contrast: float = Field(default=0.2, ge=0, lt=1, description="stretch by up to this share")
-    band_jitter: float = Field(
-        default=0.1, ge=0, description="the same shift and stretch again, for each band by itself"
-    )
-
-    @model_validator(mode="after")
-    def _scale_in_order(self) -> "AugmentConfig":
-        low, high = self.scale
-        if not 0 < low <= high:
-            raise ValueError("scale needs two positive factors, the smaller first")
         return self
 
 
@@ -373,6 +364,12 @@ class Config(ConfigTable):
     data: DataConfig
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
+    sampling: SamplingConfig = SamplingConfig()
     augment: AugmentConfig = AugmentConfig()
     predict: PredictConfig = PredictConfig()
     run: RunConfig = RunConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _recipe(cls, given: object) -> object:
+        return with_recipe(renamed(given, cls.__name__)) if isinstance(given, dict) else given

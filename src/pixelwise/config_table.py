@@ -1,10 +1,13 @@
-"""From TOML files and the command line to one table of tables, which `config.py` then checks."""
+"""From TOML files and the command line to one table of tables, which `config.py` then checks; and a table of keys."""
 
 import json
 import tomllib
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from pixelwise.errors import ConfigError, OldNameWarning
 
@@ -26,6 +29,26 @@ OLD_KEYS: dict[str, dict[str, str]] = {
     "augment": {"turn": "rotate90"},
 }
 """Table -> old key -> the key's name today. Old names are read and never written."""
+
+
+class ConfigTable(BaseModel):
+    """A table of the configuration. It refuses unknown keys, and reads old ones."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_names(cls, given: object) -> object:
+        name = cls.__name__.removesuffix("Config").lower()
+        return renamed({name: given}, cls.__name__)[name] if isinstance(given, dict) else given
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, given: object, info: Any) -> object:
+        kind = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(given, bool) and kind is not bool and bool not in get_args(kind):
+            raise ValueError("true and false are no value of this key")
+        return given
 
 
 def read_table(path: Path, place: Callable[[Table, Path], Table]) -> Table:

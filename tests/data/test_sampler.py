@@ -72,7 +72,8 @@ def test_any_number_of_workers_gives_the_same_batches_also_from_the_middle(worke
     for first in (0, 3):
         found = list(batches(varied(), batch=2, first=first, last=7, workers=workers))
         assert len(found) == 7 - first
-        for (images, masks), samples in zip(found, expected[first:], strict=True):
+        for (images, masks, places), samples in zip(found, expected[first:], strict=True):
+            assert len(places) == 2
             assert torch.equal(images, torch.from_numpy(np.stack([image for image, _ in samples])))
             assert torch.equal(masks, torch.from_numpy(np.stack([mask for _, mask in samples])).long())
 

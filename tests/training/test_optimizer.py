@@ -1,10 +1,13 @@
-"""Rates of layers, and what is left out."""
+"""Rates of layers, and what is left out; rates of steps; averages."""
 
+import copy
+
+import numpy as np
 import pytest
 import torch
 
 import pixelwise as pw
-from pixelwise.training.optimizer import layer_factors, parameter_groups
+from pixelwise.training.optimizer import MovingAverage, layer_factors, parameter_groups, rate_factor
 
 
 def groups_of(model, **options):
@@ -77,3 +80,57 @@ def test_the_groups_follow_the_factors():
         for parameter in group["params"]:
             factor = factors[named[id(parameter)]] if id(parameter) in named else 10.0
             assert group["lr"] == pytest.approx(1e-3 * factor)
+
+
+def torch_factors(steps, schedule_of):
+    """The factors that a schedule of torch gives, from a rate of 1."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule, found = schedule_of(optimizer), []
+    for _ in range(steps):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return found
+
+
+@pytest.mark.parametrize("steps", [4, 10, 57, 1000])
+def test_schedules_are_those_of_torch(steps):
+    def one_cycle(optimizer):
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=steps + 1)
+
+    def own(schedule, total):
+        return [rate_factor(i, steps=total, warmup=0, power=1.0, schedule=schedule) for i in range(steps)]
+
+    assert own("one_cycle", steps + 1) == pytest.approx(torch_factors(steps, one_cycle), abs=1e-9)
+    cosine = torch_factors(steps, lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps))
+    assert own("cosine", steps) == pytest.approx(cosine, abs=1e-9)
+
+
+def test_the_cosine_warms_up_and_short_cycles_stay_between_0_and_1():
+    warm = [rate_factor(i, steps=100, warmup=10, power=1.0, schedule="cosine") for i in range(100)]
+    assert warm[0] == pytest.approx(0.1)
+    assert np.argmax(warm) in (9, 10)
+    for steps in (1, 2, 3):
+        factors = [rate_factor(i, steps=steps, warmup=0, power=1.0, schedule="one_cycle") for i in range(steps)]
+        assert all(0 < factor <= 1 for factor in factors)
+
+
+@pytest.mark.parametrize(("decay", "tail"), [(0.9, None), (0.999, None), (0.9, 6)])
+def test_the_average_is_what_a_loop_gives(decay, tail):
+    torch.manual_seed(0)
+    model = pw.create("unet", classes=2, filters=[2, 4])
+    average = MovingAverage(model, copy.deepcopy(model), decay, tail)
+    name = next(key for key, _ in model.named_parameters())
+    history, expected = [], model.state_dict()[name].clone().double()
+    for step in range(12):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        history.append(model.state_dict()[name].clone().double())
+        average.update(step)
+        if tail is None or step < tail:
+            share = min(decay, (1 + step) / (10 + step))
+            expected = share * expected + (1 - share) * history[-1]
+        else:
+            expected = torch.stack(history[tail:]).mean(dim=0)
+        torch.testing.assert_close(average.average.state_dict()[name].double(), expected, atol=1e-5, rtol=1e-4)

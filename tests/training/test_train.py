@@ -200,8 +200,9 @@ def test_auxiliary_outputs_and_padding_enter_the_loss_as_the_network_says(scenes
     decode = network.decoder.forward
     network.decoder.forward = lambda maps: replace(decode(maps), aux={"early": maps[0].flip(1), "unused": maps[0]})
     image, mask = torch.randn(2, 3, 64, 64), torch.randint(IGNORE, 2, (2, 64, 64))
-    loss = state._loss(network, network.decode, image, mask, settings, None)
+    loss, found = state._loss(network, network.decode, image, mask, settings, None)
     logits = network.decode(image).logits
+    assert torch.equal(found, logits)
     assert logits.shape[-2:] == (9, 9), "72 pixels"
     padded = torch.full((2, 72, 72), IGNORE)
     padded[:, :64, :64] = mask

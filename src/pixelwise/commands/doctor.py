@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pixelwise.config import Config
     from pixelwise.data.check import Survey
     from pixelwise.data.scenes import Scene
+    from pixelwise.data.split import Split
     from pixelwise.labels import Classes
 
 
@@ -72,7 +73,21 @@ def _open_parts(config: "Config") -> tuple[dict[str, list["Scene"]], list[str]]:
     except PixelwiseError as problem:
         return {}, [str(problem)]
     parts = {"training": split.training, "validation": split.validation}
-    return parts | ({"test": split.test} if split.test else {}), []
+    return parts | ({"test": split.test} if split.test else {}), _problems_of_unlabelled(config, split)
+
+
+def _problems_of_unlabelled(config: "Config", split: "Split") -> list[str]:
+    """Say how many images without labels there are, and return what is wrong with them."""
+    from pixelwise.data.unlabelled import open_unlabelled
+
+    if config.data.unlabelled is None:
+        return []
+    try:
+        found = open_unlabelled(config.data, split.training[0], [*split.validation, *split.test], click.echo)
+    except PixelwiseError as problem:
+        return [str(problem)]
+    click.echo(f"Without labels: {len(found)} images")
+    return []
 
 
 def _show(name: str, scenes: list["Scene"], found: "Survey", classes: "Classes") -> None:

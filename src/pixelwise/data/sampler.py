@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor
 
 from pixelwise.config import AugmentConfig
 from pixelwise.data.augment import Geometry, augment, draw_geometry, resample
-from pixelwise.data.scenes import Scene
+from pixelwise.data.mixing import mix
+from pixelwise.data.scenes import Crop, Scene
+from pixelwise.data.targets import Place, Targets
 from pixelwise.geo.raster import Window
 from pixelwise.labels import IGNORE
 
@@ -18,8 +21,21 @@ TRIES = 8
 """How many windows are drawn before one without labelled pixels is taken."""
 
 
+MIXING = 0x3177
+"""Parts the draws of a batch from those of its crops."""
+
+
+class Batch(NamedTuple):
+    """The crops of a step."""
+
+    images: Float[Tensor, "B C H W"]
+    masks: Int[Tensor, "B H W"]
+    places: list[Place]
+    """Where each crop is from, without what was pasted into it."""
+
+
 class Sampler:
-    """Draws crops from scenes, each scene as often as it has room for crops."""
+    """Draws crops from scenes, each scene as often as it has room for crops, or as often as it is aimed at."""
 
     def __init__(
         self,
@@ -30,7 +46,9 @@ class Sampler:
         seed: int,
         mean: tuple[float, ...],
         std: tuple[float, ...],
+        targets: Targets | None = None,
     ) -> None:
+        self.targets = targets
         self.scenes = list(scenes)
         self.config = config
         self.crop = crop
@@ -47,19 +65,49 @@ class Sampler:
 
     def sample(self, number: int) -> tuple[Float32[np.ndarray, "C h w"], Int16[np.ndarray, "h w"]]:
         """Return the crop of a number: a normalised image and its mask, both of side ``crop``."""
+        image, mask, _ = self.sample_with_place(number)
+        return image, mask
+
+    def sample_with_place(self, number: int) -> tuple[Float32[np.ndarray, "C h w"], Int16[np.ndarray, "h w"], Place]:
+        """Return the crop of a number as `sample` does, and where it is from."""
         epoch, position = divmod(number, len(self._epoch))
-        order = np.random.default_rng([self.seed, epoch]).permutation(self._epoch)
-        scene = self.scenes[order[position]]
         rng = np.random.default_rng([self.seed, epoch, position])
-        geometry = draw_geometry(self.config, rng)
-        crop = scene.read_padded(_random_window(scene, geometry, self.crop, rng))
+        geometry = draw_geometry(self.config, self.crop, rng)
+        place = self.targets.draw(geometry.window_side(self.crop), rng) if self.targets else None
+        if place is None:
+            order = np.random.default_rng([self.seed, epoch]).permutation(self._epoch)
+            place, crop = self._anywhere(int(order[position]), geometry, rng)
+        else:
+            crop = self.scenes[place.scene].read_padded(place.window)
+        scene = self.scenes[place.scene]
+        rotate90 = self.config.rotate90 if self.config.rotate90 is not None else scene.info.crs is not None
+        crop = resample(crop, geometry, self.crop)
+        image, mask = augment(crop, self.config, rng, rotate90=rotate90, mean=self.mean, std=self.std)
+        return image, mask, place
+
+    def batch(self, step: int, size: int) -> Batch:
+        """Return the crops of a step, mixed as the configuration says."""
+        images, masks, places = zip(*(self.sample_with_place(step * size + i) for i in range(size)), strict=True)
+        image, mask = torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(masks)).long()
+        if self.config.classmix or self.config.cutmix:
+            partners = image.roll(-1, 0), mask.roll(-1, 0)
+            if size == 1:
+                # Alone in its batch, a crop is mixed with that of the next step.
+                other, labels = self.sample(step + 1)
+                partners = torch.from_numpy(other)[None], torch.from_numpy(labels)[None].long()
+            image, mask = mix(image, mask, partners, self.config, np.random.default_rng([self.seed, MIXING, step]))
+        return Batch(image, mask, list(places))
+
+    def _anywhere(self, scene: int, geometry: Geometry, rng: np.random.Generator) -> tuple[Place, Crop]:
+        whole = self.scenes[scene]
+        place = Place(scene, _random_window(whole, geometry, self.crop, rng))
+        crop = whole.read_padded(place.window)
         for _ in range(TRIES - 1):
             if (crop.mask != IGNORE).any():
                 break
-            crop = scene.read_padded(_random_window(scene, geometry, self.crop, rng))
-        rotate90 = self.config.rotate90 if self.config.rotate90 is not None else scene.info.crs is not None
-        crop = resample(crop, geometry, self.crop)
-        return augment(crop, self.config, rng, rotate90=rotate90, mean=self.mean, std=self.std)
+            place = Place(scene, _random_window(whole, geometry, self.crop, rng))
+            crop = whole.read_padded(place.window)
+        return place, crop
 
 
 def _random_window(scene: Scene, geometry: Geometry, crop: int, rng: np.random.Generator) -> Window:
@@ -71,28 +119,20 @@ def _random_window(scene: Scene, geometry: Geometry, crop: int, rng: np.random.G
     return Window(top, left, side, side)
 
 
-def batches(
-    sampler: Sampler, *, batch: int, first: int, last: int, workers: int
-) -> Iterator[tuple[Float[Tensor, "B C H W"], Int[Tensor, "B H W"]]]:
+def batches(sampler: Sampler, *, batch: int, first: int, last: int, workers: int) -> Iterator[Batch]:
     """Yield the batches of the steps ``first`` to ``last`` - 1, read ahead by threads.
 
     Threads share the resident scenes, and numpy, GDAL and torch release the interpreter's lock while they work.
     """
-
-    def make(step: int) -> tuple[Tensor, Tensor]:
-        samples = [sampler.sample(step * batch + i) for i in range(batch)]
-        images, masks = zip(*samples, strict=True)
-        return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(masks)).long()
-
     if workers == 0:
-        yield from map(make, range(first, last))
+        yield from (sampler.batch(step, batch) for step in range(first, last))
         return
     with ThreadPoolExecutor(workers, thread_name_prefix="crops") as pool:
-        waiting: list[Future[tuple[Tensor, Tensor]]] = []
+        waiting: list[Future[Batch]] = []
         try:
             for step in range(first, last):
                 while len(waiting) <= 2 * workers and step + len(waiting) < last:
-                    waiting.append(pool.submit(make, step + len(waiting)))
+                    waiting.append(pool.submit(sampler.batch, step + len(waiting), batch))
                 yield waiting.pop(0).result()
         finally:
             for future in waiting:

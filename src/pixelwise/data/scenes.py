@@ -154,7 +154,7 @@ def open_scenes(
     require_same_kind(scenes)
     for scene, name in zip(scenes, distinct_names([scene.info.path for scene in scenes]), strict=True):
         scene.name = name
-    _keep_in_memory(scenes)
+    keep_in_memory(scenes)
     return classes, scenes
 
 
@@ -178,7 +178,7 @@ def _images_with_labels(
     return wanted, drawings, problems
 
 
-def _keep_in_memory(scenes: Sequence[Scene]) -> None:
+def keep_in_memory(scenes: Sequence[Scene]) -> None:
     """Let scenes stay in memory after they were read, if all of them fit."""
     needed = sum(
         s.info.height * s.info.width * (len(s.reader.bands) * np.dtype(s.info.dtype).itemsize + 3) for s in scenes

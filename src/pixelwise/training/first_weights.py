@@ -90,6 +90,18 @@ def library_origins(model: Segmenter, accepted: Sequence[str]) -> tuple[Origin, 
     return (origin,)
 
 
+def teacher_origins(teacher: Path | None, accepted: Sequence[str]) -> tuple[Origin, ...]:
+    """Return what a teacher descends from: what learns from its answers descends from it too.
+
+    Raises:
+        WeightsError: a licence that is not accepted.
+    """
+    origins = (teacher and origins_of(teacher)) or ()
+    for origin in origins:
+        require_consent(origin, accepted, ledger.licence_of(origin.licence).terms)
+    return origins
+
+
 def encoder_of(settings: ModelConfig) -> str:
     """Return the name of the encoder that a network has.
 

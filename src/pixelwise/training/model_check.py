@@ -1,5 +1,7 @@
 """What is checked before any training: the network, its settings, and the compiler."""
 
+from functools import partial
+
 import torch
 
 from pixelwise.config import Config
@@ -11,23 +13,29 @@ from pixelwise.models import answers_with_masks, create
 from pixelwise.optional import optional_module
 from pixelwise.training.first_weights import first_weights, library_origins
 from pixelwise.training.network import require_encoder
+from pixelwise.training.teaching import load_teacher, require_teacher
 from pixelwise.training.training_data import require_weight_per_class
 from pixelwise.weights import load_weights
 
 
 def check_model(config: Config, *, bands: int | None) -> list[str]:
-    """Return a paragraph for each mistake in [model], and for class weights that are too many or too few.
+    """Return a paragraph for each mistake in [model] and of teachers, and for too many or too few class weights.
 
     Args:
         bands: of the images; None where no image could be read: as [data].bands says, else 3.
     """
     settings, classes = config.model, len(config.data.classes)
     problems = []
-    try:
-        require_weight_per_class(config, classes)
-        require_mask_loss(config)
-    except PixelwiseError as problem:
-        problems.append(str(problem))
+    teacher = [partial(load_teacher, config, None)] if config.train.teacher is not None else []
+    checks = (
+        partial(require_weight_per_class, config, classes),
+        *(partial(f, config) for f in (require_mask_loss, require_teacher)),
+    )
+    for check in (*checks, *teacher):
+        try:
+            check()
+        except PixelwiseError as problem:
+            problems.append(str(problem))
     bands = bands or len(config.data.bands or (1, 2, 3))
     try:
         try:

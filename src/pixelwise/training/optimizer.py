@@ -1,5 +1,6 @@
-"""Parameter groups for AdamW, the schedule of the learning rate, and the moving average of the weights (EMA)."""
+"""Parameter groups, the schedule of the learning rate, and the average of the weights: moving (EMA), or of the tail."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -72,20 +73,51 @@ def layer_factors(model: Segmenter, first: float) -> dict[str, float]:
     return factors
 
 
-def rate_factor(step: int, *, steps: int, warmup: int, power: float) -> float:
-    """Return the factor of the learning rates at a step: linear warm-up times polynomial decay to zero."""
+FIRST, LAST = 25, 1e4
+"""One cycle begins at 1 / FIRST of the highest rate and ends at 1 / LAST of where it began."""
+RISING = 0.3
+"""Share of the steps in which one cycle rises."""
+
+
+def rate_factor(step: int, *, steps: int, warmup: int, power: float, schedule: str = "poly") -> float:
+    """Return the factor of the learning rates at a step.
+
+    Args:
+        step: counted from 0.
+        warmup: steps of linear warm-up; one cycle has its own.
+        schedule: "poly": polynomial decay to zero (of ``power``); "cosine": half a cosine to zero (Loshchilov and
+            Hutter 2017, arXiv 1608.03983, eq. 5, without restarts); "one_cycle": up and down again along cosines (Smith
+            and Topin 2018, arXiv 1708.07120), with the shape and numbers of `torch.optim.lr_scheduler.OneCycleLR`.
+    """
+    if schedule == "one_cycle":
+        return _one_cycle(step, steps)
     warm = min(1.0, (step + 1) / warmup) if warmup else 1.0
+    if schedule == "cosine":
+        return warm * _between(1.0, 0.0, step / steps)
     return warm * (1 - step / steps) ** power
 
 
-class MovingAverage:
-    """An exponential moving average of all weights and buffers, in a model of its own.
+def _one_cycle(step: int, steps: int) -> float:
+    top, end = RISING * steps - 1, steps - 1
+    if step <= top:
+        return _between(1 / FIRST, 1.0, step / top if top > 0 else 1.0)
+    return _between(1.0, 1 / FIRST / LAST, (step - top) / (end - top) if end > top else 1.0)
 
-    The decay rises as (1 + t) / (10 + t) to its final value, so that in short runs the first weights count little.
+
+def _between(start: float, end: float, share: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+
+
+class MovingAverage:
+    """An average of all weights and buffers, in a model of its own.
+
+    It is an exponential moving average. Its decay rises as (1 + t) / (10 + t) to its final value, so that in short runs
+    the first weights count little. From the step ``tail`` on it is the plain mean of the weights since then instead
+    (Izmailov et al., Averaging Weights Leads to Wider Optima, 2018, arXiv 1803.05407, eq. 2).
     """
 
-    def __init__(self, model: Segmenter, average: Segmenter, decay: float) -> None:
-        self.model, self.average, self.decay = model, average, decay
+    def __init__(self, model: Segmenter, average: Segmenter, decay: float, tail: int | None = None) -> None:
+        self.model, self.average, self.decay, self.tail = model, average, decay, tail
         average.load_state_dict(model.state_dict())
         average.requires_grad_(False).eval()
         self._pairs = list(_floats(model, average))
@@ -95,6 +127,8 @@ class MovingAverage:
     def update(self, step: int) -> None:
         """Move the average towards the model after a step, counted from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
+        if self.tail is not None and step >= self.tail:
+            decay = 1 - 1 / (step - self.tail + 1)
         for source, target in self._pairs:
             target.lerp_(source, 1 - decay)
         for source, target in self._others:

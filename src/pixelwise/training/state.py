@@ -2,32 +2,48 @@
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import date
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pixelwise import __version__
 from pixelwise.config import Config, as_places
+from pixelwise.data.sampler import Batch
+from pixelwise.data.scenes import Scene
+from pixelwise.data.targets import Targets
 from pixelwise.errors import ConfigError, PixelwiseError, out_of_memory
 from pixelwise.evaluation.evaluate import evaluate_scenes
 from pixelwise.fast.trained_linear import train_faster
 from pixelwise.geo.colours import ColourReader
 from pixelwise.hub.licences import Origin, merged_origins, origins_from, records
 from pixelwise.labels import IGNORE
-from pixelwise.loss_config import LOSSES
+from pixelwise.loss_config import LOSSES, LossConfig
 from pixelwise.losses import total_loss
 from pixelwise.models import Decoded, Segmenter
 from pixelwise.runs.model_folder import ModelCard, save_model
 from pixelwise.runs.run_folder import Run
 from pixelwise.training.checkpointing import recompute_blocks
-from pixelwise.training.first_weights import FirstWeights, library_origins
+from pixelwise.training.first_weights import FirstWeights, library_origins, teacher_origins
+from pixelwise.training.lion import Lion
 from pixelwise.training.network import first_network
 from pixelwise.training.optimizer import MovingAverage, parameter_groups, rate_factor
+from pixelwise.training.teaching import (
+    Teacher,
+    disturbed,
+    pseudo_labels,
+    require_teacher,
+    unlabelled_weight,
+    wrong_shares,
+)
 from pixelwise.training.training_data import TrainingData, class_weights
+
+DISTURBED = 0x0D15
+"""Parts the draws that disturb images without labels from others."""
 
 
 class Training:
@@ -42,6 +58,7 @@ class Training:
         start: FirstWeights | None,
         state: dict | None,
         say: Callable[[str], None],
+        unlabelled: Sequence[Scene] = (),
     ) -> None:
         """Build the network with its first weights.
 
@@ -49,7 +66,12 @@ class Training:
             start: the weights that the configuration names.
             state: of the run that goes on, which knows its network; None: a new run.
             say: called with sentences about the network.
+            unlabelled: scenes without labels to learn from too.
+
+        Raises:
+            ConfigError: images without labels and no teacher for them; or as `Teacher` says.
         """
+        require_teacher(config)
         torch.manual_seed(config.train.seed)
         self.config, self.data, self.device, self.run = config, data, device, run
         self.step, self.best, self.seconds = 0, -1.0, 0.0
@@ -58,9 +80,16 @@ class Training:
         self.model.encoder.requires_grad_(not config.train.freeze_encoder)
         origins = _origins(start, state, run)
         if state is None:
-            origins = merged_origins(origins or (), library_origins(self.model, config.model.accept_licence))
+            accepted = config.model.accept_licence
+            origins = merged_origins(
+                origins or (), library_origins(self.model, accepted), teacher_origins(config.train.teacher, accepted)
+            )
         self.card = _card(config, data, self.model, origins)
         self.class_weights = class_weights(config, data, device)
+        self.unlabelled = list(unlabelled)
+        self.teacher = Teacher(config, self.card, self.model, device) if config.train.teacher is not None else None
+        aimed = config.sampling.balanced or config.sampling.hard
+        self.targets = Targets(data.training, len(data.classes), config.sampling) if aimed else None
         if config.train.activation_checkpointing and not recompute_blocks(self.model.encoder):
             say(
                 f"The encoder of {config.model.name} has no row of blocks, so [train].activation_checkpointing changes "
@@ -73,7 +102,8 @@ class Training:
         self.model.to(self.device)
         train_faster(self.model)
         self.decode = torch.compile(self.model.decode) if settings.compile else self.model.decode
-        self.average = MovingAverage(self.model, copy.deepcopy(self.model), settings.ema_decay)
+        tail = settings.steps - round(settings.tail_average * settings.steps) if settings.tail_average else None
+        self.average = MovingAverage(self.model, copy.deepcopy(self.model), settings.ema_decay, tail)
         self.rate, decoder_lr_mult = _rates(self.config)
         groups = parameter_groups(
             self.model,
@@ -82,7 +112,7 @@ class Training:
             weight_decay=settings.weight_decay,
             first_layer_lr_mult=settings.first_layer_lr_mult,
         )
-        self.optimizer = torch.optim.AdamW(groups, fused=True)
+        self.optimizer = Lion(groups) if settings.optimizer == "lion" else torch.optim.AdamW(groups, fused=True)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.mixed_precision == "fp16")
 
     def restore(self, state: dict) -> None:
@@ -96,6 +126,8 @@ class Training:
             self.average.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state.get("scaler", {}))
+            if self.targets is not None and "targets" in state:
+                self.targets.restore(state["targets"])
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             if out_of_memory(error):
                 raise
@@ -103,6 +135,8 @@ class Training:
                 f"{self.run.folder / 'last'} holds the state of another network than {self.config.model.name} "
                 f"({' '.join(str(error).split())[:200]}). Restore it from a copy, or choose another folder (--run)."
             ) from None
+        if self.teacher is not None:
+            self.teacher.require_same(state)
         self.step, self.best, self.seconds = state["step"], state["best"], state["seconds"]
         self.score = self.best if self.best >= 0 else None
 
@@ -125,6 +159,8 @@ class Training:
             "config": self.config.model_dump(mode="json", exclude_none=True),
             "architecture": asdict(self.model.architecture),
             **({} if self.card.origins is None else {"origins": records(self.card.origins)}),
+            **({"targets": self.targets.state()} if self.targets is not None else {}),
+            **({"teacher": self.teacher.digest} if self.teacher is not None else {}),
         }
 
     @property
@@ -132,8 +168,11 @@ class Training:
         """The network that is evaluated and kept, in evaluation mode."""
         return self.average.average if self.config.train.ema_decay > 0 else self.model.eval()
 
-    def learn(self, image: Tensor, mask: Tensor) -> tuple[float, float]:
-        """Make one step; return its loss and the encoder's learning rate.
+    def learn(self, batch: Batch, unlabelled: Batch | None = None) -> tuple[float, float]:
+        """Make one step; return its loss on labelled crops and the encoder's learning rate.
+
+        Args:
+            unlabelled: crops without labels, whose pseudo labels count too.
 
         Raises:
             PixelwiseError: the loss or the gradient is not a finite number.
@@ -144,14 +183,15 @@ class Training:
         # Dropout and drop-path depend on the step alone, so a resumed run draws what an undisturbed one does.
         torch.manual_seed(settings.seed * 1_000_003 + self.step)
         self.model.anneal(self.step / settings.steps)
-        warmup = settings.warmup if settings.warmup is not None else min(1500, settings.steps // 10)
-        factor = rate_factor(self.step, steps=settings.steps, warmup=warmup, power=settings.poly_power)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base_rate"] * factor
-        image, mask = image.to(self.device), mask.to(self.device)
-        loss = _loss(self.model, self.decode, image, mask, self.config, self.class_weights)
+        factor = self._set_rates()
+        image, mask = batch.images.to(self.device), batch.masks.to(self.device)
+        loss, logits = _loss(self.model, self.decode, image, mask, self.config, self.class_weights)
+        if self.teacher is not None and settings.distillation:
+            loss = loss + settings.distillation * self.teacher.loss(image, logits, settings.temperature)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
+        if unlabelled is not None and settings.unlabelled:
+            self.scaler.scale(self._unlabelled_loss(unlabelled)).backward()
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.grad_clip)
         value = loss.item()
@@ -162,8 +202,39 @@ class Training:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.average.update(self.step)
+        if self.targets is not None and self.config.sampling.hard:
+            for place, error in zip(batch.places, wrong_shares(logits.detach(), mask), strict=True):
+                if math.isfinite(error):
+                    self.targets.record(place, error)
         self.step += 1
         return value, self.rate * factor
+
+    def _set_rates(self) -> float:
+        """Set the learning rates of this step, and return their factor."""
+        settings = self.config.train
+        warmup = settings.warmup if settings.warmup is not None else min(1500, settings.steps // 10)
+        factor = rate_factor(
+            self.step, steps=settings.steps, warmup=warmup, power=settings.poly_power, schedule=settings.schedule
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_rate"] * factor
+        return factor
+
+    def _unlabelled_loss(self, batch: Batch) -> Tensor:
+        """Return the weighted loss on crops without labels, against what the teacher is sure of there."""
+        settings = self.config.train
+        image, mask = batch.images.to(self.device), batch.masks.to(self.device)
+        with torch.no_grad():
+            model = self.average.average if self.teacher is None else self.teacher.model
+            logits = model.decode(image).logits if self.teacher is None else self.teacher.logits(image)
+        mask = pseudo_labels(model, logits, mask, settings.confidence)
+        rng = np.random.default_rng([settings.seed, DISTURBED, self.step])
+        image, mask = disturbed(image, mask, self.config.augment, rng)
+        # Pixels that do not count make the loss smaller, not the others larger (ClassMix, section 3.2).
+        share = float((mask != IGNORE).float().mean())
+        weight = unlabelled_weight(self.step, settings.steps, settings.unlabelled)
+        loss, _ = _loss(self.model, self.decode, image, mask, self.config, None, LossConfig())
+        return weight * share * loss
 
     def _not_finite(self, loss: float) -> str:
         kept = self.run.folder / "last"
@@ -191,20 +262,26 @@ def _loss(
     mask: Tensor,
     config: Config,
     class_weights: Tensor | None,
-) -> Tensor:
+    losses: LossConfig | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the loss and the logits of a batch.
+
+    Args:
+        losses: other ones than the configuration's.
+    """
     settings = config.train
     half = settings.mixed_precision in ("bf16", "fp16")
     half |= settings.mixed_precision == "auto" and image.device.type == "cuda"
     dtype = torch.float16 if settings.mixed_precision == "fp16" else torch.bfloat16
     with torch.autocast(image.device.type, dtype=dtype, enabled=half):
         decoded = decode(image)
-    losses, aux_losses = settings.losses, None
+    losses, aux_losses = losses or settings.losses, None
     if settings.aux_loss != "same":
         aux_losses = replace(losses, **{name: float(name == settings.aux_loss) for name in LOSSES})
     # Logits stand for the image as the network pads it.
     (height, width), (rows, columns) = mask.shape[-2:], model.padded_size(mask.shape[-2:])
     padded = F.pad(mask, (0, columns - width, 0, rows - height), value=IGNORE)
-    return total_loss(
+    loss = total_loss(
         decoded,
         padded,
         losses,
@@ -213,6 +290,7 @@ def _loss(
         class_weights=class_weights,
         align_corners=model.align_corners,
     )
+    return loss, decoded.logits
 
 
 def _origins(start: FirstWeights | None, state: dict | None, run: Run) -> tuple[Origin, ...] | None:
@@ -233,7 +311,7 @@ def _origins(start: FirstWeights | None, state: dict | None, run: Run) -> tuple[
 
 
 def _card(config: Config, data: TrainingData, model: Segmenter, origins: tuple[Origin, ...] | None) -> ModelCard:
-    scene = data.training[0]
+    scene, without = data.training[0], config.data.unlabelled
     return ModelCard(
         architecture=model.architecture,
         classes=data.classes,
@@ -251,6 +329,8 @@ def _card(config: Config, data: TrainingData, model: Segmenter, origins: tuple[O
             "images": ", ".join(place.name for place in as_places(config.data.images)),
             "labels": ", ".join(place.name for place in as_places(config.data.labels)),
             "date": date.today().isoformat(),
+            **({} if config.train.teacher is None else {"teacher": config.train.teacher.name}),
+            **({} if without is None else {"unlabelled": ", ".join(place.name for place in as_places(without))}),
         },
         origins=origins,
     )
@@ -258,5 +338,7 @@ def _card(config: Config, data: TrainingData, model: Segmenter, origins: tuple[O
 
 def _rates(config: Config) -> tuple[float, float]:
     given = config.model.weights is not None or bool(config.model.options.get("pretrained"))
-    rate = config.train.learning_rate or (6e-5 if given else 1e-3)
+    rate = 6e-5 if given else 1e-3
+    # Each of Lion's steps is as long as the rate; the paper takes 3 to 10 times less.
+    rate = config.train.learning_rate or (rate / 3 if config.train.optimizer == "lion" else rate)
     return rate, config.train.decoder_lr_mult or (10.0 if given else 1.0)

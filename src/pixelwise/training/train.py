@@ -9,8 +9,8 @@ from pathlib import Path
 from pixelwise import machine
 from pixelwise.config import Config, load_config
 from pixelwise.data.footprints import resolution_note
-from pixelwise.data.sampler import Sampler, batches
 from pixelwise.data.split import open_split, write_split
+from pixelwise.data.unlabelled import open_unlabelled
 from pixelwise.device import choose_device
 from pixelwise.errors import ConfigError, WeightsError, enough_memory
 from pixelwise.fast.allocator import keep_freed_memory
@@ -19,6 +19,7 @@ from pixelwise.runs.model_folder import load_model, save_model
 from pixelwise.runs.run_folder import Run, locked_run, open_events, open_run
 from pixelwise.training.boundary_losses import with_boundary_losses
 from pixelwise.training.checkpointing import smaller_step
+from pixelwise.training.crops import read_batches
 from pixelwise.training.data_wait import Waiting
 from pixelwise.training.first_weights import first_weights
 from pixelwise.training.model_check import require_compiler, require_mask_loss
@@ -82,7 +83,10 @@ def train(config: Config | str | Path, *, resume: bool = False, report: Say | No
         room = free_memory(device)
         if resume and state is None:
             start = first_weights(config.model, say=say)
-        training = Training(config, data, device, run, start, state, say)
+        unlabelled = []
+        if config.data.unlabelled is not None:
+            unlabelled = open_unlabelled(config.data, split.training[0], [*split.validation, *split.test], say)
+        training = Training(config, data, device, run, start, state, say, unlabelled)
         with enough_memory(lambda: smaller_step(training.model, config.train.batch_size, config.train.crop_size, room)):
             _require_room_for_a_batch(config, len(data.training[0].reader.bands))
         run.begin(config)
@@ -144,19 +148,10 @@ def _make_steps(training: Training, say: Say) -> None:
     started = time.monotonic() - training.seconds
     evaluate_every = settings.evaluate_every or max(1, settings.steps // 10)
     workers = settings.workers if settings.workers is not None else max(1, (os.cpu_count() or 2) // 2)
-    sampler = Sampler(
-        training.data.training,
-        training.config.augment,
-        crop=settings.crop_size,
-        seed=settings.seed,
-        mean=training.card.mean,
-        std=training.card.std,
-    )
-    crops = batches(sampler, batch=settings.batch_size, first=training.step, last=settings.steps, workers=workers)
     waiting = Waiting()
     with run.open_log() as log, open_events(run.folder) as write_events:
-        for image, mask in waiting.over(crops):
-            loss, rate = training.learn(image, mask)
+        for batch, unlabelled in waiting.over(read_batches(training, workers)):
+            loss, rate = training.learn(batch, unlabelled)
             row = {"step": training.step, "loss": loss, "learning_rate": rate}
             row |= {"seconds": time.monotonic() - started, "waited": waiting.seconds}
             if (hint := waiting.hint(workers)) is not None:

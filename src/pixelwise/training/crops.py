@@ -1,0 +1,56 @@
+"""The batches that a run learns from, in the order of its steps."""
+
+from collections.abc import Iterator
+
+from pixelwise.config import AugmentConfig
+from pixelwise.data.sampler import Batch, Sampler, batches
+from pixelwise.data.targets import ROUND
+from pixelwise.training.state import Training
+
+UNLABELLED = 0x0A1B
+"""Parts the draws of images without labels from those with labels."""
+
+
+def read_batches(training: Training, workers: int) -> Iterator[tuple[Batch, Batch | None]]:
+    """Yield the batches of the steps that are left, and with ``[data].unlabelled`` those of images without labels.
+
+    With ``[sampling].hard`` crops are read ahead only to the end of a round, after which the new errors count.
+
+    Args:
+        workers: threads that read crops.
+    """
+    settings, targets, first = training.config.train, training.targets, training.step
+    labelled = _sampler(training, training.config.augment)
+    unlabelled = None
+    if training.unlabelled:
+        # The teacher sees images as they are, but for their place; the network sees them disturbed.
+        plain = AugmentConfig(**training.config.augment.model_dump(include={"flip", "rotate90", "scale", "rotate"}))
+        plain = plain.model_copy(update={"brightness": 0.0, "contrast": 0.0})
+        unlabelled = _sampler(training, plain, unlabelled=True)
+    while first < settings.steps:
+        last = settings.steps
+        if targets is not None and training.config.sampling.hard:
+            last = min(last, (first // ROUND + 1) * ROUND)
+            if first % ROUND == 0:
+                targets.begin_round()
+        own, others = (
+            batches(each, batch=settings.batch_size, first=first, last=last, workers=workers) if each else None
+            for each in (labelled, unlabelled)
+        )
+        assert own is not None, "there are always labelled scenes"
+        for batch in own:
+            yield batch, next(others) if others is not None else None
+        first = last
+
+
+def _sampler(training: Training, augment: AugmentConfig, *, unlabelled: bool = False) -> Sampler:
+    settings = training.config.train
+    return Sampler(
+        training.unlabelled if unlabelled else training.data.training,
+        augment,
+        crop=settings.crop_size,
+        seed=settings.seed + (UNLABELLED if unlabelled else 0),
+        mean=training.card.mean,
+        std=training.card.std,
+        targets=None if unlabelled else training.targets,
+    )
