@@ -12,6 +12,7 @@ from pixelwise import __version__
 from pixelwise.commands.demo import demo
 from pixelwise.commands.doctor import check
 from pixelwise.commands.error_text import say_error
+from pixelwise.commands.init import init
 from pixelwise.commands.networks import analyze, models, prune
 from pixelwise.commands.parcels import polygonize, score_parcels
 from pixelwise.commands.predict import predict
@@ -82,7 +83,7 @@ def commands() -> None:
 
 
 for _command in (
-    *(demo, check, train, evaluate, report, predict, polygonize, score_parcels),
+    *(demo, init, check, train, evaluate, report, predict, polygonize, score_parcels),
     *(models, analyze, prune),
 ):
     commands.add_command(_command)

@@ -67,6 +67,14 @@ class DataConfig(ConfigTable):
     ignore: list[Value] | None = Field(
         default=None, description="raw values or colours that count nowhere; default: 255"
     )
+    other_values: str = Field(
+        default="error",
+        description="masks: what values are that nothing above lists: 'error', 'ignore', 'nearest' (the class with the "
+        "nearest value or colour), or a class",
+    )
+    unlabelled: Literal["error", "skip"] = Field(
+        default="error", description="images without a mask: an error, or left out"
+    )
     layer: str | None = Field(
         default=None, description="polygons: the layer of a file that has several; `fields.gpkg:layer` names it too"
     )

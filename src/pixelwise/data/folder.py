@@ -18,6 +18,10 @@ NOT_THE_USERS = ("@eaDir", "__MACOSX", "__pycache__", "$RECYCLE.BIN", "System Vo
 """Folders that systems make among a user's files, besides those that begin with a dot or '#'."""
 
 
+class NoMaskError(DataError):
+    """An image has no mask."""
+
+
 def find_images(path: Path) -> list[Path]:
     """List the images in a folder and its subfolders, sorted by name; a file, or an address in the
     network, is a list of itself.
@@ -198,7 +202,7 @@ def _no_mask(image: Path, expected: Path, elsewhere: Path | None, *, own: bool) 
     else:
         hint = "Add the mask, move the image out of the folder, or say with [data].mask_pattern how masks are called."
     said = f"{image} has no mask: expected {expected}. {hint}"
-    return Problem(DataError(said), tuple(path for path in (image, expected, elsewhere) if path))
+    return Problem(NoMaskError(said), tuple(path for path in (image, expected, elsewhere) if path))
 
 
 def _folder(path: Path, top: Path) -> str:

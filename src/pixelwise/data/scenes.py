@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Int16, Shaped
 
 from pixelwise.config import DataConfig, Places, as_places
-from pixelwise.data.folder import Naming, distinct_names, find_images, pair_masks
+from pixelwise.data.folder import Naming, NoMaskError, distinct_names, find_images, pair_masks
 from pixelwise.data.masks import open_mask
 from pixelwise.data.problems import Problem, grouped
 from pixelwise.errors import ConfigError, DataError
@@ -219,11 +219,13 @@ def _pairs(
             "out and map the masks' values with [data].values, or name a file of polygons in [data].labels."
         )
     opened, problems = list[tuple[Path, OpenLabels]](), list[Problem]()
-    table, naming = make_mask_table(classes, data.values, data.ignore), Naming(data.image_pattern, data.mask_pattern)
+    table = make_mask_table(classes, data.values, data.ignore, data.other_values)
+    naming = Naming(data.image_pattern, data.mask_pattern)
     for folder in folders:
         pairs, unpaired = pair_masks(folder, place, naming)
         opened += [(image, partial(_mask_of, mask, table)) for image, mask in pairs]
-        problems += unpaired
+        skipped = NoMaskError if data.unlabelled == "skip" else ()
+        problems += [problem for problem in unpaired if not isinstance(problem.error, skipped)]
     return opened, problems
 
 
