@@ -17,7 +17,7 @@ from pixelwise.commands.networks import analyze, models, prune
 from pixelwise.commands.parcels import polygonize, score_parcels
 from pixelwise.commands.predict import predict
 from pixelwise.commands.training import evaluate, report, train
-from pixelwise.errors import OldNameWarning, PixelwiseError, out_of_memory
+from pixelwise.errors import ContractWarning, OldNameWarning, PixelwiseError, out_of_memory
 from pixelwise.geo.gdal_messages import garbled_messages_hidden
 
 
@@ -56,7 +56,7 @@ def _warnings_in_one_line() -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
         # Our warnings are for users. The line of code would tell them nothing.
-        if issubclass(category, OldNameWarning):
+        if issubclass(category, OldNameWarning | ContractWarning):
             # With what is said before the work, so that the last line is the result; but JSON stays JSON.
             click.echo(f"Note: {message}", err="--json" in sys.argv)
         else:

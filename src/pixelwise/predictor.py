@@ -14,12 +14,12 @@ from pixelwise.device import choose_device
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.fast.fuse import fuse
 from pixelwise.files import ensure_folder
-from pixelwise.geo.colours import ImageReader
 from pixelwise.geo.label_map import confidence_path, label_nodata, probabilities_path, to_picture
 from pixelwise.geo.outputs import made_here
-from pixelwise.geo.raster import RasterInfo, Window, describe
-from pixelwise.inference.images import ArrayReader, open_array, open_file
-from pixelwise.inference.options import TileOptions
+from pixelwise.geo.raster import RasterInfo, Readable, Window, describe
+from pixelwise.inference.fitting import fitted, open_fitting
+from pixelwise.inference.images import open_array
+from pixelwise.inference.options import Fit, TileOptions
 from pixelwise.inference.segmentation import Segmentation, provenance
 from pixelwise.inference.tiling import predict_strips
 from pixelwise.labels import Classes
@@ -58,18 +58,21 @@ class Predictor:
         overlap: int | None = None,
         flips: bool = False,
         scales: Sequence[float] = (1.0,),
+        units: str = "refuse",
+        resolution: str = "own",
     ) -> Segmentation:
         """Find the class of every pixel of an image that fits in memory.
 
         Args:
             image: a path, a PIL image, or an array [H,W] or [H,W,C], in the raw units of the training images.
             tile, overlap, flips, scales: as in `TileOptions`.
+            units, resolution: as in `Fit`.
 
         Raises:
             DataError: a file that cannot be read, or other bands or units than the model's.
             ConfigError: a tile or a scale that does not work.
         """
-        return self._segment(image, TileOptions(tile, overlap, flips, tuple(scales)))
+        return self._segment(image, TileOptions(tile, overlap, flips, tuple(scales), fit=Fit(units, resolution)))
 
     def map_scene(
         self,
@@ -81,6 +84,8 @@ class Predictor:
         batch: int | None = None,
         flips: bool = False,
         scales: Sequence[float] = (1.0,),
+        units: str = "refuse",
+        resolution: str = "own",
         confidence: bool = False,
         probabilities: bool = False,
         cog: bool = False,
@@ -94,6 +99,7 @@ class Predictor:
 
         Args:
             tile, overlap, batch, flips, scales: as in `TileOptions`.
+            units, resolution: as in `Fit`.
             confidence, probabilities, cog, aoi, on: as in `MapOptions`.
             area: the name that ``aoi`` had.
             advance: called with the share that is done, 0 to 1.
@@ -103,7 +109,7 @@ class Predictor:
             DataError: a scene that cannot be read, or other bands or units than the model's.
             ConfigError: an output that cannot be written, or a tile or a scale that does not work.
         """
-        tiles = TileOptions(tile, overlap, flips, tuple(scales), batch)
+        tiles = TileOptions(tile, overlap, flips, tuple(scales), batch, Fit(units, resolution))
         options = MapOptions(confidence, probabilities, cog, _aoi(aoi, area), on)
         return self._map(scene, output, tiles, options, advance=advance, say=say)
 
@@ -116,13 +122,15 @@ class Predictor:
         batch: int | None = None,
         flips: bool = False,
         scales: Sequence[float] = (1.0,),
+        units: str = "refuse",
+        resolution: str = "own",
         confidence: bool = False,
         probabilities: bool = False,
         aoi: str | Path | None = None,
         area: str | Path | None = None,
     ) -> Forecast:
         """Tell what `map_scene` will take, at most, after trying one tile; arguments and errors are the same."""
-        tiles = TileOptions(tile, overlap, flips, tuple(scales), batch)
+        tiles = TileOptions(tile, overlap, flips, tuple(scales), batch, Fit(units, resolution))
         options = MapOptions(confidence, probabilities, aoi=_aoi(aoi, area))
         return forecast_scene(self.model, self.card, scene, tiles, options)
 
@@ -140,7 +148,7 @@ class Predictor:
         return map_scene(model, card, scene, output, tiles, options, model_hash=model_hash, advance=advance, say=say)
 
     def _segment(self, image: Picture, tiles: TileOptions) -> Segmentation:
-        reader = self._open(image)
+        reader = self._open(image, tiles.fit)
         _require_memory(reader.info)
         strips = list(predict_strips(self.model, reader, self.card, tiles, confidence=True))
         valid, labels = (np.concatenate(part) for part in zip(*((s.valid, s.labels) for s in strips), strict=True))
@@ -158,13 +166,14 @@ class Predictor:
             valid=valid,
             classes=self.classes,
             picture=to_picture(values, valid),
-            info=None if isinstance(reader, ArrayReader) else info,
+            info=info if isinstance(image, str | Path) else None,
             tags={**provenance(self.card, self.model_hash), "PIXELWISE_DATE": date},
         )
 
-    def _open(self, image: Picture) -> ImageReader | ArrayReader:
-        card = self.card
-        return open_file(Path(image), card) if isinstance(image, str | Path) else open_array(image, card)
+    def _open(self, image: Picture, fit: Fit) -> Readable:
+        if isinstance(image, str | Path):
+            return open_fitting(Path(image), self.card, fit)
+        return fitted(open_array(image, self.card), self.card, fit)
 
 
 def _aoi(aoi: str | Path | None, area: str | Path | None) -> str | Path | None:

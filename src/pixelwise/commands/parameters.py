@@ -12,3 +12,17 @@ OVERRIDES = click.option(
     metavar="KEY=VALUE",
     help="Change the configuration: train.steps=200; repeatable.",
 )
+UNITS = click.option(
+    "--units",
+    type=click.Choice(["refuse", "convert"]),
+    default="refuse",
+    show_default=True,
+    help="Images in other units than the training images: 0 to 1, 0 to 255, 0 to 10,000 or 0 to 65,535.",
+)
+RESOLUTION = click.option(
+    "--resolution",
+    type=click.Choice(["own", "model"]),
+    default="own",
+    show_default=True,
+    help="'model': resample images to the ground resolution of the training images; results have that too.",
+)

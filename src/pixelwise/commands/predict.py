@@ -8,8 +8,7 @@ from pathlib import Path
 import click
 
 from pixelwise.commands.interruption import interruptible
-
-FILE = click.Path(path_type=Path)
+from pixelwise.commands.parameters import FILE, RESOLUTION, UNITS
 
 
 @click.command()
@@ -30,6 +29,8 @@ FILE = click.Path(path_type=Path)
 @click.option("--probabilities", is_flag=True, help="Scenes: write NAME.probabilities.tif, a band for each class.")
 @click.option("--cog", is_flag=True, help="Scenes: confidence and probabilities cloud-optimised, as the map always is.")
 @click.option("--aoi", type=FILE, help="Scenes: a file of polygons, the area of interest; elsewhere there is nodata.")
+@UNITS
+@RESOLUTION
 @click.option("--on", type=click.Choice(["ray"]), help="Scenes: make the map on a Ray cluster.")
 @click.option("--forecast", "only_forecast", is_flag=True, help="Scenes: print time, memory and size, and stop.")
 @click.option(
@@ -49,6 +50,8 @@ def predict(
     probabilities: bool,
     cog: bool,
     aoi: Path | None,
+    units: str,
+    resolution: str,
     on: str | None,
     only_forecast: bool,
     device: str,
@@ -70,14 +73,14 @@ def predict(
         from pixelwise.commands.progress import shown_share
         from pixelwise.config_table import parsed_options
         from pixelwise.fast.allocator import keep_freed_memory
-        from pixelwise.inference.options import TileOptions
+        from pixelwise.inference.options import Fit, TileOptions
         from pixelwise.mapping.map_scene import forecast_scene, map_scene
         from pixelwise.mapping.options import MapOptions
         from pixelwise.predictor import load, predict_folder
 
         keep_freed_memory()
         predictor = load(model, device=device, options=parsed_options(options))
-        tiles = TileOptions(tile, overlap, flips, scale or (1.0,), batch)
+        tiles = TileOptions(tile, overlap, flips, scale or (1.0,), batch, Fit(units, resolution))
         wanted = MapOptions(confidence, probabilities, cog, aoi, on)
         kind = "" if image.is_dir() else output.suffix.lower()
         if only_forecast and kind not in (".tif", ".tiff"):
@@ -95,7 +98,15 @@ def predict(
             shares = ", ".join(f"{name} {share:.1%}" for name, share in made.shares.items())
             click.echo(f"{made.path}: {made.width}x{made.height} pixels in {made.seconds:.1f} s; {shares}.")
         elif kind:
-            predictor.segment(image, tile=tile, overlap=overlap, flips=flips, scales=tiles.scales).save(output)
+            predictor.segment(
+                image,
+                tile=tile,
+                overlap=overlap,
+                flips=flips,
+                scales=tiles.scales,
+                units=units,
+                resolution=resolution,
+            ).save(output)
             click.echo(f"{output} is written.")
         else:
             written = predict_folder(predictor, image, output, tiles, wanted, report=click.echo)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pixelwise.commands.interruption import interruptible
-from pixelwise.commands.parameters import FILE, OVERRIDES
+from pixelwise.commands.parameters import FILE, OVERRIDES, RESOLUTION, UNITS
 
 if TYPE_CHECKING:
     from pixelwise.evaluation.metrics import Scores
@@ -91,6 +91,8 @@ def _evaluate_and_report(folder: Path) -> None:
 @click.option(
     "--scale", type=float, multiple=True, help="Average over zoomed copies; repeatable.  [default: as CONFIG or RUN]"
 )
+@UNITS
+@RESOLUTION
 @OVERRIDES
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
 def evaluate(
@@ -103,6 +105,8 @@ def evaluate(
     overlap: int | None,
     flips: bool | None,
     scale: tuple[float, ...],
+    units: str,
+    resolution: str,
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -121,6 +125,7 @@ def evaluate(
         from pixelwise.config_table import parsed_options
         from pixelwise.evaluation.evaluate import evaluate
         from pixelwise.fast.allocator import keep_freed_memory
+        from pixelwise.inference.options import Fit
 
         keep_freed_memory()
         result = evaluate(
@@ -134,6 +139,7 @@ def evaluate(
             flips=flips,
             scales=scale or None,
             overrides=overrides,
+            fit=Fit(units, resolution),
             report=None if as_json else click.echo,
         )
         note = result.warning()

@@ -15,10 +15,10 @@ from pixelwise.data.folder import Naming, NoMaskError, distinct_names, find_imag
 from pixelwise.data.masks import open_mask
 from pixelwise.data.problems import Problem, grouped
 from pixelwise.errors import ConfigError, DataError
-from pixelwise.geo.colours import ImageReader, open_image
+from pixelwise.geo.colours import open_image
 from pixelwise.geo.drivers import IMAGE_SUFFIXES
 from pixelwise.geo.polygon_labels import count_touching, labels_for_scene
-from pixelwise.geo.raster import RasterInfo, Window, clip_window, describe
+from pixelwise.geo.raster import RasterInfo, Readable, Window, clip_window, describe
 from pixelwise.geo.vector import Polygons, read_polygons
 from pixelwise.geo.vector_source import is_geodatabase, split_layer
 from pixelwise.labels import IGNORE, Classes, MaskTable, make_classes, make_mask_table
@@ -60,10 +60,20 @@ class Crop:
     mask: Int16[np.ndarray, "h w"]
 
 
+@runtime_checkable
+class BandReader(Readable, Protocol):
+    """An image that windows of some bands are read from."""
+
+    @property
+    def bands(self) -> tuple[int, ...]:
+        """Their numbers in the file, counted from 1."""
+        ...
+
+
 class Scene:
     """An image and its labels. Pixels without data, or outside the scene's part of a split, are ignored."""
 
-    def __init__(self, name: str, reader: ImageReader, labels: Labels, *, part: Part | None = None) -> None:
+    def __init__(self, name: str, reader: BandReader, labels: Labels, *, part: Part | None = None) -> None:
         self.name = name
         self.reader = reader
         self.labels = labels

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pixelwise import __version__
 from pixelwise.config import Config, as_places
+from pixelwise.data.contract import contract_of
 from pixelwise.errors import ConfigError, PixelwiseError, out_of_memory
 from pixelwise.evaluation.evaluate import evaluate_scenes
 from pixelwise.geo.colours import ColourReader
@@ -216,6 +217,7 @@ def _card(config: Config, data: TrainingData, model: Segmenter) -> ModelCard:
         nodata=config.data.nodata,
         file_bands=len(scene.info.data_bands(scene.reader.bands)),
         grey_too=any(isinstance(each.reader, ColourReader) and each.reader.grey for each in data.training),
+        contract=contract_of(data.training),
         tile=config.predict.tile,
         overlap=config.predict.overlap,
         provenance={

@@ -25,7 +25,8 @@ MOST_CLASSES, LEAST_OF_EACH = 20, 2
 """A column with more distinct values, or with fewer polygons of each, does not tell classes apart."""
 CLASS_WORDS = re.compile(r"class|type|categ|label|kind|cover|land_?use|lulc|crop|species|afgroede|usage|name", re.I)
 ID_WORDS = re.compile(
-    r"(^|[_\W])(id|fid|gid|uid|uuid|oid|objectid|num|number|nr|no|index)$|area|length|perim|^shape_", re.I
+    r"(^|[_\W])(id|fid|gid|uid|uuid|oid|objectid|num|nummer|number|nr|no|index)$|num(mer)?$|area|length|perim|^shape_",
+    re.I,
 )
 SINGULAR = {"fields": "field", "parcels": "parcel", "buildings": "building", "roads": "road", "trees": "tree",
             "crops": "crop", "houses": "house", "lakes": "lake", "roofs": "roof", "footprints": "building",
@@ -145,7 +146,8 @@ def classes_of_polygons(drawing: Drawing, ask: Ask) -> tuple[ClassTable, dict[st
         ),
         None,
     )
-    many = next((c for c in drawing.columns if c.text and _many_classes(c, drawing)), None)
+    many = [c for c in drawing.columns if c.text and _many_classes(c, drawing)]
+    many = min(many, key=lambda c: not CLASS_WORDS.search(c.name), default=None)
     parcels = drawing.beside >= NEIGHBOURS
     if likely and parcels and not CLASS_WORDS.search(likely[0].name):
         question = f"The polygons lie side by side. Is each parcel of one class, or does {likely[0].name!r} tell classes apart?"
@@ -168,9 +170,9 @@ def classes_of_polygons(drawing: Drawing, ask: Ask) -> tuple[ClassTable, dict[st
             f"{drawing.beside:.0%} of the polygons lie side by side with others, so a class 'boundary' is learned along "
             "their outlines; it keeps neighbours apart."
         )
-        width = max(5.0, 2 * (drawing.pixel or 0.0))
+        width = max(5.0, round(2 * (drawing.pixel or 0.0), 1))
         if width > 5.0:
-            keys["boundary_width"] = round(width, 1)
+            keys["boundary_width"] = width
             table.guessed.append(f"Boundaries are {width:g} m wide, two pixels.")
     table.guessed.append("Ground outside of all polygons is 'background'. Is it unlabelled? Then drop that class.")
     return table, keys
@@ -187,7 +189,8 @@ def _tells_classes(column: Column, polygons: int) -> bool:
 
 
 def _many_classes(column: Column, drawing: Drawing) -> bool:
-    return MOST_CLASSES < len(column.counts) <= drawing.polygons / 4 and column.name != drawing.scene_column
+    known = not ID_WORDS.search(column.name) and column.name != drawing.scene_column
+    return known and MOST_CLASSES < len(column.counts) <= drawing.polygons / 4
 
 
 def _by_column(column: Column, table: ClassTable, keys: dict[str, object]) -> None:

@@ -72,5 +72,5 @@ def _long_list(key: str, values: list, folder: Path) -> str:
 def _written(value: object, folder: Path) -> object:
     if isinstance(value, Path):
         place = os.path.relpath(value.absolute(), folder)
-        return Path(place).as_posix() if not place.startswith(f"..{os.sep}..{os.sep}..") else str(value.absolute())
+        return Path(place).as_posix() if not place.startswith(f"..{os.sep}..") else str(value.absolute())
     return [_written(each, folder) for each in value] if isinstance(value, list) else value
