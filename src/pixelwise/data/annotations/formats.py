@@ -4,6 +4,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pixelwise.data.annotations import (
+    cityscapes,
+    coco,
+    cvat,
+    huggingface,
+    label_studio,
+    labelme,
+    lists,
+    roboflow,
+    supervisely,
+    via,
+    voc,
+    yolo,
+)
 from pixelwise.data.annotations.records import Annotations
 from pixelwise.errors import DataError
 
@@ -18,7 +32,14 @@ class Format:
     """Reads a file or folder, given the folders of images and the attribute that names the class."""
 
 
-FORMATS: dict[str, Format] = {}
+FORMATS: dict[str, Format] = {
+    each.NAME: Format(each.recognises, each.read)
+    # Those with the clearest signs come first.
+    for each in (
+        *(roboflow, voc, cityscapes, supervisely, yolo, coco),
+        *(labelme, cvat, label_studio, via, huggingface, lists),
+    )
+}
 
 
 def recognise(path: str | Path) -> str | None:

@@ -1,5 +1,6 @@
 """Finding the images that annotations name. A name never leads out of the folders that the user gave."""
 
+import operator
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
@@ -15,14 +16,33 @@ class ImageIndex:
     alone. So a name is compared with the paths of the images that are there, from its end on.
     """
 
-    def __init__(self, folders: Sequence[Path]) -> None:
+    def __init__(self, folders: Sequence[Path], *, empty: bool = False) -> None:
+        """List the images.
+
+        Args:
+            empty: folders may hold no image, since the annotations embed them.
+
+        Raises:
+            DataError: a folder that is not there, cannot be read, or holds no image.
+        """
         self.folders = tuple(folders)
-        self.paths = list(dict.fromkeys(image for folder in folders for image in find_images(folder)))
+        self.paths = list[Path]()
+        for folder in folders:
+            try:
+                self.paths += find_images(folder)
+            except DataError:
+                if not (empty and folder.is_dir()):
+                    raise
+        self.paths = list(dict.fromkeys(self.paths))
+        self._known = set(self.paths)
         self._by_name: dict[str, list[Path]] = {}
         self._by_stem: dict[str, list[Path]] = {}
         for path in self.paths:
             self._by_name.setdefault(path.name, []).append(path)
             self._by_stem.setdefault(path.stem, []).append(path)
+
+    def __contains__(self, path: Path) -> bool:
+        return path in self._known
 
     def find(self, name: str) -> Path | None:
         """Return the image that a name means; None if there is none.
@@ -45,7 +65,7 @@ class ImageIndex:
             return found[0]
 
         def shared(path: Path) -> int:
-            own = [path.name == parts[-1], *(one == other for one, other in zip(path.parts[-2::-1], parts[-2::-1]))]
+            own = [path.name == parts[-1], *map(operator.eq, path.parts[-2::-1], parts[-2::-1])]
             return own.index(False) if False in own else len(own)
 
         most = max(map(shared, found))

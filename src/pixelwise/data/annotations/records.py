@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +56,8 @@ class AnnotatedImage:
     """'training', 'validation' or 'test', where the file or its folder says so."""
     source: Path | None = None
     """The file that describes it."""
+    relative: bool = False
+    """Coordinates are shares of the image's width and height, 0 to 1."""
 
     @property
     def annotated(self) -> bool:
@@ -96,6 +98,8 @@ class AnnotatedImage:
         Raises:
             DataError: it has another form, so that it is not the same picture.
         """
+        if self.relative:
+            return float(shape[1]), float(shape[0])
         if self.size is None or self.size == tuple(shape) or not all(self.size):
             return 1.0, 1.0
         (height, width), (high, wide) = self.size, shape
@@ -146,6 +150,8 @@ class Annotations:
     """Images that the file names and that are not there."""
     notes: tuple[str, ...] = ()
     """What was left out, in sentences."""
+    ignorable: frozenset[str] = frozenset()
+    """Names that count nowhere, if no class has them."""
 
 
 class UnknownClassesError(DataError):
@@ -179,16 +185,38 @@ class Findings:
     missing: list[str] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
     """Sentence with {n} in it -> how often."""
+    ignorable: frozenset[str] = frozenset()
+
+    def note(self, text: str) -> None:
+        """Count one more of a kind of thing that is left out; ``{n}`` in the sentence becomes their number."""
+        self.notes[text] += 1
 
     def annotations(self, format_name: str, path: Path) -> Annotations:
-        """Return it all."""
+        """Return it all. What several files say of one image is joined.
+
+        Raises:
+            DataError: no image is named at all, or none of those named is there.
+        """
+        if not self.images:
+            named = f", such as {self.missing[0]!r}" if self.missing else ""
+            raise DataError(
+                f"{path} names {len(self.missing)} images{named}, but none of them is in the folders of images. Name "
+                "the folder that holds them with [data].images."
+                if self.missing
+                else f"{path} describes no image. Export the annotations again."
+            )
+        joined: dict[Path, AnnotatedImage] = {}
+        for image in self.images:
+            before = joined.get(image.path)
+            joined[image.path] = replace(before, regions=before.regions + image.regions) if before else image
+        self.images = list(joined.values())
         for image in self.images:
             for region in image.regions:
                 if region.name:
                     self.classes.setdefault(region.name, None)
         notes = tuple(text.replace("{n}", f"{count:,}") for text, count in self.notes.items())
         images = tuple(sorted(self.images, key=lambda image: image.path))
-        return Annotations(format_name, path, self.classes, images, tuple(self.missing), notes)
+        return Annotations(format_name, path, self.classes, images, tuple(self.missing), notes, self.ignorable)
 
 
 @contextmanager

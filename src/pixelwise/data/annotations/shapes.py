@@ -130,7 +130,7 @@ def rectangle(left: float, top: float, width: float, height: float, degrees: flo
     corners = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float64)
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     turned = corners if degrees == 0 else corners @ np.array([(cos, sin), (-sin, cos)])
-    return Polygon(((turned + (left, top),),))
+    return Polygon(((turned + np.array([left, top]),),))
 
 
 def ring_area(ring: Ring) -> float:
