@@ -4,6 +4,7 @@ The format has no order of overlapping objects. Larger ones are drawn first, so 
 which are coarse, lie below all single objects.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,8 +26,11 @@ from pixelwise.data.annotations.records import (
     understood,
 )
 from pixelwise.data.annotations.shapes import Bitmap, Shape
+from pixelwise.data.annotations.traced import IGNORED, TracedImage, TracedRegion
 from pixelwise.data.part_names import part_in_name, part_named
 from pixelwise.errors import DataError
+from pixelwise.files import replacing
+from pixelwise.labels import Classes
 from pixelwise.optional import optional_module
 
 NAME = "coco"
@@ -70,7 +74,7 @@ def read(path: Path, folders: Sequence[Path], attribute: str | None) -> Annotati
     found, index = Findings(), ImageIndex(folders)
     for file in files:
         read_file(file, index, found, part=part_in_name(file.stem) or part_named(file.parent.name))
-    return found.annotations(NAME, path)
+    return found.annotations(NAME, path, index)
 
 
 def read_file(path: Path, index: ImageIndex, found: Findings, *, part: str | None) -> None:
@@ -184,3 +188,50 @@ def _add(
         regions = tuple(Region(str(categories[each.category]["name"]), each.shape) for each in ordered)
         size = (int(image["height"]), int(image["width"])) if image["height"] and image["width"] else None
         found.images.append(AnnotatedImage(file, size, regions, part=part, source=path))
+
+
+def write(folder: Path, images: Sequence[TracedImage], classes: Classes) -> list[Path]:
+    """Write ``annotations.json``: a polygon for each region, and run lengths for one with holes."""
+    number = {name: i + 1 for i, name in enumerate((*classes.names, IGNORED))}
+    used = {region.name for image in images for region in image.regions}
+    colours = dict(zip(classes.names, classes.palette, strict=True))
+    told = {
+        "info": {"description": "predicted by pixelwise"},
+        "licenses": [],
+        "categories": [
+            {"id": i, "name": name, "supercategory": "", "color": list(colours.get(name, (0, 0, 0)))}
+            for name, i in number.items()
+            if name in used or (name in colours and name != "background")
+        ],
+        "images": [
+            {"id": i + 1, "file_name": image.place, "width": image.width, "height": image.height}
+            for i, image in enumerate(images)
+        ],
+        "annotations": [],
+    }
+    for i, image in enumerate(images):
+        for region in image.regions:
+            annotation = {
+                "id": len(told["annotations"]) + 1,
+                "image_id": i + 1,
+                "category_id": number[region.name],
+                "bbox": list(region.box),
+                "area": region.area,
+                "iscrowd": 0,
+                "segmentation": _written_shape(region, image),
+            }
+            told["annotations"].append(annotation)
+    path = folder / "annotations.json"
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(told), encoding="utf-8")
+    return [path]
+
+
+def _written_shape(region: TracedRegion, image: TracedImage) -> list[list[int]] | dict[str, Any]:
+    if not region.holes:
+        return [region.outer.astype(int).ravel().tolist()]
+    left, top, width, height = region.box
+    whole = np.zeros((image.height, image.width), np.uint8, order="F")
+    whole[top : top + height, left : left + width] = region.pixels()
+    encoded = optional_module("pycocotools.mask").encode(whole)
+    return {"size": [image.height, image.width], "counts": encoded["counts"].decode("ascii")}

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from xml.etree.ElementTree import Element, ParseError
+from xml.etree.ElementTree import Element, ElementTree, ParseError, SubElement
 
 import numpy as np
 from jaxtyping import Bool
@@ -20,8 +20,11 @@ from pixelwise.data.annotations.records import (
     understood,
 )
 from pixelwise.data.annotations.shapes import Bitmap, Ellipse, Polygon, Shape
+from pixelwise.data.annotations.traced import IGNORED, TracedImage, TracedRegion
 from pixelwise.data.part_names import part_named
 from pixelwise.errors import DataError
+from pixelwise.files import replacing
+from pixelwise.labels import Classes
 from pixelwise.optional import optional_module
 
 NAME = "cvat"
@@ -62,7 +65,7 @@ def read(path: Path, folders: Sequence[Path], attribute: str | None) -> Annotati
         raise DataError(f"{file} defines a document type or entities, which CVAT's files do not: {error}.") from None
     except OSError as error:
         raise DataError(f"Reading {file} failed: {error.strerror}.") from None
-    return found.annotations(NAME, path)
+    return found.annotations(NAME, path, index)
 
 
 def _add_label(element: Element, found: Findings) -> None:
@@ -129,3 +132,41 @@ def _turned(left: float, top: float, right: float, bottom: float, degrees: float
 def _rows(runs: np.ndarray, height: int, width: int) -> Bool[np.ndarray, "h w"]:
     # Rows come one after the other; the first run is of pixels outside.
     return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width)
+
+
+def write(folder: Path, images: Sequence[TracedImage], classes: Classes) -> list[Path]:
+    """Write ``annotations.xml``: a polygon for each region, and a mask for one with holes."""
+    root = Element("annotations")
+    SubElement(root, "version").text = "1.1"
+    labels = SubElement(SubElement(SubElement(root, "meta"), "task"), "labels")
+    used = {region.name for image in images for region in image.regions}
+    colours = dict(zip(classes.names, classes.palette, strict=True)) | ({IGNORED: (0, 0, 0)} if IGNORED in used else {})
+    for name, (red, green, blue) in colours.items():
+        label = SubElement(labels, "label")
+        SubElement(label, "name").text = name
+        SubElement(label, "color").text = f"#{red:02x}{green:02x}{blue:02x}"
+        SubElement(label, "attributes")
+    for i, image in enumerate(images):
+        size = {"width": str(image.width), "height": str(image.height)}
+        element = SubElement(root, "image", {"id": str(i), "name": image.place, **size})
+        for region in image.regions:
+            element.append(_written_shape(region))
+    path = folder / "annotations.xml"
+    with replacing(path) as temporary:
+        ElementTree(root).write(temporary, encoding="utf-8", xml_declaration=True)
+    return [path]
+
+
+def _written_shape(region: TracedRegion) -> Element:
+    told = {"label": region.name, "source": "auto", "occluded": "0", "z_order": "0"}
+    if not region.holes:
+        points = ";".join(f"{x:.2f},{y:.2f}" for x, y in region.outer.tolist())
+        return Element("polygon", {**told, "points": points})
+    left, top, width, height = region.box
+    flat = region.pixels().ravel()
+    edges = np.flatnonzero(np.diff(flat)) + 1
+    runs = np.diff(np.concatenate([[0], edges, [len(flat)]])).tolist()
+    # The first run is of pixels outside.
+    rle = ", ".join(map(str, [0, *runs] if flat[0] else runs))
+    place = {"left": str(left), "top": str(top), "width": str(width), "height": str(height)}
+    return Element("mask", {**told, "rle": rle, **place})

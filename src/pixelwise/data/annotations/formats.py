@@ -19,7 +19,9 @@ from pixelwise.data.annotations import (
     yolo,
 )
 from pixelwise.data.annotations.records import Annotations
+from pixelwise.data.annotations.traced import TracedImage
 from pixelwise.errors import DataError
+from pixelwise.labels import Classes
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,19 @@ FORMATS: dict[str, Format] = {
         *(labelme, cvat, label_studio, via, huggingface, lists),
     )
 }
+
+
+WRITERS: dict[str, Callable[[Path, Sequence[TracedImage], Classes], list[Path]]] = {
+    each.NAME: each.write for each in (coco, labelme, cvat, label_studio)
+}
+"""Format -> writes predicted regions of images into a folder, for people to correct, and returns the files."""
+
+WRITTEN = {
+    "coco": ("annotations.json",),
+    "cvat": ("annotations.xml",),
+    "label-studio": ("label-studio.json", "label-config.xml"),
+}
+"""Format -> the files that its writer makes; that of LabelMe makes one for each image."""
 
 
 def recognise(path: str | Path) -> str | None:

@@ -1,5 +1,6 @@
 """Finding the images that annotations name. A name never leads out of the folders that the user gave."""
 
+import difflib
 import operator
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -43,6 +44,15 @@ class ImageIndex:
 
     def __contains__(self, path: Path) -> bool:
         return path in self._known
+
+    def told(self, name: str) -> str:
+        """Return where images were looked for, for a message, and one whose name is near."""
+        near = difflib.get_close_matches(
+            PurePosixPath(name.replace("\\", "/")).name, list(self._by_name), n=1, cutoff=0.3
+        )
+        example = near[0] if near else next(iter(self._by_name), None)
+        shown = f" ({len(self.paths)} images, such as {example})" if example else ""
+        return f"in {', '.join(map(str, self.folders))}{shown}"
 
     def find(self, name: str) -> Path | None:
         """Return the image that a name means; None if there is none.

@@ -3,20 +3,35 @@
 Of the annotations of a task, the ground truth counts, else the one that was changed last; cancelled ones never.
 """
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
+from xml.etree.ElementTree import Element, ElementTree, SubElement
 
 import numpy as np
 from jaxtyping import Bool, UInt8
 
 from pixelwise.data.annotations.image_index import ImageIndex
 from pixelwise.data.annotations.json_text import head_of, load_json
-from pixelwise.data.annotations.records import AnnotatedImage, Annotations, Findings, Region, ring_of, understood
+from pixelwise.data.annotations.records import (
+    AnnotatedImage,
+    Annotations,
+    Colour,
+    Findings,
+    Region,
+    ring_of,
+    understood,
+)
 from pixelwise.data.annotations.shapes import Bitmap, Ellipse, Polygon, Shape, rectangle
+from pixelwise.data.annotations.traced import IGNORED, TracedImage, TracedRegion
 from pixelwise.errors import DataError
+from pixelwise.files import replacing
+from pixelwise.labels import Classes
 
 NAME = "label-studio"
 ONLY_PREDICTIONS = "{n} tasks have predictions and no annotations; the predictions count as labels."
@@ -57,7 +72,7 @@ def read(path: Path, folders: Sequence[Path], attribute: str | None) -> Annotati
         for task, results in zip(tasks, chosen, strict=True):
             with understood("Label Studio", file, f"task {task.get('id')}"):
                 _add_task(task, results or [], file, index, found, attribute)
-    return found.annotations(NAME, path)
+    return found.annotations(NAME, path, index)
 
 
 def _chosen(task: dict) -> list[dict] | None:
@@ -188,3 +203,65 @@ def unpack_runs(packed: UInt8[np.ndarray, " n"], expected: int) -> UInt8[np.ndar
             blocks.append(np.array([number(word) for _ in range(count)], np.uint8))
         made += count
     return np.concatenate(blocks)[:total] if blocks else np.zeros(0, np.uint8)
+
+
+def write(folder: Path, images: Sequence[TracedImage], classes: Classes) -> list[Path]:
+    """Write ``label-studio.json``, tasks with predictions to import, and ``label-config.xml``, the project's interface.
+
+    Images are addressed as Label Studio's local files, by their paths in the folder of images. A region with holes is a
+    brush stroke.
+    """
+    tasks = []
+    for image in images:
+        results = [_written_shape(region, image, f"{i}") for i, region in enumerate(image.regions)]
+        address = f"/data/local-files/?d={quote(image.place)}"
+        tasks.append({"data": {"image": address}, "predictions": [{"model_version": "pixelwise", "result": results}]})
+    paths = [folder / "label-studio.json", folder / "label-config.xml"]
+    used = {region.name for image in images for region in image.regions}
+    colours = dict(zip(classes.names, classes.palette, strict=True)) | ({IGNORED: (0, 0, 0)} if IGNORED in used else {})
+    with replacing(paths[0]) as temporary:
+        temporary.write_text(json.dumps(tasks), encoding="utf-8")
+    with replacing(paths[1]) as temporary:
+        ElementTree(_interface(colours)).write(temporary, encoding="utf-8")
+    return paths
+
+
+def _interface(colours: Mapping[str, Colour]) -> Element:
+    view = Element("View")
+    SubElement(view, "Image", name="image", value="$image", zoom="true")
+    for tag, name in (("PolygonLabels", "polygon"), ("BrushLabels", "brush")):
+        labels = SubElement(view, tag, name=name, toName="image")
+        for each, (red, green, blue) in colours.items():
+            SubElement(labels, "Label", value=each, background=f"#{red:02x}{green:02x}{blue:02x}")
+    return view
+
+
+def _written_shape(region: TracedRegion, image: TracedImage, number: str) -> dict[str, Any]:
+    size = {"original_width": image.width, "original_height": image.height, "image_rotation": 0}
+    told = {"id": number, "to_name": "image", **size}
+    if not region.holes:
+        points = (region.outer * (100 / image.width, 100 / image.height)).tolist()
+        value = {"points": points, "closed": True, "polygonlabels": [region.name]}
+        return {**told, "from_name": "polygon", "type": "polygonlabels", "value": value}
+    left, top, width, height = region.box
+    whole = np.zeros((image.height, image.width), bool)
+    whole[top : top + height, left : left + width] = region.pixels()
+    value = {"format": "rle", "rle": pack_runs(whole), "brushlabels": [region.name]}
+    return {**told, "from_name": "brush", "type": "brushlabels", "value": value}
+
+
+def pack_runs(pixels: Bool[np.ndarray, "h w"]) -> list[int]:
+    """Return pixels, as red, green, blue and alpha of 0 or 255, in the code that `unpack_runs` undoes."""
+    flat = pixels.ravel()
+    edges = np.concatenate([[0], np.flatnonzero(np.diff(flat)) + 1, [len(flat)]])
+    bits = [f"{4 * len(flat):032b}", f"{7:05b}", *(f"{size - 1:04b}" for size in (3, 4, 8, 16))]
+    for first, end in pairwise(edges.tolist()):
+        left = 4 * (end - first)
+        while left:
+            # A run, whose count less 1 has 16 bits.
+            count = min(left, 1 << 16)
+            bits.append(f"1{3:02b}{count - 1:016b}{255 if flat[first] else 0:08b}")
+            left -= count
+    joined = "".join(bits)
+    joined += "0" * (-len(joined) % 8)
+    return [int(joined[i : i + 8], 2) for i in range(0, len(joined), 8)]

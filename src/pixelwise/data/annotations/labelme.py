@@ -2,7 +2,10 @@
 
 import base64
 import binascii
+import io
+import json
 import math
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PureWindowsPath
@@ -10,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
+from PIL import Image
 
 from pixelwise.data.annotations.embedded import decoded_picture, kept_image
 from pixelwise.data.annotations.image_index import ImageIndex
@@ -23,11 +27,12 @@ from pixelwise.data.annotations.records import (
     understood,
 )
 from pixelwise.data.annotations.shapes import Bitmap, Ellipse, Shape, rectangle
+from pixelwise.data.annotations.traced import TracedImage, TracedRegion
 from pixelwise.data.part_names import part_named
+from pixelwise.files import replacing
+from pixelwise.labels import Classes
 
 NAME = "labelme"
-IGNORED = frozenset({"__ignore__"})
-"""What LabelMe's own converters take for no label."""
 NO_AREA = "{n} lines and points have no area, so they are left out."
 
 
@@ -51,11 +56,11 @@ def _is_labelme(path: Path) -> bool:
 
 def read(path: Path, folders: Sequence[Path], attribute: str | None) -> Annotations:
     """Read a LabelMe file, or all in a folder. An image that is nowhere is taken from the file that embeds it."""
-    found, index = Findings(ignorable=IGNORED), ImageIndex(folders, empty=True)
+    found, index = Findings(), ImageIndex(folders, empty=True)
     for file in json_files(path):
         if path.is_file() or _is_labelme(file):
             _read_file(file, index, found)
-    return found.annotations(NAME, path)
+    return found.annotations(NAME, path, index)
 
 
 def _read_file(path: Path, index: ImageIndex, found: Findings) -> None:
@@ -111,3 +116,40 @@ def _mask(text: str, height: int, width: int) -> Bool[np.ndarray, "h w"]:
         return decoded_picture(base64.b64decode(text), (height, width))
     except binascii.Error as error:
         raise ValueError(f"its mask is no base64: {error}") from None
+
+
+def write(folder: Path, images: Sequence[TracedImage], classes: Classes) -> list[Path]:
+    """Write a JSON file for each image, which holds its path and not its pixels. A region with holes is a mask."""
+    written = []
+    for image in images:
+        path = written_path(folder, image.place)
+        told = {
+            "version": "5.5.0",
+            "flags": {},
+            "shapes": [_written_shape(region) for region in image.regions],
+            "imagePath": Path(os.path.relpath(image.path, path.parent)).as_posix(),
+            "imageData": None,
+            "imageHeight": image.height,
+            "imageWidth": image.width,
+        }
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(told, indent=2), encoding="utf-8")
+        written.append(path)
+    return written
+
+
+def written_path(folder: Path, place: str) -> Path:
+    """Return where `write` puts the file of an image."""
+    return (folder / place).with_suffix(".json")
+
+
+def _written_shape(region: TracedRegion) -> dict[str, Any]:
+    told = {"label": region.name, "group_id": None, "description": "", "flags": {}}
+    if not region.holes:
+        return {**told, "shape_type": "polygon", "points": region.outer.tolist(), "mask": None}
+    left, top, width, height = region.box
+    packed = io.BytesIO()
+    Image.fromarray(region.pixels().astype(np.uint8)).save(packed, "PNG")
+    corners = [[left, top], [left + width - 1, top + height - 1]]
+    mask = base64.b64encode(packed.getvalue()).decode("ascii")
+    return {**told, "shape_type": "mask", "points": corners, "mask": mask}

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int16
 
+from pixelwise.data.annotations.image_index import ImageIndex
 from pixelwise.data.annotations.shapes import Polygon, Ring, Shape, paint
 from pixelwise.errors import DataError, PixelwiseError
 from pixelwise.geo.raster import RasterReader, Window, describe
@@ -172,7 +173,7 @@ class UnknownClassesError(DataError):
         super().__init__(
             f"{where} names {what} {shown}, which [data] does not know; it knows {', '.join(listed) or 'none'}. Add "
             f"{'it' if len(names) == 1 else 'them'} to [data].classes, map to a class with [data].values, such as "
-            f"values = {{ CLASS = [{names[0]!r}] }}, or leave out with ignore = [{names[0]!r}]."
+            f"values = {{ CLASS = [{names[0]!r}] }}, or leave out with ignore = {names[:20]}."
         )
 
 
@@ -185,25 +186,28 @@ class Findings:
     missing: list[str] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
     """Sentence with {n} in it -> how often."""
-    ignorable: frozenset[str] = frozenset()
+    ignorable: frozenset[str] = frozenset({"ignore", "__ignore__"})
 
     def note(self, text: str) -> None:
         """Count one more of a kind of thing that is left out; ``{n}`` in the sentence becomes their number."""
         self.notes[text] += 1
 
-    def annotations(self, format_name: str, path: Path) -> Annotations:
+    def annotations(self, format_name: str, path: Path, index: ImageIndex | None = None) -> Annotations:
         """Return it all. What several files say of one image is joined.
+
+        Args:
+            index: where images were looked for.
 
         Raises:
             DataError: no image is named at all, or none of those named is there.
         """
+        if not self.images and not self.missing:
+            raise DataError(f"{path} describes no image. Export the annotations again.")
         if not self.images:
-            named = f", such as {self.missing[0]!r}" if self.missing else ""
             raise DataError(
-                f"{path} names {len(self.missing)} images{named}, but none of them is in the folders of images. Name "
-                "the folder that holds them with [data].images."
-                if self.missing
-                else f"{path} describes no image. Export the annotations again."
+                f"{path} names {len(self.missing)} images, such as {self.missing[0]!r}, but none of them is "
+                f"{index.told(self.missing[0]) if index else 'there'}. Name the folder that holds them with "
+                "[data].images, or give the files the names that the annotations have."
             )
         joined: dict[Path, AnnotatedImage] = {}
         for image in self.images:

@@ -56,7 +56,7 @@ def read(path: Path, folders: Sequence[Path], attribute: str | None) -> Annotati
                 found.missing.append(name)
             else:
                 found.images.append(AnnotatedImage(image, None, tuple(drawn), source=file))
-    return found.annotations(NAME, path)
+    return found.annotations(NAME, path, index)
 
 
 _Regions = list[tuple[dict[str, Any], dict[str, Any]]]

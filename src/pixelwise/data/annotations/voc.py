@@ -1,7 +1,7 @@
 """Pascal VOC: ``JPEGImages``, palette masks in ``SegmentationClass``, and lists in ``ImageSets/Segmentation``.
 
-A mask holds an index per pixel, and 255 along borders, which counts nowhere. CVAT's "Segmentation mask 1.1" has the same
-folders with coloured masks and ``labelmap.txt``.
+A mask holds an index per pixel, and 255 along borders, which counts nowhere. CVAT's "Segmentation mask 1.1" has the
+same folders with coloured masks and ``labelmap.txt``.
 """
 
 from collections.abc import Sequence
@@ -67,7 +67,7 @@ def read(path: Path, folders: Sequence[Path], attribute: str | None) -> Annotati
             continue
         drawn = replace(mask, path=masks[name]) if name in masks else None
         found.images.append(AnnotatedImage(image, mask=drawn, part=parts.get(name), source=masks.get(name)))
-    return found.annotations(NAME, path)
+    return found.annotations(NAME, path, index)
 
 
 def _labelmap(path: Path) -> dict[str, Colour] | None:
