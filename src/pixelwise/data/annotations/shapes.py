@@ -18,7 +18,7 @@ from rasterio.features import rasterize
 
 from pixelwise.geo.raster import Window
 
-Ring = Float64[np.ndarray, "n 2"]
+Ring = Float64[np.ndarray, "_ 2"]
 """The corners (column, row) of a closed line; the last need not be the first again."""
 Bounds = tuple[float, float, float, float]
 """Left, top, right, bottom."""
