@@ -5,6 +5,7 @@ which are coarse, lie below all single objects.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -86,10 +87,10 @@ def read_file(path: Path, index: ImageIndex, found: Findings, *, part: str | Non
     images: dict[Any, dict] = {}
     categories: dict[Any, dict] = {}
     objects: list[_Object] = []
-    kinds: set[str] = set()
-    for number, (key, item) in enumerate(json_members(path, ("images", "annotations", "categories"))):
-        with understood("COCO", path, f"item {number + 1}"):
-            kinds.add(key)
+    kinds: Counter[str] = Counter()
+    for key, item in json_members(path, ("images", "annotations", "categories")):
+        kinds[key] += 1
+        with understood("COCO", path, f"{key}, entry {kinds[key]}"):
             if key == "images":
                 images[item["id"]] = {each: item.get(each) for each in ("file_name", "width", "height")}
                 if images[item["id"]]["file_name"] is None:
