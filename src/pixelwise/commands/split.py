@@ -64,7 +64,7 @@ def _line(scene: "Scene", data: "DataConfig", folder: Path, kind: str) -> str:
 
     path = scene.info.path
     if kind == "image":
-        return image_place(path, [*as_places(data.images), *as_places(data.validation_images or [])])
+        return image_place(path, as_places(data.images))
     if kind == "name":
         return path.stem
     if not isinstance(scene.labels, MaskFile):

@@ -1,4 +1,4 @@
-"""Ways to divide whole scenes: by what folders, annotations or a table say, in groups, and with each class in each part."""
+"""Ways to divide whole scenes: as folders, annotations or a table say, in groups, and with each class in each part."""
 
 import csv
 import io
@@ -24,7 +24,7 @@ IMAGE_COLUMNS = ("image", "file_name", "filename", "file", "path", "name", "id",
 
 
 def scene_groups(scenes: Sequence[Scene], data: DataConfig) -> list[list[int]]:
-    """Return scenes that stay together: those that share ground, and those in whose paths ``[data].group`` finds the same.
+    """Return scenes that stay together: they share ground, or ``[data].group`` finds the same in their paths.
 
     Raises:
         ConfigError: an expression that is wrong, or that finds nothing in a path.
@@ -69,8 +69,8 @@ def given_parts(scenes: Sequence[Scene], data: DataConfig) -> dict[int, str] | N
         return None
     if nowhere:
         raise ConfigError(
-            f"[data].split is 'given', but {len(nowhere)} images, such as {nowhere[0]}, are in no folder that is called "
-            "train, val or test, and no annotations name their part. Move them, or choose split = 'scene'."
+            f"[data].split is 'given', but {len(nowhere)} images, such as {nowhere[0]}, are in no folder called train, "
+            "val or test, and no annotations name their part. Move them, or choose split = 'scene'."
         )
     return {i: part for i, part in parts.items() if part is not None}
 
@@ -95,8 +95,8 @@ def table_parts(scenes: Sequence[Scene], data: DataConfig) -> dict[int, str]:
     columns = list(rows[0]) if rows else []
     if data.split_column not in columns:
         raise ConfigError(
-            f"{path} has no column {data.split_column!r}; it has {', '.join(map(str, columns)) or 'none'}. Name the one "
-            "that holds train, val or test with [data].split_column."
+            f"{path} has no column {data.split_column!r}; it has {', '.join(map(str, columns)) or 'none'}. Name "
+            "the one that holds train, val or test with [data].split_column."
         )
     image_column = next((name for name in IMAGE_COLUMNS if name in columns), columns[0])
     known: dict[str, set[int]] = {}
@@ -155,9 +155,12 @@ def stratified(
     counts = {label: sum(label in each for each in present) for each in present for label in each}
     for label in sorted(counts, key=lambda each: (counts[each], each)):
         for part in shares:
-            free = [g for g in order if g not in part_of and label in present[g]]
-            if label not in has[part] and free:
-                put(max(free, key=lambda g: (len(present[g] - has[part]), -area[g])), part)
+            free = [g for g in order if g not in part_of]
+            holders = [g for g in free if label in present[g]]
+            # Something must stay for each part that is empty still.
+            others = set(shares) - set(part_of.values()) - {part}
+            if label not in has[part] and holders and len(free) > len(others):
+                put(max(holders, key=lambda g: (len(present[g] - has[part]), -area[g])), part)
     # A part may be empty still, where classes are few.
     for part in shares:
         free = [g for g in order if g not in part_of]

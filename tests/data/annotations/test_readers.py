@@ -131,9 +131,11 @@ def test_labelme_gives_an_image_that_is_only_embedded(tmp_path, monkeypatch):
 
 CVAT = """<?xml version="1.0" encoding="utf-8"?>
 <annotations><version>1.1</version><meta><task><labels>
-<label><name>car</name><color>#ff0000</color><attributes/></label><label><name>road</name></label></labels></task></meta>
+<label><name>car</name><color>#ff0000</color><attributes/></label><label><name>road</name></label>
+</labels></task></meta>
 <image id="0" name="sub/a.png" subset="Train" width="8" height="8">
-<polygon label="car" z_order="5" points="1.0,1.0;5.0,1.0;5.0,5.0;1.0,5.0"><attribute name="kind">van</attribute></polygon>
+<polygon label="car" z_order="5" points="1.0,1.0;5.0,1.0;5.0,5.0;1.0,5.0">
+<attribute name="kind">van</attribute></polygon>
 <box label="road" z_order="1" xtl="0" ytl="0" xbr="8" ybr="3"/>
 <mask label="road" z_order="6" rle="1, 2, 1" left="6" top="6" width="2" height="2"/>
 <polyline label="road" points="1,1;2,2" z_order="0"/>
@@ -450,7 +452,7 @@ def test_damaged_files_are_named_with_their_line(tmp_path):
     with pytest.raises(DataError, match=r"annotations, entry 1.*3 numbers"):
         read(path)
     path = dump(tmp_path / "f.json", {"shapes": [{"label": "x"}], "flags": {}})
-    with pytest.raises(DataError, match="shape 1.*'points' is missing"):
+    with pytest.raises(DataError, match=r"shape 1.*'points' is missing"):
         read(path)
 
 
@@ -460,7 +462,7 @@ def test_a_wrong_format_and_an_unknown_one_are_said(tmp_path):
     with pytest.raises(DataError, match=r"no JSON export of Label Studio"):
         read(path, "label-studio")
     assert recognise(dump(tmp_path / "x.json", {"a": 1})) is None
-    with pytest.raises(DataError, match="no format of annotations that is known.*coco"):
+    with pytest.raises(DataError, match=r"no format of annotations that is known.*coco"):
         read(tmp_path / "x.json")
     with pytest.raises(DataError, match="There is no"):
         read(tmp_path / "gone.json")
@@ -485,5 +487,5 @@ def test_other_sizes_are_scaled_if_the_form_is_the_same_and_else_refused(tmp_pat
     assert (drawn(image, cat=1) == box(1, 1, 5, 5)).all()
     told["images"][0] |= {"width": 6, "height": 8}
     (image,) = read(dump(tmp_path / "c.json", told)).images
-    with pytest.raises(DataError, match="6x8 pixels, but .* has 8x6.*EXIF"):
+    with pytest.raises(DataError, match=r"6x8 pixels, but .* has 8x6.*EXIF"):
         image.draw({"cat": 1}, (6, 8), outside=0)
