@@ -16,6 +16,7 @@ from pixelwise.commands.init import init
 from pixelwise.commands.networks import analyze, models, prune
 from pixelwise.commands.parcels import polygonize, score_parcels
 from pixelwise.commands.predict import predict
+from pixelwise.commands.split import split
 from pixelwise.commands.training import evaluate, report, train
 from pixelwise.errors import ContractWarning, OldNameWarning, PixelwiseError, out_of_memory
 from pixelwise.geo.gdal_messages import garbled_messages_hidden
@@ -83,7 +84,7 @@ def commands() -> None:
 
 
 for _command in (
-    *(demo, init, check, train, evaluate, report, predict, polygonize, score_parcels),
+    *(demo, init, check, split, train, evaluate, report, predict, polygonize, score_parcels),
     *(models, analyze, prune),
 ):
     commands.add_command(_command)

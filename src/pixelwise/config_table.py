@@ -27,6 +27,9 @@ OLD_KEYS: dict[str, dict[str, str]] = {
 }
 """Table -> old key -> the key's name today. Old names are read and never written."""
 
+ANNOTATION_SUFFIXES = (".json", ".xml", ".csv", ".txt", ".yaml", ".yml")
+"""Of files of annotations; any other path is a folder of them."""
+
 
 def read_table(path: Path, place: Callable[[Table, Path], Table]) -> Table:
     """Read a TOML file, and the file that its ``base`` names.
@@ -113,6 +116,16 @@ def renamed(table: Table, where: str) -> Table:
     if told:
         warnings.warn(f"{where} uses old names: {', '.join(told)}. They still work.", OldNameWarning, stacklevel=2)
     return result
+
+
+def images_beside(table: Table) -> Table:
+    """Return ``[data]`` with images: if it names annotations alone, those in the annotations' own folder."""
+    named = table.get("annotations")
+    if named is None or table.get("images") is not None:
+        return table
+    paths = [Path(str(each)) for each in (named if isinstance(named, list) else [named])]
+    folders = [str(path.parent if path.suffix.lower() in ANNOTATION_SUFFIXES else path) for path in paths]
+    return table | {"images": folders}
 
 
 def parsed_overrides(assignments: Sequence[str]) -> Table:

@@ -5,7 +5,14 @@ from types import ModuleType
 
 from pixelwise.errors import MissingExtraError
 
-EXTRAS = {"pyarrow": ("GeoParquet", "parquet"), "jinja2": ("The report", "report"), "ray": ("Clusters", "ray")}
+EXTRAS = {
+    "pyarrow": ("Parquet", "parquet"),
+    "jinja2": ("The report", "report"),
+    "ray": ("Clusters", "ray"),
+    "pycocotools": ("COCO's run lengths", "annotations"),
+    "defusedxml": ("CVAT's XML", "annotations"),
+    "yaml": ("YOLO's data.yaml", "annotations"),
+}
 """Package -> what needs it, and the extra that installs it. All others draw polygons and are in ``geo``."""
 
 

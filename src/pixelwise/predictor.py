@@ -9,6 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pixelwise.data.annotations import WRITERS
+from pixelwise.data.annotations.formats import WRITTEN
+from pixelwise.data.annotations.labelme import written_path as labelme_path
+from pixelwise.data.annotations.traced import TracedImage, trace
 from pixelwise.data.folder import find_images
 from pixelwise.device import choose_device
 from pixelwise.errors import ConfigError, DataError
@@ -269,6 +273,57 @@ def predict_folder(
             + (f" Also:{others}" if others else "")
         )
     return written
+
+
+def predict_annotations(
+    predictor: Predictor,
+    images: str | Path,
+    output: str | Path,
+    tiles: TileOptions,
+    format: str,
+    *,
+    simplify: float = 0.0,
+    report: Callable[[str], None] | None = None,
+) -> list[Path]:
+    """Predict one image or all in a folder, and write what was found as annotations that a person corrects.
+
+    Files that are there already are kept, since somebody may have corrected them.
+
+    Args:
+        images: a folder, or one file.
+        output: a folder.
+        format: 'coco', 'labelme', 'cvat' or 'label-studio'.
+        simplify: as `trace` takes it.
+        report: called with a sentence after each image.
+
+    Returns:
+        the files written.
+
+    Raises:
+        ConfigError: annotations that are there, or an unknown format.
+        DataError: an image that does not work.
+    """
+    images, output = Path(images), ensure_folder(output)
+    if format not in WRITERS:
+        raise ConfigError(f"Annotations are not written as {format!r}. Choose {', '.join(WRITERS)}.")
+    base = images if images.is_dir() else images.parent
+    paths = find_images(images)
+    if format == "labelme":
+        # One file for each image: what is there may be a person's work, and the others are made.
+        paths = [p for p in paths if not labelme_path(output, p.relative_to(base).as_posix()).exists()]
+    elif kept := [path for name in WRITTEN[format] if (path := output / name).exists()]:
+        raise ConfigError(f"{kept[0]} is there, and may have been corrected, so it is kept. Choose another folder.")
+    traced: list[TracedImage] = []
+    written: list[Path] = []
+    for path in paths:
+        found = predictor._segment(path, tiles)
+        regions = trace(found.labels, found.valid, predictor.classes, simplify=simplify)
+        traced.append(TracedImage(path, path.relative_to(base).as_posix(), *found.labels.shape, regions))
+        if report:
+            report(f"{path}: {len(regions)} regions")
+        if format == "labelme":
+            written += WRITERS[format](output, [traced.pop()], predictor.classes)
+    return written if format == "labelme" else WRITERS[format](output, traced, predictor.classes)
 
 
 def _free(path: Path) -> Path:

@@ -32,6 +32,15 @@ from pixelwise.commands.parameters import FILE, RESOLUTION, UNITS
 @UNITS
 @RESOLUTION
 @click.option("--on", type=click.Choice(["ray"]), help="Scenes: make the map on a Ray cluster.")
+@click.option(
+    "--as",
+    "annotations",
+    type=click.Choice(["coco", "labelme", "cvat", "label-studio"]),
+    help="Write polygons to correct in a tool for annotations, instead of masks.",
+)
+@click.option(
+    "--simplify", type=float, default=0.0, help="With --as: pixels by which outlines may change.  [default: 0]"
+)
 @click.option("--forecast", "only_forecast", is_flag=True, help="Scenes: print time, memory and size, and stop.")
 @click.option(
     "--device", default="auto", show_default=True, help="'cpu', 'cuda', 'cuda:1'; auto: a GPU if there is one."
@@ -53,6 +62,8 @@ def predict(
     units: str,
     resolution: str,
     on: str | None,
+    annotations: str | None,
+    simplify: float,
     only_forecast: bool,
     device: str,
 ) -> None:
@@ -68,6 +79,7 @@ def predict(
       pixelwise predict runs/fields scene.tif map.tif --aoi county.gpkg --cog --forecast
       pixelwise predict runs/street photo.jpg labels.png --option output_stride=8 --flips
       pixelwise predict runs/street photos results
+      pixelwise predict runs/street photos drafts --as coco
     """
     with interruptible("Finished pieces of a scene are kept; the same command goes on."):
         from pixelwise.commands.progress import shown_share
@@ -76,7 +88,7 @@ def predict(
         from pixelwise.inference.options import Fit, TileOptions
         from pixelwise.mapping.map_scene import forecast_scene, map_scene
         from pixelwise.mapping.options import MapOptions
-        from pixelwise.predictor import load, predict_folder
+        from pixelwise.predictor import load, predict_annotations, predict_folder
 
         keep_freed_memory()
         predictor = load(model, device=device, options=parsed_options(options))
@@ -85,7 +97,14 @@ def predict(
         kind = "" if image.is_dir() else output.suffix.lower()
         if only_forecast and kind not in (".tif", ".tiff"):
             raise click.UsageError("A forecast is made for one scene whose map is a .tif.")
-        if kind in (".tif", ".tiff"):
+        if annotations is not None:
+            if output.suffix:
+                raise click.UsageError("Annotations are written into a folder. Let OUTPUT be one.")
+            written = predict_annotations(
+                predictor, image, output, tiles, annotations, simplify=simplify, report=click.echo
+            )
+            click.echo(f"{len(written)} files are in {output}: {', '.join(path.name for path in written[:3])}.")
+        elif kind in (".tif", ".tiff"):
             network, card, model_hash = predictor.model, predictor.card, predictor.model_hash
             if on is None:
                 click.echo(f"{image}: {forecast_scene(network, card, image, tiles, wanted)}")

@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from pixelwise.data.problems import Problem
@@ -73,12 +74,29 @@ def _walked(top: Path) -> Iterator[Path]:
 
 
 def image_place(path: Path, folders: Sequence[Path]) -> str:
-    """Return an image's path in its folder, such as ``north/a.tif``; with several folders, after the folder's name."""
+    """Return an image's path in its folder, such as ``north/a.tif``; with several folders, after the folder's name.
+
+    Folders of the same name, such as ``tile1/images`` and ``tile2/images``, have as much of their paths before them as
+    tells them apart.
+    """
+    tails = _tails(tuple(folders))
     for folder in folders:
         if path != folder and path.is_relative_to(folder):
             place = path.relative_to(folder).as_posix()
-            return place if len(folders) == 1 else f"{folder.name}/{place}"
-    return path.name
+            return place if len(folders) == 1 else f"{tails[folder]}/{place}"
+    return tails.get(path, path.name)
+
+
+@lru_cache(maxsize=8)
+def _tails(places: tuple[Path, ...]) -> dict[Path, str]:
+    """Return the end of each path, as long as it takes to tell it from the others."""
+    tails = {place: place.name for place in places}
+    for parts in range(2, max((len(place.parts) for place in places), default=0) + 1):
+        twice = {tail for tail, count in Counter(tails.values()).items() if count > 1}
+        if not twice:
+            break
+        tails |= {place: "/".join(place.parts[-parts:]) for place, tail in tails.items() if tail in twice}
+    return tails
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:

@@ -27,7 +27,8 @@ def notes_on(scenes: Sequence[Scene], classes: Classes, pixels: Int64[np.ndarray
         pixels: of each class.
     """
     infos = [scene.info for scene in scenes]
-    found = [_absent(classes, pixels), _alpha(scenes), _scaled(infos), _lossy(scenes)]
+    drawn = dict.fromkeys(note for scene in scenes for note in scene.notes)
+    found = [*drawn, _absent(classes, pixels), _alpha(scenes), _scaled(infos), _lossy(scenes)]
     return tuple(note for note in found if note)
 
 

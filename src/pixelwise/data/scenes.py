@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Int16, Shaped
 
 from pixelwise.config import DataConfig, Places, as_places
+from pixelwise.data.annotated import annotated_scenes
 from pixelwise.data.folder import Naming, NoMaskError, distinct_names, find_images, pair_masks
 from pixelwise.data.masks import open_mask
 from pixelwise.data.problems import Problem, grouped
@@ -78,6 +79,10 @@ class Scene:
         self.reader = reader
         self.labels = labels
         self.part = part
+        self.given: str | None = None
+        """The part of a split that annotations say it is in."""
+        self.notes: tuple[str, ...] = ()
+        """What the user should know of its annotations."""
         self.resident = False
         self._whole: Crop | None = None
 
@@ -143,19 +148,21 @@ def open_scenes(
         ConfigError: classes, values or bands that do not work, or a column of polygons beside masks.
     """
     classes = make_classes(data.classes, data.palette)
-    image_places, label_places = as_places(images or data.images), as_places(labels or data.labels)
+    image_places = as_places(images or data.images)
+    label_places = data.label_places if labels is None else as_places(labels)
     wanted, drawings, problems = _images_with_labels(data, classes, image_places, label_places)
-    headers: list[tuple[RasterInfo, OpenLabels]] = []
-    for image, open_labels in wanted:
-        with _collected(problems, image):
-            headers.append((describe(image), open_labels))
+    headers: list[tuple[RasterInfo, _Wanted]] = []
+    for each in wanted:
+        with _collected(problems, each.image):
+            headers.append((describe(each.image), each))
     # Among photos in colours, a grey one is read with three equal bands.
     colours = any(len(info.colour_bands) == 3 or info.paletted for info, _ in headers)
     scenes: list[Scene] = []
-    for info, open_labels in headers:
+    for info, each in headers:
         with _collected(problems, info.path):
             reader = open_image(info, bands=data.bands, nodata=data.nodata, colours=colours)
-            scenes.append(Scene("", reader, open_labels(reader.info)))
+            scenes.append(Scene("", reader, each.open_labels(reader.info)))
+            scenes[-1].given, scenes[-1].notes = each.part, each.notes
     _raise(problems)
     if not scenes:
         raise DataError(f"No image in {', '.join(map(str, image_places))} has a mask.")
@@ -168,21 +175,35 @@ def open_scenes(
     return classes, scenes
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """An image, what opens its labels, and what annotations say of it."""
+
+    image: Path
+    open_labels: OpenLabels
+    part: str | None = None
+    notes: tuple[str, ...] = ()
+
+
 def _images_with_labels(
     data: DataConfig, classes: Classes, images: tuple[Path, ...], labels: tuple[Path, ...]
-) -> tuple[list[tuple[Path, OpenLabels]], list["_Drawing"], list[Problem]]:
+) -> tuple[list[_Wanted], list["_Drawing"], list[Problem]]:
     """Return each image with what opens its labels, the files of polygons, and what is wrong with some images."""
-    wanted: list[tuple[Path, OpenLabels]] = []
+    wanted: list[_Wanted] = []
     drawings: list[_Drawing] = []
     problems: list[Problem] = []
     for folders, place in _groups(images, labels):
-        if _holds_masks(place):
+        if data.annotations is not None:
+            found = annotated_scenes(data, classes, folders, place)
+            wanted += [_Wanted(each.path, each.open_labels, each.part, found.notes) for each in found.scenes]
+            problems += found.problems
+        elif _holds_masks(place):
             pairs, unpaired = _pairs(data, classes, folders, place)
-            wanted += pairs
+            wanted += [_Wanted(*pair) for pair in pairs]
             problems += unpaired
         elif place.exists() or not is_local(place) or split_layer(place)[1] is not None:
             drawings.append(_Drawing(data, classes, place, folders))
-            wanted += [(image, drawings[-1].labels) for folder in folders for image in _images(data, folder)]
+            wanted += [_Wanted(image, drawings[-1].labels) for folder in folders for image in _images(data, folder)]
         else:
             raise DataError(f"There is no {place}. Fix [data].labels: a folder of masks, or a file of polygons.")
     return wanted, drawings, problems
@@ -234,7 +255,7 @@ def _pairs(
     for folder in folders:
         pairs, unpaired = pair_masks(folder, place, naming)
         opened += [(image, partial(_mask_of, mask, table)) for image, mask in pairs]
-        skipped = NoMaskError if data.unlabelled == "skip" else ()
+        skipped = NoMaskError if data.unlabelled == "leave_out" else ()
         problems += [problem for problem in unpaired if not isinstance(problem.error, skipped)]
     return opened, problems
 

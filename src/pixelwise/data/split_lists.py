@@ -40,6 +40,25 @@ def write_lists(folder: Path, lines: dict[str, list[str]], head: str) -> None:
             temporary.write_text("".join(f"{line}\n" for line in (f"# {head}", *listed)), encoding="utf-8")
 
 
+def write_plain_lists(folder: Path, lines: dict[str, list[str]]) -> list[tuple[Path, int]]:
+    """Write a list for each part that has images, of nothing but the lines, as other tools read them.
+
+    Returns:
+        each list that was written, and its number of lines.
+
+    Raises:
+        ConfigError: a list that is there already.
+    """
+    wanted = {folder / PARTS[part]: listed for part, listed in lines.items() if listed}
+    for name in PARTS.values():
+        if (folder / name).exists():
+            raise ConfigError(f"{folder / name} is there already, and is kept. Choose another folder, or move it away.")
+    for path, listed in wanted.items():
+        with replacing(path) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in listed), encoding="utf-8")
+    return [(path, len(listed)) for path, listed in wanted.items()]
+
+
 def read_list(path: Path) -> list[str]:
     """Return the lines of a list, without empty ones and those that begin with #.
 

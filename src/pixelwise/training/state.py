@@ -223,7 +223,7 @@ def _card(config: Config, data: TrainingData, model: Segmenter) -> ModelCard:
         provenance={
             "pixelwise": __version__,
             "images": ", ".join(place.name for place in as_places(config.data.images)),
-            "labels": ", ".join(place.name for place in as_places(config.data.labels)),
+            "labels": ", ".join(place.name for place in config.data.label_places),
             "date": date.today().isoformat(),
         },
     )
