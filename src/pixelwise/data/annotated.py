@@ -179,15 +179,15 @@ def mask_table(data: DataConfig, classes: Classes, mask: MaskImage, index_of: Ma
         not isinstance(each, str) or each.startswith("#") for listed in (data.values or {}).values() for each in listed
     )
     if raw or not any(name in index_of for name in names.values()):
-        return make_mask_table(classes, data.values if raw else None, data.ignore if raw else None)
+        return make_mask_table(classes, data.values if raw else None, data.ignore if raw else None, data.other_values)
     known = {value: index_of[name] for value, name in names.items() if name in index_of}
     pairs = tuple((value, index) for value, index in known.items() if index != IGNORE)
     ignored = [value for value, index in known.items() if index == IGNORE]
     ignored += [value for value in mask.ignored if value not in known]
-    return NamedTable(pairs, tuple(ignored), mask.colours, classes, dict(names))
+    return NamedTable(pairs, tuple(ignored), mask.colours, classes, data.other_values, names=dict(names))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NamedTable(MaskTable):
     """A table whose raw values have names in a format of annotations."""
 

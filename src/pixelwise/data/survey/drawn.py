@@ -1,10 +1,10 @@
 """Images whose labels are drawn: files of polygons on the ground, or annotations in pixels."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from pixelwise.data.survey.classes import Ask, ClassTable
+from pixelwise.data.survey.annotated import Drawn, annotated_images
+from pixelwise.data.survey.classes import Ask
 from pixelwise.data.survey.groups import Group
 from pixelwise.data.survey.polygons import JSON, SUFFIXES, Drawing, classes_of_polygons, look_at_polygons
 from pixelwise.data.survey.walk import Files
@@ -15,15 +15,6 @@ LOOKED_AT = 200
 """Scenes on which polygons are looked for."""
 
 
-@dataclass
-class Drawn:
-    """Images and what is drawn on them."""
-
-    images: list[Path]
-    classes: ClassTable
-    data: dict[str, object] = field(default_factory=dict)
-
-
 def drawn_labels(folder: Path, groups: Sequence[Group], files: Files, ask: Ask) -> Drawn:
     """Find polygons or annotations for the images of a folder.
 
@@ -31,7 +22,9 @@ def drawn_labels(folder: Path, groups: Sequence[Group], files: Files, ask: Ask) 
         DataError: there are none that fit; says what was seen.
     """
     reasons: list[str] = []
-    if (drawn := _by_polygons(groups, files, ask, reasons)) is not None:
+    polygons = _by_polygons(groups, files, ask, reasons)
+    annotated = None if polygons else annotated_images(folder, groups, files, ask, reasons)
+    if (drawn := polygons or annotated) is not None:
         return drawn
     raise DataError(_nothing(folder, groups, reasons))
 

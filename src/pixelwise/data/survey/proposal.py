@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pixelwise.data.survey.annotated import Drawn, annotated_images
 from pixelwise.data.survey.bands import choose_bands
 from pixelwise.data.survey.classes import Ask, ClassTable, classes_of_masks
 from pixelwise.data.survey.drawn import drawn_labels
@@ -63,22 +64,18 @@ def propose(folder: Path, *, machine: Machine, ask: Ask, say: Callable[[str], No
         raise ConfigError(f"There is no folder {folder}. Name the folder that holds your images and masks.")
     tell = say or (lambda _: None)
     files = walked(folder)
-    if not files.rasters:
-        raise DataError(
-            f"{folder} holds no images ({_counted(files)}). Name a folder with images (PNG, JPEG, TIFF, ...) and with "
-            "masks or polygons."
-        )
-    tell(f"Looking at {len(files.rasters)} rasters in {folder}.")
     proposal = Proposal(folder)
+    tell(f"Looking at {len(files.rasters)} rasters in {folder}.")
     groups = grouped_files(files.rasters)
     pairs = find_pairs(groups) or _single(groups)
     if pairs:
         classes, infos, images, divided = _from_masks(pairs, files, proposal, ask, tell)
     else:
-        drawn = drawn_labels(folder, [g for g in groups if g.looks], files, ask)
+        seen = [group for group in groups if group.looks]
+        drawn = drawn_labels(folder, seen, files, ask) if seen else _without_images(folder, files, ask)
         classes, infos, images = drawn.classes, _headers(drawn.images), len(drawn.images)
         proposal.data |= drawn.data
-        divided = "validation_images" in drawn.data
+        divided = "split" in drawn.data
     if len(classes.names) < 2:
         raise DataError(
             f"The masks in {folder} hold one value only, so there is nothing to learn. {' '.join(classes.saw)} "
@@ -94,6 +91,26 @@ def propose(folder: Path, *, machine: Machine, ask: Ask, say: Callable[[str], No
     proposal.saw += [*bands.saw, *classes.saw]
     proposal.guessed += [*classes.guessed, *bands.guessed, *settings.guessed]
     return proposal
+
+
+def _without_images(folder: Path, files: Files, ask: Ask) -> Drawn:
+    """Return what annotations describe that lie alone in a folder: they hold the images, or these lie beside it.
+
+    Raises:
+        DataError: it has none; says what it has.
+    """
+    reasons: list[str] = []
+    drawn = annotated_images(folder, [], files, ask, reasons)
+    if drawn is None:
+        raise DataError(
+            f"{folder} holds no images ({_counted(files)}). {' '.join(reasons[:3])}".strip()
+            + (
+                ""
+                if reasons
+                else " Name a folder that holds images (PNG, JPEG, TIFF, ...) and their masks or polygons."
+            )
+        )
+    return drawn
 
 
 def _counted(files: Files) -> str:
