@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from small_folders import KINDS
 
 from pixelwise.config import load_config
 from pixelwise.data.check import require_usable, survey
@@ -9,7 +10,6 @@ from pixelwise.data.split import open_split
 from pixelwise.data.survey.proposal import Machine, propose
 from pixelwise.data.survey.toml import to_toml
 from pixelwise.labels import IGNORE
-from tests.data.survey.folders import KINDS
 
 
 def configured(folder):
