@@ -203,9 +203,8 @@ def smooth_colours(folder: Path) -> Made:
         made.photo(folder / "images" / f"p{i}.jpg")
         mask = made.areas(f"p{i}", 3)
         large = Image.fromarray(table[np.kron(mask, np.ones((4, 4), int))])
-        small = np.asarray(
-            large.transform(large.size, Image.Transform.AFFINE, (1, 0, 2, 0, 1, 2), Image.Resampling.BILINEAR).reduce(4)
-        )
+        moved = large.transform(large.size, Image.Transform.AFFINE, (1, 0, 2, 0, 1, 2), Image.Resampling.BILINEAR)
+        small = np.asarray(moved.reduce(4))
         png(folder / "masks" / f"p{i}.png", small)
         made.truth[f"p{i}"] = np.where(_uniform(mask), mask, -2)
     return made

@@ -1,4 +1,4 @@
-"""`pixelwise init` on folders of every kind: the configuration opens, and each pixel has the class it was drawn with."""
+"""`pixelwise init` on many kinds of folders: each pixel has the class it was drawn with."""
 
 import numpy as np
 import pytest

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -216,8 +217,32 @@ def choose_values(found: MaskValues, named: Iterable[int] = ()) -> Chosen:
             near = 24 if found.lossy or found.coloured else 2
             if not any(_apart(value, other, coloured=found.coloured) <= near for other in chosen):
                 chosen.append(value)
+    if exact:
+        thick = [value for value in chosen if found.inside[value] >= THICK * found.pixels[value]]
+        chosen = [v for v in chosen if v in named or v in thick or not _between(v, thick, found)]
     strays = tuple(value for value in ordered if value not in set(chosen))
     return Chosen(tuple(chosen if found.coloured else sorted(chosen)), strays)
+
+
+def _between(value: int, thick: Sequence[int], found: MaskValues) -> bool:
+    """Return whether a value that fills no area is a mixture of two that do, as smoothing makes at their edges."""
+    if found.inside[value] > 0.01 * found.pixels[value]:
+        return False
+    if not found.coloured:
+        # Class numbers lie between others too; but 0 and 255 alone are the two ends of a smoothed mask.
+        return set(thick) == {0, 255}
+    place = np.array(_channels(value), float)
+    for one, other in combinations([np.array(_channels(each), float) for each in thick], 2):
+        along = other - one
+        at = float((place - one) @ along / (along @ along))
+        if 0 < at < 1 and np.abs(one + at * along - place).max() <= 8:
+            return True
+    # Three areas that meet mix too.
+    return len(thick) > 2 and found.pixels[value] < 1e-3 * found.total
+
+
+def _channels(value: int) -> tuple[int, int, int]:
+    return value >> 16, value >> 8 & 255, value & 255
 
 
 def _whole_range(values: Sequence[int]) -> bool:
@@ -234,4 +259,4 @@ def _instances(found: MaskValues) -> bool:
 def _apart(one: int, other: int, *, coloured: bool) -> float:
     if not coloured:
         return abs(one - other)
-    return math.dist(*(((v >> 16) & 255, (v >> 8) & 255, v & 255) for v in (one, other)))
+    return math.dist(_channels(one), _channels(other))
