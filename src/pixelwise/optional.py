@@ -5,7 +5,12 @@ from types import ModuleType
 
 from pixelwise.errors import MissingExtraError
 
-EXTRAS = {"pyarrow": ("GeoParquet", "parquet"), "jinja2": ("The report", "report"), "ray": ("Clusters", "ray")}
+EXTRAS = {
+    "pyarrow": ("GeoParquet", "parquet"),
+    "jinja2": ("The report", "report"),
+    "ray": ("Clusters", "ray"),
+    "imagehash": ("Near-duplicates", "check"),
+}
 """Package -> what needs it, and the extra that installs it. All others draw polygons and are in ``geo``."""
 
 
