@@ -58,8 +58,8 @@ def check_objects(objects: dict[str, list[int]], stride: int | None) -> list[Fin
         total, small = sum(sizes), sum(sizes[:bins])
         if total and small / total > LIMITS.small_objects:
             said = (
-                f"{small / total:.0%} of the pixels of the class {name!r} are in objects of less than {stride}x{stride} "
-                f"pixels, and the network's stride is {stride}."
+                f"{small / total:.0%} of the pixels of the class {name!r} are in objects of less than {stride}x{stride}"
+                f" pixels, and the network's stride is {stride}."
             )
             value = {"class": name, "share": round(small / total, 4), "stride": stride}
             findings.append(Finding("PW203", "[model].name", said, value=value))

@@ -156,6 +156,9 @@ CODES: dict[str, Code] = {
     "PW173": Code(
         "the split does not work", "Too few scenes, or a list that does not fit.", "Fix the split in [data]."
     ),
+    "PW190": Code(
+        "the network does not work", "A name, an option, a weight or a list in [model] or [train].", "Fix the key."
+    ),
     # Warnings: classes and labels.
     "PW201": Code(
         "class is very rare", "The loss hardly sees it.", "Set [train].class_weights = 'balanced', or add dice."

@@ -301,8 +301,7 @@ class _Labels:
             row, column = divmod(int(np.argmax(raw == value)), raw.shape[1])
             self.places[value] = [top + row, column]
         if len(here) <= OBJECT_VALUES and find_spec("scipy") is not None:
-            for value in here:
-                sizes = _object_sizes(raw == value)
+            for value, sizes in _object_sizes(raw, list(here)).items():
                 self.objects[value] = self.objects.get(value, np.zeros(BINS, np.int64)) + sizes
 
     def facts(self) -> Facts:
@@ -322,14 +321,23 @@ class _Labels:
             self.mask.close()
 
 
-def _object_sizes(where: Bool[np.ndarray, "h w"]) -> Int64[np.ndarray, " bins"]:
-    """Return how many pixels lie in objects of each size, which are joined at sides and corners."""
+def _object_sizes(raw: Integer[np.ndarray, "h w"], values: list[int]) -> dict[int, Int64[np.ndarray, " bins"]]:
+    """Return value -> how many pixels lie in objects of each size, which are joined at sides and corners."""
     from scipy import ndimage
 
-    joined, count = ndimage.label(where, np.ones((3, 3)))
-    areas = np.bincount(joined.ravel(), minlength=count + 1)[1:]
-    bins = np.minimum(np.log2(np.maximum(areas, 1)).astype(int), BINS - 1)
-    return np.bincount(bins, weights=areas, minlength=BINS).astype(np.int64)
+    values = sorted(values)
+    number = np.searchsorted(values, raw).clip(max=len(values) - 1).astype(np.int32)
+    number = np.where(np.array(values)[number] == raw, number + 1, 0)
+    found = {}
+    # Only the box around a value is looked at, which is small for most.
+    for i, box in enumerate(ndimage.find_objects(number, len(values))):
+        if box is None:
+            continue
+        joined, count = ndimage.label(number[box] == i + 1, np.ones((3, 3)))
+        areas = np.bincount(joined.ravel(), minlength=count + 1)[1:]
+        bins = np.minimum(np.log2(areas).astype(int), BINS - 1)
+        found[values[i]] = np.bincount(bins, weights=areas, minlength=BINS).astype(np.int64)
+    return found
 
 
 def thumb_of(facts: Facts) -> UInt8[np.ndarray, "h w"] | None:

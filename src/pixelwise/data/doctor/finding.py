@@ -101,20 +101,21 @@ class Examination:
         return [finding for finding in self.findings if finding.severity == "warning"]
 
 
-SHOWN = 3
-
-
 def paragraphs(findings: Sequence[Finding], shown: int = 300) -> list[str]:
-    """Return a paragraph for each code: what is wrong with its first file, the fix, and the other files."""
-    by_code: dict[str, list[Finding]] = {}
+    """Return a paragraph for each code: what is wrong with its first file, the fix, and the other files.
+
+    Mistakes in the configuration have one each.
+    """
+    kinds: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
-        by_code.setdefault(finding.code, []).append(finding)
-    return [_paragraph(each, shown) for each in by_code.values()]
+        apart = finding.message if finding.file.startswith("[") else ""
+        kinds.setdefault((finding.code, apart), []).append(finding)
+    return [_paragraph(each, shown) for each in kinds.values()]
 
 
 def _paragraph(findings: list[Finding], shown: int) -> str:
     first, others = findings[0], findings[1:]
-    said = f"{first.message} {first.fix}"
+    said = f"{first.message} {first.fix}".strip()
     if not others:
         return said
     more = f" and {len(others) - shown} more" if len(others) > shown else ""

@@ -1,4 +1,4 @@
-"""Whether a mask fits its image: size, orientation, place and kind of values. Only headers decide, but for turned photos."""
+"""Whether a mask fits its image: size, orientation, place and kind of values. Headers decide, but for turned photos."""
 
 from pathlib import Path
 

@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, UInt64
+from jaxtyping import Float64, UInt8, UInt64
 from PIL import Image
 
+from pixelwise.data.doctor.cache import FactCache
 from pixelwise.data.doctor.facts import thumb_of
 from pixelwise.data.doctor.finding import Finding, Spot
 from pixelwise.data.doctor.sample import Sample
 from pixelwise.data.doctor.thresholds import LIMITS
-from pixelwise.data.footprints import exact_place
+from pixelwise.data.footprints import exact_place, pixel_metres
 from pixelwise.errors import DataError
 from pixelwise.geo.coordinates import placed, transformed
+from pixelwise.geo.proj import degrees
 from pixelwise.geo.raster import RasterInfo, RasterReader, Window
 from pixelwise.optional import optional_module
 
@@ -33,8 +35,12 @@ SIDE_POINTS = 5
 """Of a footprint's outline, on each side."""
 
 
-def check_copies(samples: Sequence[Sample]) -> list[Finding]:
-    """Find images that are the same or nearly so; across parts of the split these are errors."""
+def check_copies(samples: Sequence[Sample], cache: FactCache) -> list[Finding]:
+    """Find images that are the same or nearly so; across parts of the split these are errors.
+
+    Args:
+        cache: keeps how alike two images are.
+    """
     read = [sample for sample in samples if "content" in sample.facts and _has_contrast(sample)]
     findings, seen = list[Finding](), set[tuple[int, int]]()
     by_content: dict[str, list[int]] = defaultdict(list)
@@ -42,19 +48,34 @@ def check_copies(samples: Sequence[Sample]) -> list[Finding]:
         by_content[sample.facts["content"]].append(i)
     for same in by_content.values():
         for i in same[1:]:
-            first = next((j for j in same if _leak(read[j], read[i])), same[0])
-            if first == i:
-                continue
-            seen.add((min(first, i), max(first, i)))
-            findings += _copy(read[first], read[i], None)
+            first = next((j for j in same if j < i and _leak(read[j], read[i])), same[0])
+            findings.append(_copy(read[first], read[i], None))
         seen |= {(i, j) for i in same for j in same if i < j}
+    pictures: dict[int, Float64[np.ndarray, "h w"] | None] = {}
     for i, j in _alike(read):
         if (i, j) in seen:
             continue
-        likeness = _correlation(read[i], read[j])
-        if likeness >= LIMITS.correlation and not _same_ground(read[i], read[j]):
-            findings += _copy(read[i], read[j], likeness)
+        one, other = read[i], read[j]
+        likeness = _likeness(one, other, pictures, cache)
+        enough = LIMITS.correlation if _leak(one, other) else LIMITS.copy
+        if likeness >= enough and not _same_ground(one, other):
+            findings.append(_copy(one, other, likeness))
     return findings
+
+
+def _likeness(
+    one: Sample, other: Sample, pictures: dict[int, Float64[np.ndarray, "h w"] | None], cache: FactCache
+) -> float:
+    """Return how alike the pixels of two images are, from -1 to 1."""
+    name, files = f"alike {one.image} {other.image}", [one.image, other.image]
+    kept = cache.get(name, files)
+    if kept is None:
+        for sample in (one, other):
+            if id(sample) not in pictures:
+                pictures[id(sample)] = _small(sample)
+        kept = {"correlation": correlation(pictures[id(one)], pictures[id(other)])}
+        cache.put(name, files, kept)
+    return kept["correlation"]
 
 
 def _has_contrast(sample: Sample) -> bool:
@@ -67,7 +88,7 @@ def _leak(one: Sample, other: Sample) -> bool:
     return bool(one.parts and other.parts and (set(one.parts) | set(other.parts)) - (set(one.parts) & set(other.parts)))
 
 
-def _copy(one: Sample, other: Sample, likeness: float | None) -> list[Finding]:
+def _copy(one: Sample, other: Sample, likeness: float | None) -> Finding:
     leak = _leak(one, other)
     if likeness is None:
         code, what = ("PW170" if leak else "PW221"), "holds the same pixels as"
@@ -79,7 +100,7 @@ def _copy(one: Sample, other: Sample, likeness: float | None) -> list[Finding]:
     said = f"{other.image} {what} {one.image}.{parts}"
     value = {"correlation": round(likeness, 4)} if likeness is not None else None
     spot = Spot(other.image, other=one.image)
-    return [Finding(code, str(other.image), said, value=value, picture=spot, others=(str(one.image),))]
+    return Finding(code, str(other.image), said, value=value, picture=spot, others=(str(one.image),))
 
 
 def hashes_available() -> bool:
@@ -88,21 +109,21 @@ def hashes_available() -> bool:
 
 
 def _alike(samples: Sequence[Sample]) -> Iterable[tuple[int, int]]:
-    """Yield pairs of images whose perceptual hashes differ in few bits."""
+    """Yield pairs of images whose perceptual hashes differ in few bits, and whose small pictures are alike."""
     if not hashes_available() or len(samples) < 2:
         return
     imagehash = optional_module("imagehash")
-    codes = np.array([_packed(imagehash, sample) for sample in samples], np.uint64)
+    thumbs = [thumb_of(sample.facts) for sample in samples]
+    codes = np.array([_packed(imagehash, thumb) for thumb in thumbs], np.uint64)
     for first in range(0, len(codes), CHUNK):
         chunk = codes[first : first + CHUNK]
         apart = _bits(chunk[:, None] ^ codes[None, first:])
         for i, j in np.argwhere(apart <= LIMITS.hash_distance).tolist():
-            if j > i:
+            if j > i and correlation(thumbs[first + i], thumbs[first + j]) >= LIMITS.alike:
                 yield first + i, first + j
 
 
-def _packed(imagehash: Any, sample: Sample) -> int:
-    thumb = thumb_of(sample.facts)
+def _packed(imagehash: Any, thumb: UInt8[np.ndarray, "h w"] | None) -> int:
     assert thumb is not None
     bits = imagehash.phash(Image.fromarray(thumb)).hash.ravel()
     return int("".join("1" if bit else "0" for bit in bits), 2)
@@ -114,43 +135,40 @@ def _bits(values: UInt64[np.ndarray, "a b"]) -> np.ndarray:
     return sum(table[(values >> np.uint64(shift)) & np.uint64(0xFFFF)] for shift in (0, 16, 32, 48))  # type: ignore
 
 
-def _correlation(one: Sample, other: Sample) -> float:
-    """Return how alike the details of two images are, -1 to 1; the coarse shading is taken off first."""
-    if _details(thumb_of(one.facts), thumb_of(other.facts)) < 0.8:
-        return 0.0
-    try:
-        return _details(_small(one), _small(other))
-    except DataError:
-        return 0.0
-
-
-def _details(one: np.ndarray | None, other: np.ndarray | None) -> float:
+def correlation(one: np.ndarray | None, other: np.ndarray | None) -> float:
+    """Return how alike the details of two grey pictures are, -1 to 1; the coarse shading is taken off first."""
     if one is None or other is None:
         return 0.0
-    planes = []
-    for plane in (one, other):
-        picture = Image.fromarray(plane.astype(np.float32))
-        size = (min(COMPARED, plane.shape[1]), min(COMPARED, plane.shape[0]))
-        if one.shape != other.shape:
-            size = (min(one.shape[1], other.shape[1], COMPARED), min(one.shape[0], other.shape[0], COMPARED))
-        small = np.asarray(picture.resize(size, Image.Resampling.BOX), np.float64)
-        coarse = Image.fromarray(small.astype(np.float32)).resize((4, 4), Image.Resampling.BOX)
-        shading = np.asarray(coarse.resize(size, Image.Resampling.BILINEAR), np.float64)
-        planes.append((small - shading).ravel())
-    a, b = (plane - plane.mean() for plane in planes)
+    size = tuple(min(COMPARED, *sides) for sides in zip(one.shape[::-1], other.shape[::-1], strict=True))
+    a, b = (_details(plane, size) for plane in (one, other))
     return float(a @ b / max(1e-12, np.sqrt((a @ a) * (b @ b))))
 
 
+def _details(plane: np.ndarray, size: tuple[int, ...]) -> Float64[np.ndarray, " n"]:
+    width, height = size
+    picture = Image.fromarray(plane.astype(np.float32))
+    small = picture.resize((width, height), Image.Resampling.BOX)
+    shading = small.resize((4, 4), Image.Resampling.BOX).resize((width, height), Image.Resampling.BILINEAR)
+    details = np.asarray(small, np.float64) - np.asarray(shading, np.float64)
+    return (details - details.mean()).ravel()
+
+
 def _small(sample: Sample) -> Float64[np.ndarray, "h w"] | None:
+    """Return an image in grey, of at most `COMPARED` pixels a side; None where it cannot be read."""
     info = sample.info
     assert info is not None
     if info.height * info.width > MOST_PIXELS:
         thumb = thumb_of(sample.facts)
         return None if thumb is None else thumb.astype(np.float64)
-    reader = RasterReader(info)
-    values, valid = reader.read(Window(0, 0, info.height, info.width))
-    reader.close()
-    return np.where(valid, values[:3].mean(axis=0, dtype=np.float64), 0.0)
+    try:
+        reader = RasterReader(info)
+        values, valid = reader.read(Window(0, 0, info.height, info.width))
+        reader.close()
+    except DataError:
+        return None
+    grey = np.where(valid, values[:3].mean(axis=0, dtype=np.float32), np.float32(0))
+    size = (min(COMPARED, info.width), min(COMPARED, info.height))
+    return np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BOX), np.float64)
 
 
 def _same_ground(one: Sample, other: Sample) -> bool:
@@ -171,8 +189,6 @@ class Footprint:
 
 def footprints(samples: Sequence[Sample]) -> list[Footprint]:
     """Return the outlines of the scenes that have a place on the ground, in degrees."""
-    from pixelwise.geo.proj import degrees
-
     found = []
     for sample in samples:
         ring = _ring(sample.info)
@@ -217,8 +233,6 @@ def share_of_ground(one: RasterInfo, other: RasterInfo) -> tuple[float, float]:
     a, b = shapely.Polygon(mine), shapely.Polygon(ground)
     shared = float(a.intersection(b).area)
     smaller = min(a.area, b.area)
-    from pixelwise.data.footprints import pixel_metres
-
     metres = pixel_metres(one)
     unit = (metres * metres * one.height * one.width / a.area) if metres else 1.0
     return shared / smaller if smaller else 0.0, shared * unit
@@ -255,7 +269,8 @@ def check_ground(samples: Sequence[Sample], *, blocks: bool) -> list[Finding]:
             value = {"share": round(share, 4), "square_metres": round(area, 1)}
             findings.append(Finding("PW172", str(other.image), said, "", value, spot, others))
         elif share > LIMITS.same_place and (dates := _dates(one, other)):
-            said = f"{other.image} shows {share:.0%} of the place of {one.image}, at another date ({dates[1]}, {dates[0]})."
+            when = f"{dates[1]}, {dates[0]}"
+            said = f"{other.image} shows {share:.0%} of the place of {one.image}, at another date ({when})."
             value = {"share": round(share, 4), "dates": list(dates)}
             findings.append(Finding("PW220", str(other.image), said, "", value, spot, others))
     return findings

@@ -85,7 +85,9 @@ def _elsewhere(polygons: Polygons, samples: Sequence[Sample]) -> Finding:
                 said = (
                     f"{head}. The file says {system}, but its coordinates fit the scenes in {other.to_string()}{axes}."
                 )
-                return Finding("PW162", file, said, value={"system": system, "fits": other.to_string()})
+                return Finding(
+                    "PW162", file, said, value={"system": system, "fits": other.to_string(), "swapped": swapped}
+                )
     said = f"{head}: they lie around {_place(middles, polygons.crs)}."
     return Finding("PW161", file, said, value={"system": system})
 

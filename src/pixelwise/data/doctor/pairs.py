@@ -53,8 +53,8 @@ def _masked(
 ) -> list[Sample]:
     if data.attribute is not None and data.validation_labels is None:
         raise ConfigError(
-            f"[data].attribute names {data.attribute!r}, a column of polygons, but {place} holds masks. Leave it out and "
-            "map the masks' values with [data].values, or name a file of polygons in [data].labels."
+            f"[data].attribute names {data.attribute!r}, a column of polygons, but {place} holds masks. Leave it out "
+            "and map the masks' values with [data].values, or name a file of polygons in [data].labels."
         )
     naming = Naming(data.image_pattern, data.mask_pattern)
     samples, used, alone = list[Sample](), set[Path](), list[Finding]()

@@ -85,7 +85,8 @@ def _saturated(sample: Sample, high: Float64[np.ndarray, " C"]) -> list[Finding]
             continue
         if facts["low"][band] == high[band]:
             continue
-        said = f"{shares[band]:.0%} of the pixels of band {band + 1} of {sample.image} have its largest value, {high[band]:g}."
+        where = f"band {band + 1} of {sample.image}"
+        said = f"{shares[band]:.0%} of the pixels of {where} have its largest value, {high[band]:g}."
         value = {"band": band + 1, "share": round(float(shares[band]), 4), "value": high[band]}
         findings.append(Finding("PW211", str(sample.image), said, value=value, picture=Spot(sample.image, sample.mask)))
     return findings

@@ -25,10 +25,14 @@ class Thresholds:
     """More scenes than these are no outliers but a second kind."""
     outlier_scenes: int = 8
     """Fewer scenes than these have no usual statistics."""
-    hash_distance: int = 10
+    hash_distance: int = 8
     """Bits of 64 in which the perceptual hashes of two images that are compared pixel by pixel differ at most."""
+    alike: float = 0.93
+    """Correlation of their small pictures, 32 pixels a side, from which their pixels are compared."""
     correlation: float = 0.97
     """Correlation of the pixels of two images, without their coarse shading, from which they are nearly the same."""
+    copy: float = 0.995
+    """The same for two images of one part of the split, where frames of a video are no mistake."""
     shared_ground: float = 0.001
     """Share of the smaller footprint from which an overlap counts; less is rounding."""
     same_place: float = 0.5

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 from rasterio.crs import CRS
+from rasterio.errors import NotGeoreferencedWarning
 
 from pixelwise.config import Config
 from pixelwise.data.doctor.balance import check_classes, check_cover, check_objects
@@ -23,7 +25,6 @@ from pixelwise.data.doctor.outlines import check_polygons
 from pixelwise.data.doctor.pairs import gather
 from pixelwise.data.doctor.parts import divide
 from pixelwise.data.doctor.pixels import (
-    bands_of,
     check_kinds,
     check_ranges,
     check_resolutions,
@@ -94,12 +95,15 @@ def examine(
     count = workers or os.cpu_count() or 1
     work = _Work(config, classes, table, FactCache(cache), advance or (lambda stage, share: None), count)
     try:
-        _open(work)
-        _divide(work)
-        _read(work)
+        with warnings.catch_warnings():
+            # A photo has no place on the ground. Threads share these filters, so they are set here.
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            _open(work)
+            _divide(work)
+            _read(work)
+            return _judge(work, stride)
     finally:
         work.cache.save()
-    return _judge(work, stride)
 
 
 def _in_parallel(work: _Work, stage: str, call: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[T, R]]:
@@ -296,13 +300,14 @@ def _check_images(work: _Work) -> list[Finding]:
     findings += units + check_resolutions(samples)
     for info, between in doubtful_alpha([s.info for s in samples if s.info is not None], work.config.data.bands):
         said = (
-            f"{info.path} calls its band {info.alpha} alpha, so it is not read as data; but {between:.0%} of its pixels "
-            "are neither transparent nor opaque."
+            f"{info.path} calls its band {info.alpha} alpha, so it is not read as data; but {between:.0%} of its pixels"
+            " are neither transparent nor opaque."
         )
-        fix = f"If it holds data, such as near infrared, list it: bands = {sorted({*info.colour_bands, info.alpha})} below [data]."
+        bands = sorted({*info.colour_bands, info.alpha})
+        fix = f"If it holds data, such as near infrared, list it: bands = {bands} below [data]."
         findings.append(Finding("PW217", str(info.path), said, fix, round(between, 4), Spot(info.path)))
     findings += check_statistics(samples, {finding.file for finding in [*findings, *work.findings]})
-    copies = check_copies(samples)
+    copies = check_copies(samples, work.cache)
     return findings + copies + check_ground(samples, blocks=blocks)
 
 
