@@ -12,6 +12,7 @@ EXTRAS = {
     "pycocotools": ("COCO's run lengths", "annotations"),
     "defusedxml": ("CVAT's XML", "annotations"),
     "yaml": ("YOLO's data.yaml", "annotations"),
+    "imagehash": ("Near-duplicates", "check"),
 }
 """Package -> what needs it, and the extra that installs it. All others draw polygons and are in ``geo``."""
 

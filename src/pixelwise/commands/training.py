@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pixelwise.commands.doctor import stop_on_errors
 from pixelwise.commands.interruption import interruptible
 from pixelwise.commands.parameters import FILE, OVERRIDES, RESOLUTION, UNITS
 
@@ -18,12 +19,20 @@ if TYPE_CHECKING:
 @click.argument("config", type=FILE, required=False)
 @click.option("--resume", is_flag=True, help="Go on where an earlier run in the same folder stopped.")
 @click.option("--run", "folder", type=FILE, help="The run's folder, instead of [run].folder or runs/NAME.")
+@click.option("--no-check", is_flag=True, help="Do not look for mistakes in the data first.")
 @OVERRIDES
 @click.option("--print-config", is_flag=True, help="Print every key with its default and meaning, and exit.")
 def train(
-    config: Path | None, resume: bool, folder: Path | None, overrides: tuple[str, ...], print_config: bool
+    config: Path | None,
+    resume: bool,
+    folder: Path | None,
+    no_check: bool,
+    overrides: tuple[str, ...],
+    print_config: bool,
 ) -> None:
     """Train a network as a configuration says.
+
+    The data is checked first, as `pixelwise check` does, and errors stop the training.
 
     \b
     Example:
@@ -49,6 +58,9 @@ def train(
         loaded = load_config(config, overrides)
         if folder is not None:
             loaded = loaded.model_copy(update={"run": RunConfig(folder=folder)})
+        if not no_check and not resume:
+            # A run that goes on has seen its data.
+            stop_on_errors(config, loaded)
         with shown_training() as report:
             run = train(loaded, resume=resume, report=report)
         click.echo(f"The run is in {run.folder}, its best model in {run.folder / 'model'}.")

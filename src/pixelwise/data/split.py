@@ -177,11 +177,12 @@ def _split_by_scene(scenes: Sequence[Scene], data: DataConfig, rng: np.random.Ge
 def _nearest_share(area: list[int], wanted: float, rng: np.random.Generator, *, keep: int) -> list[int]:
     """Return groups whose areas add up to about what is wanted, and leave ``keep`` of them at least."""
     chosen: list[int] = []
-    for group in rng.permutation(len(area)):
-        taken = sum(area[g] for g in chosen)
+    taken = 0
+    for group in rng.permutation(len(area)).tolist():
         # A group that brings the sum nearer to the wanted share is taken.
         if abs(taken + area[group] - wanted) < abs(taken - wanted):
-            chosen.append(int(group))
+            chosen.append(group)
+            taken += area[group]
     chosen = chosen or [int(np.argmin(area))]
     while len(chosen) > len(area) - keep:
         # Give back the group without which the sum is nearest to the share.

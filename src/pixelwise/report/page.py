@@ -52,15 +52,12 @@ def render(content: Content) -> str:
     Raises:
         MissingExtraError: the extra ``report`` is not installed.
     """
-    jinja2 = optional_module("jinja2")
-    template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
-        files("pixelwise.report").joinpath("template.html.j2").read_text(encoding="utf-8")
-    )
     classes, count = content.classes, len(content.classes)
     colours = {
         name: "#{:02x}{:02x}{:02x}".format(*colour) for name, colour in zip(classes.names, classes.palette, strict=True)
     }
-    return template.render(
+    return rendered(
+        "template.html.j2",
         title=content.folder.resolve().name,
         content=content,
         names=classes.names,
@@ -77,6 +74,18 @@ def render(content: Content) -> str:
         parcels=None if content.parcels is None else _parcels(content.parcels, colours),
         config=config_text(content),
     )
+
+
+def rendered(template: str, **values: object) -> str:
+    """Return a page of this package, with the style that all share.
+
+    Raises:
+        MissingExtraError: the extra ``report`` is not installed.
+    """
+    jinja2, folder = optional_module("jinja2"), files("pixelwise.report")
+    text, style = (folder.joinpath(name).read_text(encoding="utf-8") for name in (template, "style.css"))
+    page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(text)
+    return page.render(style=style, **values)
 
 
 def _charts(content: Content) -> list[tuple[str, str]]:
