@@ -45,7 +45,7 @@ def plant(source: Path, target: Path, share: float, seed: int) -> tuple[list[obj
             kind[i] = "other"
         else:
             left, _, right, _ = shapely.bounds(whole)
-            polygons[i] = shapely.transform(whole, lambda xy, step=right - left: xy + [step, 0.0])
+            polygons[i] = shapely.transform(whole, lambda xy, step=right - left: xy + np.array([step, 0.0]))
             whole = shapely.symmetric_difference(whole, polygons[i])
         changed.append(whole)
         kinds.append(name)
@@ -117,7 +117,9 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.05)
     parser.add_argument("--first", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--work", type=Path, default=Path("runs/suspicious"), help="folder for the spoiled labels and run")
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/suspicious"), help="folder for the spoiled labels and run"
+    )
     parser.add_argument("--keep-run", action="store_true", help="use the run that is there")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()

@@ -15,6 +15,7 @@ from pixelwise.errors import ConfigError, MissingExtraError
 if TYPE_CHECKING:
     from pixelwise.config import Config
     from pixelwise.data.doctor import Examination, Finding
+    from pixelwise.report.check_page import Section
 
 FOLDER = Path("checks")
 """Where results go by default: a folder for each configuration in it."""
@@ -27,11 +28,20 @@ FIRST = 3
 @click.command()
 @click.argument("config", type=FILE)
 @OVERRIDES
+@click.option("--with", "run", type=FILE, metavar="RUN", help="A trained run: rank labels that it contradicts.")
 @click.option("--out", type=FILE, help="Folder for check.html and check.json.  [default: checks/NAME]")
 @click.option("--verbose", "-v", is_flag=True, help="List every finding, not one line for each code.")
 @click.option("--fix", is_flag=True, help="Write corrected copies beside the old files: NAME_fixed.toml, masks_fixed.")
 @click.option("--again", is_flag=True, help="Read every file, also those that have not changed since the last check.")
-def check(config: Path, overrides: tuple[str, ...], out: Path | None, verbose: bool, fix: bool, again: bool) -> None:
+def check(
+    config: Path,
+    overrides: tuple[str, ...],
+    run: Path | None,
+    out: Path | None,
+    verbose: bool,
+    fix: bool,
+    again: bool,
+) -> None:
     """Read every file of a configuration and say what is wrong.
 
     CONFIG is a configuration, or a folder that holds one. The exit status is 1 if there are errors, and 0 if there are
@@ -41,6 +51,7 @@ def check(config: Path, overrides: tuple[str, ...], out: Path | None, verbose: b
     Example:
       pixelwise check fields.toml
       pixelwise check fields.toml --fix
+      pixelwise check fields.toml --with runs/fields
     """
     with interruptible("What was read is kept; the same command goes on."):
         from pixelwise.commands.progress import shown_stages
@@ -63,7 +74,9 @@ def check(config: Path, overrides: tuple[str, ...], out: Path | None, verbose: b
         found = _with(found, model)
         _show_parts(found)
         _show_findings(found, verbose=verbose)
-        _write(folder, str(config), found, loaded)
+        _write(folder, str(config), found, loaded, run=None if found.errors else run)
+        if run is not None and found.errors:
+            click.echo("Labels are compared with predictions once there are no errors.")
         if fix:
             _fix(path, loaded, found)
         if found.errors:
@@ -163,12 +176,38 @@ def _show_findings(found: "Examination", *, verbose: bool) -> None:
         say_error(said.strip())
 
 
-def _write(folder: Path, title: str, found: "Examination", config: "Config") -> None:
+def _suspicious(folder: Path, config: "Config", run: Path) -> "Section":
+    """Rank labels that a run contradicts, write them as files, and return their part of the page."""
+    from pixelwise.commands.progress import shown_stages
+    from pixelwise.evaluation.suspect_files import write_suspect_json, write_suspect_polygons
+    from pixelwise.evaluation.suspects import suspects_of
+    from pixelwise.labels import make_classes
+    from pixelwise.report.suspect_gallery import suspect_section
+
+    with shown_stages() as advance:
+        suspects, scenes = suspects_of(run, config, advance=advance)
+    written = [folder / "suspicious.json"]
+    write_suspect_json(written[0], suspects, run)
+    if write_suspect_polygons(folder / "suspicious.gpkg", suspects, scenes):
+        written.append(folder / "suspicious.gpkg")
+    for rank, suspect in enumerate(suspects[:5], start=1):
+        place = f"row {suspect.window.top}, column {suspect.window.left}"
+        click.echo(
+            f"Suspicious {rank}: {suspect.scene}, {place}: {suspect.label}, but {suspect.predicted} is predicted"
+        )
+    seen = sum(suspect.learned for suspect in suspects)
+    note = f"; {seen} of them in images that the run has learned from" if seen else ""
+    click.echo(f"{len(suspects)} labels are suspicious{note}: {', '.join(map(str, written))}.")
+    return suspect_section(suspects, make_classes(config.data.classes, config.data.palette), run)
+
+
+def _write(folder: Path, title: str, found: "Examination", config: "Config", *, run: Path | None) -> None:
     from pixelwise.report.check_page import write_check_json, write_check_page
 
+    sections = [] if run is None else [_suspicious(folder, config, run)]
     try:
         write_check_json(folder / "check.json", title, found)
-        write_check_page(folder / "check.html", title, found, config)
+        write_check_page(folder / "check.html", title, found, config, sections)
     except MissingExtraError as problem:
         # Everything is said above, and check.json has it.
         click.echo(str(problem))

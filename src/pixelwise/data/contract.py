@@ -1,4 +1,4 @@
-"""What training images were: range of values, ground resolution, and how their bands differ. It travels with a model."""
+"""What training images were: range of values, ground resolution, colours. It travels with a model."""
 
 import math
 from collections.abc import Iterable, Sequence

@@ -42,9 +42,9 @@ def _drawn(
         info = describe(path)
         window = _window(info, spot.window if title != "the other image" else None)
         if title == "mask":
-            return _shrunk(_mask_picture(info, window, classes, table), exact=True)
+            return shrunk(_mask_picture(info, window, classes, table), exact=True)
         values, valid = _read(info, window)
-        return _shrunk(to_picture(values, valid))
+        return shrunk(to_picture(values, valid))
     except (PixelwiseError, ValueError):
         return None
 
@@ -99,7 +99,7 @@ def _coloured(raw: Integer[np.ndarray, "H W"], classes: Classes, table: MaskTabl
     return picture
 
 
-def _shrunk(picture: UInt8[np.ndarray, "H W 3"], *, exact: bool = False) -> UInt8[np.ndarray, "H W 3"]:
+def shrunk(picture: UInt8[np.ndarray, "H W 3"], *, exact: bool = False) -> UInt8[np.ndarray, "H W 3"]:
     height, width = picture.shape[:2]
     factor = SHOWN / max(height, width)
     size = (max(1, round(width * factor)), max(1, round(height * factor)))

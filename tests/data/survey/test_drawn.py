@@ -145,9 +145,7 @@ def test_images_alone_are_refused_with_what_is_missing(tmp_path):
     made = Made()
     for i in range(3):
         made.photo(tmp_path / f"data/p{i}.jpg")
-    with pytest.raises(
-        DataError, match=r"3 images in data \(p0.jpg ...\), but no labels .* masks of"
-    ):
+    with pytest.raises(DataError, match=r"3 images in data \(p0.jpg ...\), but no labels .* masks of"):
         proposed(tmp_path / "data")
 
 

@@ -33,7 +33,7 @@ from pixelwise.data.doctor.pixels import (
     check_units,
 )
 from pixelwise.data.doctor.sample import Facts, Sample
-from pixelwise.data.doctor.values import check_values
+from pixelwise.data.doctor.values import check_values, class_index
 from pixelwise.data.notes import doubtful_alpha
 from pixelwise.data.scenes import Part, _Drawing
 from pixelwise.data.stats import BandStatistics, merge_statistics, no_statistics
@@ -88,7 +88,10 @@ def examine(
     try:
         classes = make_classes(data.classes, data.palette)
         table = make_mask_table(
-            classes, None if data.attribute else data.values, None if data.attribute else data.ignore
+            classes,
+            None if data.attribute else data.values,
+            None if data.attribute else data.ignore,
+            "error" if data.attribute else data.other_values,
         )
     except ConfigError as problem:
         return Examination((Finding("PW106", "[data]", str(problem), " "),), None)
@@ -272,7 +275,7 @@ def _judge(work: _Work, stride: int | None) -> Examination:
     findings += [finding for sample in samples for finding in _broken(sample)]
     wrong_values = check_values(samples, work.table)
     findings += wrong_values
-    index = {value: i for value, i in work.table.values}
+    index = class_index(samples, work.table)
     drawn = {i: i for i in range(len(classes))}
     background = max((drawing.background for drawing in work.drawings), default=IGNORE)
     parts = _summaries(samples, index, drawn, classes, work.table)

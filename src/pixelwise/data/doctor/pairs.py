@@ -7,7 +7,7 @@ from pathlib import Path
 from pixelwise.config import DataConfig, as_places
 from pixelwise.data.doctor.finding import Finding, Spot
 from pixelwise.data.doctor.sample import Sample
-from pixelwise.data.folder import MASK_ENDINGS, Naming, find_images, pair_masks
+from pixelwise.data.folder import MASK_ENDINGS, Naming, NoMaskError, find_images, pair_masks
 from pixelwise.data.scenes import _Drawing, _groups, _holds_masks
 from pixelwise.errors import ConfigError, DataError, PixelwiseError
 from pixelwise.geo.vector_source import split_layer
@@ -63,6 +63,8 @@ def _masked(
         samples += [Sample(image, mask, apart=apart) for image, mask in pairs]
         used |= {mask for _, mask in pairs}
         for problem in problems:
+            if isinstance(problem.error, NoMaskError) and data.unlabelled == "leave_out":
+                continue
             two = "has two masks" in str(problem.error)
             image, *others = problem.paths
             named = tuple(map(str, others)) if two else ()

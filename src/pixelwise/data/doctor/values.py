@@ -35,6 +35,9 @@ def _is_grey(value: int) -> bool:
 
 def check_values(samples: Sequence[Sample], table: MaskTable) -> list[Finding]:
     """Return a finding for each mask with values that no class has, and one for masks of 0 and 255."""
+    if table.others != "error":
+        # The configuration says what other values are.
+        return []
     known = {value for value, _ in table.values} | set(table.ignored)
     masked = [sample for sample in samples if sample.mask is not None and "values" in sample.facts]
     by_sample = {id(sample): raw_values(sample.facts, table) for sample in masked}
@@ -50,6 +53,17 @@ def check_values(samples: Sequence[Sample], table: MaskTable) -> list[Finding]:
         elif _white(values, table) and not (everywhere.keys() - {0, 255} and _ignored_elsewhere(by_sample, table)):
             findings.append(_white_finding(sample, values, table))
     return findings
+
+
+def class_index(samples: Sequence[Sample], table: MaskTable) -> dict[int, int]:
+    """Return raw value -> class, also of values that the configuration lists under no class but gives one."""
+    index = dict(table.values)
+    if table.others != "error":
+        seen = {value for sample in samples if sample.mask for value in raw_values(sample.facts, table)} - set(index)
+        strange = np.array(sorted(seen - set(table.ignored)), np.int64)[None]
+        found = table.to_indices(strange, "masks")[0] if strange.size else ()
+        index |= {int(value): int(i) for value, i in zip(strange[0], found, strict=True) if i >= 0}
+    return index
 
 
 def _white(values: Mapping[int, int], table: MaskTable) -> bool:
