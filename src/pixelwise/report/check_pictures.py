@@ -100,6 +100,7 @@ def _coloured(raw: Integer[np.ndarray, "H W"], classes: Classes, table: MaskTabl
 
 
 def shrunk(picture: UInt8[np.ndarray, "H W 3"], *, exact: bool = False) -> UInt8[np.ndarray, "H W 3"]:
+    """Return a picture whose longest side is `SHOWN`; ``exact`` keeps its very colours."""
     height, width = picture.shape[:2]
     factor = SHOWN / max(height, width)
     size = (max(1, round(width * factor)), max(1, round(height * factor)))

@@ -21,8 +21,8 @@ def suspect_section(suspects: Sequence[Suspect], classes: Classes, run: Path) ->
         image = to_picture(drawn.image)
         seen = ", learned in training" if suspect.learned else ""
         caption = (
-            f"{rank}. {suspect.scene}, row {suspect.window.top}, column {suspect.window.left}: labelled {suspect.label}, "
-            f"predicted {suspect.predicted} ({suspect.pixels:,} pixels, {suspect.part}{seen})"
+            f"{rank}. {suspect.scene}, row {suspect.window.top}, column {suspect.window.left}: labelled "
+            f"{suspect.label}, predicted {suspect.predicted} ({suspect.pixels:,} pixels, {suspect.part}{seen})"
         )
         masks = [
             (title, shrunk(overlay(image, mask, classes, opacity=0.6)))
@@ -34,8 +34,8 @@ def suspect_section(suspects: Sequence[Suspect], classes: Classes, run: Path) ->
         f"{len(suspects)} regions where {run} contradicts the labels with a probability of {SURE:.0%} or more, the "
         f"likeliest mistakes first. Strips narrower than {2 * EDGE + 1} pixels are left out. "
         + (
-            f"{learned} of them are in images that the run has learned from, where it agrees with wrong labels more than "
-            "it should. "
+            f"{learned} of them are in images that the run has learned from, where it agrees with wrong labels more "
+            "than it should. "
             if learned
             else ""
         )

@@ -120,9 +120,10 @@ def _empty(sample: Sequence[tuple[RasterInfo, np.ndarray]], found: Bands) -> Non
         ]
         if max(shares) > EMPTY:
             found.data["nodata"] = int(value) if value.is_integer() and abs(value) < 1e9 else value
+            count = sum(share > EMPTY for share in shares)
             found.guessed.append(
-                f"{sum(share > EMPTY for share in shares)} of {len(placed)} images have ground where all bands are {value:g}: "
-                "taken for pixels without data (nodata)."
+                f"{count} of {len(placed)} images that were looked at have ground where all bands are {value:g}: taken "
+                "for pixels without data (nodata)."
             )
             return
 

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from pixelwise.data.survey.known import known_classes
 from pixelwise.data.survey.names import VOID, NameFile
@@ -231,7 +232,7 @@ def _shares(found: MaskValues, table: ClassTable, kept: Sequence[int]) -> None:
 
 
 def _steps(values: Sequence[int]) -> list[int]:
-    return [b - a for a, b in zip(values, values[1:], strict=False)]
+    return [b - a for a, b in pairwise(values)]
 
 
 def _listed(found: MaskValues, values: Sequence[int]) -> str:

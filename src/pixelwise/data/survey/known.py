@@ -80,7 +80,7 @@ KNOWN = (
     Known(
         "Cityscapes (labelIds; its 19 classes of the evaluation)",
         dict(zip(CITYSCAPES_IDS, CITYSCAPES, strict=True)),
-        tuple(i for i in range(34) if i not in CITYSCAPES_IDS) + (255,),
+        (*(i for i in range(34) if i not in CITYSCAPES_IDS), 255),
         r"labelIds",
     ),
     Known("Cityscapes (labelTrainIds)", dict(enumerate(CITYSCAPES)), (255,), r"(?i)trainids|gtFine"),

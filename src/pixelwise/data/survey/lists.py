@@ -17,7 +17,7 @@ NAMES = {
 
 
 def find_lists(paths: Sequence[Path], layout: Layout) -> dict[str, Path]:
-    """Return the keys of ``[data]`` for lists whose lines all name images of a layout; there must be one to train on."""
+    """Return the keys of ``[data]`` for lists whose lines all name images of a layout; one must be to train on."""
     places = {image_place(image, layout.images) for image, _ in layout.pairs}
     known = places | {place.rpartition(".")[0] for place in places}
     found: dict[str, Path] = {}

@@ -150,8 +150,9 @@ def classes_of_polygons(drawing: Drawing, ask: Ask) -> tuple[ClassTable, dict[st
     many = min(many, key=lambda c: not CLASS_WORDS.search(c.name), default=None)
     parcels = drawing.beside >= NEIGHBOURS
     if likely and parcels and not CLASS_WORDS.search(likely[0].name):
-        question = f"The polygons lie side by side. Is each parcel of one class, or does {likely[0].name!r} tell classes apart?"
-        likely = likely if ask(question, ["one class, with its boundary", f"classes by {likely[0].name!r}"]) else []
+        name = likely[0].name
+        question = f"The polygons lie side by side. Are all of one class, or does {name!r} tell classes apart?"
+        likely = likely if ask(question, ["one class, with its boundary", f"classes by {name!r}"]) else []
     if likely:
         _by_column(likely[0], table, keys)
     else:
@@ -167,8 +168,8 @@ def classes_of_polygons(drawing: Drawing, ask: Ask) -> tuple[ClassTable, dict[st
     if parcels:
         table.names.append("boundary")
         table.guessed.append(
-            f"{drawing.beside:.0%} of the polygons lie side by side with others, so a class 'boundary' is learned along "
-            "their outlines; it keeps neighbours apart."
+            f"{drawing.beside:.0%} of the polygons lie side by side with others, so a class 'boundary' is learned "
+            "along their outlines; it keeps neighbours apart."
         )
         width = max(5.0, round(2 * (drawing.pixel or 0.0), 1))
         if width > 5.0:

@@ -149,7 +149,7 @@ def _headers(images: Sequence[Path]) -> list[RasterInfo]:
 def _from_masks(
     pairs: Sequence[Pairs], files: Files, proposal: Proposal, ask: Ask, tell: Callable[[str], None]
 ) -> tuple[ClassTable, list[RasterInfo], int, bool]:
-    """Fill in places of images and masks; return classes, headers, how many images there are, and if they are divided."""
+    """Fill in places of images and masks; return classes, headers, the number of images, and if they are divided."""
     folder, data = proposal.folder, proposal.data
     parts: dict[str, list[Pairs]] = {}
     for each in pairs:

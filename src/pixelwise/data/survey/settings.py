@@ -63,7 +63,8 @@ def choose_settings(
         {"name": network},
         {"steps": steps, "batch_size": batch, "crop_size": crop},
         guessed=[
-            f"{network}, {steps} steps of {batch} crops of {crop}x{crop}: for {where}, and {pixels / 1e6:,.3g} million pixels."
+            f"{network}, {steps} steps of {batch} crops of {crop}x{crop}: for {where}, and {pixels / 1e6:,.3g} million "
+            "pixels."
         ],
     )
     if rarest < 0.02:

@@ -38,10 +38,10 @@ def to_toml(proposal: Proposal, config: Path) -> str:
 
 
 def _comments(sentences: list[str]) -> list[str]:
-    return [
-        line for each in sentences for line in textwrap.wrap(each, WIDTH, initial_indent="# - ", subsequent_indent="#   ",
-                                                            break_long_words=False, break_on_hyphens=False)
-    ]  # fmt: skip
+    wrapper = textwrap.TextWrapper(
+        width=WIDTH, initial_indent="# - ", subsequent_indent="#   ", break_long_words=False, break_on_hyphens=False
+    )
+    return [line for each in sentences for line in wrapper.wrap(each)]
 
 
 def _table(name: str, table: dict[str, object], folder: Path) -> list[str]:

@@ -20,7 +20,8 @@ def require_free(path: Path, *, force: bool) -> None:
         raise ConfigError(f"{path} does not end in .toml, as configurations do. Choose such a name with --out.")
     if os.path.lexists(path) and not force:
         raise ConfigError(
-            f"{path} is there and is kept. Choose another name with --out, or replace it with --force, which keeps a copy."
+            f"{path} is there and is kept. Choose another name with --out, or replace it with --force, which keeps a "
+            "copy."
         )
 
 
