@@ -122,6 +122,6 @@ def _nothing(folder: Path, groups: Sequence[Group], reasons: Sequence[str]) -> s
     missing = "images of the masks' names and sizes" if only_masks else "labels for the images"
     return (
         f"{folder} holds {'; '.join(seen)}{more}, but no {missing}. {' '.join(reasons[:3])} Labels are masks of "
-        "the images' sizes whose names hold those of the images (photo.jpg with photo.png in another folder, or photo_mask.png); "
-        "a file of polygons on georeferenced scenes; or annotations."
+        "the images' sizes whose names hold those of the images (photo.jpg with photo.png in another folder, or "
+        "photo_mask.png); a file of polygons on georeferenced scenes; or annotations."
     ).replace("  ", " ")
