@@ -96,7 +96,7 @@ def test_every_table_but_data_can_be_left_out():
         for key, entry in table.annotation.model_fields.items()
         if entry.is_required()
     ]
-    assert required == ["data.images", "data.labels", "data.classes"]
+    assert required == ["data.images", "data.classes"]
 
 
 def test_relative_paths_count_from_the_file_and_not_from_where_one_stands(tmp_path, monkeypatch):

@@ -39,7 +39,7 @@ class Polygon:
     @cached_property
     def area(self) -> float:
         """In pixels; overlapping parts count twice."""
-        return sum(2 * ring_area(part[0]) - sum(map(ring_area, part)) for part in self.parts)
+        return sum(ring_area(part[0]) - sum(map(ring_area, part[1:])) for part in self.parts)
 
     def scaled(self, x: float, y: float) -> "Polygon":
         """Return it in an image that is ``x`` times as wide and ``y`` times as high."""
@@ -136,7 +136,7 @@ def rectangle(left: float, top: float, width: float, height: float, degrees: flo
 def ring_area(ring: Ring) -> float:
     """Return the area that a ring encloses, in pixels."""
     x, y = ring.T
-    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
+    return abs(float(x[:-1] @ y[1:] - x[1:] @ y[:-1] + x[-1] * y[0] - x[0] * y[-1])) / 2
 
 
 def paint(shapes: Sequence[tuple[Shape, int]], window: Window, outside: int) -> Int16[np.ndarray, "h w"]:
