@@ -23,6 +23,9 @@ Ring = Float64[np.ndarray, "_ 2"]
 Bounds = tuple[float, float, float, float]
 """Left, top, right, bottom."""
 
+LARGEST_BITMAP = 1 << 31
+"""Pixels; files that say more are damaged."""
+
 
 @dataclass(frozen=True, eq=False)
 class Polygon:
@@ -98,6 +101,10 @@ class Bitmap:
     """In pixels, where the file tells it."""
     zoom: tuple[float, float] = (1.0, 1.0)
     """The image is so many times as wide and high as what the bitmap was drawn on."""
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.height < 1 or self.width * self.height > LARGEST_BITMAP:
+            raise ValueError(f"a bitmap has {self.width}x{self.height} pixels")
 
     @property
     def bounds(self) -> Bounds:
