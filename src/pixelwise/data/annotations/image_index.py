@@ -57,8 +57,8 @@ class ImageIndex:
     def find(self, name: str) -> Path | None:
         """Return the image that a name means; None if there is none.
 
-        The image at that place in a folder is meant; else the one whose path has most of the name's folders; if none has
-        its suffix, one with its stem.
+        The image at that place in a folder is meant; else the one whose path has most of the name's folders. If none
+        has its suffix, one with its stem is.
 
         Raises:
             DataError: several images fit equally well.
