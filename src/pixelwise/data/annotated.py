@@ -66,6 +66,8 @@ def annotated_scenes(data: DataConfig, classes: Classes, folders: Sequence[Path]
     naming = Naming(image=data.image_pattern)
     labelled = [image for image in told.images if image.annotated and naming.image_name(image.path) is not None]
     notes, problems = list(told.notes), _missing(data, told, place)
+    if told.missing and not problems:
+        notes.append(f"{len(told.missing)} files that {place} names are not there, so they are left out.")
     bare = _bare_images(told, folders, naming)
     background = classes.names.index(data.background) if data.background in classes.names else IGNORE
     if bare and data.unannotated == "background":

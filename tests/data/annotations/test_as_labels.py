@@ -157,7 +157,7 @@ def test_parts_of_folders_are_kept_without_being_asked_for(tmp_path):
     _, split = open_split(parse_config({"data": table}, "t"))
     parts = {part: [scene.name for scene in getattr(split, part)] for part in ("training", "validation", "test")}
     assert parts == {"training": ["a", "b"], "validation": ["c"], "test": ["d"]}
-    _, split = open_split(parse_config({"data": table | {"split": "scene", "validation": 0.5}}, "t"))
+    _, split = open_split(parse_config({"data": table | {"split": "shares", "validation": 0.5}}, "t"))
     assert len(split.training) == len(split.validation) == 2
 
 
