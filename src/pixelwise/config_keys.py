@@ -122,10 +122,10 @@ class DataConfig(ConfigTable):
     validation_labels: Places | None = Field(
         default=None, description="their masks, polygons or annotations; default: as the others"
     )
-    split: Literal["scene", "block", "given"] = Field(
+    split: Literal["scene", "block", "given", "shares"] = Field(
         default="scene",
-        description="what goes to validation: whole scenes, blocks of ground, or what annotations or folders called "
-        "train, val and test say; default for annotations that say it for all images: given",
+        description="what goes to validation: whole scenes, in parts that annotations name or by shares; blocks of "
+        "ground; given: as annotations or folders (train, val, test) say; shares: scenes, whatever annotations say",
     )
     group: str | None = Field(
         default=None, description="regular expression; images whose paths it finds the same text in stay in one part"

@@ -89,7 +89,9 @@ def _parsed(path: Path) -> Table:
 
 def merged(base: Table, over: Table) -> Table:
     """Return two tables as one; where both have a key, ``over`` wins, and tables under it are merged alike."""
-    result = dict(base)
+    # Whoever names labels of one kind wants those instead of the others.
+    gone = {"labels": "annotations", "annotations": "labels"}
+    result = {key: value for key, value in base.items() if gone.get(key) not in over or key in over}
     for key, value in over.items():
         before = result.get(key)
         result[key] = merged(before, value) if isinstance(before, dict) and isinstance(value, dict) else value

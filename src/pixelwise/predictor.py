@@ -307,10 +307,13 @@ def predict_annotations(
     if format not in WRITERS:
         raise ConfigError(f"Annotations are not written as {format!r}. Choose {', '.join(WRITERS)}.")
     base = images if images.is_dir() else images.parent
-    paths = find_images(images)
+    paths = [path for path in find_images(images) if output.resolve() not in path.resolve().parents]
     if format == "labelme":
         # One file for each image: what is there may be a person's work, and the others are made.
-        paths = [p for p in paths if not labelme_path(output, p.relative_to(base).as_posix()).exists()]
+        free = [path for path in paths if not labelme_path(output, path.relative_to(base).as_posix()).exists()]
+        if report and len(free) < len(paths):
+            report(f"{len(paths) - len(free)} images have a file in {output} already, which is kept.")
+        paths = free
     elif kept := [path for name in WRITTEN[format] if (path := output / name).exists()]:
         raise ConfigError(f"{kept[0]} is there, and may have been corrected, so it is kept. Choose another folder.")
     traced: list[TracedImage] = []

@@ -103,7 +103,7 @@ def predict(
             written = predict_annotations(
                 predictor, image, output, tiles, annotations, simplify=simplify, report=click.echo
             )
-            click.echo(f"{len(written)} files are in {output}: {', '.join(path.name for path in written[:3])}.")
+            click.echo(f"{len(written)} files are written: {', '.join(map(str, written[:3]))}." if written else "Done.")
         elif kind in (".tif", ".tiff"):
             network, card, model_hash = predictor.model, predictor.card, predictor.model_hash
             if on is None:

@@ -3,15 +3,16 @@
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int16
 
-from pixelwise.config import DataConfig
+from pixelwise.config import DataConfig, as_places
 from pixelwise.data.annotations import AnnotatedImage, Annotations, MaskImage, read
+from pixelwise.data.annotations.boundaries import boundary_zones
 from pixelwise.data.annotations.records import UnknownClassesError
 from pixelwise.data.annotations.shapes import Shape, paint
 from pixelwise.data.folder import Naming, find_images
@@ -61,10 +62,12 @@ def annotated_scenes(data: DataConfig, classes: Classes, folders: Sequence[Path]
         DataError: annotations that cannot be read, name classes that nobody maps, or label no image.
         ConfigError: classes that do not work with them.
     """
-    told = read(place, data.annotation_format, images=folders, attribute=data.attribute)
+    told = _read(data, folders, place)
     naming = Naming(image=data.image_pattern)
     labelled = [image for image in told.images if image.annotated and naming.image_name(image.path) is not None]
     notes, problems = list(told.notes), _missing(data, told, place)
+    if told.missing and not problems:
+        notes.append(f"{len(told.missing)} files that {place} names are not there, so they are left out.")
     bare = _bare_images(told, folders, naming)
     background = classes.names.index(data.background) if data.background in classes.names else IGNORE
     if bare and data.unannotated == "background":
@@ -84,6 +87,17 @@ def annotated_scenes(data: DataConfig, classes: Classes, folders: Sequence[Path]
     opener = _Opener(data, classes, told, background, place)
     scenes = tuple(AnnotatedScene(image.path, partial(opener.open, image), image.part) for image in labelled)
     return AnnotatedScenes(scenes, tuple(problems), tuple(notes))
+
+
+def _read(data: DataConfig, folders: Sequence[Path], place: Path) -> Annotations:
+    if data.validation_images is None or data.validation_labels is not None:
+        return read(place, data.annotation_format, images=folders, attribute=data.attribute)
+    # One file describes the images of both parts. Those of the other part are there, and not wanted here.
+    others = [*as_places(data.images), *as_places(data.validation_images)]
+    everywhere = list(dict.fromkeys([*folders, *others]))
+    told = read(place, data.annotation_format, images=everywhere, attribute=data.attribute)
+    own = tuple(image for image in told.images if any(image.path.is_relative_to(folder) for folder in folders))
+    return replace(told, images=own)
 
 
 def _missing(data: DataConfig, told: Annotations, place: Path) -> list[Problem]:
@@ -117,6 +131,10 @@ class _Opener:
         self.data, self.classes, self.told, self.background = data, classes, told, background
         self.index_of = class_indices(data, classes, told)
         _require_known(told, self.index_of, place)
+        named = {region.name for image in told.images for region in image.regions}
+        # Boundaries that people drew as regions are theirs.
+        boundary = classes.names.index(data.boundary) if data.boundary in classes.names else None
+        self.boundary = None if boundary in {self.index_of[name] for name in named} else boundary
         self.tables: dict[tuple, MaskTable] = {}
         self.cache = BlockCache(CACHE_BYTES)
 
@@ -124,6 +142,9 @@ class _Opener:
         """Return the labels of an image, given its header."""
         if image.mask is None:
             shapes = image.values(self.index_of, (info.height, info.width))
+            if self.boundary is not None:
+                zones = boundary_zones([shape for shape, _ in shapes], info, self.data.boundary_width)
+                shapes += [(zone, self.boundary) for zone in zones]
             return DrawnLabels(info.path, shapes, info.height, info.width, self.background, self.cache)
         mask = image.mask
         key = (tuple((mask.names or {}).items()), mask.colours, mask.ignored)

@@ -139,7 +139,7 @@ def _split_as_given(
     found = {part: [scenes[i] for i, given in parts.items() if given == part] for part in PARTS}
     if not found["training"]:
         raise ConfigError(
-            f"No image of {places(data)} is in the training part. Let a folder be called train, or use split = 'scene'."
+            f"No image of {places(data)} is in the training part. Let a folder be called train, or use split = 'shares'."
         )
     if found["validation"] or not data.validation:
         return Split(**found)
@@ -154,8 +154,9 @@ def _split_by_scene(scenes: Sequence[Scene], data: DataConfig, rng: np.random.Ge
         why = "they overlap, so parts would share ground" if len(scenes) > 1 else "there is one"
         why = "[data].group finds the same in their paths, or they overlap" if data.group else why
         form = "one group" if len(groups) == 1 else f"{len(groups)} groups for {len(shares) + 1} parts"
+        instead = "Change [data].group" if data.group else "Use [data].split = 'block'"
         raise ConfigError(
-            f"The {len(scenes)} scenes in {places(data)} form {form}: {why}. Use [data].split = 'block', "
+            f"The {len(scenes)} scenes in {places(data)} form {form}: {why}. {instead}, "
             "or name [data].validation_images."
         )
     area = [sum(scenes[i].info.height * scenes[i].info.width for i in group) for group in groups]

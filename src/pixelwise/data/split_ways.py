@@ -60,7 +60,7 @@ def given_parts(scenes: Sequence[Scene], data: DataConfig) -> dict[int, str] | N
         ConfigError: ``[data].split`` is 'given', and scenes are in no part.
     """
     asked = data.split == "given"
-    if not asked and ("split" in data.model_fields_set or data.annotations is None):
+    if not asked and (data.split == "shares" or data.annotations is None):
         return None
     top = Path(os.path.commonpath([scene.info.path.parent for scene in scenes]))
     parts = {i: scene.given or _part_of_folder(scene.info.path, top) for i, scene in enumerate(scenes)}
@@ -70,7 +70,7 @@ def given_parts(scenes: Sequence[Scene], data: DataConfig) -> dict[int, str] | N
     if nowhere:
         raise ConfigError(
             f"[data].split is 'given', but {len(nowhere)} images, such as {nowhere[0]}, are in no folder called train, "
-            "val or test, and no annotations name their part. Move them, or choose split = 'scene'."
+            "val or test, and no annotations name their part. Move them, or choose split = 'shares'."
         )
     return {i: part for i, part in parts.items() if part is not None}
 

@@ -157,5 +157,39 @@ def test_parts_of_folders_are_kept_without_being_asked_for(tmp_path):
     _, split = open_split(parse_config({"data": table}, "t"))
     parts = {part: [scene.name for scene in getattr(split, part)] for part in ("training", "validation", "test")}
     assert parts == {"training": ["a", "b"], "validation": ["c"], "test": ["d"]}
-    _, split = open_split(parse_config({"data": table | {"split": "scene", "validation": 0.5}}, "t"))
+    _, split = open_split(parse_config({"data": table | {"split": "shares", "validation": 0.5}}, "t"))
     assert len(split.training) == len(split.validation) == 2
+
+
+def test_a_boundary_lies_along_outlines_unless_people_drew_it(folder):
+    classes = ("background", "cat", "dog", "boundary")
+    _, scenes = open_scenes(data(folder, classes, boundary_width=2.0))
+    drawn = scenes[1].labels.read(scenes[1].whole)
+    # The square from 2 to 6, and one pixel on either side of its outline.
+    assert drawn[1, 3] == drawn[2, 3] == drawn[5, 3] == drawn[6, 3] == 3
+    assert drawn[3, 3] == 1
+    assert drawn[0, 3] == drawn[7, 3] == 0
+    labelme(folder / "c.json", square("boundary", 0, 0, 2))
+    _, scenes = open_scenes(data(folder, classes))
+    assert (scenes[1].labels.read(scenes[1].whole) == 3).sum() == 0
+
+
+def test_one_file_may_describe_the_images_of_training_and_validation(tmp_path):
+    for name in ("train/a", "val/b"):
+        photo(tmp_path / f"{name}.png")
+    corners = [0, 0, 4, 0, 4, 4]
+    told = {
+        "images": [{"id": i, "file_name": f"{name}.png", "width": SIDE, "height": SIDE} for i, name in enumerate("ab")],
+        "annotations": [{"image_id": i, "category_id": 1, "segmentation": [corners]} for i in range(2)],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    (tmp_path / "all.json").write_text(json.dumps(told))
+    table = {
+        "annotations": str(tmp_path / "all.json"),
+        "images": str(tmp_path / "train"),
+        "validation_images": str(tmp_path / "val"),
+        "classes": ["background", "cat"],
+    }
+    _, split = open_split(parse_config({"data": table}, "t"))
+    assert [scene.name for scene in split.training] == ["a"]
+    assert [scene.name for scene in split.validation] == ["b"]

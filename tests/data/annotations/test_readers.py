@@ -489,3 +489,28 @@ def test_other_sizes_are_scaled_if_the_form_is_the_same_and_else_refused(tmp_pat
     (image,) = read(dump(tmp_path / "c.json", told)).images
     with pytest.raises(DataError, match=r"6x8 pixels, but .* has 8x6.*EXIF"):
         image.draw({"cat": 1}, (6, 8), outside=0)
+
+
+def test_run_lengths_of_another_size_and_bitmaps_larger_than_memory_are_refused(tmp_path):
+    photo(tmp_path / "a.png")
+    odd = {"category_id": 3, "segmentation": {"size": [4, 4], "counts": [8, 8]}}
+    with pytest.raises(DataError, match="have 4x4 pixels, but the image 8x8"):
+        read(dump(tmp_path / "c.json", coco([odd])))
+    odd["segmentation"] = {"size": [10**6, 10**6], "counts": [10**12]}
+    with pytest.raises(DataError, match="1000000x1000000 pixels"):
+        read(dump(tmp_path / "c.json", coco([odd])))
+
+
+def test_a_damaged_file_is_of_no_format(tmp_path):
+    (tmp_path / "data.yaml").write_bytes(b"\xff\xfe\x00names")
+    (tmp_path / "metadata.jsonl").write_bytes(b"\x80{")
+    assert recognise(tmp_path) is None
+
+
+def test_files_of_windows_programs_are_read(tmp_path):
+    photo(tmp_path / "a.png")
+    told = json.dumps(coco([{"category_id": 3, "segmentation": [SQUARE]}]))
+    for encoding in ("utf-8-sig", "utf-16"):
+        (tmp_path / "c.json").write_bytes(told.encode(encoding))
+        assert recognise(tmp_path / "c.json") == "coco"
+        assert len(read(tmp_path / "c.json").images[0].regions) == 1

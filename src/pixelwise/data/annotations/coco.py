@@ -188,6 +188,12 @@ def _add(
         ordered = sorted(of_image.get(number, []), key=lambda each: (not each.crowd, -each.shape.area))
         regions = tuple(Region(str(categories[each.category]["name"]), each.shape) for each in ordered)
         size = (int(image["height"]), int(image["width"])) if image["height"] and image["width"] else None
+        for each in ordered:
+            if size and isinstance(each.shape, Bitmap) and (each.shape.height, each.shape.width) != size:
+                raise DataError(
+                    f"{path}: run lengths of {image['file_name']} have {each.shape.width}x{each.shape.height} pixels, "
+                    f"but the image {size[1]}x{size[0]}. Export it again."
+                )
         found.images.append(AnnotatedImage(file, size, regions, part=part, source=path))
 
 

@@ -20,7 +20,7 @@ from pixelwise.data.annotations import (
 )
 from pixelwise.data.annotations.records import Annotations
 from pixelwise.data.annotations.traced import TracedImage
-from pixelwise.errors import DataError
+from pixelwise.errors import DataError, PixelwiseError
 from pixelwise.labels import Classes
 
 
@@ -60,7 +60,15 @@ WRITTEN = {
 def recognise(path: str | Path) -> str | None:
     """Return the format of a file or folder of annotations; None if it is of none that is known."""
     path = Path(path)
-    return next((name for name, each in FORMATS.items() if path.exists() and each.recognises(path)), None)
+    return next((name for name, each in FORMATS.items() if path.exists() and _is_of(each, path)), None)
+
+
+def _is_of(format: Format, path: Path) -> bool:
+    try:
+        return format.recognises(path)
+    except (PixelwiseError, OSError):
+        # A damaged file, or one without permission, is of no known format.
+        return False
 
 
 def read(

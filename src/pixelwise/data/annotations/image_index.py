@@ -57,7 +57,8 @@ class ImageIndex:
     def find(self, name: str) -> Path | None:
         """Return the image that a name means; None if there is none.
 
-        The image whose path has most of the name's folders is meant; if none has its suffix, one with its stem.
+        The image at that place in a folder is meant; else the one whose path has most of the name's folders. If none
+        has its suffix, one with its stem is.
 
         Raises:
             DataError: several images fit equally well.
@@ -65,6 +66,9 @@ class ImageIndex:
         parts = PurePosixPath(unquote(name.replace("\\", "/"))).parts or ("",)
         plain = PurePosixPath(name.replace("\\", "/")).parts or ("",)
         for wanted in dict.fromkeys((plain, parts)):
+            exact = next((path for folder in self.folders if (path := folder.joinpath(*wanted)) in self._known), None)
+            if exact is not None:
+                return exact
             found = self._by_name.get(wanted[-1]) or self._by_stem.get(PurePosixPath(wanted[-1]).stem, [])
             if found:
                 return self._best(wanted, found, name)

@@ -23,6 +23,9 @@ Ring = Float64[np.ndarray, "_ 2"]
 Bounds = tuple[float, float, float, float]
 """Left, top, right, bottom."""
 
+LARGEST_BITMAP = 1 << 31
+"""Pixels; files that say more are damaged."""
+
 
 @dataclass(frozen=True, eq=False)
 class Polygon:
@@ -39,7 +42,7 @@ class Polygon:
     @cached_property
     def area(self) -> float:
         """In pixels; overlapping parts count twice."""
-        return sum(2 * ring_area(part[0]) - sum(map(ring_area, part)) for part in self.parts)
+        return sum(ring_area(part[0]) - sum(map(ring_area, part[1:])) for part in self.parts)
 
     def scaled(self, x: float, y: float) -> "Polygon":
         """Return it in an image that is ``x`` times as wide and ``y`` times as high."""
@@ -99,6 +102,10 @@ class Bitmap:
     zoom: tuple[float, float] = (1.0, 1.0)
     """The image is so many times as wide and high as what the bitmap was drawn on."""
 
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.height < 1 or self.width * self.height > LARGEST_BITMAP:
+            raise ValueError(f"a bitmap has {self.width}x{self.height} pixels")
+
     @property
     def bounds(self) -> Bounds:
         """The rectangle."""
@@ -136,7 +143,7 @@ def rectangle(left: float, top: float, width: float, height: float, degrees: flo
 def ring_area(ring: Ring) -> float:
     """Return the area that a ring encloses, in pixels."""
     x, y = ring.T
-    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
+    return abs(float(x[:-1] @ y[1:] - x[1:] @ y[:-1] + x[-1] * y[0] - x[0] * y[-1])) / 2
 
 
 def paint(shapes: Sequence[tuple[Shape, int]], window: Window, outside: int) -> Int16[np.ndarray, "h w"]:
