@@ -4,7 +4,7 @@ Errors are planted in a share of the field polygons: a third is removed, a third
 says that it is no field. A network is trained on the spoiled labels, then its suggestions are compared with what was
 planted. A suggestion is right if at least half of its area lies where a planted error changed the label.
 
-    python benchmarks/suspicious_labels.py FIELDS --steps 400 --json docs/results/suspicious_labels.json
+    python benchmarks/suspicious_labels.py FIELDS --steps 400 --json benchmarks/results/suspicious_labels.json
 
 FIELDS is a folder with `scenes` and `fields.gpkg`.
 """
