@@ -49,6 +49,8 @@ def plant(source: Path, target: Path, share: float, seed: int) -> tuple[list[obj
             whole = shapely.symmetric_difference(whole, polygons[i])
         changed.append(whole)
         kinds.append(name)
+    if target.exists():
+        return changed, kinds
     pyogrio.raw.write(
         target,
         shapely.to_wkb(polygons[kept]),
@@ -73,7 +75,13 @@ def configuration(data: Path, spoiled: Path, run: Path, steps: int, seed: int) -
             "values": values,
         },
         "model": {"name": "segformer-b0"},
-        "train": {"steps": steps, "batch_size": 4, "crop_size": 256, "evaluate_every": steps, "seed": seed},
+        "train": {
+            "steps": steps,
+            "batch_size": 4,
+            "crop_size": 256,
+            "evaluate_every": max(1, steps // 6),
+            "seed": seed,
+        },
         "run": {"folder": str(run)},
     }
     return parse_config(table, "suspicious labels")
@@ -120,22 +128,24 @@ def main() -> None:
     parser.add_argument(
         "--work", type=Path, default=Path("runs/suspicious"), help="folder for the spoiled labels and run"
     )
-    parser.add_argument("--keep-run", action="store_true", help="use the run that is there")
+    parser.add_argument("--resume", action="store_true", help="go on with the run that is there")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     spoiled = given.work / "spoiled.gpkg"
-    spoiled.unlink(missing_ok=True)
+    if not given.resume:
+        spoiled.unlink(missing_ok=True)
     changed, kinds = plant(given.data / "fields.gpkg", spoiled, given.share, given.seed)
     run = given.work / "run"
     config = configuration(given.data, spoiled.absolute(), run, given.steps, given.seed)
     started = time.monotonic()
-    if not given.keep_run:
-        train(config, report=lambda event: print(event) if isinstance(event, str) else None)
+    train(config, resume=given.resume, report=lambda event: print(event) if isinstance(event, str) else None)
     trained = time.monotonic()
     suspects, scenes = suspects_of(run, config)
     result = {"steps": given.steps, "share": given.share, "seed": given.seed, "scenes": len(scenes)}
-    result |= {"training_seconds": round(trained - started), "ranking_seconds": round(time.monotonic() - trained)}
+    result |= {"ranking_seconds": round(time.monotonic() - trained)}
+    if not given.resume:
+        result |= {"training_seconds": round(trained - started)}
     write_suspect_polygons(given.work / "suspicious.gpkg", suspects, scenes)
     result |= judge(given.work / "suspicious.gpkg", changed, kinds, given.first)
     print(json.dumps(result, indent=2))

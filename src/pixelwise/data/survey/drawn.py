@@ -111,6 +111,20 @@ def _where(groups: Sequence[Group]) -> str:
     return ", ".join(dict.fromkeys(group.folder.name for group in groups))
 
 
+def _several_each(groups: Sequence[Group]) -> str | None:
+    """Say that each image has a folder of masks, one for each object, if it is so."""
+    alone = {group.folder.parent for group in groups if len(group.paths) == 1 and not group.could_be_masks}
+    several = [
+        group for group in groups if len(group.paths) > 1 and group.could_be_masks and group.folder.parent in alone
+    ]
+    if len(several) < 2:
+        return None
+    return (
+        f"Each image has several masks, such as {len(several[0].paths)} in {several[0].folder.parent.name}: perhaps "
+        "one for each object. Join them into one mask per image, with a number for each object or class."
+    )
+
+
 def _nothing(folder: Path, groups: Sequence[Group], reasons: Sequence[str]) -> str:
     seen = [
         f"{len(group.paths)} {'masks' if group.could_be_masks and group.maskness > 1 else 'images'} in "
@@ -118,6 +132,8 @@ def _nothing(folder: Path, groups: Sequence[Group], reasons: Sequence[str]) -> s
         for group in groups[:6]
     ]
     more = f" and {len(groups) - 6} more groups" if len(groups) > 6 else ""
+    several = _several_each(groups)
+    reasons = [*reasons, *([several] if several else [])]
     only_masks = all(group.could_be_masks and group.maskness > 1 for group in groups)
     missing = "images of the masks' names and sizes" if only_masks else "labels for the images"
     return (

@@ -1,7 +1,6 @@
 """Where images and masks lie, as the places and patterns that a configuration has for them."""
 
 import os
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -10,19 +9,6 @@ from pathlib import Path
 from pixelwise.data.folder import MASK_ENDINGS, Naming, pair_masks
 from pixelwise.data.survey.pairing import Affixes, Pairs
 from pixelwise.errors import PixelwiseError
-
-PART = re.compile(r"(?:^|[_\-. ])(train|training|val|valid|validation|dev|test|testing)(?:$|[_\-. ])", re.IGNORECASE)
-LISTED = 500
-"""So many files are listed one by one where no folder and pattern holds just them."""
-
-
-def part_of(folder: Path, root: Path) -> str | None:
-    """Return the part that a folder's name says: 'training', 'validation' or 'test'; None if it says none."""
-    for name in reversed(folder.relative_to(root).parts):
-        if (match := PART.search(name)) is not None:
-            first = match[1].lower()[:2]
-            return {"tr": "training", "te": "test"}.get(first, "validation")
-    return None
 
 
 @dataclass

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pixelwise.data.folder import image_place
-from pixelwise.data.split_lists import read_list
+from pixelwise.data.split_lists import ListedImages, read_list
 from pixelwise.data.survey.layout import Layout
 from pixelwise.errors import ConfigError
 
@@ -18,8 +18,8 @@ NAMES = {
 
 def find_lists(paths: Sequence[Path], layout: Layout) -> dict[str, Path]:
     """Return the keys of ``[data]`` for lists whose lines all name images of a layout; one must be to train on."""
-    places = {image_place(image, layout.images) for image, _ in layout.pairs}
-    known = places | {place.rpartition(".")[0] for place in places}
+    images = [image for image, _ in layout.pairs]
+    named = ListedImages(images, [image_place(image, layout.images) for image in images])
     found: dict[str, Path] = {}
     for path in paths:
         if path.suffix.lower() not in (".txt", ".lst"):
@@ -31,6 +31,6 @@ def find_lists(paths: Sequence[Path], layout: Layout) -> dict[str, Path]:
             lines = read_list(path)
         except ConfigError:
             continue
-        if lines and all(Path(line).as_posix() in known for line in lines):
+        if lines and all(len(named.find(line, path.parent)) == 1 for line in lines):
             found[key] = path
     return found if "training_list" in found and len(found) > 1 else {}

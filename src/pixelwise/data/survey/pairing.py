@@ -1,9 +1,11 @@
 """Which group of masks belongs to which group of images, and how their names go together."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from itertools import combinations
 from pathlib import Path
 
 from pixelwise.data.survey.groups import Group, tokens
@@ -11,6 +13,19 @@ from pixelwise.data.survey.groups import Group, tokens
 SEPARATORS = "_-. "
 SAMPLE = 6
 """Names from which a pattern is read."""
+FEW = 24
+"""Among so few groups each is compared with each."""
+
+
+PART = re.compile(r"(?:^|[_\-. ])(train|training|val|valid|validation|dev|test|testing)(?:$|[_\-. ])", re.IGNORECASE)
+
+
+def part_of(folder: Path, root: Path) -> str | None:
+    """Return the part that a folder's name says: 'training', 'validation' or 'test'; None if it says none."""
+    for name in reversed(folder.relative_to(root).parts):
+        if (match := PART.search(name)) is not None:
+            return {"tr": "training", "te": "test"}.get(match[1].lower()[:2], "validation")
+    return None
 
 
 @dataclass(frozen=True)
@@ -51,11 +66,30 @@ class Pairs:
         return [path for path in self.images.paths if path not in having]
 
 
-def find_pairs(groups: Sequence[Group]) -> list[Pairs]:
-    """Find the masks of each group of images that has some; each group of images once."""
+def find_pairs(groups: Sequence[Group], root: Path) -> list[Pairs]:
+    """Find the masks of each group of images that has some; each group of images once.
+
+    Args:
+        root: the folder that holds all; names below it may say a part, which images and masks have in common.
+    """
+    found = _pairs_among(_candidates(groups), root)
+    if not found and len(groups) <= FEW:
+        # Folders that lie at other depths: images/ and annotations/masks/.
+        found = _pairs_among(list(combinations(groups, 2)), root)
+    # A group that is the masks of another is no image, however it looks.
+    masks = {id(pairs.masks) for pairs in found if not _image_of_better(pairs, found)}
+    best: dict[int, Pairs] = {}
+    for pairs in sorted(found, key=_preference):
+        if id(pairs.images) not in masks:
+            best[id(pairs.images)] = pairs
+    return [pairs for pairs in found if best.get(id(pairs.images)) is pairs]
+
+
+def _pairs_among(candidates: Sequence[tuple[Group, Group]], root: Path) -> list[Pairs]:
     found: list[Pairs] = []
-    for one, other in _candidates(groups):
-        matched = _matched(one, other)
+    for one, other in candidates:
+        parts = {part_of(group.folder, root) for group in (one, other)} - {None}
+        matched = None if len(parts) > 1 else _matched(one, other)
         if matched is None:
             continue
         names_one, names_other, paired = matched
@@ -66,13 +100,7 @@ def find_pairs(groups: Sequence[Group]) -> list[Pairs]:
             paired = tuple((b, a) for a, b in paired)
         if other.could_be_masks and other.maskness > one.maskness:
             found.append(Pairs(one, other, names_one, names_other, paired))
-    # A group that is the masks of another is no image, however it looks.
-    masks = {id(pairs.masks) for pairs in found if not _image_of_better(pairs, found)}
-    best: dict[int, Pairs] = {}
-    for pairs in sorted(found, key=_preference):
-        if id(pairs.images) not in masks:
-            best[id(pairs.images)] = pairs
-    return [pairs for pairs in found if best.get(id(pairs.images)) is pairs]
+    return found
 
 
 def _image_of_better(pairs: Pairs, found: Sequence[Pairs]) -> bool:
@@ -87,7 +115,9 @@ def _preference(pairs: Pairs) -> tuple[int, int, float]:
     kind += 2 if "trainid" in text else 1 if "labelid" in text else 0
     kind -= 1 if "color" in text or "colour" in text or "vis" in text.split("_") else 0
     # The photo that looks least like a mask is the image of a mask; others are masks of another kind.
-    return round(4 * len(pairs.paired) / len(pairs.images.paths)), kind, pairs.masks.maskness - pairs.images.maskness
+    whole = round(4 * len(pairs.paired) / len(pairs.images.paths))
+    same = pairs.image_names.before == pairs.mask_names.before
+    return whole + same, kind, pairs.masks.maskness - pairs.images.maskness
 
 
 def _candidates(groups: Sequence[Group]) -> list[tuple[Group, Group]]:

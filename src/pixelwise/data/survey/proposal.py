@@ -1,6 +1,7 @@
 """A configuration for a folder, with what was seen and what was guessed."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,10 +12,11 @@ from pixelwise.data.survey.bands import choose_bands
 from pixelwise.data.survey.classes import Ask, ClassTable, classes_of_masks
 from pixelwise.data.survey.drawn import drawn_labels
 from pixelwise.data.survey.groups import Group, grouped_files
-from pixelwise.data.survey.layout import Layout, layout_of, part_of
+from pixelwise.data.survey.layout import Layout, layout_of
 from pixelwise.data.survey.lists import find_lists
+from pixelwise.data.survey.look import mask_word
 from pixelwise.data.survey.names import find_name_files
-from pixelwise.data.survey.pairing import Affixes, Pairs, find_pairs
+from pixelwise.data.survey.pairing import Affixes, Pairs, find_pairs, part_of
 from pixelwise.data.survey.settings import choose_settings
 from pixelwise.data.survey.values import read_values
 from pixelwise.data.survey.walk import Files, walked
@@ -25,6 +27,10 @@ HEADERS = 2000
 """Images whose headers are read, evenly over all."""
 FEW_ALONE = 0.1
 """If a smaller share of images has no mask, masks are missing by mistake, which `check` then says."""
+
+
+DERIVED = re.compile(r"(?i)vis|overlay|blend|preview|thumb|color|colour|drawn")
+"""In the names of pictures that were made from images and masks."""
 
 
 @dataclass
@@ -67,9 +73,9 @@ def propose(folder: Path, *, machine: Machine, ask: Ask, say: Callable[[str], No
     proposal = Proposal(folder)
     tell(f"Looking at {len(files.rasters)} rasters in {folder}.")
     groups = grouped_files(files.rasters)
-    pairs = find_pairs(groups) or _single(groups)
+    pairs = find_pairs(groups, folder) or _single(groups)
     if pairs:
-        classes, infos, images, divided = _from_masks(pairs, files, proposal, ask, tell)
+        classes, infos, images, divided = _from_masks(pairs, groups, files, proposal, ask, tell)
     else:
         seen = [group for group in groups if group.looks]
         drawn = drawn_labels(folder, seen, files, ask) if seen else _without_images(folder, files, ask)
@@ -147,16 +153,23 @@ def _headers(images: Sequence[Path]) -> list[RasterInfo]:
 
 
 def _from_masks(
-    pairs: Sequence[Pairs], files: Files, proposal: Proposal, ask: Ask, tell: Callable[[str], None]
+    pairs: Sequence[Pairs],
+    groups: Sequence[Group],
+    files: Files,
+    proposal: Proposal,
+    ask: Ask,
+    tell: Callable[[str], None],
 ) -> tuple[ClassTable, list[RasterInfo], int, bool]:
     """Fill in places of images and masks; return classes, headers, the number of images, and if they are divided."""
     folder, data = proposal.folder, proposal.data
+    pairs = _one_kind(pairs, proposal, ask)
     parts: dict[str, list[Pairs]] = {}
     for each in pairs:
         parts.setdefault(part_of(each.images.folder, folder) or "training", []).append(each)
     if "training" not in parts:
         parts = {"training": [*pairs]}
     layouts = {part: layout_of(found) for part, found in parts.items()}
+    _unused(groups, pairs, proposal)
     training = layouts["training"]
     _add_places(data, training)
     for part, layout in layouts.items():
@@ -195,6 +208,40 @@ def _from_masks(
     classes = classes_of_masks(found, find_name_files(files.others), places, ask)
     images = [image for image, _ in training.pairs]
     return classes, _headers(images), len(images), validation is not None or bool(lists)
+
+
+def _unused(groups: Sequence[Group], pairs: Sequence[Pairs], proposal: Proposal) -> None:
+    """Name folders of images that no mask belongs to."""
+    used = {folder for each in pairs for folder in (each.images.folder, each.masks.folder)}
+    for group in groups:
+        if group.folder not in used and not group.could_be_masks and len(proposal.later) < 5:
+            place = _place([group.folder], proposal.folder)
+            proposal.later.append(f"{place} holds {len(group.paths)} images without masks ({group.paths[0].name} ...).")
+
+
+def _one_kind(pairs: Sequence[Pairs], proposal: Proposal, ask: Ask) -> list[Pairs]:
+    """Keep one group of images for each group of masks: other sensors, or the same photos with masks drawn over."""
+    by_masks: dict[int, list[Pairs]] = {}
+    for each in pairs:
+        by_masks.setdefault(id(each.masks), []).append(each)
+    names = {kind: None for those in by_masks.values() if len(those) > 1 for kind in map(_kind, those)}
+    if not names:
+        return [*pairs]
+    doubt = {kind: mask_word(kind) + 2 * bool(DERIVED.search(kind)) for kind in names}
+    kinds = sorted(names, key=lambda kind: doubt[kind])
+    likely = [kind for kind in kinds if doubt[kind] == doubt[kinds[0]]]
+    question = "Several folders hold images for the same masks. Which are the images?"
+    chosen = likely[ask(question, likely) if len(likely) > 1 else 0]
+    others = ", ".join(kind for kind in kinds if kind != chosen)
+    proposal.guessed.append(f"Images are those in {chosen}; {others} has the same masks and is left out.")
+    return [each for those in by_masks.values() for each in those if len(those) == 1 or _kind(each) == chosen]
+
+
+def _kind(pairs: Pairs) -> str:
+    """Return what tells a group of images from others with the same masks."""
+    own, other = pairs.images.folder.parts, pairs.masks.folder.parts
+    named = [part for part in own if part not in other]
+    return "/".join(named) or pairs.images.word or pairs.images.paths[0].suffix
 
 
 def _add_places(data: dict[str, object], layout: Layout) -> None:

@@ -38,6 +38,8 @@ class MaskValues:
     """Pixels whose eight neighbours have the same value."""
     files: Counter[int] = field(default_factory=Counter)
     """In how many masks."""
+    counted: int = 0
+    """Masks whose values are 0 or 1 to n without a gap, n above 2."""
     blobs: list[float] = field(default_factory=list)
     """Of values in a mask: share of its bounding box that the value fills; near 1 for single objects."""
     palette: PALETTE | None = None
@@ -153,6 +155,7 @@ def _uniform(plane: Integer[np.ndarray, "h w"]) -> Bool[np.ndarray, "hi wi"]:
 def _add(found: MaskValues, each: _One) -> None:
     found.masks += 1
     listed = each.values.tolist()
+    found.counted += len(listed) > 3 and max(listed) - max(1, min(listed)) == len(set(listed) - {0}) - 1
     found.pixels.update(dict(zip(listed, each.pixels.tolist(), strict=True)))
     found.inside.update(dict(zip(listed, each.inside.tolist(), strict=True)))
     found.files.update(listed)
@@ -252,6 +255,10 @@ def _whole_range(values: Sequence[int]) -> bool:
 
 def _instances(found: MaskValues) -> bool:
     blobs = sorted(found.blobs)
+    # Objects are counted from 1 in each mask, or have a number that no other mask has.
+    own = sorted(found.files.values())[len(found.files) // 2] == 1 and found.masks > 2
+    if not own and found.counted < 0.8 * found.masks:
+        return False
     filled = bool(blobs) and blobs[len(blobs) // 2] > 0.3
     return filled and sum(found.inside.values()) > 0.3 * found.total
 
