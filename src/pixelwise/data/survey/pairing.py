@@ -17,6 +17,8 @@ FEW = 24
 """Among so few groups each is compared with each."""
 
 
+MANY = 2000
+"""Of so many pairs of groups, those that both look like masks are not compared."""
 PART = re.compile(r"(?:^|[_\-. ])(train|training|val|valid|validation|dev|test|testing)(?:$|[_\-. ])", re.IGNORECASE)
 
 
@@ -88,6 +90,11 @@ def find_pairs(groups: Sequence[Group], root: Path) -> list[Pairs]:
 def _pairs_among(candidates: Sequence[tuple[Group, Group]], root: Path) -> list[Pairs]:
     found: list[Pairs] = []
     for one, other in candidates:
+        if not (one.could_be_masks or other.could_be_masks):
+            continue
+        if len(candidates) > MANY and min(one.maskness, other.maskness) > 1:
+            # Masks of two places, of which there may be hundreds.
+            continue
         parts = {part_of(group.folder, root) for group in (one, other)} - {None}
         matched = None if len(parts) > 1 else _matched(one, other)
         if matched is None:
