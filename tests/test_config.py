@@ -96,7 +96,7 @@ def test_every_table_but_data_can_be_left_out():
         for key, entry in table.annotation.model_fields.items()
         if entry.is_required()
     ]
-    assert required == ["data.images", "data.labels", "data.classes"]
+    assert required == ["data.images", "data.classes"]
 
 
 def test_relative_paths_count_from_the_file_and_not_from_where_one_stands(tmp_path, monkeypatch):
@@ -315,3 +315,17 @@ def test_an_option_of_no_allowed_type_gives_one_sentence_with_all_of_them(tmp_pa
 def test_addresses_stay_as_they_are(tmp_path):
     text = LEAST.replace('"fields.gpkg"', '"/vsizip/fields.zip/fields.gpkg"')
     assert str(load_config(written(tmp_path, text)).data.labels) == "/vsizip/fields.zip/fields.gpkg"
+
+
+def test_annotations_in_a_file_take_the_place_of_labels_in_its_base(tmp_path):
+    (tmp_path / "base.toml").write_text('[data]\nimages = "i"\nlabels = "m"\nclasses = ["a", "b"]\n')
+    (tmp_path / "own.toml").write_text('base = "base.toml"\n[data]\nannotations = "c.json"\n')
+    data = load_config(tmp_path / "own.toml").data
+    assert data.labels is None
+    assert data.label_places == ((tmp_path / "c.json").resolve(),)
+    assert load_config(tmp_path / "own.toml", ["data.labels=m"]).data.annotations is None
+
+
+def test_images_are_beside_annotations_that_name_no_others(tmp_path):
+    (tmp_path / "t.toml").write_text('[data]\nannotations = ["a/c.json", "b"]\nclasses = ["a", "b"]\n')
+    assert load_config(tmp_path / "t.toml").data.images == [tmp_path.resolve() / "a", tmp_path.resolve() / "b"]

@@ -177,3 +177,17 @@ def test_very_many_unknown_values_are_called_compression_and_not_classes():
         table.to_indices(np.arange(2, 102)[None], "m.png")
     assert "and 80 more" in str(caught.value)
     assert "ignore" not in str(caught.value)
+
+
+def test_other_values_become_the_nearest_class_the_ignored_one_or_a_class_of_their_own():
+    classes = make_classes(["ground", "roof"])
+    colours = {"ground": ["#000000"], "roof": ["#ff0000"]}
+    raw = np.array([[0x000000, 0xFF0000, 0x100804, 0xF01010, 0x9B9B9B]])
+    near = make_mask_table(classes, colours, ["#999999"], "nearest").to_indices(raw, "a.png")
+    np.testing.assert_array_equal(near, [[0, 1, 0, 1, IGNORE]])
+    ignored = make_mask_table(classes, colours, None, "ignore").to_indices(raw, "a.png")
+    np.testing.assert_array_equal(ignored, [[0, 1, IGNORE, IGNORE, IGNORE]])
+    objects = make_mask_table(classes, {"ground": [0]}, [], "roof").to_indices(np.array([[0, 1, 77, 255]]), "a.png")
+    np.testing.assert_array_equal(objects, [[0, 1, 1, 1]])
+    with pytest.raises(ConfigError, match="other_values is 'closest'"):
+        make_mask_table(classes, None, None, "closest")

@@ -13,12 +13,14 @@ from pixelwise.commands.compare import compare
 from pixelwise.commands.demo import demo
 from pixelwise.commands.doctor import check
 from pixelwise.commands.error_text import say_error
+from pixelwise.commands.init import init
 from pixelwise.commands.networks import analyze, models, prune
 from pixelwise.commands.parcels import polygonize, score_parcels
 from pixelwise.commands.predict import predict
+from pixelwise.commands.split import split
 from pixelwise.commands.training import evaluate, report, train
 from pixelwise.commands.weights import licences, weights
-from pixelwise.errors import OldNameWarning, PixelwiseError, out_of_memory
+from pixelwise.errors import ContractWarning, OldNameWarning, PixelwiseError, out_of_memory
 from pixelwise.geo.gdal_messages import garbled_messages_hidden
 
 
@@ -57,7 +59,7 @@ def _warnings_in_one_line() -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
         # Our warnings are for users. The line of code would tell them nothing.
-        if issubclass(category, OldNameWarning):
+        if issubclass(category, OldNameWarning | ContractWarning):
             # With what is said before the work, so that the last line is the result; but JSON stays JSON.
             click.echo(f"Note: {message}", err="--json" in sys.argv)
         else:
@@ -84,7 +86,7 @@ def commands() -> None:
 
 
 for _command in (
-    *(demo, check, train, evaluate, compare, report, predict, polygonize, score_parcels),
+    *(demo, init, check, split, train, evaluate, compare, report, predict, polygonize, score_parcels),
     *(models, analyze, prune),
     *(weights, licences),
 ):

@@ -49,6 +49,7 @@ __all__ = [
     "override_config",
     "parse_config",
     "save_config",
+    "toml_assignment",
 ]
 
 
@@ -126,13 +127,14 @@ def explain_config() -> str:
                 # A table of its own, below which a user adds keys.
                 lines += ["", f"[{name}.{key}]".ljust(34) + f"  # {entry.description}"]
                 continue
-            shown = "" if entry.is_required() or entry.default is None else _toml(key, entry.get_default())
+            shown = "" if entry.is_required() or entry.default is None else toml_assignment(key, entry.get_default())
             lines += [f"{shown or f'# {key} ='}".ljust(34) + f"  # {entry.description}"]
         lines += [""]
     return "\n".join(lines)
 
 
-def _toml(key: str, value: object) -> str:
+def toml_assignment(key: str, value: object) -> str:
+    """Return a key with its value, as a line of TOML."""
     value = list(value) if isinstance(value, tuple) else value
     text = tomli_w.dumps({key: value}, multiline_strings=False).strip()
     return text.replace("[\n    ", "[").replace(",\n]", "]").replace("\n    ", " ")

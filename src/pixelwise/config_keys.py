@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from pixelwise.augment_keys import AugmentConfig, SamplingConfig
-from pixelwise.config_table import ConfigTable, renamed
+from pixelwise.config_table import ConfigTable, images_beside, renamed
 from pixelwise.labels import Value
 from pixelwise.loss_config import LOSS_KEYS, LOSSES, LossConfig
 from pixelwise.recipes import with_recipe
@@ -43,8 +43,20 @@ class DataConfig(ConfigTable):
     """What is read, and what its values mean."""
 
     images: Places = Field(description="a folder of images or GeoTIFF scenes, one file, or a list of them")
-    labels: Places = Field(
-        description="a folder of masks with the images' names, a file of polygons, or a list: one for each of images"
+    labels: Places | None = Field(
+        default=None,
+        description="a folder of masks with the images' names, a file of polygons, or a list: one for each of images",
+    )
+    annotations: Places | None = Field(
+        default=None,
+        description="instead of labels: a file or folder of COCO, LabelMe, CVAT and others (docs/annotations.md)",
+    )
+    annotation_format: str | None = Field(default=None, description="annotations: their format; default: recognised")
+    unannotated: Literal["leave_out", "background"] = Field(
+        default="leave_out", description="annotations: images on which nothing is drawn are left out, or background"
+    )
+    missing_images: Literal["error", "leave_out"] = Field(
+        default="error", description="annotations: images that they name and that are not there"
     )
     mask_pattern: str | None = Field(
         default=None,
@@ -66,10 +78,20 @@ class DataConfig(ConfigTable):
     ignore: list[Value] | None = Field(
         default=None, description="raw values or colours that count nowhere; default: 255"
     )
+    other_values: str = Field(
+        default="error",
+        description="masks: what values are that nothing above lists: 'error', 'ignore', 'nearest' (the class with the "
+        "nearest value or colour), or a class",
+    )
+    unlabelled: Literal["error", "leave_out"] = Field(
+        default="error", description="images without a mask: an error, or left out"
+    )
     layer: str | None = Field(
         default=None, description="polygons: the layer of a file that has several; `fields.gpkg:layer` names it too"
     )
-    attribute: str | None = Field(default=None, description="polygons: the column that chooses the class")
+    attribute: str | None = Field(
+        default=None, description="the column of polygons, or the attribute of annotations, that chooses the class"
+    )
     background: str | None = Field(
         default="background",
         description="polygons: the class outside of all polygons; pixels there are ignored if no class has this name",
@@ -97,14 +119,24 @@ class DataConfig(ConfigTable):
     )
     validation_images: Places | None = Field(default=None, description="images kept for validation, instead of a share")
     validation_labels: Places | None = Field(
-        default=None, description="their masks or polygons; default: [data].labels"
+        default=None, description="their masks, polygons or annotations; default: as the others"
+    )
+    split: Literal["scene", "block", "given", "shares"] = Field(
+        default="scene",
+        description="what goes to validation: whole scenes, in parts that annotations name or by shares; blocks of "
+        "ground; given: as annotations or folders (train, val, test) say; shares: scenes, whatever annotations say",
     )
     unlabelled: Places | None = Field(
         default=None, description="images without labels to learn from too: a folder, a file, or a list of them"
     )
-    split: Literal["scene", "block"] = Field(
-        default="scene", description="what goes to validation: whole scenes, or blocks of ground"
+    group: str | None = Field(
+        default=None, description="regular expression; images whose paths it finds the same text in stay in one part"
     )
+    stratify: bool = Field(default=False, description="each class in each part, where that can be; scenes, not blocks")
+    split_table: Path | None = Field(
+        default=None, description="CSV file with a column of images and one of their parts, instead of shares"
+    )
+    split_column: str = Field(default="split", description="the column of split_table that holds train, val or test")
     training_list: Path | None = Field(
         default=None, description="text file of the images (or blocks) to train on, such as split/train.txt of a run"
     )
@@ -119,6 +151,23 @@ class DataConfig(ConfigTable):
             raise ValueError("a pattern is a file's name that holds {name} once, such as '{name}_labelIds.png'")
         return pattern
 
+    @property
+    def label_places(self) -> tuple[Path, ...]:
+        """The places of labels: masks, polygons or annotations."""
+        return as_places(self.annotations or self.labels or [])
+
+    @model_validator(mode="before")
+    @classmethod
+    def _images_beside_annotations(cls, given: object) -> object:
+        return images_beside(given) if isinstance(given, dict) else given
+
+    @model_validator(mode="after")
+    def _one_kind_of_labels(self) -> "DataConfig":
+        if (self.labels is None) == (self.annotations is None):
+            both = "labels and annotations are both given" if self.labels is not None else "labels is missing"
+            raise ValueError(f"{both}; name masks or polygons as labels, or COCO and the like as annotations")
+        return self
+
     @model_validator(mode="after")
     def _labels_with_images(self) -> "DataConfig":
         if self.validation_labels is not None and self.validation_images is None:
@@ -132,6 +181,10 @@ class DataConfig(ConfigTable):
         listed = (self.training_list, self.validation_list, self.test_list)
         if self.training_list is None and any(listed):
             raise ValueError("validation_list and test_list need training_list, which is missing")
+        if self.split_table is not None and (any(listed) or self.validation_images is not None):
+            raise ValueError("split_table and lists or validation_images both say what is in which part; keep one")
+        if self.split == "block" and (self.group or self.stratify or self.split_table):
+            raise ValueError("group, stratify and split_table divide whole images, and split = 'block' does not")
         if self.validation_list is not None and self.validation_images is not None:
             raise ValueError("validation_list and validation_images both name the validation images; keep one")
         return self

@@ -30,6 +30,9 @@ OLD_KEYS: dict[str, dict[str, str]] = {
 }
 """Table -> old key -> the key's name today. Old names are read and never written."""
 
+ANNOTATION_SUFFIXES = (".json", ".xml", ".csv", ".txt", ".yaml", ".yml")
+"""Of files of annotations; any other path is a folder of them."""
+
 
 class ConfigTable(BaseModel):
     """A table of the configuration. It refuses unknown keys, and reads old ones."""
@@ -109,7 +112,9 @@ def _parsed(path: Path) -> Table:
 
 def merged(base: Table, over: Table) -> Table:
     """Return two tables as one; where both have a key, ``over`` wins, and tables under it are merged alike."""
-    result = dict(base)
+    # Whoever names labels of one kind wants those instead of the others.
+    gone = {"labels": "annotations", "annotations": "labels"}
+    result = {key: value for key, value in base.items() if gone.get(key) not in over or key in over}
     for key, value in over.items():
         before = result.get(key)
         result[key] = merged(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
@@ -136,6 +141,16 @@ def renamed(table: Table, where: str) -> Table:
     if told:
         warnings.warn(f"{where} uses old names: {', '.join(told)}. They still work.", OldNameWarning, stacklevel=2)
     return result
+
+
+def images_beside(table: Table) -> Table:
+    """Return ``[data]`` with images: if it names annotations alone, those in the annotations' own folder."""
+    named = table.get("annotations")
+    if named is None or table.get("images") is not None:
+        return table
+    paths = [Path(str(each)) for each in (named if isinstance(named, list) else [named])]
+    folders = [str(path.parent if path.suffix.lower() in ANNOTATION_SUFFIXES else path) for path in paths]
+    return table | {"images": folders}
 
 
 def parsed_overrides(assignments: Sequence[str]) -> Table:

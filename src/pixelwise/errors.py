@@ -38,6 +38,10 @@ class NotEnoughMemoryError(PixelwiseError):
     """The machine or its GPU has too little memory for a step of the work."""
 
 
+class ContractWarning(UserWarning):
+    """An image differs from what a model learned from, in a way that may be meant."""
+
+
 class OldNameWarning(FutureWarning):
     """A name that has been replaced and still works; the message names the new one."""
 

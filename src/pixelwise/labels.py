@@ -86,6 +86,8 @@ class MaskTable:
     ignored: tuple[int, ...]
     colours: bool
     classes: Classes
+    others: str = "error"
+    """What becomes of other values: 'error', 'ignore', 'nearest' (as the nearest listed one), or a class."""
 
     def to_indices(
         self, mask: Integer[np.ndarray, "H W"], where: str, *, empty: Bool[np.ndarray, "H W"] | None = None
@@ -109,10 +111,30 @@ class MaskTable:
         if empty is not None:
             indices[strange & empty] = IGNORE
             strange &= ~empty
-        if strange.any():
+        if strange.any() and self.others != "error":
+            indices[strange] = self._of_others(mask[strange])
+        elif strange.any():
             found, counts = np.unique(mask[strange], return_counts=True)
             raise UnknownMaskValuesError({where: dict(zip(found.tolist(), counts.tolist(), strict=True))}, self)
         return indices
+
+    def _of_others(self, values: Integer[np.ndarray, " n"]) -> Int16[np.ndarray, " n"] | int:
+        """Return the indices of values that are not listed."""
+        if self.others != "nearest":
+            return IGNORE if self.others == "ignore" else self.classes.index(self.others)
+        listed = np.array([value for value, _ in self.values] + list(self.ignored), dtype=np.int64)
+        index = np.array([index for _, index in self.values] + [IGNORE] * len(self.ignored), dtype=np.int16)
+        strange, of = np.unique(values.astype(np.int64), return_inverse=True)
+        places, known = (_as_points(each, colours=self.colours) for each in (strange, listed))
+        nearest = [int(((known - place) ** 2).sum(axis=1).argmin()) for place in places]
+        return index[nearest][of.reshape(-1)]
+
+
+def _as_points(values: Integer[np.ndarray, " n"], *, colours: bool) -> Integer[np.ndarray, "n d"]:
+    """Return values as points between which there is a distance: numbers on a line, colours in a cube."""
+    if not colours:
+        return values[:, None]
+    return np.stack([values >> 16, values >> 8 & 255, values & 255], axis=1)
 
 
 SHOWN_VALUES = 20
@@ -207,9 +229,12 @@ class UnknownMaskValuesError(DataError):
 
 
 def make_mask_table(
-    classes: Classes, values: dict[str, list[Value]] | None = None, ignore: Sequence[Value] | None = None
+    classes: Classes,
+    values: dict[str, list[Value]] | None = None,
+    ignore: Sequence[Value] | None = None,
+    others: str = "error",
 ) -> MaskTable:
-    """Build the table of raw values from the config's ``[data].values`` and ``[data].ignore``.
+    """Build the table of raw values from the config's ``[data].values``, ``[data].ignore`` and ``[data].other_values``.
 
     Without ``values`` a mask holds the class indices themselves. Without ``ignore`` the value 255 is ignored, as in
     most published data sets, unless it is mapped to a class.
@@ -221,9 +246,14 @@ def make_mask_table(
         pairs: list[tuple[Value, int]] = [(index, index) for index in range(len(classes))]
     else:
         pairs = [(value, classes.index(name)) for name, listed in values.items() for value in listed]
-        missing = [name for name in classes.names if not values.get(name)]
+        missing = [name for name in classes.names if not values.get(name) and name != others]
         if missing:
             raise ConfigError(f"[data].values gives no value for the class {missing[0]!r}. Add one, or drop the class.")
+    if others not in ("error", "ignore", "nearest", *classes.names):
+        raise ConfigError(
+            f"[data].other_values is {others!r}, but must be 'error', 'ignore', 'nearest' or one of the classes "
+            f"({', '.join(classes.names)})."
+        )
     raw = [value for value, _ in pairs]
     colours = any(isinstance(value, str) for value in raw)
     listed_ignore = list(ignore) if ignore is not None else ([255] if not colours and 255 not in raw else [])
@@ -237,7 +267,7 @@ def make_mask_table(
             where = "[data].values and [data].ignore" if values else "[data].ignore and the indices of the classes"
             raise ConfigError(f"The mask value {value} is listed twice in {where}. Keep one.")
     by_value = tuple((code, index) for code, (_, index) in zip(packed, pairs, strict=False))
-    return MaskTable(by_value, tuple(packed[len(pairs) :]), colours, classes)
+    return MaskTable(by_value, tuple(packed[len(pairs) :]), colours, classes, others)
 
 
 def _packed(value: Value) -> int:

@@ -6,9 +6,13 @@ from types import ModuleType
 from pixelwise.errors import MissingExtraError
 
 EXTRAS = {
-    "pyarrow": ("GeoParquet", "parquet"),
+    "pyarrow": ("Parquet", "parquet"),
     "jinja2": ("The report", "report"),
     "ray": ("Clusters", "ray"),
+    "pycocotools": ("COCO's run lengths", "annotations"),
+    "defusedxml": ("CVAT's XML", "annotations"),
+    "yaml": ("YOLO's data.yaml", "annotations"),
+    "imagehash": ("Near-duplicates", "check"),
     "timm": ("Encoders of timm", "timm"),
     "transformers": ("Encoders of transformers", "transformers"),
     "huggingface_hub": ("Names on the hub", "transformers"),

@@ -9,17 +9,21 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pixelwise.data.annotations import WRITERS
+from pixelwise.data.annotations.formats import WRITTEN
+from pixelwise.data.annotations.labelme import written_path as labelme_path
+from pixelwise.data.annotations.traced import TracedImage, trace
 from pixelwise.data.folder import find_images
 from pixelwise.device import choose_device
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.fast.fuse import fuse
 from pixelwise.files import ensure_folder
-from pixelwise.geo.colours import ImageReader
 from pixelwise.geo.label_map import confidence_path, label_nodata, probabilities_path, to_picture
 from pixelwise.geo.outputs import made_here
-from pixelwise.geo.raster import RasterInfo, Window, describe
-from pixelwise.inference.images import ArrayReader, open_array, open_file
-from pixelwise.inference.options import TileOptions
+from pixelwise.geo.raster import RasterInfo, Readable, Window, describe
+from pixelwise.inference.fitting import fitted, open_fitting
+from pixelwise.inference.images import open_array
+from pixelwise.inference.options import Fit, TileOptions
 from pixelwise.inference.segmentation import Segmentation, provenance
 from pixelwise.inference.tiling import predict_strips
 from pixelwise.labels import Classes
@@ -58,18 +62,21 @@ class Predictor:
         overlap: int | None = None,
         flips: bool = False,
         scales: Sequence[float] = (1.0,),
+        units: str = "refuse",
+        resolution: str = "own",
     ) -> Segmentation:
         """Find the class of every pixel of an image that fits in memory.
 
         Args:
             image: a path, a PIL image, or an array [H,W] or [H,W,C], in the raw units of the training images.
             tile, overlap, flips, scales: as in `TileOptions`.
+            units, resolution: as in `Fit`.
 
         Raises:
             DataError: a file that cannot be read, or other bands or units than the model's.
             ConfigError: a tile or a scale that does not work.
         """
-        return self._segment(image, TileOptions(tile, overlap, flips, tuple(scales)))
+        return self._segment(image, TileOptions(tile, overlap, flips, tuple(scales), fit=Fit(units, resolution)))
 
     def map_scene(
         self,
@@ -81,6 +88,8 @@ class Predictor:
         batch: int | None = None,
         flips: bool = False,
         scales: Sequence[float] = (1.0,),
+        units: str = "refuse",
+        resolution: str = "own",
         confidence: bool = False,
         probabilities: bool = False,
         cog: bool = False,
@@ -94,6 +103,7 @@ class Predictor:
 
         Args:
             tile, overlap, batch, flips, scales: as in `TileOptions`.
+            units, resolution: as in `Fit`.
             confidence, probabilities, cog, aoi, on: as in `MapOptions`.
             area: the name that ``aoi`` had.
             advance: called with the share that is done, 0 to 1.
@@ -103,7 +113,7 @@ class Predictor:
             DataError: a scene that cannot be read, or other bands or units than the model's.
             ConfigError: an output that cannot be written, or a tile or a scale that does not work.
         """
-        tiles = TileOptions(tile, overlap, flips, tuple(scales), batch)
+        tiles = TileOptions(tile, overlap, flips, tuple(scales), batch, Fit(units, resolution))
         options = MapOptions(confidence, probabilities, cog, _aoi(aoi, area), on)
         return self._map(scene, output, tiles, options, advance=advance, say=say)
 
@@ -116,13 +126,15 @@ class Predictor:
         batch: int | None = None,
         flips: bool = False,
         scales: Sequence[float] = (1.0,),
+        units: str = "refuse",
+        resolution: str = "own",
         confidence: bool = False,
         probabilities: bool = False,
         aoi: str | Path | None = None,
         area: str | Path | None = None,
     ) -> Forecast:
         """Tell what `map_scene` will take, at most, after trying one tile; arguments and errors are the same."""
-        tiles = TileOptions(tile, overlap, flips, tuple(scales), batch)
+        tiles = TileOptions(tile, overlap, flips, tuple(scales), batch, Fit(units, resolution))
         options = MapOptions(confidence, probabilities, aoi=_aoi(aoi, area))
         return forecast_scene(self.model, self.card, scene, tiles, options)
 
@@ -140,7 +152,7 @@ class Predictor:
         return map_scene(model, card, scene, output, tiles, options, model_hash=model_hash, advance=advance, say=say)
 
     def _segment(self, image: Picture, tiles: TileOptions) -> Segmentation:
-        reader = self._open(image)
+        reader = self._open(image, tiles.fit)
         _require_memory(reader.info)
         strips = list(predict_strips(self.model, reader, self.card, tiles, confidence=True))
         valid, labels = (np.concatenate(part) for part in zip(*((s.valid, s.labels) for s in strips), strict=True))
@@ -158,13 +170,14 @@ class Predictor:
             valid=valid,
             classes=self.classes,
             picture=to_picture(values, valid),
-            info=None if isinstance(reader, ArrayReader) else info,
+            info=info if isinstance(image, str | Path) else None,
             tags={**provenance(self.card, self.model_hash), "PIXELWISE_DATE": date},
         )
 
-    def _open(self, image: Picture) -> ImageReader | ArrayReader:
-        card = self.card
-        return open_file(Path(image), card) if isinstance(image, str | Path) else open_array(image, card)
+    def _open(self, image: Picture, fit: Fit) -> Readable:
+        if isinstance(image, str | Path):
+            return open_fitting(Path(image), self.card, fit)
+        return fitted(open_array(image, self.card), self.card, fit)
 
 
 def _aoi(aoi: str | Path | None, area: str | Path | None) -> str | Path | None:
@@ -260,6 +273,60 @@ def predict_folder(
             + (f" Also:{others}" if others else "")
         )
     return written
+
+
+def predict_annotations(
+    predictor: Predictor,
+    images: str | Path,
+    output: str | Path,
+    tiles: TileOptions,
+    format: str,
+    *,
+    simplify: float = 0.0,
+    report: Callable[[str], None] | None = None,
+) -> list[Path]:
+    """Predict one image or all in a folder, and write what was found as annotations that a person corrects.
+
+    Files that are there already are kept, since somebody may have corrected them.
+
+    Args:
+        images: a folder, or one file.
+        output: a folder.
+        format: 'coco', 'labelme', 'cvat' or 'label-studio'.
+        simplify: as `trace` takes it.
+        report: called with a sentence after each image.
+
+    Returns:
+        the files written.
+
+    Raises:
+        ConfigError: annotations that are there, or an unknown format.
+        DataError: an image that does not work.
+    """
+    images, output = Path(images), ensure_folder(output)
+    if format not in WRITERS:
+        raise ConfigError(f"Annotations are not written as {format!r}. Choose {', '.join(WRITERS)}.")
+    base = images if images.is_dir() else images.parent
+    paths = [path for path in find_images(images) if output.resolve() not in path.resolve().parents]
+    if format == "labelme":
+        # One file for each image: what is there may be a person's work, and the others are made.
+        free = [path for path in paths if not labelme_path(output, path.relative_to(base).as_posix()).exists()]
+        if report and len(free) < len(paths):
+            report(f"{len(paths) - len(free)} images have a file in {output} already, which is kept.")
+        paths = free
+    elif kept := [path for name in WRITTEN[format] if (path := output / name).exists()]:
+        raise ConfigError(f"{kept[0]} is there, and may have been corrected, so it is kept. Choose another folder.")
+    traced: list[TracedImage] = []
+    written: list[Path] = []
+    for path in paths:
+        found = predictor._segment(path, tiles)
+        regions = trace(found.labels, found.valid, predictor.classes, simplify=simplify)
+        traced.append(TracedImage(path, path.relative_to(base).as_posix(), *found.labels.shape, regions))
+        if report:
+            report(f"{path}: {len(regions)} regions")
+        if format == "labelme":
+            written += WRITERS[format](output, [traced.pop()], predictor.classes)
+    return written if format == "labelme" else WRITERS[format](output, traced, predictor.classes)
 
 
 def _free(path: Path) -> Path:

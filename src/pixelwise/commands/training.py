@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pixelwise.commands.doctor import stop_on_errors
 from pixelwise.commands.interruption import interruptible
-from pixelwise.commands.parameters import ACCEPT_LICENCE, FILE, OVERRIDES
+from pixelwise.commands.parameters import ACCEPT_LICENCE, FILE, OVERRIDES, RESOLUTION, UNITS
 from pixelwise.commands.weights import say_binding
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 @click.argument("config", type=FILE, required=False)
 @click.option("--resume", is_flag=True, help="Go on where an earlier run in the same folder stopped.")
 @click.option("--run", "folder", type=FILE, help="The run's folder, instead of [run].folder or runs/NAME.")
+@click.option("--no-check", is_flag=True, help="Do not look for mistakes in the data first.")
 @OVERRIDES
 @ACCEPT_LICENCE
 @click.option("--print-config", is_flag=True, help="Print every key with its default and meaning, and exit.")
@@ -26,11 +28,14 @@ def train(
     config: Path | None,
     resume: bool,
     folder: Path | None,
+    no_check: bool,
     overrides: tuple[str, ...],
     accepted: tuple[str, ...],
     print_config: bool,
 ) -> None:
     """Train a network as a configuration says.
+
+    The data is checked first, as `pixelwise check` does, and errors stop the training.
 
     \b
     Example:
@@ -63,6 +68,9 @@ def train(
             model = loaded.model.model_copy(update={"accept_licence": [*loaded.model.accept_licence, *accepted]})
             loaded = loaded.model_copy(update={"model": model})
         if not resume:
+            if not no_check:
+                # A run that goes on has seen its data.
+                stop_on_errors(config, loaded)
             # Training finds them kept; here a bar shows how they come.
             with shown_download() as advance:
                 first_weights(loaded.model, advance=advance)
@@ -109,6 +117,8 @@ def _evaluate_and_report(folder: Path) -> None:
 @click.option(
     "--scale", type=float, multiple=True, help="Average over zoomed copies; repeatable.  [default: as CONFIG or RUN]"
 )
+@UNITS
+@RESOLUTION
 @OVERRIDES
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
 def evaluate(
@@ -121,6 +131,8 @@ def evaluate(
     overlap: int | None,
     flips: bool | None,
     scale: tuple[float, ...],
+    units: str,
+    resolution: str,
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -139,6 +151,7 @@ def evaluate(
         from pixelwise.config_table import parsed_options
         from pixelwise.evaluation.evaluate import evaluate
         from pixelwise.fast.allocator import keep_freed_memory
+        from pixelwise.inference.options import Fit
 
         keep_freed_memory()
         result = evaluate(
@@ -152,6 +165,7 @@ def evaluate(
             flips=flips,
             scales=scale or None,
             overrides=overrides,
+            fit=Fit(units, resolution),
             report=None if as_json else click.echo,
         )
         note = result.warning()

@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from pixelwise.data.problems import Problem
@@ -16,6 +17,10 @@ MASK_ENDINGS = ("", "_mask", "_masks", "_label", "_labels", "_gt", "_L")
 """What the name of a mask may add to that of its image."""
 NOT_THE_USERS = ("@eaDir", "__MACOSX", "__pycache__", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 """Folders that systems make among a user's files, besides those that begin with a dot or '#'."""
+
+
+class NoMaskError(DataError):
+    """An image has no mask."""
 
 
 def find_images(path: Path) -> list[Path]:
@@ -69,12 +74,29 @@ def _walked(top: Path) -> Iterator[Path]:
 
 
 def image_place(path: Path, folders: Sequence[Path]) -> str:
-    """Return an image's path in its folder, such as ``north/a.tif``; with several folders, after the folder's name."""
+    """Return an image's path in its folder, such as ``north/a.tif``; with several folders, after the folder's name.
+
+    Folders of the same name, such as ``tile1/images`` and ``tile2/images``, have as much of their paths before them as
+    tells them apart.
+    """
+    tails = _tails(tuple(folders))
     for folder in folders:
         if path != folder and path.is_relative_to(folder):
             place = path.relative_to(folder).as_posix()
-            return place if len(folders) == 1 else f"{folder.name}/{place}"
-    return path.name
+            return place if len(folders) == 1 else f"{tails[folder]}/{place}"
+    return tails.get(path, path.name)
+
+
+@lru_cache(maxsize=8)
+def _tails(places: tuple[Path, ...]) -> dict[Path, str]:
+    """Return the end of each path, as long as it takes to tell it from the others."""
+    tails = {place: place.name for place in places}
+    for parts in range(2, max((len(place.parts) for place in places), default=0) + 1):
+        twice = {tail for tail, count in Counter(tails.values()).items() if count > 1}
+        if not twice:
+            break
+        tails |= {place: "/".join(place.parts[-parts:]) for place, tail in tails.items() if tail in twice}
+    return tails
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
@@ -198,7 +220,7 @@ def _no_mask(image: Path, expected: Path, elsewhere: Path | None, *, own: bool) 
     else:
         hint = "Add the mask, move the image out of the folder, or say with [data].mask_pattern how masks are called."
     said = f"{image} has no mask: expected {expected}. {hint}"
-    return Problem(DataError(said), tuple(path for path in (image, expected, elsewhere) if path))
+    return Problem(NoMaskError(said), tuple(path for path in (image, expected, elsewhere) if path))
 
 
 def _folder(path: Path, top: Path) -> str:

@@ -73,7 +73,10 @@ def overlapping_groups(scenes: Sequence[RasterInfo]) -> list[list[int]]:
             if mine and other and group[i] != group[j] and _overlap(mine, other):
                 old, new = group[i], group[j]
                 group = [new if g == old else g for g in group]
-    return [[i for i, g in enumerate(group) if g == name] for name in dict.fromkeys(group)]
+    members: dict[int, list[int]] = {}
+    for i, name in enumerate(group):
+        members.setdefault(name, []).append(i)
+    return list(members.values())
 
 
 def _footprint(info: RasterInfo) -> _Footprint | None:

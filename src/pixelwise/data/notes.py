@@ -27,7 +27,8 @@ def notes_on(scenes: Sequence[Scene], classes: Classes, pixels: Int64[np.ndarray
         pixels: of each class.
     """
     infos = [scene.info for scene in scenes]
-    found = [_absent(classes, pixels), _alpha(scenes), _scaled(infos), _lossy(scenes)]
+    drawn = dict.fromkeys(note for scene in scenes for note in scene.notes)
+    found = [*drawn, _absent(classes, pixels), _alpha(scenes), _scaled(infos), _lossy(scenes)]
     return tuple(note for note in found if note)
 
 
@@ -43,10 +44,27 @@ def _absent(classes: Classes, pixels: Int64[np.ndarray, " K"]) -> str | None:
 
 
 def _alpha(scenes: Sequence[Scene]) -> str | None:
+    doubtful = doubtful_alpha([scene.info for scene in scenes], scenes[0].reader.bands if scenes else None)
+    if not doubtful:
+        return None
+    info, between = doubtful[0]
+    more = f", as in {len(doubtful) - 1} other files" if len(doubtful) > 1 else ""
+    return (
+        f"{info.path} calls its band {info.alpha} alpha, so it is not read as data; but {between:.0%} of its pixels "
+        f"are neither transparent nor opaque{more}. If it holds data, such as near infrared, list it: "
+        f"bands = {sorted({*info.colour_bands, info.alpha})} below [data]."
+    )
+
+
+def doubtful_alpha(infos: Sequence[RasterInfo], bands: Sequence[int] | None) -> list[tuple[RasterInfo, float]]:
+    """Return images whose alpha looks like data, and the share of its pixels that are neither clear nor opaque.
+
+    Args:
+        bands: that are read; None: all but alpha.
+    """
     doubtful = []
-    for scene in scenes[:LOOKED_AT]:
-        info = scene.info
-        if info.alpha is None or info.alpha in scene.reader.bands or np.dtype(info.dtypes[info.alpha - 1]).kind != "u":
+    for info in infos[:LOOKED_AT]:
+        if info.alpha is None or info.alpha in (bands or ()) or np.dtype(info.dtypes[info.alpha - 1]).kind != "u":
             continue
         height, width = min(WINDOW, info.height), min(WINDOW, info.width)
         middle = Window((info.height - height) // 2, (info.width - width) // 2, height, width)
@@ -58,15 +76,7 @@ def _alpha(scenes: Sequence[Scene]) -> str | None:
         between = float(((values > 0) & (values < np.iinfo(values.dtype).max)).mean())
         if between > BETWEEN:
             doubtful.append((info, between))
-    if not doubtful:
-        return None
-    info, between = doubtful[0]
-    more = f", as in {len(doubtful) - 1} other files" if len(doubtful) > 1 else ""
-    return (
-        f"{info.path} calls its band {info.alpha} alpha, so it is not read as data; but {between:.0%} of its pixels "
-        f"are neither transparent nor opaque{more}. If it holds data, such as near infrared, list it: "
-        f"bands = {sorted({*info.colour_bands, info.alpha})} below [data]."
-    )
+    return doubtful
 
 
 def _scaled(infos: Sequence[RasterInfo]) -> str | None:

@@ -11,14 +11,15 @@ import numpy as np
 from jaxtyping import Bool, Int16, Shaped
 
 from pixelwise.config import DataConfig, Places, as_places
-from pixelwise.data.folder import Naming, distinct_names, find_images, pair_masks
+from pixelwise.data.annotated import annotated_scenes
+from pixelwise.data.folder import Naming, NoMaskError, distinct_names, find_images, pair_masks
 from pixelwise.data.masks import open_mask
 from pixelwise.data.problems import Problem, grouped
 from pixelwise.errors import ConfigError, DataError
-from pixelwise.geo.colours import ImageReader, open_image
+from pixelwise.geo.colours import open_image
 from pixelwise.geo.drivers import IMAGE_SUFFIXES
 from pixelwise.geo.polygon_labels import count_touching, labels_for_scene
-from pixelwise.geo.raster import RasterInfo, Window, clip_window, describe
+from pixelwise.geo.raster import RasterInfo, Readable, Window, clip_window, describe
 from pixelwise.geo.vector import Polygons, read_polygons
 from pixelwise.geo.vector_source import is_geodatabase, split_layer
 from pixelwise.labels import IGNORE, Classes, MaskTable, make_classes, make_mask_table
@@ -60,14 +61,28 @@ class Crop:
     mask: Int16[np.ndarray, "h w"]
 
 
+@runtime_checkable
+class BandReader(Readable, Protocol):
+    """An image that windows of some bands are read from."""
+
+    @property
+    def bands(self) -> tuple[int, ...]:
+        """Their numbers in the file, counted from 1."""
+        ...
+
+
 class Scene:
     """An image and its labels. Pixels without data, or outside the scene's part of a split, are ignored."""
 
-    def __init__(self, name: str, reader: ImageReader, labels: Labels, *, part: Part | None = None) -> None:
+    def __init__(self, name: str, reader: BandReader, labels: Labels, *, part: Part | None = None) -> None:
         self.name = name
         self.reader = reader
         self.labels = labels
         self.part = part
+        self.given: str | None = None
+        """The part of a split that annotations say it is in."""
+        self.notes: tuple[str, ...] = ()
+        """What the user should know of its annotations."""
         self.resident = False
         self._whole: Crop | None = None
 
@@ -133,19 +148,21 @@ def open_scenes(
         ConfigError: classes, values or bands that do not work, or a column of polygons beside masks.
     """
     classes = make_classes(data.classes, data.palette)
-    image_places, label_places = as_places(images or data.images), as_places(labels or data.labels)
+    image_places = as_places(images or data.images)
+    label_places = data.label_places if labels is None else as_places(labels)
     wanted, drawings, problems = _images_with_labels(data, classes, image_places, label_places)
-    headers: list[tuple[RasterInfo, OpenLabels]] = []
-    for image, open_labels in wanted:
-        with _collected(problems, image):
-            headers.append((describe(image), open_labels))
+    headers: list[tuple[RasterInfo, _Wanted]] = []
+    for each in wanted:
+        with _collected(problems, each.image):
+            headers.append((describe(each.image), each))
     # Among photos in colours, a grey one is read with three equal bands.
     colours = any(len(info.colour_bands) == 3 or info.paletted for info, _ in headers)
     scenes: list[Scene] = []
-    for info, open_labels in headers:
+    for info, each in headers:
         with _collected(problems, info.path):
             reader = open_image(info, bands=data.bands, nodata=data.nodata, colours=colours)
-            scenes.append(Scene("", reader, open_labels(reader.info)))
+            scenes.append(Scene("", reader, each.open_labels(reader.info)))
+            scenes[-1].given, scenes[-1].notes = each.part, each.notes
     _raise(problems)
     if not scenes:
         raise DataError(f"No image in {', '.join(map(str, image_places))} has a mask.")
@@ -158,21 +175,35 @@ def open_scenes(
     return classes, scenes
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """An image, what opens its labels, and what annotations say of it."""
+
+    image: Path
+    open_labels: OpenLabels
+    part: str | None = None
+    notes: tuple[str, ...] = ()
+
+
 def _images_with_labels(
     data: DataConfig, classes: Classes, images: tuple[Path, ...], labels: tuple[Path, ...]
-) -> tuple[list[tuple[Path, OpenLabels]], list["_Drawing"], list[Problem]]:
+) -> tuple[list[_Wanted], list["_Drawing"], list[Problem]]:
     """Return each image with what opens its labels, the files of polygons, and what is wrong with some images."""
-    wanted: list[tuple[Path, OpenLabels]] = []
+    wanted: list[_Wanted] = []
     drawings: list[_Drawing] = []
     problems: list[Problem] = []
     for folders, place in _groups(images, labels):
-        if _holds_masks(place):
+        if data.annotations is not None:
+            found = annotated_scenes(data, classes, folders, place)
+            wanted += [_Wanted(each.path, each.open_labels, each.part, found.notes) for each in found.scenes]
+            problems += found.problems
+        elif _holds_masks(place):
             pairs, unpaired = _pairs(data, classes, folders, place)
-            wanted += pairs
+            wanted += [_Wanted(*pair) for pair in pairs]
             problems += unpaired
         elif place.exists() or not is_local(place) or split_layer(place)[1] is not None:
             drawings.append(_Drawing(data, classes, place, folders))
-            wanted += [(image, drawings[-1].labels) for folder in folders for image in _images(data, folder)]
+            wanted += [_Wanted(image, drawings[-1].labels) for folder in folders for image in _images(data, folder)]
         else:
             raise DataError(f"There is no {place}. Fix [data].labels: a folder of masks, or a file of polygons.")
     return wanted, drawings, problems
@@ -219,11 +250,13 @@ def _pairs(
             "out and map the masks' values with [data].values, or name a file of polygons in [data].labels."
         )
     opened, problems = list[tuple[Path, OpenLabels]](), list[Problem]()
-    table, naming = make_mask_table(classes, data.values, data.ignore), Naming(data.image_pattern, data.mask_pattern)
+    table = make_mask_table(classes, data.values, data.ignore, data.other_values)
+    naming = Naming(data.image_pattern, data.mask_pattern)
     for folder in folders:
         pairs, unpaired = pair_masks(folder, place, naming)
         opened += [(image, partial(_mask_of, mask, table)) for image, mask in pairs]
-        problems += unpaired
+        skipped = NoMaskError if data.unlabelled == "leave_out" else ()
+        problems += [problem for problem in unpaired if not isinstance(problem.error, skipped)]
     return opened, problems
 
 

@@ -26,6 +26,7 @@ from pixelwise.data.split_lists import (
     scenes_of_lists,
     write_lists,
 )
+from pixelwise.data.split_ways import classes_of, given_parts, scene_groups, stratified, table_parts
 from pixelwise.errors import ConfigError
 from pixelwise.geo.coordinates import around_globe, transformed
 from pixelwise.geo.raster import Window
@@ -122,22 +123,49 @@ def split_scenes(
         if not found["training"]:
             raise ConfigError(f"{lists.get('training', 'The lists')} names no image to train on.")
         return Split(**found)
+    rng = np.random.default_rng([seed, 0x5917])
+    parts = table_parts(scenes, data) if data.split_table is not None else given_parts(scenes, data)
+    if parts is not None:
+        return _split_as_given(scenes, data, parts, rng)
     if not data.validation and not data.test:
         return Split(list(scenes), [], [])
-    return _split_by_scene(scenes, data, np.random.default_rng([seed, 0x5917]))
+    return _split_by_scene(scenes, data, rng)
+
+
+def _split_as_given(
+    scenes: Sequence[Scene], data: DataConfig, parts: dict[int, str], rng: np.random.Generator
+) -> Split:
+    """Divide scenes as somebody else did. Where that leaves nothing for validation, a share of the rest is taken."""
+    found = {part: [scenes[i] for i, given in parts.items() if given == part] for part in PARTS}
+    if not found["training"]:
+        raise ConfigError(
+            f"No image of {places(data)} is in the training part. Let a folder be called train, or use split = "
+            "'shares'."
+        )
+    if found["validation"] or not data.validation:
+        return Split(**found)
+    rest = _split_by_scene(found["training"], data.model_copy(update={"test": 0.0}), rng)
+    return replace(rest, test=found["test"])
 
 
 def _split_by_scene(scenes: Sequence[Scene], data: DataConfig, rng: np.random.Generator) -> Split:
-    groups = overlapping_groups([scene.info for scene in scenes])
+    groups = scene_groups(scenes, data)
     shares = {part: share for part, share in (("validation", data.validation), ("test", data.test)) if share}
     if len(groups) <= len(shares):
         why = "they overlap, so parts would share ground" if len(scenes) > 1 else "there is one"
+        why = "[data].group finds the same in their paths, or they overlap" if data.group else why
         form = "one group" if len(groups) == 1 else f"{len(groups)} groups for {len(shares) + 1} parts"
+        instead = "Change [data].group" if data.group else "Use [data].split = 'block'"
         raise ConfigError(
-            f"The {len(scenes)} scenes in {places(data)} form {form}: {why}. Use [data].split = 'block', "
+            f"The {len(scenes)} scenes in {places(data)} form {form}: {why}. {instead}, "
             "or name [data].validation_images."
         )
     area = [sum(scenes[i].info.height * scenes[i].info.width for i in group) for group in groups]
+    if data.stratify:
+        present = [frozenset[int]().union(*(classes_of(scenes[i]) for i in group)) for group in groups]
+        chosen = stratified(present, area, {"training": 1 - sum(shares.values()), **shares}, rng)
+        part_of_scene = {i: chosen[g] for g, group in enumerate(groups) for i in group}
+        return Split(**{part: [s for i, s in enumerate(scenes) if part_of_scene[i] == part] for part in PARTS})
     part_of: dict[int, str] = {}
     for left, (part, share) in zip(range(len(shares), 0, -1), shares.items(), strict=True):
         free = [g for g in range(len(groups)) if g not in part_of]
@@ -151,11 +179,12 @@ def _split_by_scene(scenes: Sequence[Scene], data: DataConfig, rng: np.random.Ge
 def _nearest_share(area: list[int], wanted: float, rng: np.random.Generator, *, keep: int) -> list[int]:
     """Return groups whose areas add up to about what is wanted, and leave ``keep`` of them at least."""
     chosen: list[int] = []
-    for group in rng.permutation(len(area)):
-        taken = sum(area[g] for g in chosen)
+    taken = 0
+    for group in rng.permutation(len(area)).tolist():
         # A group that brings the sum nearer to the wanted share is taken.
         if abs(taken + area[group] - wanted) < abs(taken - wanted):
-            chosen.append(int(group))
+            chosen.append(group)
+            taken += area[group]
     chosen = chosen or [int(np.argmin(area))]
     while len(chosen) > len(area) - keep:
         # Give back the group without which the sum is nearest to the share.

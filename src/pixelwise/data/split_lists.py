@@ -1,6 +1,7 @@
 """The parts of a split as text files: a line for each image, or for each block of ground."""
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from pixelwise.data.folder import image_place
 from pixelwise.data.scenes import Scene
 from pixelwise.errors import ConfigError
 from pixelwise.files import replacing
+from pixelwise.geo.drivers import IMAGE_SUFFIXES
 
 PARTS = {"training": "train.txt", "validation": "val.txt", "test": "test.txt"}
 """Part -> the file in the folder ``split`` of a run that lists it."""
@@ -40,6 +42,25 @@ def write_lists(folder: Path, lines: dict[str, list[str]], head: str) -> None:
             temporary.write_text("".join(f"{line}\n" for line in (f"# {head}", *listed)), encoding="utf-8")
 
 
+def write_plain_lists(folder: Path, lines: dict[str, list[str]]) -> list[tuple[Path, int]]:
+    """Write a list for each part that has images, of nothing but the lines, as other tools read them.
+
+    Returns:
+        each list that was written, and its number of lines.
+
+    Raises:
+        ConfigError: a list that is there already.
+    """
+    wanted = {folder / PARTS[part]: listed for part, listed in lines.items() if listed}
+    for name in PARTS.values():
+        if (folder / name).exists():
+            raise ConfigError(f"{folder / name} is there already, and is kept. Choose another folder, or move it away.")
+    for path, listed in wanted.items():
+        with replacing(path) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in listed), encoding="utf-8")
+    return [(path, len(listed)) for path, listed in wanted.items()]
+
+
 def read_list(path: Path) -> list[str]:
     """Return the lines of a list, without empty ones and those that begin with #.
 
@@ -60,7 +81,7 @@ def scenes_of_lists(
 ) -> dict[str, list[Scene]]:
     """Return the scenes of each part, in the order of the folder. Those that no list names are left out.
 
-    A line is the place of an image (`image_place`), with or without its suffix.
+    A line names an image as `ListedImages` says.
 
     Args:
         may_be_gone: leave out lines that name no image.
@@ -68,15 +89,13 @@ def scenes_of_lists(
     Raises:
         ConfigError: a line that names no image or several, or an image in two lists.
     """
-    places = [image_place(scene.info.path, folders) for scene in scenes]
-    known: dict[str, set[int]] = {}
-    for i, place in enumerate(places):
-        for name in (place, place.rpartition(".")[0]):
-            known.setdefault(name, set()).add(i)
+    paths = [scene.info.path for scene in scenes]
+    places = [image_place(path, folders) for path in paths]
+    named = ListedImages(paths, places)
     part_of: dict[int, str] = {}
     for part, path in lists.items():
         for line in read_list(path):
-            found = known.get(Path(line).as_posix(), set())
+            found = named.find(line, path.parent)
             if may_be_gone and not found:
                 continue
             if len(found) != 1:
@@ -90,6 +109,47 @@ def scenes_of_lists(
             if part_of.setdefault(i, part) != part:
                 raise ConfigError(f"{places[i]} is in the lists of {part_of[i]} and {part}. Keep it in one.")
     return {part: [scene for i, scene in enumerate(scenes) if part_of.get(i) == part] for part in PARTS}
+
+
+class ListedImages:
+    """Finds the images that lines of lists name."""
+
+    def __init__(self, paths: Sequence[Path], places: Sequence[str]) -> None:
+        """Take images.
+
+        Args:
+            places: of the images in their folders (`image_place`).
+        """
+        self._known: dict[str, set[int]] = {}
+        self._tails: dict[str, set[int]] = {}
+        for i, (path, place) in enumerate(zip(paths, places, strict=True)):
+            whole = path.absolute().as_posix()
+            for name in (place, whole):
+                for each in (name, name.rpartition(".")[0]):
+                    self._known.setdefault(each, set()).add(i)
+            self._tails.setdefault(path.stem, set()).add(i)
+        self._paths = [path.absolute().with_suffix("").as_posix() for path in paths]
+
+    def find(self, line: str, folder: Path) -> set[int]:
+        """Return the numbers of the images that a line names, which is one if it is right.
+
+        A line is the place of an image, with or without its suffix; a path that counts from the list's folder or
+        another one above; or one of these with the mask behind it, as other programs write.
+
+        Args:
+            folder: of the list.
+        """
+        for name in dict.fromkeys((line, re.split(r"[\s,;]+", line)[0])):
+            path = Path(name)
+            for each in (path.as_posix(), (folder / path).absolute().as_posix()):
+                if found := self._known.get(each):
+                    return found
+            end = "/" + (path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path).as_posix().lstrip(
+                "./"
+            )
+            if found := {i for i in self._tails.get(Path(end).name, ()) if self._paths[i].endswith(end)}:
+                return found
+        return set()
 
 
 def block_line(block: Block) -> str:

@@ -21,8 +21,10 @@ from pixelwise.evaluation.names import VALIDATION, About, choose_name, evaluatio
 from pixelwise.evaluation.pictures import Picture, Thumbnail, WorstTiles, save_pictures
 from pixelwise.fast.fuse import fuse
 from pixelwise.geo.raster import Window
+from pixelwise.inference.fitting import ConvertedReader, fitted
 from pixelwise.inference.images import require_fitting, require_image
-from pixelwise.inference.options import TileOptions
+from pixelwise.inference.options import Fit, TileOptions
+from pixelwise.inference.resampled import ResampledLabels, ResampledReader
 from pixelwise.inference.tiling import predict_strips
 from pixelwise.models import Segmenter
 from pixelwise.runs.model_folder import ModelCard, load_model
@@ -91,6 +93,7 @@ def evaluate(
     flips: bool | None = None,
     scales: Sequence[float] | None = None,
     overrides: Sequence[str] = (),
+    fit: Fit | None = None,
     report: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Score a run's best model, and keep the scores in the run's ``metrics.json``.
@@ -104,6 +107,8 @@ def evaluate(
         options: the paper's options for inference, such as ``{"output_stride": 8}``; others are the model's.
         tile, overlap, flips, scales: None: as ``[predict]`` of the configuration says, else as that of the run does.
         overrides: assignments such as ``"data.images=/mnt/scenes"`` that change the configuration.
+        fit: what is done with images of ``config`` that differ from the training images; None: they are refused, or
+            scored at their own resolution.
         report: called with a sentence per scene.
 
     Raises:
@@ -123,11 +128,12 @@ def evaluate(
         raise ConfigError(f"All of {config} is scored, so the part {part!r} has no meaning. Leave one of the two out.")
     else:
         data = _loaded(config, overrides)
-        scenes = _open_other(data, card)
+        scenes = _open_other(data, card, fit or Fit())
         learned = learned_scenes(kept, settings, scenes)
         source, own_name = ("a Config", "other") if isinstance(config, Config) else _named(Path(config))
     predict = _predict_settings(settings.predict, data.predict, chosen)
-    digest = evaluation_digest(data, predict, options)
+    told = {**(options or {}), **(asdict(fit) if fit is not None and fit != Fit() else {})}
+    digest = evaluation_digest(data, predict, told)
     about = About(source, predict.model_dump(mode="json"), dict(options or {}), weights, digest)
     plain = source == VALIDATION and data == settings and predict == settings.predict and not options
 
@@ -178,7 +184,7 @@ def _open_part(
     return data, scenes
 
 
-def _open_other(config: Config, card: ModelCard) -> list[Scene]:
+def _open_other(config: Config, card: ModelCard, fit: Fit) -> list[Scene]:
     """Open other data than the run's, with the model's bands, and its nodata unless the configuration has one."""
     _require_classes(config, card)
     data, bands = config.data, list(card.bands)
@@ -191,8 +197,19 @@ def _open_other(config: Config, card: ModelCard) -> list[Scene]:
     _, scenes = open_scenes(data.model_copy(update=changed))
     if data.bands is None:
         for scene in scenes:
-            require_image(scene.info, card)
-    return scenes
+            require_image(scene.info, card, any_type=fit.units == "convert")
+    return [_fitted_scene(scene, card, fit) for scene in scenes]
+
+
+def _fitted_scene(scene: Scene, card: ModelCard, fit: Fit) -> Scene:
+    """Return a scene in the model's units and, if asked for, at its resolution."""
+    reader = fitted(scene.reader, card, fit)
+    if reader is scene.reader:
+        return scene
+    assert isinstance(reader, ConvertedReader | ResampledReader)
+    same = (reader.info.height, reader.info.width) == (scene.info.height, scene.info.width)
+    labels = scene.labels if same else ResampledLabels(scene.labels, scene.info, reader.info)
+    return Scene(scene.name, reader, labels)
 
 
 def _require_classes(config: Config, card: ModelCard) -> None:

@@ -110,7 +110,7 @@ def labels_for_scene(
     near, shapes = _in_pixels(polygons, info, reach)
     values = [int(class_of[i]) for i in near]
     if boundary is not None:
-        shapes = np.concatenate([shapes, _bands(shapes, info, boundary_width)])
+        shapes = np.concatenate([shapes, bands(shapes, info, boundary_width)])
         values += [boundary] * len(near)
     return PolygonLabels(shapes, tuple(values), shapely.STRtree(shapes), background, all_touched)
 
@@ -139,7 +139,7 @@ def count_touching(polygons: Polygons, info: RasterInfo) -> int:
     return len(_in_pixels(polygons, info, 0)[0])
 
 
-def _bands(inside: Shaped[np.ndarray, " n"], info: RasterInfo, width: float) -> Shaped[np.ndarray, " n"]:
+def bands(inside: Shaped[np.ndarray, " n"], info: RasterInfo, width: float) -> Shaped[np.ndarray, " n"]:
     """Return a band of ``width`` metres along the outline of each polygon, all in the scene's pixel coordinates."""
     shapely = optional_module("shapely")
     # A large scene in degrees has narrower pixels at one end, so each polygon is measured where it lies.

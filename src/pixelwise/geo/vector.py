@@ -25,6 +25,20 @@ AREAL = re.compile("Polygon|Surface|Collection")
 
 
 @dataclass(frozen=True)
+class Mended:
+    """A polygon that was invalid as drawn."""
+
+    row: int
+    """In the file, counted from 0."""
+    reason: str
+    """What is wrong with it, and where."""
+    share: float
+    """Of the fixed area, how much differs from the area as drawn; 1 where nothing is left."""
+    geometry: Any
+    """Of shapely: as it was fixed, or as drawn where nothing is left."""
+
+
+@dataclass(frozen=True)
 class Polygons:
     """The polygons of a file, made valid, in its own coordinate system."""
 
@@ -38,6 +52,8 @@ class Polygons:
     """How many were invalid as drawn."""
     dropped: int
     """How many were empty or not finite, or had no area left when they were fixed."""
+    mended: tuple[Mended, ...] = ()
+    """Those that were invalid as drawn."""
 
 
 def read_polygons(
@@ -92,12 +108,24 @@ def read_polygons(
         )
     geometries = across_antimeridian(geometries, crs)
     invalid = filled & ~shapely.is_valid(geometries)
-    geometries[invalid] = [areal_parts(geometry) for geometry in shapely.make_valid(geometries[invalid])]
+    drawn = geometries[invalid]
+    geometries[invalid] = [areal_parts(geometry) for geometry in shapely.make_valid(drawn)]
+    mended = tuple(
+        _mended(row, before, geometries[row])
+        for row, before in zip(np.flatnonzero(invalid).tolist(), drawn, strict=True)
+    )
     kept = ~(shapely.is_missing(geometries) | shapely.is_empty(geometries))
     if not kept.any():
         raise DataError(f"{path} holds no polygon. Name the file that holds them in {named[0]}.")
     values = tuple(_plain(value) for value, keep in zip(column, kept, strict=True) if keep) if attribute else None
-    return Polygons(path, geometries[kept], values, crs, int(invalid.sum()), int((~kept).sum()))
+    return Polygons(path, geometries[kept], values, crs, int(invalid.sum()), int((~kept).sum()), mended)
+
+
+def _mended(row: int, before: Any, after: Any) -> Mended:
+    shapely = optional_module("shapely")
+    area = 0.0 if after is None else after.area
+    share = abs(area - before.area) / area if area else 1.0
+    return Mended(row, shapely.is_valid_reason(before), min(1.0, share), before if after is None else after)
 
 
 def _read_gdal(path: Path, layer: str | None, attribute: str | None) -> Table:

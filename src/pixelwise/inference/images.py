@@ -28,8 +28,11 @@ class ArrayReader:
         return self.values[:, rows, columns], self.valid[rows, columns]
 
 
-def open_file(path: Path, card: ModelCard) -> ImageReader:
+def open_file(path: Path, card: ModelCard, *, any_type: bool = False) -> ImageReader:
     """Open a file: a palette in its colours, and a grey photo too, if the model learned from such.
+
+    Args:
+        any_type: take other types than the model's too, since values are converted afterwards.
 
     Raises:
         DataError: it cannot be read, or has other bands or units than the model takes.
@@ -37,13 +40,13 @@ def open_file(path: Path, card: ModelCard) -> ImageReader:
     info = describe(path)
     if info.paletted or (card.grey_too and is_grey(info)):
         reader = ColourReader(info, nodata=card.nodata)
-        require_image(reader.info, card)
+        require_image(reader.info, card, any_type=any_type)
         return ColourReader(info, bands=card.bands, nodata=card.nodata)
-    require_image(info, card)
+    require_image(info, card, any_type=any_type)
     return RasterReader(info, bands=card.bands, nodata=card.nodata)
 
 
-def require_image(info: RasterInfo, card: ModelCard) -> None:
+def require_image(info: RasterInfo, card: ModelCard, *, any_type: bool = False) -> None:
     """Check that a file whose bands nobody chose has the bands and units of the model's training images.
 
     Raises:
@@ -61,14 +64,16 @@ def require_image(info: RasterInfo, card: ModelCard) -> None:
             f"({source} of its training images, which had {card.file_bands or wanted}). Give an "
             "image with the same bands in the same order."
         )
-    _require_units(info, card)
+    if not any_type:
+        _require_units(info, card)
 
 
 def _require_units(info: RasterInfo, card: ModelCard) -> None:
-    if _units(info.dtype) != _units(card.dtype):
+    if units_of_type(info.dtype) != units_of_type(card.dtype):
         raise DataError(
             f"{info.path} holds {info.dtype} values, but the model was trained on {card.dtype}. Their units differ; "
-            f"convert the image to {card.dtype} in the units of the training images."
+            f"convert the image to {card.dtype} in the units of the training images, or let it be done with --units "
+            "convert."
         )
 
 
@@ -91,7 +96,8 @@ def _count(bands: int) -> str:
     return f"{bands} band" if bands == 1 else f"{bands} bands"
 
 
-def _units(dtype: str) -> str:
+def units_of_type(dtype: str) -> str:
+    """Return which of four scales a type is usually of: '8 bit', 'integer', 'float' or 'complex'."""
     # 8-bit values, wider integers and floats come from different scales; int16 and uint16 need not.
     kind = np.dtype("complex64" if dtype.startswith("complex") else dtype)
     if kind.kind == "c":

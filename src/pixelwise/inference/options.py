@@ -8,6 +8,29 @@ from pixelwise.runs.model_folder import ModelCard
 
 
 @dataclass(frozen=True)
+class Fit:
+    """What is done with an image that differs from the training images.
+
+    Raises:
+        ConfigError: a word that is not known.
+    """
+
+    units: str = "refuse"
+    """Other units, such as reflectance 0 to 1 for a model of 0 to 10,000: 'refuse' or 'convert' them."""
+    resolution: str = "own"
+    """'own': map the image's own pixels, with a warning where they are of another size on the ground; 'model': resample
+    to the model's ground resolution, which is then that of the map."""
+
+    def __post_init__(self) -> None:
+        if self.units not in ("refuse", "convert"):
+            raise ConfigError(f"Other units can be 'refuse'd or 'convert'ed; {self.units!r} is neither.")
+        if self.resolution not in ("own", "model"):
+            raise ConfigError(
+                f"The resolution is the image's 'own' or that of the 'model'; {self.resolution!r} is neither."
+            )
+
+
+@dataclass(frozen=True)
 class TileOptions:
     """What a user says of tiles. `grid` fills in the rest from the model.
 
@@ -26,6 +49,8 @@ class TileOptions:
     batch: int | None = None
     """Scenes: tiles that go through the network together; changes no byte. None: on a GPU as many as there is memory
     for, on a CPU one, with one for each thread at the same time (`fitting_streams`)."""
+    fit: Fit = Fit()
+    """What is done before an image is cut, if it differs from the training images."""
 
     def __post_init__(self) -> None:
         if not self.scales or not all(0 < scale <= LARGEST_SCALE for scale in self.scales):

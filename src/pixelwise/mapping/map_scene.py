@@ -9,7 +9,7 @@ import torch
 
 from pixelwise.geo.polygon_labels import area_of_interest
 from pixelwise.inference.augmented import output_stride
-from pixelwise.inference.images import open_file
+from pixelwise.inference.fitting import open_fitting
 from pixelwise.inference.options import TileOptions
 from pixelwise.inference.segmentation import provenance
 from pixelwise.inference.tile_grid import PIECE, plan_strips
@@ -51,7 +51,7 @@ def map_scene(
         DataError: a scene that cannot be read, or other bands or units than the model's.
         ConfigError: an output that cannot be written, or a tile that does not work.
     """
-    check_places(open_file(Path(scene), card), output, card.classes, options)
+    check_places(open_fitting(Path(scene), card, tiles.fit), output, card.classes, options)
     kept = read_settings(output)
     if tiles.tile is None and tiles.overlap is None and kept is not None and kept.get("model") == model_hash:
         # What was chosen for the memory there was.
@@ -88,7 +88,7 @@ def forecast_scene(
 
 
 def _tiling(model: Segmenter, card: ModelCard, scene: str | Path, tiles: TileOptions, options: MapOptions) -> Tiling:
-    reader = open_file(Path(scene), card)
+    reader = open_fitting(Path(scene), card, tiles.fit)
     info, classes = reader.info, len(card.classes)
     tile, overlap = tiles.grid(card)
     inside = None if options.aoi is None else area_of_interest(options.aoi, info)

@@ -142,7 +142,7 @@ def summary(content: Content) -> dict[str, str]:
         "Network": card.architecture.name,
         "Parameters": content.weights.get("Parameters", ""),
         "Images": ", ".join(map(str, as_places(data.images))),
-        "Labels": ", ".join(map(str, as_places(data.labels))),
+        "Labels": ", ".join(map(str, data.label_places)),
         "Bands": f"{', '.join(map(str, card.bands))} ({card.dtype})",
         "Training": f"{done:,} steps{planned}, {train.batch_size} crops of {side} × {side} pixels each",
         "Time": _duration(spent[-1]) if spent else "",

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pixelwise.data.contract import Contract
 from pixelwise.errors import ConfigError, WeightsError
 from pixelwise.files import file_digest, read_checked, recovered_folder, replacing_folder, with_checksum
 from pixelwise.hub.licences import Origin, notice, origins_from, records
@@ -51,6 +52,8 @@ class ModelCard:
     """How many bands the training files had, without alpha; None: as many as ``bands``."""
     grey_too: bool = False
     """Some training images were grey and were read with three equal bands. Prediction reads grey ones so too."""
+    contract: Contract | None = None
+    """Range of values, ground resolution and colours of the training images; None in folders of before version 0.3."""
     tile: int = 512
     overlap: int = 128
     provenance: dict[str, str] = field(default_factory=dict)
@@ -72,10 +75,15 @@ def save_model(folder: str | Path, model: Segmenter, card: ModelCard) -> None:
             write_state(model, weights, header)
         except SafetensorError as error:
             raise ConfigError(f"{Path(folder) / weights.name} could not be written: {error}.") from None
-        table = {DIGEST: file_digest(weights), **{k: v for k, v in asdict(card).items() if v is not None}}
+        table = {DIGEST: file_digest(weights), **_without_none(asdict(card))}
         (temporary / "model.toml").write_text(with_checksum(tomli_w.dumps(table)), encoding="utf-8", newline="\n")
         if origins:
             (temporary / NOTICE).write_text(notice(origins), encoding="utf-8", newline="\n")
+
+
+def _without_none(table: dict) -> dict:
+    """Return a table without what TOML has no word for."""
+    return {k: _without_none(v) if isinstance(v, dict) else v for k, v in table.items() if v is not None}
 
 
 def read_card(folder: Path) -> tuple[ModelCard, str | None]:
@@ -214,5 +222,7 @@ def _checked_card(table: dict) -> ModelCard:
         raise ValueError(f"there are {len(classes.names)} names of classes and {len(classes.palette)} colours")
     if not all(0 <= part <= 255 for colour in classes.palette for part in colour):
         raise ValueError("colours are numbers from 0 to 255")
+    if card.contract is not None and not len(card.contract.low) == len(card.contract.high) == bands:
+        raise ValueError(f"the contract has {len(card.contract.low)} bands, and the model {bands}")
     np.dtype(card.dtype)
     return card

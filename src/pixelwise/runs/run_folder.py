@@ -32,7 +32,7 @@ from pixelwise.runs.saved_state import EARLIER_STATE, STATE, load_state, read_st
 LOCK_SECONDS = 60.0
 """How long an evaluation waits for another one to write its scores, which takes a moment."""
 FREE_SETTINGS = {
-    "data": ("images", "labels", "validation_images", "validation_labels", "unlabelled"),
+    "data": ("images", "labels", "annotations", "validation_images", "validation_labels", "unlabelled"),
     "model": ("weights", "accept_licence", "mirrors"),
     "train": (
         *("steps", "device", "workers", "evaluate_every", "keep_every", "activation_checkpointing", "compile"),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from pixelwise.config import Config, as_places
+from pixelwise.config import Config
 from pixelwise.loss_config import LOSSES
 from pixelwise.models import answers_with_masks
 
@@ -13,7 +13,8 @@ LOSSES_FOR_BOUNDARIES: dict[str, float | str] = {"cross_entropy": 1.0, "dice": 1
 def with_boundary_losses(config: Config, say: Callable[[str], None]) -> Config:
     """Return a configuration with `LOSSES_FOR_BOUNDARIES`, if polygons give it boundaries and it names no loss."""
     data, own = config.data, config.train.model_fields_set & {*LOSSES, "class_weights"}
-    if own or data.boundary not in data.classes or any(place.is_dir() for place in as_places(data.labels)):
+    drawn = data.annotations is not None or not any(place.is_dir() for place in data.label_places)
+    if own or data.boundary not in data.classes or not drawn:
         return config
     if answers_with_masks(config.model.name, config.model.options):
         # It has a loss of its own, in which the weights are of masks.

@@ -60,6 +60,18 @@ def check_model(config: Config, *, bands: int | None) -> list[str]:
     return problems
 
 
+def network_stride(config: Config) -> int | None:
+    """Return the stride of a network's logits; None where the network does not work, which `check_model` says."""
+    settings, bands = config.model, len(config.data.bands or (1, 2, 3))
+    try:
+        with torch.device("meta"), torch.no_grad():
+            model = create(settings.name, classes=len(config.data.classes), bands=bands, **settings.options).eval()
+            decoded = model.decode(torch.empty(1, bands, 512, 512))
+    except (PixelwiseError, RuntimeError, NotImplementedError, TypeError):
+        return None
+    return 512 // decoded.logits.shape[-1]
+
+
 def require_mask_loss(config: Config) -> None:
     """Check that a network that answers with masks can have its loss, and is asked for no other.
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pixelwise import __version__
 from pixelwise.config import Config, as_places
+from pixelwise.data.contract import contract_of
 from pixelwise.data.sampler import Batch
 from pixelwise.data.scenes import Scene
 from pixelwise.data.targets import Targets
@@ -322,12 +323,13 @@ def _card(config: Config, data: TrainingData, model: Segmenter, origins: tuple[O
         nodata=config.data.nodata,
         file_bands=len(scene.info.data_bands(scene.reader.bands)),
         grey_too=any(isinstance(each.reader, ColourReader) and each.reader.grey for each in data.training),
+        contract=contract_of(data.training),
         tile=config.predict.tile,
         overlap=config.predict.overlap,
         provenance={
             "pixelwise": __version__,
             "images": ", ".join(place.name for place in as_places(config.data.images)),
-            "labels": ", ".join(place.name for place in as_places(config.data.labels)),
+            "labels": ", ".join(place.name for place in config.data.label_places),
             "date": date.today().isoformat(),
             **({} if config.train.teacher is None else {"teacher": config.train.teacher.name}),
             **({} if without is None else {"unlabelled": ", ".join(place.name for place in as_places(without))}),

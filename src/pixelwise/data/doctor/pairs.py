@@ -1,0 +1,146 @@
+"""Which images and labels a configuration names, and what is wrong with their names."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from pixelwise.config import DataConfig, as_places
+from pixelwise.data.doctor.finding import Finding, Spot
+from pixelwise.data.doctor.sample import Sample
+from pixelwise.data.folder import MASK_ENDINGS, Naming, NoMaskError, find_images, pair_masks
+from pixelwise.data.scenes import _Drawing, _groups, _holds_masks
+from pixelwise.errors import ConfigError, DataError, PixelwiseError
+from pixelwise.geo.vector_source import split_layer
+from pixelwise.labels import Classes
+from pixelwise.source_name import is_local
+
+
+def gather(data: DataConfig, classes: Classes) -> tuple[list[Sample], list[_Drawing], list[Finding]]:
+    """List the images of a configuration with their masks, or the polygons that are drawn on them.
+
+    Returns:
+        samples, the files of polygons, and findings on names and pairs.
+    """
+    samples, drawings, findings = list[Sample](), list[_Drawing](), list[Finding]()
+    wanted = [(data.images, data.labels, False)]
+    if data.validation_images is not None:
+        wanted.append((data.validation_images, data.validation_labels or data.labels, True))
+    for images, labels, apart in wanted:
+        try:
+            groups = _groups(as_places(images), as_places(labels))
+        except ConfigError as problem:
+            findings.append(Finding("PW106", "[data].labels", str(problem), " "))
+            continue
+        for folders, place in groups:
+            try:
+                if _holds_masks(place):
+                    samples += _masked(data, folders, place, apart, findings)
+                elif place.exists() or not is_local(place) or split_layer(place)[1] is not None:
+                    samples += _drawn(data, classes, folders, place, apart, drawings, findings)
+                else:
+                    said = f"There is no {place}. Fix [data].labels: a folder of masks, or a file of polygons."
+                    findings.append(Finding("PW105", str(place), said, " "))
+            except PixelwiseError as problem:
+                code = "PW106" if isinstance(problem, ConfigError) else "PW105"
+                findings.append(Finding(code, str(place), str(problem), " "))
+    findings += _case_twins([sample.image for sample in samples])
+    findings += _case_twins([sample.mask for sample in samples if sample.mask is not None])
+    return samples, drawings, findings
+
+
+def _masked(
+    data: DataConfig, folders: Sequence[Path], place: Path, apart: bool, findings: list[Finding]
+) -> list[Sample]:
+    if data.attribute is not None and data.validation_labels is None:
+        raise ConfigError(
+            f"[data].attribute names {data.attribute!r}, a column of polygons, but {place} holds masks. Leave it out "
+            "and map the masks' values with [data].values, or name a file of polygons in [data].labels."
+        )
+    naming = Naming(data.image_pattern, data.mask_pattern)
+    samples, used, alone = list[Sample](), set[Path](), list[Finding]()
+    for folder in folders:
+        pairs, problems = pair_masks(folder, place, naming)
+        samples += [Sample(image, mask, apart=apart) for image, mask in pairs]
+        used |= {mask for _, mask in pairs}
+        for problem in problems:
+            if isinstance(problem.error, NoMaskError) and data.unlabelled == "leave_out":
+                continue
+            two = "has two masks" in str(problem.error)
+            image, *others = problem.paths
+            named = tuple(map(str, others)) if two else ()
+            # A mask that is named as being near by is no orphan besides.
+            used.update(others)
+            found = Finding("PW103" if two else "PW101", str(image), str(problem.error), " ", None, Spot(image), named)
+            alone.append(found)
+    listed = {image for folder in folders for image in find_images(folder)}
+    orphans = [
+        mask
+        for mask in (find_images(place) if place.is_dir() else [])
+        if mask not in used and mask not in listed and naming.mask_name(mask) is not None
+    ]
+    findings += _lonely(alone, orphans, naming, folders)
+    return samples
+
+
+def _lonely(alone: list[Finding], orphans: list[Path], naming: Naming, folders: Sequence[Path]) -> list[Finding]:
+    """Return findings on images and masks without a partner; two whose names differ by case only are one finding."""
+    by_name = {(naming.mask_name(mask) or "").casefold(): mask for mask in orphans}
+    found, paired = list[Finding](), set[Path]()
+    for finding in alone:
+        image = Path(finding.file)
+        stem = (naming.image_name(image) or "").casefold()
+        mask = next((by_name[stem + end] for end in (*MASK_ENDINGS, "_l") if stem + end in by_name), None)
+        if finding.code != "PW101" or mask is None:
+            found.append(finding)
+            continue
+        paired.add(mask)
+        said = f"{image} has no mask of its name, but {mask} differs by case only."
+        found.append(Finding("PW104", str(image), said, "Rename one of them.", None, Spot(image, mask), (str(mask),)))
+    places = ", ".join(map(str, folders))
+    for mask in orphans:
+        if mask not in paired:
+            said = f"{mask} belongs to no image in {places}."
+            found.append(Finding("PW102", str(mask), said, picture=Spot(None, mask)))
+    return found
+
+
+def _drawn(
+    data: DataConfig,
+    classes: Classes,
+    folders: Sequence[Path],
+    place: Path,
+    apart: bool,
+    drawings: list[_Drawing],
+    findings: list[Finding],
+) -> list[Sample]:
+    naming = Naming(image=data.image_pattern)
+    images = [image for folder in folders for image in find_images(folder) if naming.image_name(image) is not None]
+    try:
+        drawing = _Drawing(data, classes, place, folders)
+    except ConfigError as problem:
+        findings.append(Finding("PW106", str(place), str(problem), " "))
+    except DataError as problem:
+        code = "PW164" if "which no class has" in str(problem) else "PW165"
+        findings.append(Finding(code, str(place), str(problem), " "))
+    else:
+        drawings.append(drawing)
+        return [Sample(image, drawn=drawing.labels, apart=apart) for image in images]
+    return [Sample(image, apart=apart, sound=False) for image in images]
+
+
+def _case_twins(paths: Sequence[Path]) -> list[Finding]:
+    """Find files of one folder whose names differ by case only."""
+    by_name: dict[tuple[Path, str], list[Path]] = defaultdict(list)
+    for path in dict.fromkeys(paths):
+        by_name[path.parent, path.stem.casefold()].append(path)
+    return [
+        Finding(
+            "PW104",
+            str(twins[1]),
+            f"{twins[1]} and {twins[0].name} differ by case only.",
+            others=(str(twins[0]),),
+            picture=Spot(twins[1], other=twins[0]),
+        )
+        for twins in by_name.values()
+        if len({path.stem for path in twins}) > 1
+    ]
