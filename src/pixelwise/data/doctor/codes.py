@@ -160,7 +160,9 @@ CODES: dict[str, Code] = {
         "the network does not work", "A name, an option, a weight or a list in [model] or [train].", "Fix the key."
     ),
     "PW191": Code(
-        "images without labels do not work", "They have other bands, or are among the validation images.", "Fix the key."
+        "images without labels do not work",
+        "They have other bands, or are among the validation images.",
+        "Fix the key.",
     ),
     # Warnings: classes and labels.
     "PW201": Code(
