@@ -34,8 +34,10 @@ class _Linear(torch.autograd.Function):
         return apply(tokens, weight, bias, "none", [], "")
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+    @once_differentiable  # has no types
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx, *grad_outputs: Tensor
+    ) -> tuple[Tensor | None, ...]:
         tokens, weight = ctx.saved_tensors
         (gradient,) = grad_outputs
         for_tokens, for_weight, for_bias, _ = ctx.needs_input_grad
