@@ -166,8 +166,10 @@ def _is_weights_name(value: object, folder: Path) -> bool:
 
     A short name is one even where a data set has a folder of that name; all else is a path if something is there.
     """
-    if not isinstance(value, str) or not value or value in SHORT_NAMES:
-        return value in SHORT_NAMES
+    if not isinstance(value, str) or not value:
+        return False
+    if value in SHORT_NAMES or value.startswith("hf:"):
+        return True
     looks_like_path = value.startswith((".", "/", "~", "\\")) or Path(value).suffix in WEIGHTS_SUFFIXES
     return not looks_like_path and not (folder / value).exists()
 

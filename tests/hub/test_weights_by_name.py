@@ -186,7 +186,7 @@ def test_every_row_that_is_not_free_to_use_asks_for_consent_and_every_other_one_
         ("nvidia/mit-b00", "segformer-b0", r"Did you mean 'nvidia/mit-b0'\? .*'hf:nvidia/mit-b00'"),
         ("mit_b0.pth", "segformer-b0", "no such file or folder"),
         ("setr/setr-pup-ade20k", "setr-pup", r"no address of its own.*by hand from https://github\.com/fudan-zvg/SETR"),
-        ("facebook/dinov2-base", "unet", r"encoder = 'transformers:facebook/dinov2-base'"),
+        ("timm/convnext_tiny.fb_in22k", "unet", r"encoder = 'timm:convnext_tiny\.fb_in22k'"),
         ("https://example.org/w.pth", "unet", r'accept_licence = "unknown"'),
         ("hf:nothing", "unet", "names no repository of the hub"),
     ],

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import Dinov2Config, Dinov2Model, ViTConfig, ViTModel
 
 import pixelwise as pw
+from pixelwise.weights.files import read_state
 from pixelwise.weights.pickles import Stored, read_pickle
 
 OPTIONS = {"filters": [2, 4, 4, 8, 8]}
@@ -292,3 +293,13 @@ def test_other_floats_are_taken(dtype):
     assert pw.load_weights(model, state).missing == ()
     for name, value in model.state_dict().items():
         assert torch.equal(value, state[name].to(value.dtype))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_tensors_that_share_their_numbers_in_a_file_share_them_in_memory(tmp_path, zipped):
+    numbers = torch.arange(12.0)
+    state = {"a": numbers[:6].view(2, 3), "b": numbers[2:], "alone": torch.arange(3)}
+    torch.save(state, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
+    read = read_state(tmp_path / "w.pth").tensors
+    assert all(torch.equal(read[name], value) for name, value in state.items())
+    assert read["a"].untyped_storage().data_ptr() == read["b"].untyped_storage().data_ptr()

@@ -64,7 +64,7 @@ def merged_origins(*several: Iterable[Origin]) -> tuple[Origin, ...]:
 def sentence(origin: Origin) -> str:
     """Return an origin in one line."""
     use = {"yes": "commercial use allowed", "no": "no commercial use"}.get(origin.commercial, "commercial use unknown")
-    parts = [f"{origin.name}: {origin.licence}, {use}", origin.attribution.rstrip("."), f"from {origin.source}"]
+    parts = [f"{origin.name}: {origin.licence}, {use}", origin.attribution.rstrip("."), f"Source: {origin.source}"]
     return ". ".join(part for part in parts if part) + "."
 
 

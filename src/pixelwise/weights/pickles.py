@@ -73,13 +73,19 @@ class Storage:
     def __init__(self, dtype: torch.dtype, count: int) -> None:
         self.dtype, self.count = dtype, count
         self.read: Callable[[], bytes] | None = None
+        self.tensors = 0
+        """How many tensors lie in it."""
+        self._data = bytearray()
 
     def numbers(self, dtype: torch.dtype) -> Tensor:
         """Read them, as numbers of ``dtype``."""
-        data = self.read() if self.read is not None else b""
+        data = self._data or bytearray(self.read() if self.read is not None else b"")
         if len(data) != self.count * self.dtype.itemsize:
             raise EOFError("the file ends within a tensor")
-        return torch.frombuffer(bytearray(data), dtype=dtype) if data else torch.empty(0, dtype=dtype)
+        if self.tensors > 1:
+            # Read once for all: else a small file of many tensors in one place would fill any memory.
+            self._data = data
+        return torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
 
 
 class ArrayType:
@@ -144,6 +150,7 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *more: Any) -> St
     count = storage.count * storage.dtype.itemsize // dtype.itemsize
     if offset < 0 or last >= count or math.prod(sizes) > count:
         raise ValueError("a tensor beyond its data")
+    storage.tensors += 1
     return Stored(sizes, lambda: storage.numbers(dtype).as_strided(sizes, strides, offset))
 
 
