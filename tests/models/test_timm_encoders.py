@@ -178,12 +178,17 @@ def test_a_stand_ins_weights_are_fitted_to_other_bands_and_taken_no_second_time(
     assert "saved with 9.8" in versions_apart(rebuilt(model.architecture, options))
 
 
-def test_a_timm_that_does_not_start_is_said(monkeypatch):
+@pytest.mark.parametrize(
+    "problem",
+    [RuntimeError("operator torchvision::nms does not exist"), ModuleNotFoundError("No module named 'torchvision'")],
+)
+def test_a_timm_that_does_not_start_is_said(monkeypatch, problem):
     def failing(name):
-        raise RuntimeError("operator torchvision::nms does not exist")
+        raise problem
 
+    monkeypatch.setattr("pixelwise.models.timm_library.find_spec", lambda name: "there")
     monkeypatch.setattr("importlib.import_module", failing)
-    with pytest.raises(pw.MissingExtraError, match=r"nms does not exist.*torchvision of the same source"):
+    with pytest.raises(pw.MissingExtraError, match=rf"does not start \({problem}\).*torchvision of the same source"):
         create("convnextv2_tiny")
 
 

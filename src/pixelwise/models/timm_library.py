@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -183,10 +184,10 @@ def _place(name: str) -> str:
 def _timm() -> ModuleType:
     try:
         return optional_module("timm")
-    except MissingExtraError:
-        raise
     except Exception as error:  # torchvision of another torch fails with a RuntimeError
+        if find_spec("timm") is None:
+            raise
         raise MissingExtraError(
-            f"timm is installed but does not start ({reason_of(error)}). It needs torchvision of the same source and "
-            "version as torch; install both together."
+            f"timm is installed but does not start ({reason_of(error.__context__ or error)}). It needs torchvision of "
+            "the same source and version as torch; install both together."
         ) from None

@@ -153,7 +153,7 @@ def _refusal(options: Mapping[str, Change], layout: str, name: str, where: str) 
 
 
 def _listed(options: Mapping[str, object]) -> str:
-    return " and ".join(f"{key}={value!r}" for key, value in options.items())
+    return " and ".join(f"{key}={value!r}" for key, value in options.items() if key != "library_config")
 
 
 def _resize_positions(

@@ -48,7 +48,9 @@ class Report:
                 f"Of the checkpoint's weights, {taken} were taken, not {', '.join(map(repr, self.others))}."
             )
         if self.adopted:
-            changes = ", ".join(f"{key} = {theirs!r} (was {own!r})" for key, (own, theirs) in self.adopted.items())
+            # The configuration of a library's encoder is a page; its name says the same.
+            shown = {key: change for key, change in self.adopted.items() if key != "library_config"}
+            changes = ", ".join(f"{key} = {theirs!r} (was {own!r})" for key, (own, theirs) in shown.items())
             sentences.append(f"Taken over from the weights: {changes}.")
         if self.kept:
             changes = ", ".join(f"{key} = {own!r} (theirs: {theirs!r})" for key, (own, theirs) in self.kept.items())
