@@ -1,5 +1,7 @@
 """EoMT beside transformers' own class, with the same random weights: answers, loss and gradients of a step."""
 
+import copy
+
 import pytest
 import torch
 from transformers import EomtConfig, EomtForUniversalSegmentation
@@ -22,10 +24,10 @@ def shaken(network, seed=0):
     return network
 
 
-def reference(size=(64, 64), gated=False, **options):
+def reference(side=64, gated=False, **options):
     given = {"num_blocks": 2, "num_queries": 7, "train_num_points": POINTS, **options}
     config = EomtConfig(
-        hidden_size=48, num_hidden_layers=6, num_attention_heads=3, image_size=size[0], patch_size=16,
+        hidden_size=48, num_hidden_layers=6, num_attention_heads=3, image_size=side, patch_size=16,
         num_labels=CLASSES, use_swiglu_ffn=gated, **given,
     )  # fmt: skip
     network = EomtForUniversalSegmentation(config)
@@ -34,7 +36,8 @@ def reference(size=(64, 64), gated=False, **options):
 
 
 def ours_of(network):
-    model = pw.create("eomt-s", classes=CLASSES)
+    # Heads do not show in the shapes; the released networks have 64 channels in each.
+    model = pw.create("eomt-s", classes=CLASSES, heads=3)
     report = pw.load_weights(model, network.state_dict())
     assert (report.layout, report.missing, report.unexpected) == ("EoMT, transformers", (), ())
     return model
@@ -48,13 +51,28 @@ def close(one, other, tolerance=5e-6):
 @pytest.mark.parametrize("side", [64, 96, 128])
 @torch.no_grad()
 def test_answers_are_those_of_transformers(side, gated):
-    theirs = reference((side, side), gated).eval()
+    theirs = reference(side, gated).eval()
     model = ours_of(theirs).eval()
     image = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(side))
     expected, found = theirs(image), model.decode(image).answers
     assert len(found) == 1
     assert close(found[0].masks, expected.masks_queries_logits)
     assert close(found[0].classes, expected.class_queries_logits)
+
+
+@torch.no_grad()
+def test_an_oblong_image_has_the_answer_of_transformers_with_the_resized_positions():
+    square = reference().eval()
+    model = ours_of(square).eval()
+    oblong = copy.deepcopy(square)
+    oblong.grid_size = (4, 6)
+    oblong.embeddings.position_embeddings = torch.nn.Embedding.from_pretrained(model.encoder.positions_for(4, 6)[0, 1:])
+    oblong.embeddings.position_ids = torch.arange(24)[None]
+    image = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(6))
+    expected, found = oblong(image), model.decode(image).answers[0]
+    assert found.masks.shape == (2, 7, 16, 24)
+    assert close(found.masks, expected.masks_queries_logits)
+    assert close(found.classes, expected.class_queries_logits)
 
 
 @torch.no_grad()
@@ -128,7 +146,7 @@ def test_annealing_follows_the_authors_configuration_for_ade20k(blocks, steps, s
     for i, start in enumerate(starts):
         for step, expected in ((start, 1.0), (start + 3260, 0.5**0.9), (start + 6530, 0.0)):
             model.anneal(step / steps)
-            assert model.decoder.mask_chances[i].item() == pytest.approx(expected, abs=2e-3)
+            assert model.decoder.mask_chances[i].item() == pytest.approx(expected, abs=0.02)
 
 
 def test_a_step_draws_the_same_from_the_same_seed_and_the_state_keeps_the_chances():
