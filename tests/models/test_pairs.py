@@ -7,14 +7,7 @@ import pixelwise as pw
 from pixelwise.models import DECODERS, ENCODERS, MODELS, list_models
 
 SMALL = (
-    "mit-b0",
-    "resnet18",
-    "mscan-t",
-    "hrnet-w18",
-    "hardnet-39ds",
-    "unet",
-    "vit-tiny",
-    "efficientnet-lite0",
+    *("mit-b0", "resnet18", "mscan-t", "hrnet-w18", "hardnet-39ds", "unet", "vit-tiny", "efficientnet-lite0"),
     "dinov2-small",
 )
 """The smallest of each kind; the larger ones differ in numbers alone."""
