@@ -30,6 +30,32 @@ def upsample(
     return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=align_corners)
 
 
+def resampled_part(
+    logits: Float[Tensor, "B K h w"],
+    size: tuple[int, int],
+    part: tuple[int, int],
+    cells: tuple[int, int],
+    *,
+    align_corners: bool = False,
+) -> Float[Tensor, "B K _ _"]:
+    """Resample the upper left ``part`` of an image of ``size``, both in pixels, to ``cells``, bilinear.
+
+    Args:
+        align_corners: as in `upsample`, which this is where the part is the whole image.
+    """
+    if part == size:
+        return upsample(logits, cells, align_corners=align_corners)
+    axes = []
+    for count, pixels, kept in zip(cells, size, part, strict=True):
+        place = torch.arange(count, device=logits.device, dtype=logits.dtype)
+        if align_corners:
+            axes.append(place * ((kept - 1) / max(1, count - 1)) * (2 / (pixels - 1)) - 1)
+        else:
+            axes.append((place + 0.5) * (2 * kept / count / pixels) - 1)
+    grid = torch.stack(torch.meshgrid(axes[1], axes[0], indexing="xy"), dim=-1).expand(len(logits), -1, -1, -1)
+    return F.grid_sample(logits, grid, mode="bilinear", padding_mode="border", align_corners=align_corners)
+
+
 def recentred(logits: Float[Tensor, "B K h w"], size: tuple[int, int] | torch.Size) -> Float[Tensor, "B K h w"]:
     """Resample logits with aligned corners, of an image of ``size``, to the centres of equal cells.
 

@@ -4,7 +4,6 @@ import torch
 import torch.nn.functional as F
 from small_network import small_network
 
-import pixelwise as pw
 from pixelwise.inference.augmented import averaged_logits, output_stride
 
 
@@ -30,21 +29,3 @@ def test_zoomed_copies_are_averaged_as_logits_on_the_grid_of_the_image(scales, s
 @pytest.mark.parametrize("stride", [1, 2, 4, 8, 16, 32])
 def test_the_stride_of_a_network_is_measured(stride):
     assert output_stride(small_network(stride=stride)) == stride
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("decoder", ["segmenter-linear", "eomt-s"])
-def test_patches_that_do_not_divide_tiles_are_answered_for_each_pixel(decoder):
-    torch.manual_seed(0)
-    options = {"encoder": "dinov2-small", "dim": 24, "depth": 6, "image_size": 70, "patch": 14}
-    model = pw.create(decoder, classes=3, **options).eval()
-    assert output_stride(model) == 1
-    image = np.random.default_rng(0).standard_normal((2, 3, 64, 96)).astype(np.float32)
-    asked = {"stride": 1, "scales": (1.0,)}
-    logits = averaged_logits(model, image, flips=False, **asked)
-    assert torch.equal(logits, model(torch.from_numpy(image)))
-    mirrored = model(torch.from_numpy(image).flip(-1)).flip(-1)
-    torch.testing.assert_close(averaged_logits(model, image, flips=True, **asked), (logits + mirrored) / 2)
-    zoomed = averaged_logits(model, image, stride=1, flips=False, scales=(1.5,))
-    larger = model(F.interpolate(torch.from_numpy(image), size=(96, 128), mode="bilinear"))
-    torch.testing.assert_close(zoomed, F.interpolate(larger, size=(64, 96), mode="bilinear"))

@@ -7,6 +7,7 @@ import torch
 from transformers import EomtConfig, EomtForUniversalSegmentation
 
 import pixelwise as pw
+from pixelwise.inference.augmented import averaged_logits, output_stride
 from pixelwise.losses import MaskLoss, mask_loss, total_loss
 from pixelwise.models.eomt import class_logits
 
@@ -198,6 +199,14 @@ def test_logits_at_the_masks_size_are_of_the_same_masks():
     assert fine.decode(image).logits.shape == (1, 3, 64, 96)
     agree = (coarse.label_map(image) == fine.label_map(image)).float().mean()
     assert agree > 0.7
+
+
+@torch.no_grad()
+def test_patches_that_do_not_divide_tiles_are_answered_for_each_pixel():
+    model, image = small(patch=14, image_size=70).eval(), torch.randn(2, 3, 64, 96)
+    assert output_stride(model) == 1
+    logits = averaged_logits(model, image.numpy(), stride=1, flips=False, scales=(1.0,))
+    torch.testing.assert_close(logits, model(image))
 
 
 @pytest.mark.parametrize(

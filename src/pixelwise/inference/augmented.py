@@ -1,6 +1,8 @@
 """A network's answer to a batch of tiles, averaged over mirrored and zoomed copies, and the stride it comes at."""
 
+import math
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 import torch
@@ -11,17 +13,25 @@ from torch import Tensor
 from pixelwise.errors import enough_memory
 from pixelwise.inference.tile_grid import GRID
 from pixelwise.models import Segmenter
-from pixelwise.upsampling import upsample
+from pixelwise.upsampling import resampled_part
 
 
 @torch.no_grad()
 def averaged_logits(
-    model: Segmenter, images: Float32[np.ndarray, "B C H W"], *, stride: int, flips: bool, scales: Sequence[float]
+    model: Segmenter,
+    images: Float32[np.ndarray, "B C H W"],
+    *,
+    stride: int | None,
+    flips: bool,
+    scales: Sequence[float],
 ) -> Float[Tensor, "B K h w"]:
-    """Return logits at the network's stride, averaged over mirrored and zoomed copies of normalised images.
+    """Return logits of normalised images, averaged over mirrored and zoomed copies.
 
-    The network must not have to pad the images (see `Segmenter.padded_size`), unless its `output_stride` is 1. Zoomed
-    copies have sides that are multiples of 32; their logits are resized to the grid of the unzoomed image.
+    Zoomed copies have sides that are multiples of 32. Where the network pads a copy (see `Segmenter.padded_size`), what
+    it says of the padding is left out.
+
+    Args:
+        stride: pixels of a cell of the answer, as `output_stride` gives; None: the cells are the network's own.
 
     Raises:
         NotEnoughMemoryError: the batch does not fit.
@@ -31,26 +41,34 @@ def averaged_logits(
 
 
 def _averaged(
-    model: Segmenter, batch: Float[Tensor, "B C H W"], stride: int, flips: bool, scales: Sequence[float]
+    model: Segmenter, batch: Float[Tensor, "B C H W"], stride: int | None, flips: bool, scales: Sequence[float]
 ) -> Float[Tensor, "B K h w"]:
-    coarse = (-(-batch.shape[2] // stride), -(-batch.shape[3] // stride))
+    height, width = batch.shape[2:]
+    if stride is None and all(scale == 1 for scale in scales):
+        cells = None
+    else:
+        cell = Fraction(stride) if stride else cell_size(model)
+        cells = (math.ceil(height / cell), math.ceil(width / cell))
     copies = []
     for scale in scales:
-        sides = [max(GRID, round(side * scale / GRID) * GRID) for side in batch.shape[2:]]
+        sides = [max(GRID, round(side * scale / GRID) * GRID) for side in (height, width)]
         zoomed = batch if scale == 1 else F.interpolate(batch, size=sides, mode="bilinear", align_corners=False)
-        logits = _logits(model, zoomed)
+        logits = _on_cells(model, zoomed, cells)
         if flips:
-            logits = (logits + _logits(model, zoomed.flip(-1)).flip(-1)) / 2
-        copies.append(logits if scale == 1 else upsample(logits, coarse, align_corners=model.align_corners))
+            logits = (logits + _on_cells(model, zoomed.flip(-1), cells).flip(-1)) / 2
+        copies.append(logits)
     return copies[0] if len(copies) == 1 else torch.stack(copies).mean(dim=0)
 
 
-def _logits(model: Segmenter, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K h w"]:
-    """Return a network's logits; at full size if its cells do not fit the grid of tiles (patches of 14 pixels)."""
-    logits, (height, width) = model.decode(image).logits.float(), image.shape[-2:]
-    if GRID % model.multiple == 0:
+def _on_cells(
+    model: Segmenter, image: Float[Tensor, "B C H W"], cells: tuple[int, int] | None
+) -> Float[Tensor, "B K h w"]:
+    """Return the logits of images on a grid of ``cells``, without those of what the network pads; None: all of them."""
+    size = (image.shape[2], image.shape[3])
+    logits = model.decode(image).logits.float()
+    if cells is None:
         return logits
-    return upsample(logits, model.padded_size((height, width)), align_corners=model.align_corners)[..., :height, :width]
+    return resampled_part(logits, model.padded_size(size), size, cells, align_corners=model.align_corners)
 
 
 def _smaller_tile(shape: tuple[int, ...], scales: Sequence[float]) -> str:
@@ -67,13 +85,19 @@ def _smaller_tile(shape: tuple[int, ...], scales: Sequence[float]) -> str:
     )
 
 
-@torch.no_grad()
 def output_stride(model: Segmenter) -> int:
+    """Return how many pixels a cell of the grid covers that tiles are blended on.
+
+    It is the network's own stride or, where tiles cannot start at multiples of that, the largest below it where they
+    can: 8 for patches of 14 pixels.
+    """
+    largest = math.floor(cell_size(model))
+    return next(stride for stride in range(min(GRID, largest), 0, -1) if GRID % stride == 0)
+
+
+@torch.no_grad()
+def cell_size(model: Segmenter) -> Fraction:
     """Return how many pixels one logit covers along each axis, measured on a small empty image."""
-    if GRID % model.multiple:
-        return 1
     device = next(model.parameters()).device
     probe = torch.zeros(1, model.architecture.bands, 2 * GRID, 2 * GRID, device=device)
-    stride = 2 * GRID // model.decode(probe).logits.shape[-1]
-    assert GRID % stride == 0, "tiles start at multiples of GRID, so their logits must too"
-    return stride
+    return Fraction(model.padded_size((2 * GRID, 2 * GRID))[1], model.decode(probe).logits.shape[-1])

@@ -147,7 +147,9 @@ class Tiling:
     def logits(self, images: Float32[np.ndarray, "B C H W"]) -> Float[Tensor, "B K h w"]:
         """Run the network on normalised images, with the flips and scales that were asked for."""
         flips, scales = self.options.flips, self.options.scales
-        return averaged_logits(self.model, images, stride=self.plan.stride, flips=flips, scales=scales)
+        # A raster of one piece meets no other, so its cells can be the network's own.
+        stride = None if self.single else self.plan.stride
+        return averaged_logits(self.model, images, stride=stride, flips=flips, scales=scales)
 
     @torch.no_grad()
     def sum_of(self, row: int, column: int, begun: TileSum | None, tiles: Iterable[DecodedTile]) -> TileSum:
