@@ -205,5 +205,8 @@ def _at(maps: Float[Tensor, "n h w"], points: Float[Tensor, "m P 2"], *, beyond:
     Args:
         beyond: what lies beyond the edge: "zeros", or the values at the "border".
     """
-    grid = 2 * points.expand(len(maps), -1, -1)[:, None] - 1
-    return F.grid_sample(maps[:, None], grid, mode="bilinear", padding_mode=beyond, align_corners=False)[:, 0, 0]
+    shared, grid = len(points) == 1, 2 * points[:, None] - 1
+    # As channels of one image, maps share what the points cost.
+    image = maps[None] if shared else maps[:, None]
+    values = F.grid_sample(image, grid, mode="bilinear", padding_mode=beyond, align_corners=False)[:, :, 0]
+    return values[0] if shared else values[:, 0]
