@@ -29,6 +29,7 @@ VIT = {"encoder": "vit-tiny", "image_size": 96}
 OPTIONS: dict[str, dict[str, object]] = {
     **dict.fromkeys(("setr-naive", "setr-pup", "setr-mla", "segmenter-linear", "segmenter-mask"), VIT),
     **dict.fromkeys(("depict-sa", "depict-ca"), VIT),
+    "eomt-s": {"dim": 192, "image_size": 96, "queries": 20},
     "hmsa": {"network": "hrnet-w18-ocr", "scales": [0.5, 1.0]},
 }
 LARGER = ("-b1", "-b2", "-b3", "-b4", "-b5", "-s", "-b", "-l", "w30", "w32", "w40", "w44", "w48", "w64")
@@ -36,7 +37,7 @@ LARGER = ("-b1", "-b2", "-b3", "-b4", "-b5", "-s", "-b", "-l", "w30", "w32", "w4
 
 def overfitted() -> list[str]:
     """Return the smallest network of each kind."""
-    return [name for name in list_models() if not name.removesuffix("-ocr").endswith(LARGER)]
+    return [name for name in list_models() if not name.removesuffix("-ocr").endswith(LARGER) or name == "eomt-s"]
 
 
 def four_images(folder: Path, side: int) -> tuple[Tensor, Tensor]:

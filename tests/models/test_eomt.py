@@ -1,10 +1,13 @@
 """EoMT beside transformers' own class, with the same random weights: answers, loss and gradients of a step."""
 
+import copy
+
 import pytest
 import torch
 from transformers import EomtConfig, EomtForUniversalSegmentation
 
 import pixelwise as pw
+from pixelwise.inference.augmented import averaged_logits, output_stride
 from pixelwise.losses import MaskLoss, mask_loss, total_loss
 from pixelwise.models.eomt import class_logits
 
@@ -22,10 +25,10 @@ def shaken(network, seed=0):
     return network
 
 
-def reference(size=(64, 64), gated=False, **options):
+def reference(side=64, gated=False, **options):
     given = {"num_blocks": 2, "num_queries": 7, "train_num_points": POINTS, **options}
     config = EomtConfig(
-        hidden_size=48, num_hidden_layers=6, num_attention_heads=3, image_size=size[0], patch_size=16,
+        hidden_size=48, num_hidden_layers=6, num_attention_heads=3, image_size=side, patch_size=16,
         num_labels=CLASSES, use_swiglu_ffn=gated, **given,
     )  # fmt: skip
     network = EomtForUniversalSegmentation(config)
@@ -34,27 +37,47 @@ def reference(size=(64, 64), gated=False, **options):
 
 
 def ours_of(network):
-    model = pw.create("eomt-s", classes=CLASSES)
+    # Heads do not show in the shapes; the released networks have 64 channels in each.
+    model = pw.create("eomt-s", classes=CLASSES, heads=3)
     report = pw.load_weights(model, network.state_dict())
     assert (report.layout, report.missing, report.unexpected) == ("EoMT, transformers", (), ())
     return model
 
 
-def close(one, other, tolerance=5e-6):
-    return (one - other).abs().max() <= tolerance * max(1.0, other.abs().max())
+def close(one, other, tolerance=5e-6, least=1.0):
+    return (one - other).abs().max() <= tolerance * max(least, other.abs().max())
+
+
+def close_gradients(one, other):
+    return close(one.grad, other.grad, 1e-5, least=0.0)
 
 
 @pytest.mark.parametrize("gated", [False, True])
-@pytest.mark.parametrize("side", [64, 96, 128])
+@pytest.mark.parametrize("side", [64, 128])
 @torch.no_grad()
 def test_answers_are_those_of_transformers(side, gated):
-    theirs = reference((side, side), gated).eval()
+    theirs = reference(side, gated).eval()
     model = ours_of(theirs).eval()
     image = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(side))
     expected, found = theirs(image), model.decode(image).answers
     assert len(found) == 1
     assert close(found[0].masks, expected.masks_queries_logits)
     assert close(found[0].classes, expected.class_queries_logits)
+
+
+@torch.no_grad()
+def test_an_oblong_image_has_the_answer_of_transformers_with_the_resized_positions():
+    square = reference().eval()
+    model = ours_of(square).eval()
+    oblong = copy.deepcopy(square)
+    oblong.grid_size = (4, 6)
+    oblong.embeddings.position_embeddings = torch.nn.Embedding.from_pretrained(model.encoder.positions_for(4, 6)[0, 1:])
+    oblong.embeddings.position_ids = torch.arange(24)[None]
+    image = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(6))
+    expected, found = oblong(image), model.decode(image).answers[0]
+    assert found.masks.shape == (2, 7, 16, 24)
+    assert close(found.masks, expected.masks_queries_logits)
+    assert close(found.classes, expected.class_queries_logits)
 
 
 @torch.no_grad()
@@ -107,13 +130,14 @@ def test_a_step_of_training_has_the_loss_and_gradients_of_transformers(chance):
     found = mask_loss(model.decode(image).answers, mask, MaskLoss(points=POINTS))
     found.backward()
     assert abs(found - expected) <= 1e-5 * expected
-    assert close(model.decoder.queries.grad, theirs.query.weight.grad, 1e-5)
-    assert close(model.encoder.patches.weight.grad, theirs.embeddings.patch_embeddings.projection.weight.grad, 1e-5)
-    assert close(model.decoder.upscale[1].mix.weight.grad, theirs.upscale_block.block[1].conv2.weight.grad, 1e-5)
-    assert close(model.decoder.classifier.bias.grad, theirs.class_predictor.bias.grad, 1e-5)
+    assert close_gradients(model.decoder.queries, theirs.query.weight)
+    assert close_gradients(model.encoder.patches.weight, theirs.embeddings.patch_embeddings.projection.weight)
+    assert close_gradients(model.decoder.upscale[1].mix.weight, theirs.upscale_block.block[1].conv2.weight)
+    assert close_gradients(model.decoder.classifier.bias, theirs.class_predictor.bias)
     for ours, other in zip(model.encoder.blocks, theirs.layers, strict=True):
-        assert close(ours.scale1.factor.grad, other.layer_scale1.lambda1.grad, 1e-5)
-        assert close(ours.attention.qkv.bias.grad[48:96], other.attention.k_proj.bias.grad, 1e-5)
+        assert close_gradients(ours.scale1.factor, other.layer_scale1.lambda1)
+        assert close_gradients(ours.feed_forward.expand.weight, other.mlp.fc1.weight)
+        assert close(ours.attention.qkv.weight.grad[96:], other.attention.v_proj.weight.grad, 1e-5, least=0.0)
 
 
 def small(**options):
@@ -128,7 +152,7 @@ def test_annealing_follows_the_authors_configuration_for_ade20k(blocks, steps, s
     for i, start in enumerate(starts):
         for step, expected in ((start, 1.0), (start + 3260, 0.5**0.9), (start + 6530, 0.0)):
             model.anneal(step / steps)
-            assert model.decoder.mask_chances[i].item() == pytest.approx(expected, abs=2e-3)
+            assert model.decoder.mask_chances[i].item() == pytest.approx(expected, abs=0.02)
 
 
 def test_a_step_draws_the_same_from_the_same_seed_and_the_state_keeps_the_chances():
@@ -175,6 +199,14 @@ def test_logits_at_the_masks_size_are_of_the_same_masks():
     assert fine.decode(image).logits.shape == (1, 3, 64, 96)
     agree = (coarse.label_map(image) == fine.label_map(image)).float().mean()
     assert agree > 0.7
+
+
+@torch.no_grad()
+def test_patches_that_do_not_divide_tiles_are_answered_for_each_pixel():
+    model, image = small(patch=14, image_size=70).eval(), torch.randn(2, 3, 64, 96)
+    assert output_stride(model) == 1
+    logits = averaged_logits(model, image.numpy(), stride=1, flips=False, scales=(1.0,))
+    torch.testing.assert_close(logits, model(image))
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,11 @@ LIGHTER = {
     "segmenter-mask": {"encoder": "vit-tiny", "image_size": 64},
     "depict-sa": {"encoder": "vit-tiny", "image_size": 64},
     "depict-ca": {"encoder": "vit-tiny", "image_size": 64},
+    **{f"eomt-{size}": {"dim": 48, "depth": 6, "heads": 3, "image_size": 64, "queries": 8} for size in "sbl"},
     "hmsa": {"network": "hrnet-w18-ocr"},
 }
 HEAVIER = ("-b1", "-b2", "-b3", "-b4", "-b5", "-s", "-b", "-l", "w30", "w32", "w40", "w44", "w48", "w64", "w48-ocr")
-NAMES = [name for name in list_models() if not name.removesuffix("-ocr").endswith(HEAVIER)]
+NAMES = [name for name in list_models() if not name.removesuffix("-ocr").endswith(HEAVIER) or name == "eomt-s"]
 """The smallest of each family; the larger ones differ in numbers alone."""
 
 

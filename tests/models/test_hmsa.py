@@ -69,12 +69,20 @@ def test_it_stands_around_any_network(network):
     assert again.state_dict().keys() == model.state_dict().keys()
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if not name.startswith(("hrnet", "segformer-b", "segnext-"))])
+OTHERS = [name for name in MODELS if not name.startswith(("hrnet", "segformer-b", "segnext-", "eomt-"))]
+
+
+@pytest.mark.parametrize("name", OTHERS)
 def test_each_other_family_lets_it_see_what_its_classifier_sees(name):
     options = {"encoder": "vit-tiny", "image_size": 64} if MODELS[name].encoder == "vit-large" else {}
     with torch.device("meta"):
         model = pw.create("hmsa", classes=3, network=name, **options).eval()
         assert model(torch.zeros(1, 3, 64, 96)).shape == (1, 3, 64, 96)
+
+
+def test_a_network_that_answers_with_masks_is_refused():
+    with torch.device("meta"), pytest.raises(pw.ConfigError, match="answers with masks"):
+        pw.create("hmsa", classes=3, network="eomt-s")
 
 
 @torch.no_grad()

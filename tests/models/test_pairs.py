@@ -6,7 +6,10 @@ import torch
 import pixelwise as pw
 from pixelwise.models import DECODERS, ENCODERS, MODELS, list_models
 
-SMALL = ("mit-b0", "resnet18", "mscan-t", "hrnet-w18", "hardnet-39ds", "unet", "vit-tiny", "efficientnet-lite0")
+SMALL = (
+    *("mit-b0", "resnet18", "mscan-t", "hrnet-w18", "hardnet-39ds", "unet", "vit-tiny", "efficientnet-lite0"),
+    "dinov2-small",
+)
 """The smallest of each kind; the larger ones differ in numbers alone."""
 BASE = {decoder: name for name, design in reversed(MODELS.items()) for decoder in [design.decoder]}
 """A network that has the decoder by nature, so that its options are the usual ones."""
@@ -14,6 +17,8 @@ PLAIN = {"vit": "all maps have one stride, and the decoder climbs a pyramid"}
 
 
 def options_of(encoder):
+    if encoder.startswith("dinov2"):
+        return {"image_size": 70, "dim": 48, "depth": 6, "heads": 3} if encoder in SMALL else {"image_size": 70}
     return {"image_size": 64} if encoder.startswith("vit") else {}
 
 
@@ -39,7 +44,8 @@ def test_every_encoder_is_built_with_every_decoder_or_refused_with_a_reason(deco
         found = built(encoder, decoder)
         if isinstance(found, str):
             assert len(found.split()) >= 12, f"{encoder} with {decoder}: {found}"
-            assert encoder.startswith("vit") or decoder == "setr-mla", f"{encoder} with {decoder}: {found}"
+            climbs = encoder.startswith(("vit", "dinov2"))
+            assert climbs or decoder in ("setr-mla", "eomt"), f"{encoder} with {decoder}: {found}"
         else:
             assert found.architecture.options["encoder"] == encoder
 

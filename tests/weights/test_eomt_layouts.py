@@ -111,7 +111,7 @@ def test_eomt_of_its_release_and_of_transformers_is_one_network_and_survives_our
     }
     answers = []
     for layout, source in sources.items():
-        model = pw.create("eomt-l", classes=5).eval()
+        model = pw.create("eomt-s", classes=5, heads=3).eval()
         report = pw.load_weights(model, {"state_dict": source})
         assert (report.layout, report.missing, report.unexpected) == (layout, (), ())
         assert all(re.search("criterion|pixel_", name) for name in report.unused)
@@ -119,7 +119,7 @@ def test_eomt_of_its_release_and_of_transformers_is_one_network_and_survives_our
         about = model.architecture.options
         assert (about["queries"], about["query_blocks"], about["registers"], about["patch"]) == (7, 2, 4, 16)
         save_weights(model, tmp_path / "ours.safetensors")
-        again = pw.create("eomt-l", classes=5, **{k: v for k, v in about.items() if k != "decoder"}).eval()
+        again = pw.create("eomt-s", classes=5, **{k: v for k, v in about.items() if k != "decoder"}).eval()
         assert pw.load_weights(again, tmp_path / "ours.safetensors").layout == "pixelwise"
         answers += [model(image), again(image)]
     assert all(torch.equal(answers[0], other) for other in answers[1:])

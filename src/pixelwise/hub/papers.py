@@ -46,9 +46,11 @@ PAPERS: dict[str, Paper] = {
     "setr": Paper("SETR", 2020, "2012.15840", "fudan-zvg/SETR: MIT"),
     "segmenter": Paper("Segmenter", 2021, "2105.05633", "rstrudel/segmenter: MIT"),
     "depict": Paper("DEPICT", 2024, "2411.03033", "QishuaiWen/DEPICT: see its repository"),
+    "eomt": Paper("Your ViT is Secretly an Image Segmentation Model (EoMT)", 2025, "2503.19108", "tue-mps/eomt: MIT"),
     "hmsa": Paper("Hierarchical Multi-Scale Attention", 2020, "2005.10821", "NVIDIA: BSD-3-Clause"),
 }
 
+# EoMT's scores are in its repository's table of models with DINOv2.
 RELEASE_NOTES, PAPER = "the authors' release notes", "the paper"
 
 SCORES: dict[str, tuple[Score, ...]] = {
@@ -84,6 +86,10 @@ SCORES: dict[str, tuple[Score, ...]] = {
     "pspnet": (
         Score("ADE20K val", 41.9, 42.8, RELEASE_NOTES),
         Score("Cityscapes val", 77.3, 78.4, RELEASE_NOTES),
+    ),
+    "eomt-l": (
+        Score("ADE20K val", 58.4, None, RELEASE_NOTES),
+        Score("Cityscapes val", 84.2, None, RELEASE_NOTES),
     ),
     "setr-naive": (
         Score("ADE20K val", 48.1, None, RELEASE_NOTES),

@@ -22,6 +22,9 @@ from pixelwise.losses.segmentation import require_class_indices
 from pixelwise.models.segmenter import Masks
 from pixelwise.optional import optional_module
 
+ROUNDING = 1e-3
+"""A point that is sampled from valid pixels to a smaller share has none."""
+
 
 @dataclass(frozen=True)
 class MaskLoss:
@@ -179,7 +182,7 @@ def _uncertain_points(
     count = int(settings.uncertain * settings.points)
     candidates = torch.rand(len(logits), int(settings.points * settings.candidates), 2, device=logits.device)
     certainty = _at(logits, candidates).abs()
-    certainty = certainty.masked_fill(_at(ignored, candidates) >= 1, torch.inf)
+    certainty = certainty.masked_fill(_at(ignored, candidates, beyond="border") >= 1 - ROUNDING, torch.inf)
     chosen = (-certainty).topk(count, dim=1).indices
     points = candidates.gather(1, chosen[..., None].expand(-1, -1, 2))
     rest = settings.points - count
@@ -192,11 +195,18 @@ def _labels_at(
     masks: Float[Tensor, "n H W"], ignored: Float[Tensor, "m H W"], points: Float[Tensor, "m P 2"]
 ) -> tuple[Float[Tensor, "n P"], Float[Tensor, "m P"]]:
     """Return the share of each mask in what is not ignored around a point, and how much is not."""
-    weights = 1 - _at(ignored, points)
+    weights = F.threshold(1 - _at(ignored, points, beyond="border"), ROUNDING, 0)
     return _at(masks, points) / weights.clamp(min=1e-6), weights
 
 
-def _at(maps: Float[Tensor, "n h w"], points: Float[Tensor, "m P 2"]) -> Float[Tensor, "n P"]:
-    """Return the values of maps at points, bilinear and 0 beyond the edge; one row of points serves all maps."""
-    grid = 2 * points.expand(len(maps), -1, -1)[:, None] - 1
-    return F.grid_sample(maps[:, None], grid, mode="bilinear", align_corners=False)[:, 0, 0]
+def _at(maps: Float[Tensor, "n h w"], points: Float[Tensor, "m P 2"], *, beyond: str = "zeros") -> Float[Tensor, "n P"]:
+    """Return the values of maps at points, bilinear; one row of points serves all maps.
+
+    Args:
+        beyond: what lies beyond the edge: "zeros", or the values at the "border".
+    """
+    shared, grid = len(points) == 1, 2 * points[:, None] - 1
+    # As channels of one image, maps share what the points cost.
+    image = maps[None] if shared else maps[:, None]
+    values = F.grid_sample(image, grid, mode="bilinear", padding_mode=beyond, align_corners=False)[:, :, 0]
+    return values[0] if shared else values[:, 0]

@@ -89,12 +89,12 @@ class QueryDecoder(nn.Module):
         """Return the answers, and logits made from the last one (`class_logits`)."""
         tokens = encoder.embedded(image)
         size = (image.shape[-2] // encoder.patch, image.shape[-1] // encoder.patch)
-        first = len(encoder.blocks) - self.query_blocks
-        for block in encoder.blocks[:first]:
+        blocks = list(encoder.blocks)
+        for block in blocks[: -self.query_blocks]:
             tokens = block(tokens)
         tokens = torch.cat([self.queries.expand(len(image), -1, -1), tokens], dim=1)
         answers = []
-        for block, chance in zip(encoder.blocks[first:], self._chances(), strict=True):
+        for block, chance in zip(blocks[-self.query_blocks :], self._chances(), strict=True):
             mask = None
             if chance > 0 or (self.training and self.masked_attention):
                 answers.append(self.answer(encoder.norm(tokens), size))

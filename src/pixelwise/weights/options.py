@@ -86,8 +86,9 @@ def adapted(
 
 def _fitted(own: Architecture, converted: Converted) -> set[str]:
     """Return the `FITTED` options that a network keeps beside these weights: those of an encoder alone."""
-    encoder_only = not any(name.startswith("decoder.") for name in converted)
-    return {key for key in FITTED if own.name in MODELS and key in MODELS[own.name].options} if encoder_only else set()
+    if not _encoder_only(converted) or own.name not in MODELS:
+        return set()
+    return {key for key in FITTED if key in MODELS[own.name].options}
 
 
 def _same(one: object, other: object) -> bool:
@@ -120,11 +121,19 @@ def _tensors(architecture: Architecture, options: Mapping[str, object]) -> dict[
 
 
 def _unfilled(wanted: Mapping[str, torch.Size], converted: Converted) -> set[str]:
+    """Return the names that weights leave fresh, or do not fit; a decoder's do not count if they are an encoder's."""
+    encoder_only = _encoder_only(converted)
     return {
         name
         for name, shape in wanted.items()
-        if not name.endswith("num_batches_tracked") and (name not in converted or converted[name][1].shape != shape)
+        if not name.endswith("num_batches_tracked")
+        and not (encoder_only and name.startswith("decoder."))
+        and (name not in converted or converted[name][1].shape != shape)
     }
+
+
+def _encoder_only(converted: Converted) -> bool:
+    return not any(name.startswith("decoder.") for name in converted)
 
 
 def _guilty(

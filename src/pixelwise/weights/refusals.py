@@ -37,7 +37,9 @@ def wrong_shape(wrong: list[str], converted: Converted, wanted: Tensor, model: S
     ours, (name, tensor) = wrong[0], converted[wrong[0]]
     others = f" ({len(wrong) - 1} others differ too)" if len(wrong) > 1 else ""
     if ours.startswith("decoder.classifier."):
-        fix = f"create the model with classes={len(tensor)}, or load with partial=True to start the classifier fresh"
+        # EoMT's classifier has one row more.
+        classes = len(tensor) - (len(wanted) - model.architecture.classes)
+        fix = f"create the model with classes={classes}, or load with partial=True to start the classifier fresh"
     elif ours.startswith("encoder.embeddings.0.projection.") and tensor.ndim == 4 and len(tensor) == len(wanted):
         fix = f"create the model with bands={tensor.shape[1]}, or load with partial=True to start that layer fresh"
     elif found := variant_of(converted):

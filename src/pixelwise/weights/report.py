@@ -24,8 +24,8 @@ class Report:
     adopted: Mapping[str, Change] = field(default_factory=dict)
     """Options that nobody asked for and that are the weights' now: name -> (the network's before, the weights')."""
     kept: Mapping[str, Change] = field(default_factory=dict)
-    """Options that were asked for, or are the paper's own sizes, and stand, though the weights had others: name ->
-    (asked, theirs)."""
+    """Options that were asked for, or that the network's paper names, and stand, though the weights were trained with
+    others: name -> (asked, theirs)."""
     network: str = ""
     """Name of the network that a file of ours says it is of."""
     part: str = ""
