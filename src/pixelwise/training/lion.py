@@ -26,7 +26,7 @@ class Lion(Optimizer):
 
     @torch.no_grad()
     def step(self, closure=None):  # typed as torch's own optimisers are
-        """Move all weights that have a gradient; return what ``closure`` does, which computes the loss if it is given."""
+        """Move all weights that have a gradient; return what ``closure`` does, if it is given."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
