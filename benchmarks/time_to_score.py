@@ -157,7 +157,8 @@ def score(model: Segmenter, card: ModelCard, kind: str, folder: Path, config: Co
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", action="append", required=True, metavar="KIND=FOLDER", help=f"{', '.join(KINDS)}")
+    parser.add_argument("--table", action="store_true", help="print what is kept, as Markdown")
+    parser.add_argument("--data", action="append", default=[], metavar="KIND=FOLDER", help=f"{', '.join(KINDS)}")
     parser.add_argument("--way", action="append", help=f"of {', '.join([*WAYS, *PEERS])}; default: all")
     parser.add_argument("--set", action="append", default=[], help="a value of ours, such as augment.classmix=0.5")
     parser.add_argument("--name", help="of the row; default: the way and what is set")
@@ -167,6 +168,9 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="a folder for the models")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "time_to_score.json")
     arguments = parser.parse_args()
+    if arguments.table:
+        print(table(json.loads(arguments.output.read_text())["runs"]))
+        return
     torch.set_num_threads(arguments.threads)
     seconds = 60 * arguments.minutes * arguments.threads
     for given in arguments.data:
@@ -190,6 +194,20 @@ def measure(arguments: argparse.Namespace, kind: str, folder: Path, way: str, se
         if arguments.keep and way not in PEERS:
             save_model(arguments.keep / f"{kind}-{name}-{seed}".replace(" ", "_").replace("/", "_"), model, card)
     return {"data": kind, "way": name, "seed": seed, "budget": seconds, **spent, **found}
+
+
+def table(runs: list[dict]) -> str:
+    """Return a table of the kept runs, a row for each."""
+    lines = [
+        "| data | way | seed | processor seconds | steps | mIoU | IoU of each class | F1 of fields |",
+        "|---" * 8 + "|",
+    ]
+    for run in runs:
+        classes = ", ".join(f"{name} {'-' if iou is None else f'{iou:.3f}'}" for name, iou in run["iou"].items())
+        objects = f"{run['object_f1']:.3f}" if "object_f1" in run else ""
+        cells = run["data"], run["way"], run["seed"], f"{run['seconds']:.0f}", run["steps"], f"{run['mIoU']:.3f}"
+        lines.append(f"| {' | '.join(map(str, cells))} | {classes} | {objects} |")
+    return "\n".join(lines)
 
 
 def keep(path: Path, row: dict) -> None:
