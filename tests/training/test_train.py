@@ -242,13 +242,13 @@ def test_an_encoder_without_blocks_is_trained_as_it_is_and_the_user_is_told(scen
 
 
 def test_slow_reading_is_told_once_with_the_fix(scenes, tmp_path, monkeypatch):
-    said, sample = [], Sampler.sample
+    said, batch = [], Sampler.batch
 
-    def slow(sampler, number):
-        time.sleep(0.2)
-        return sample(sampler, number)
+    def slow(sampler, step, size):
+        time.sleep(0.4)
+        return batch(sampler, step, size)
 
-    monkeypatch.setattr(Sampler, "sample", slow)
+    monkeypatch.setattr(Sampler, "batch", slow)
     monkeypatch.setattr(job, "Waiting", lambda: Waiting(2))
     monkeypatch.setattr(data_wait, "SHARE", 0.01)
     run = train(config(scenes, tmp_path / "run"), report=said.append)

