@@ -195,16 +195,18 @@ def mask_table(data: DataConfig, classes: Classes, mask: MaskImage, index_of: Ma
     Raises:
         ConfigError: as `make_mask_table` says.
     """
-    names = mask.names or {}
-    raw = any(
-        not isinstance(each, str) or each.startswith("#") for listed in (data.values or {}).values() for each in listed
-    )
-    if raw or not any(name in index_of for name in names.values()):
-        return make_mask_table(classes, data.values if raw else None, data.ignore if raw else None)
+    names, listed = mask.names or {}, [each for values in (data.values or {}).values() for each in values]
+    raw = any(not isinstance(each, str) or each.startswith("#") for each in listed)
+    if raw or not names:
+        return make_mask_table(classes, data.values, data.ignore)
+    if not any(name in index_of for name in names.values()):
+        return make_mask_table(classes)
     known = {value: index_of[name] for value, name in names.items() if name in index_of}
     pairs = tuple((value, index) for value, index in known.items() if index != IGNORE)
     ignored = [value for value, index in known.items() if index == IGNORE]
-    ignored += [value for value in mask.ignored if value not in known]
+    ignored += [
+        value for value in (*mask.ignored, *(data.ignore or [])) if isinstance(value, int) and value not in known
+    ]
     return NamedTable(pairs, tuple(ignored), mask.colours, classes, dict(names))
 
 

@@ -51,7 +51,9 @@ def json_files(path: Path) -> list[Path]:
 
 def _is_labelme(path: Path) -> bool:
     head = head_of(path)
-    return '"shapes"' in head and ('"shape_type"' in head or '"imagePath"' in head or '"flags"' in head)
+    signs = ('"shape_type"', '"imagePath"', '"flags"', '"lineColor"')
+    # An embedded image may stand before the shapes, and fill the beginning.
+    return '"imageData"' in head or ('"shapes"' in head and any(sign in head for sign in signs))
 
 
 def read(path: Path, folders: Sequence[Path], attribute: str | None) -> Annotations:
