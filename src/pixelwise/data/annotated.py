@@ -145,7 +145,8 @@ class _Opener:
             if self.boundary is not None:
                 zones = boundary_zones([shape for shape, _ in shapes], info, self.data.boundary_width)
                 shapes += [(zone, self.boundary) for zone in zones]
-            return DrawnLabels(info.path, shapes, info.height, info.width, self.background, self.cache)
+            size = None if image.relative or image.size == (info.height, info.width) else image.size
+            return DrawnLabels(info.path, shapes, info.height, info.width, self.background, self.cache, size)
         mask = image.mask
         key = (tuple((mask.names or {}).items()), mask.colours, mask.ignored)
         if key not in self.tables:
@@ -270,6 +271,8 @@ class DrawnLabels:
     outside: int
     """What pixels are on which nothing is drawn."""
     cache: BlockCache
+    drawn_on: tuple[int, int] | None = None
+    """Height and width of the image that people drew on, if it had another size."""
 
     def read(self, window: Window) -> Int16[np.ndarray, "h w"]:
         """Return class indices and `IGNORE` in a window inside the image."""

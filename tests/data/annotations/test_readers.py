@@ -261,7 +261,8 @@ def test_via_reads_its_shapes_from_projects_exports_and_tables(tmp_path):
         # The image is there under another suffix.
         assert found.images[0].path.name == "a.tif"
         assert (drawn(found.images[0], k=1) == box(1, 1, 5, 5) | box(6, 0, 8, 3)).all(), name
-        assert found.notes == ("1 points and open lines have no area, so they are left out.",)
+        assert found.notes[0] == "1 points and open lines have no area, so they are left out."
+        assert "1 images have another suffix than the annotations say: a.png is" in found.notes[1]
 
 
 def test_via_with_several_attributes_asks_which_one_is_the_class(tmp_path):

@@ -3,7 +3,7 @@
 Of ids, training ids and polygons, what is there first in this order is read. Later polygons lie on top.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pixelwise.data.annotations.json_text import load_json
@@ -74,7 +74,7 @@ def recognises(path: Path) -> bool:
     return path.is_dir() and next(_labels(path, "labelIds.png", "labelTrainIds.png", "polygons.json"), None) is not None
 
 
-def _labels(path: Path, *endings: str):
+def _labels(path: Path, *endings: str) -> Iterator[Path]:
     for kind in KINDS:
         for ending in endings:
             yield from path.rglob(f"*{kind}{ending}")

@@ -218,9 +218,14 @@ class Findings:
             for region in image.regions:
                 if region.name:
                     self.classes.setdefault(region.name, None)
-        notes = tuple(text.replace("{n}", f"{count:,}") for text, count in self.notes.items())
+        notes = [text.replace("{n}", f"{count:,}") for text, count in self.notes.items()]
+        if index is not None and index.renamed:
+            name, taken = index.renamed[0]
+            notes.append(
+                f"{len(index.renamed)} images have another suffix than the annotations say: {name} is {taken}."
+            )
         images = tuple(sorted(self.images, key=lambda image: image.path))
-        return Annotations(format_name, path, self.classes, images, tuple(self.missing), notes, self.ignorable)
+        return Annotations(format_name, path, self.classes, images, tuple(self.missing), tuple(notes), self.ignorable)
 
 
 @contextmanager
