@@ -106,7 +106,7 @@ def _add_parquet(file: Path, top: Path, found: Findings, names: dict[int, str] |
     columns = list(table.schema_arrow.names)
     image = next((name for name in IMAGE_COLUMNS if name in columns), None)
     mask = attribute or next((name for name in columns if name != image and _is_mask_word(name)), None)
-    if image is None or mask not in columns:
+    if image is None or mask is None or mask not in columns:
         raise DataError(
             f"{file} has the columns {', '.join(columns[:20])}, but an image ({', '.join(IMAGE_COLUMNS)}) and a mask "
             "are wanted. Name the column of the masks with [data].attribute."

@@ -130,7 +130,7 @@ class AnnotatedImage:
             name = names.get(value)
             if value in self.mask.ignored:
                 out[raw == value] = IGNORE
-            elif name not in index_of:
+            elif name is None or name not in index_of:
                 raise UnknownClassesError({name or str(value): 1}, self.mask.path, list(index_of))
             else:
                 out[raw == value] = index_of[name]
