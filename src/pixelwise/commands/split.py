@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 def split(config: Path, folder: Path, lines: str, overrides: tuple[str, ...]) -> None:
     """Divide images into lists for training, validation and test.
 
-    They are train.txt, val.txt and test.txt in FOLDER. [data] says how: shares, folders, a table, groups, classes in each part. Name the lists as training_list,
-    validation_list and test_list, and they hold. Pairs are relative to FOLDER, as PaddleSeg reads them; names are
-    what mmsegmentation and Pascal VOC have.
+    They are train.txt, val.txt and test.txt in FOLDER. [data] says how: shares, folders, a table, groups, classes in
+    each part. Name the lists as training_list, validation_list and test_list, and they hold. Pairs are relative to
+    FOLDER, as PaddleSeg reads them; names are what mmsegmentation and Pascal VOC have.
 
     \b
     Example:

@@ -515,3 +515,30 @@ def test_files_of_windows_programs_are_read(tmp_path):
         (tmp_path / "c.json").write_bytes(told.encode(encoding))
         assert recognise(tmp_path / "c.json") == "coco"
         assert len(read(tmp_path / "c.json").images[0].regions) == 1
+
+
+def test_lists_may_hold_names_without_suffixes(tmp_path):
+    photo(tmp_path / "img_dir/channel_a.jpg")
+    (tmp_path / "ann_dir").mkdir()
+    Image.fromarray(box(0, 0, 2, 2).astype(np.uint8)).save(tmp_path / "ann_dir/channel_a.png")
+    dump(tmp_path / "splits/val.txt", "channel_a\n")
+    found = read(tmp_path)
+    assert found.format == "lists"
+    assert found.images[0].path == tmp_path / "img_dir/channel_a.jpg"
+    assert found.images[0].part == "validation"
+    assert (found.images[0].draw({"0": 0, "1": 1}, (8, 8)) == box(0, 0, 2, 2)).all()
+
+
+def test_labelmes_voc_has_a_list_of_names(tmp_path):
+    photo(tmp_path / "JPEGImages/a.jpg")
+    (tmp_path / "SegmentationClass").mkdir()
+    Image.fromarray(box(1, 1, 5, 5).astype(np.uint8)).save(tmp_path / "SegmentationClass/a.png")
+    dump(tmp_path / "class_names.txt", "__ignore__\n_background_\ncat\n")
+    assert list(read(tmp_path).classes) == ["_background_", "cat"]
+
+
+def test_labelme_rectangles_may_have_four_corners(tmp_path):
+    photo(tmp_path / "a.png")
+    shapes = [{"label": "x", "shape_type": "rectangle", "points": [[1, 1], [5, 1], [5, 5], [1, 5]]}]
+    dump(tmp_path / "a.json", {"flags": {}, "shapes": shapes, "imagePath": "a.png", "imageData": None})
+    assert (drawn(read(tmp_path).images[0], x=1) == box(1, 1, 5, 5)).all()
