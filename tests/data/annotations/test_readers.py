@@ -460,7 +460,7 @@ def test_damaged_files_are_named_with_their_line(tmp_path):
 def test_a_wrong_format_and_an_unknown_one_are_said(tmp_path):
     photo(tmp_path / "a.png")
     path = dump(tmp_path / "c.json", coco([]))
-    with pytest.raises(DataError, match=r"no JSON export of Label Studio"):
+    with pytest.raises(DataError, match=r"no JSON export of Label Studio.*looks like 'coco'"):
         read(path, "label-studio")
     assert recognise(dump(tmp_path / "x.json", {"a": 1})) is None
     with pytest.raises(DataError, match=r"no format of annotations that is known.*coco"):

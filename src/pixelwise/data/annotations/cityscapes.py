@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pixelwise.data.annotations.json_text import load_json
 from pixelwise.data.annotations.records import (
+    ALWAYS_IGNORED,
     AnnotatedImage,
     Annotations,
     Colour,
@@ -82,7 +83,7 @@ def _labels(path: Path, *endings: str) -> Iterator[Path]:
 
 def read(path: Path, folders: Sequence[Path], attribute: str | None) -> Annotations:
     """Read Cityscapes' folders: ``leftImg8bit`` and ``gtFine`` (or ``gtCoarse``) below one, or beside each other."""
-    found = Findings(ignorable=frozenset(VOID))
+    found = Findings(ignorable=ALWAYS_IGNORED | set(VOID))
     found.classes.update({name: colour for name, _, _, colour in LABELS})
     labels: dict[str, Path] = {}
     for ending in ("polygons.json", "labelTrainIds.png", "labelIds.png"):

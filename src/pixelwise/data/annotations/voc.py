@@ -11,7 +11,15 @@ from pathlib import Path
 from pixelwise.data.annotations.image_index import ImageIndex
 from pixelwise.data.annotations.json_text import read_text
 from pixelwise.data.annotations.mask_files import by_stem
-from pixelwise.data.annotations.records import AnnotatedImage, Annotations, Colour, Findings, MaskImage, understood
+from pixelwise.data.annotations.records import (
+    ALWAYS_IGNORED,
+    AnnotatedImage,
+    Annotations,
+    Colour,
+    Findings,
+    MaskImage,
+    understood,
+)
 from pixelwise.data.folder import find_images
 from pixelwise.data.part_names import WORDS
 from pixelwise.errors import DataError
@@ -42,7 +50,7 @@ def _root(path: Path) -> Path | None:
 
 def read(path: Path, folders: Sequence[Path], attribute: str | None) -> Annotations:
     """Read VOC's folders. Without lists of names the classes are those of the challenge."""
-    root, found = _root(path), Findings(ignorable=frozenset({"void", "border"}))
+    root, found = _root(path), Findings(ignorable=ALWAYS_IGNORED | {"void", "border"})
     if root is None:
         raise DataError(f"{path} has no folder {MASKS}, so it is not in the form of Pascal VOC.")
     colours = _labelmap(root / "labelmap.txt")
