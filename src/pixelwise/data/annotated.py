@@ -13,8 +13,8 @@ from jaxtyping import Int16
 from pixelwise.config import DataConfig, as_places
 from pixelwise.data.annotations import AnnotatedImage, Annotations, MaskImage, read
 from pixelwise.data.annotations.boundaries import boundary_zones
-from pixelwise.data.annotations.records import UnknownClassesError
-from pixelwise.data.annotations.shapes import Shape, paint
+from pixelwise.data.annotations.records import UnknownClassesError, paint_on
+from pixelwise.data.annotations.shapes import Shape
 from pixelwise.data.folder import Naming, find_images
 from pixelwise.data.masks import MaskFile, open_mask
 from pixelwise.data.problems import Problem
@@ -285,4 +285,4 @@ class DrawnLabels:
 
     def _block(self, top: int, left: int) -> Int16[np.ndarray, "h w"]:
         window = Window(top, left, min(BLOCK, self.height - top), min(BLOCK, self.width - left))
-        return self.cache.block((self.path, top, left), lambda: paint(self.shapes, window, self.outside))
+        return self.cache.block((self.path, top, left), lambda: paint_on(self.path, self.shapes, window, self.outside))

@@ -105,7 +105,7 @@ def _shape(item: dict[str, Any]) -> Shape | None:
         radius = math.hypot(edge_x - x, edge_y - y)
         return Ellipse(x, y, radius, radius)
     if kind == "mask":
-        (left, top), (right, bottom) = np.rint(np.asarray(points, np.float64)).astype(int).reshape(-1, 2)[:2].tolist()
+        (left, top), (right, bottom) = [[round(v) for v in corner] for corner in points[:2]]
         # Both corners are pixels of the mask.
         width, height = right - left + 1, bottom - top + 1
         return Bitmap(left, top, width, height, partial(_mask, item["mask"], height, width))

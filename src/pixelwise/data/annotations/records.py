@@ -82,7 +82,7 @@ class AnnotatedImage:
         """
         if self.mask is not None:
             return self._mask_values(index_of, outside)
-        return paint(self.values(index_of, shape), Window(0, 0, *shape), outside)
+        return paint_on(self.path, self.values(index_of, shape), Window(0, 0, *shape), outside)
 
     def values(self, index_of: Mapping[str, int], shape: tuple[int, int]) -> list[tuple[Shape, int]]:
         """Return each shape with the index of its class, in the pixels of an image of this height and width."""
@@ -155,6 +155,18 @@ class Annotations:
     """What was left out, in sentences."""
     ignorable: frozenset[str] = frozenset()
     """Names that count nowhere, if no class has them."""
+
+
+def paint_on(path: Path, shapes: Sequence[tuple[Shape, int]], window: Window, outside: int) -> Int16[np.ndarray, "h w"]:
+    """Return what `paint` does; what is wrong with a shape is said with the image's path.
+
+    Raises:
+        DataError: a damaged bitmap.
+    """
+    try:
+        return paint(shapes, window, outside)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
 
 
 class UnknownClassesError(DataError):

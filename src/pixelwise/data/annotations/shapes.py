@@ -15,6 +15,7 @@ from affine import Affine
 from jaxtyping import Bool, Float64, Int16
 from rasterio.features import rasterize
 
+from pixelwise.errors import DataError
 from pixelwise.geo.raster import Window
 
 Ring = Float64[np.ndarray, "_ 2"]
@@ -116,8 +117,19 @@ class Bitmap:
         return replace(self, zoom=(self.zoom[0] * x, self.zoom[1] * y))
 
     def inside(self, window: Window) -> Bool[np.ndarray, "h w"]:
-        """Return which pixels of a window belong to it."""
-        whole = self.decode()
+        """Return which pixels of a window belong to it.
+
+        Raises:
+            DataError: it is damaged.
+        """
+        try:
+            whole = self.decode()
+        except DataError:
+            raise
+        except (TypeError, ValueError, OverflowError) as error:
+            raise DataError(
+                f"A bitmap that was drawn on it is damaged: {str(error)[:200]}. Export the annotations again."
+            ) from None
         columns = _nearest(window.left, window.width, self.zoom[0]) - self.left
         rows = _nearest(window.top, window.height, self.zoom[1]) - self.top
         within = np.outer((rows >= 0) & (rows < self.height), (columns >= 0) & (columns < self.width))
