@@ -88,7 +88,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", WHOLE)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(draw=st.data())
 def test_any_value_may_be_of_any_kind(folder, name, draw):
     told = WHOLE[name]
