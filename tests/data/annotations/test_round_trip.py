@@ -41,7 +41,7 @@ def written(folder: Path, photos: Path, labels: np.ndarray, name: str, valid: np
 
 
 @pytest.mark.parametrize("name", WRITERS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(labels=MAPS)
 def test_what_is_written_is_read_as_the_same_map(photos, tmp_path_factory, name, labels):
     if not labels.any():
@@ -54,7 +54,7 @@ def test_what_is_written_is_read_as_the_same_map(photos, tmp_path_factory, name,
     assert (image.draw(INDEX, labels.shape, outside=0) == labels).all()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(labels=MAPS)
 def test_pycocotools_decodes_the_same_map(photos, tmp_path_factory, labels):
     path = written(tmp_path_factory.getbasetemp() / "out-tools", photos, labels, "coco")

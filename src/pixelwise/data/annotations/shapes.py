@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from affine import Affine
 from jaxtyping import Bool, Float64, Int16
 from rasterio.features import rasterize
 
+from pixelwise.errors import DataError
 from pixelwise.geo.raster import Window
 
 Ring = Float64[np.ndarray, "_ 2"]
@@ -117,8 +117,19 @@ class Bitmap:
         return replace(self, zoom=(self.zoom[0] * x, self.zoom[1] * y))
 
     def inside(self, window: Window) -> Bool[np.ndarray, "h w"]:
-        """Return which pixels of a window belong to it."""
-        whole = self.decode()
+        """Return which pixels of a window belong to it.
+
+        Raises:
+            DataError: it is damaged.
+        """
+        try:
+            whole = self.decode()
+        except DataError:
+            raise
+        except (TypeError, ValueError, OverflowError) as error:
+            raise DataError(
+                f"A bitmap that was drawn on it is damaged: {str(error)[:200]}. Export the annotations again."
+            ) from None
         columns = _nearest(window.left, window.width, self.zoom[0]) - self.left
         rows = _nearest(window.top, window.height, self.zoom[1]) - self.top
         within = np.outer((rows >= 0) & (rows < self.height), (columns >= 0) & (columns < self.width))
@@ -159,11 +170,19 @@ def paint(shapes: Sequence[tuple[Shape, int]], window: Window, outside: int) -> 
         and shape.bounds[3] > window.top
     ]
     transform = Affine.translation(window.left, window.top)
-    for polygons, group in groupby(near, lambda item: isinstance(item[0], Polygon)):
-        if polygons:
-            parts = [(part, value) for shape, value in group for part in shape.geometries()]
-            rasterize(parts, out=out, transform=transform)
+    parts: list[tuple[dict[str, Any], int]] = []
+    for shape, value in near:
+        if isinstance(shape, Polygon):
+            parts += [(part, value) for part in shape.geometries()]
             continue
-        for shape, value in group:
-            out[shape.inside(window)] = value
+        # Polygons are drawn together, which is faster, but below what comes after them.
+        _draw(parts, out, transform)
+        parts = []
+        out[shape.inside(window)] = value
+    _draw(parts, out, transform)
     return out
+
+
+def _draw(parts: list[tuple[dict[str, Any], int]], out: Int16[np.ndarray, "h w"], transform: Affine) -> None:
+    if parts:
+        rasterize(parts, out=out, transform=transform)
