@@ -15,6 +15,8 @@ from pixelwise.labels import MaskTable
 SHOWN_VALUES = 12
 CROP = 256
 """Side in pixels of the picture around a value."""
+MANY = 20
+"""Classes have not so many colours beside the listed ones."""
 NEAR_LINE = 6.0
 """How far a mixed colour may be from the line between two of the listed ones, in steps of 255."""
 NEAR_COLOUR = 40.0
@@ -126,11 +128,11 @@ def _reason(
         if all(_is_grey(value) and value < 0x101010 * 2 for value in values):
             return "PW139"
         listed = [value for value, _ in table.values] + list(table.ignored)
-        if len(unknown) >= 3 and few:
-            if _share_near_lines(unknown, listed) >= 0.8:
-                return "PW135"
-            if _share_near_colours(unknown, listed) >= 0.8:
-                return "PW136"
+        if len(unknown) >= 3 and few and _share_near_lines(unknown, listed) >= 0.8:
+            return "PW135"
+        # JPEG changes most pixels a little.
+        if len(unknown) >= (3 if few else MANY) and _share_near_colours(unknown, listed) >= 0.8:
+            return "PW136"
         return "PW134"
     if sample.facts.get("packed") and not all(map(_is_grey, values)):
         return "PW133"
