@@ -99,7 +99,7 @@ def _coloured(raw: Integer[np.ndarray, "H W"], classes: Classes, table: MaskTabl
     return picture
 
 
-def _shrunk(picture: UInt8[np.ndarray, "H W 3"], *, exact: bool = False) -> UInt8[np.ndarray, "H W 3"]:
+def _shrunk(picture: UInt8[np.ndarray, "H W 3"], *, exact: bool = False) -> UInt8[np.ndarray, "h w 3"]:
     height, width = picture.shape[:2]
     factor = SHOWN / max(height, width)
     size = (max(1, round(width * factor)), max(1, round(height * factor)))

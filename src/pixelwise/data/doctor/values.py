@@ -49,7 +49,7 @@ def check_values(samples: Sequence[Sample], table: MaskTable) -> list[Finding]:
         unknown = {value: count for value, count in values.items() if value not in known}
         if unknown:
             findings.append(_finding(sample, values, unknown, table, everywhere))
-        elif _white(values, table) and not (everywhere.keys() - {0, 255} and _ignored_elsewhere(by_sample, table)):
+        elif 0 in everywhere and _white(values, table) and not _ignored_elsewhere(by_sample):
             findings.append(_white_finding(sample, values, table))
     return findings
 
@@ -58,7 +58,7 @@ def _white(values: Mapping[int, int], table: MaskTable) -> bool:
     return not table.colours and len(table.classes) == 2 and 255 in table.ignored and {255} <= set(values) <= {0, 255}
 
 
-def _ignored_elsewhere(by_sample: Mapping[int, Mapping[int, int]], table: MaskTable) -> bool:
+def _ignored_elsewhere(by_sample: Mapping[int, Mapping[int, int]]) -> bool:
     """Return whether 255 means 'ignored' in masks that hold the second class too."""
     return any(255 in values and set(values) - {0, 255} for values in by_sample.values())
 
