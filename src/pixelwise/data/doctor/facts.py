@@ -286,7 +286,7 @@ class _Labels:
         elif self.colours and values.dtype == np.uint8:
             raw, self.packed = pack_colours(np.broadcast_to(values[:1], (3, *values.shape[1:]))), True
         else:
-            raw = values[0].astype(np.int64)
+            raw = values[0].astype(np.int32 if values.dtype.itemsize < 4 else np.int64)
         self._note(raw, empty, window.top)
         # In masks of numbers, alpha 0 means ignored; a colour that is listed counts all the same.
         return raw if self.colours else np.where(shown, raw, IGNORE)
@@ -326,8 +326,14 @@ def _object_sizes(raw: Integer[np.ndarray, "h w"], values: list[int]) -> dict[in
     from scipy import ndimage
 
     values = sorted(values)
-    number = np.searchsorted(values, raw).clip(max=len(values) - 1).astype(np.int32)
-    number = np.where(np.array(values)[number] == raw, number + 1, 0)
+    low, high = int(raw.min()), int(raw.max())
+    if high - low < 1 << 16:
+        table = np.zeros(high - low + 1, np.int32)
+        table[np.array(values) - low] = np.arange(len(values)) + 1
+        number = table[raw - low]
+    else:
+        number = np.searchsorted(values, raw).clip(max=len(values) - 1).astype(np.int32)
+        number = np.where(np.array(values)[number] == raw, number + 1, 0)
     found = {}
     # Only the box around a value is looked at, which is small for most.
     for i, box in enumerate(ndimage.find_objects(number, len(values))):
