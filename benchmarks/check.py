@@ -63,7 +63,9 @@ def check(folder: Path) -> None:
 
 def checked(folder: Path) -> dict:
     """Run one check in a process of its own."""
-    done = subprocess.run([sys.executable, __file__, "--check", str(folder)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, __file__, "--check", str(folder)], capture_output=True, text=True, check=True
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 

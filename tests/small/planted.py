@@ -91,9 +91,7 @@ def write_scenes(folder, cut):
         write_tiff(folder / f"scenes/{i:02d}.tif", image, step=i)
         with rasterio.open(folder / f"scenes/{i:02d}.tif") as file:
             found = shapes((mask == 1).astype(np.uint8), mask == 1, transform=file.transform)
-            features += [
-                {"type": "Feature", "geometry": shape, "properties": {"crop": "wheat"}} for shape, _ in found
-            ]
+            features += [{"type": "Feature", "geometry": shape, "properties": {"crop": "wheat"}} for shape, _ in found]
     write_lists(folder, ".tif")
     write_geojson(folder / "fields.geojson", features)
     (folder / "set.toml").write_text(

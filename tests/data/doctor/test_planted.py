@@ -30,7 +30,9 @@ def planted(templates, tmp_path):
 
 def found_in(project, **options):
     """Return (code, file) of all findings."""
-    return {(finding.code, Path(finding.file).name) for finding in examine(project.config, workers=1, **options).findings}
+    return {
+        (finding.code, Path(finding.file).name) for finding in examine(project.config, workers=1, **options).findings
+    }
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -45,7 +47,9 @@ def values(*codes):
 
 def smooth(mask):
     """Shrink and enlarge again with linear interpolation."""
-    return np.asarray(Image.fromarray(mask).resize((61, 61), Image.Resampling.BILINEAR).resize((96, 96), Image.Resampling.BILINEAR))
+    return np.asarray(
+        Image.fromarray(mask).resize((61, 61), Image.Resampling.BILINEAR).resize((96, 96), Image.Resampling.BILINEAR)
+    )
 
 
 def through_jpeg(mask):
@@ -123,9 +127,23 @@ def stretched_blob(mask):
 FAULTS = {
     # code, file, form, what is done
     "an image without a mask": ("PW101", "03.png", "pairs", lambda p: (p / "masks/03.png").unlink()),
-    "a mask without an image": ("PW102", "extra.png", "pairs", lambda p: shutil.copy(p / "masks/03.png", p / "masks/extra.png")),
+    "a mask without an image": (
+        "PW102",
+        "extra.png",
+        "pairs",
+        lambda p: shutil.copy(p / "masks/03.png", p / "masks/extra.png"),
+    ),
     "two masks": ("PW103", "03.png", "pairs", lambda p: shutil.copy(p / "masks/03.png", p / "masks/03_mask.png")),
-    "names by case": ("PW104", "ab.png", "pairs", lambda p: (shutil.move(p / "images/03.png", p / "images/ab.png"), shutil.move(p / "masks/03.png", p / "masks/AB.png"), (p / "train.txt").write_text((p / "train.txt").read_text().replace("03.png", "ab.png")))),
+    "names by case": (
+        "PW104",
+        "ab.png",
+        "pairs",
+        lambda p: (
+            shutil.move(p / "images/03.png", p / "images/ab.png"),
+            shutil.move(p / "masks/03.png", p / "masks/AB.png"),
+            (p / "train.txt").write_text((p / "train.txt").read_text().replace("03.png", "ab.png")),
+        ),
+    ),
     "no such folder": ("PW105", "nothing", "pairs", lambda p: p.configure('labels = "masks"', 'labels = "nothing"')),
     "a band beyond": ("PW106", "[data].bands", "pairs", lambda p: p.configure("[data]", "[data]\nbands = [1, 2, 9]")),
     "a value twice": ("PW106", "[data]", "pairs", lambda p: p.configure("[data]", "[data]\nignore = [1, 255]")),
@@ -140,45 +158,172 @@ FAULTS = {
     "EXIF on its side": ("PW121", "00.png", "coloured", lambda p: oriented(p, 6)),
     "EXIF upside down": ("PW121", "00.png", "coloured", lambda p: oriented(p, 3)),
     "another system": ("PW122", "03.tif", "reflectance", lambda p: p.tiff("masks/03.tif", crs=32617)),
-    "a shifted mask": ("PW123", "03.tif", "reflectance", lambda p: p.tiff("masks/03.tif", transform=Affine(1, 0, 500607, 0, -1, 4600000))),
-    "a mask of floats": ("PW124", "03.tif", "reflectance", lambda p: p.tiff("masks/03.tif", lambda m: m.astype(np.float32))),
-    "a mask of two bands": ("PW125", "03.tif", "reflectance", lambda p: p.tiff("masks/03.tif", lambda m: np.concatenate([m, m]))),
+    "a shifted mask": (
+        "PW123",
+        "03.tif",
+        "reflectance",
+        lambda p: p.tiff("masks/03.tif", transform=Affine(1, 0, 500607, 0, -1, 4600000)),
+    ),
+    "a mask of floats": (
+        "PW124",
+        "03.tif",
+        "reflectance",
+        lambda p: p.tiff("masks/03.tif", lambda m: m.astype(np.float32)),
+    ),
+    "a mask of two bands": (
+        "PW125",
+        "03.tif",
+        "reflectance",
+        lambda p: p.tiff("masks/03.tif", lambda m: np.concatenate([m, m])),
+    ),
     "an unknown value": ("PW130", "03.png", "pairs", lambda p: p.picture("masks/03.png", values(0, 1, 9))),
     "counted from 1": ("PW131", "03.png", "pairs", lambda p: p.picture("masks/03.png", values(1, 2, 3))),
     "colours for numbers": ("PW133", "03.png", "pairs", lambda p: p.picture("masks/03.png", lambda m: COLOURS[m])),
-    "a stray colour": ("PW134", "03.png", "coloured", lambda p: p.picture("masks/03.png", lambda m: np.where((np.arange(96) < 5)[:, None], np.uint8(9), m))),
+    "a stray colour": (
+        "PW134",
+        "03.png",
+        "coloured",
+        lambda p: p.picture("masks/03.png", lambda m: np.where((np.arange(96) < 5)[:, None], np.uint8(9), m)),
+    ),
     "smooth edges": ("PW135", "03.png", "coloured", lambda p: p.picture("masks/03.png", smooth)),
     "through JPEG": ("PW136", "03.png", "coloured", lambda p: p.picture("masks/03.png", through_jpeg)),
-    "a JPEG mask": ("PW136", "03.jpg", "pairs", lambda p: (p.picture("masks/03.png", values(0, 1, 2)), Image.open(p / "masks/03.png").save(p / "masks/03.jpg", quality=30), (p / "masks/03.png").unlink())),
+    "a JPEG mask": (
+        "PW136",
+        "03.jpg",
+        "pairs",
+        lambda p: (
+            p.picture("masks/03.png", values(0, 1, 2)),
+            Image.open(p / "masks/03.png").save(p / "masks/03.jpg", quality=30),
+            (p / "masks/03.png").unlink(),
+        ),
+    ),
     "a palette": ("PW137", "03.png", "pairs", paletted),
     "stretched to look at": ("PW138", "03.png", "pairs", lambda p: p.picture("masks/03.png", values(0, 127, 254))),
-    "numbers for colours": ("PW139", "03.png", "coloured", lambda p: p.picture("masks/03.png", lambda m: (m == COLOURS[1]).all(axis=-1).astype(np.uint8))),
-    "a class that is nowhere": ("PW140", "[data].classes", "pairs", lambda p: p.configure('"boundary"]', '"boundary", "water"]')),
+    "numbers for colours": (
+        "PW139",
+        "03.png",
+        "coloured",
+        lambda p: p.picture("masks/03.png", lambda m: (m == COLOURS[1]).all(axis=-1).astype(np.uint8)),
+    ),
+    "a class that is nowhere": (
+        "PW140",
+        "[data].classes",
+        "pairs",
+        lambda p: p.configure('"boundary"]', '"boundary", "water"]'),
+    ),
     "nothing labelled": ("PW141", "[data].ignore", "pairs", lambda p: every_mask(p, values(255, 255, 255))),
     "one class alone": ("PW142", "[data].classes", "pairs", lambda p: every_mask(p, values(1, 1, 1))),
-    "a band more": ("PW150", "03.tif", "reflectance", lambda p: p.tiff("images/03.tif", lambda v: np.concatenate([v, v[:1] + 5]), photometric="minisblack")),
-    "another type": ("PW151", "03.tif", "reflectance", lambda p: p.tiff("images/03.tif", lambda v: v.astype(np.float32))),
+    "a band more": (
+        "PW150",
+        "03.tif",
+        "reflectance",
+        lambda p: p.tiff("images/03.tif", lambda v: np.concatenate([v, v[:1] + 5]), photometric="minisblack"),
+    ),
+    "another type": (
+        "PW151",
+        "03.tif",
+        "reflectance",
+        lambda p: p.tiff("images/03.tif", lambda v: v.astype(np.float32)),
+    ),
     "a polygon that crosses itself": ("PW160", "fields.geojson", "scenes", lambda p: p.features(bowtie)),
-    "polygons of another place": ("PW161", "fields.geojson", "scenes", lambda p: p.features(lambda f: [moved(each, 90000, 70000) for each in f])),
-    "polygons of another system": ("PW162", "fields.geojson", "scenes", lambda p: p.features(lambda f: f) or write_geojson(p / "fields.geojson", __import__("json").loads((p / "fields.geojson").read_text())["features"], "urn:ogc:def:crs:EPSG::32612")),
-    "axes swapped": ("PW163", "fields.geojson", "scenes", lambda p: p.features(lambda f: [{**each, "geometry": {**each["geometry"], "coordinates": [[[y, x] for x, y in ring] for ring in each["geometry"]["coordinates"]]}} for each in f])),
+    "polygons of another place": (
+        "PW161",
+        "fields.geojson",
+        "scenes",
+        lambda p: p.features(lambda f: [moved(each, 90000, 70000) for each in f]),
+    ),
+    "polygons of another system": (
+        "PW162",
+        "fields.geojson",
+        "scenes",
+        lambda p: (
+            p.features(lambda f: f)
+            or write_geojson(
+                p / "fields.geojson",
+                __import__("json").loads((p / "fields.geojson").read_text())["features"],
+                "urn:ogc:def:crs:EPSG::32612",
+            )
+        ),
+    ),
+    "axes swapped": (
+        "PW163",
+        "fields.geojson",
+        "scenes",
+        lambda p: p.features(
+            lambda f: [
+                {
+                    **each,
+                    "geometry": {
+                        **each["geometry"],
+                        "coordinates": [[[y, x] for x, y in ring] for ring in each["geometry"]["coordinates"]],
+                    },
+                }
+                for each in f
+            ]
+        ),
+    ),
     "an attribute without a class": ("PW164", "fields.geojson", "scenes", with_crops),
     "a file that is no vector": ("PW165", "fields.geojson", "scenes", lambda p: (p / "fields.geojson").write_text("{")),
     "the same image in both parts": ("PW170", "08.png", "pairs", lambda p: copied(p, "02.png", "08.png")),
     "nearly the same image in both parts": ("PW171", "08.png", "pairs", brightened),
-    "shared ground": ("PW172", "08.tif", "reflectance", lambda p: [p.tiff(f"{d}/08.tif", transform=Affine(1, 0, 500450, 0, -1, 4600000)) for d in ("images", "masks")]),
-    "a list with a wrong name": ("PW173", "[data].split", "pairs", lambda p: (p / "val.txt").write_text("nobody.png\n")),
-    "a class in one part alone": ("PW202", "[data].split", "pairs", lambda p: [p.picture(f"masks/0{i}.png", values(0, 1, 1)) for i in range(7)]),
+    "shared ground": (
+        "PW172",
+        "08.tif",
+        "reflectance",
+        lambda p: [p.tiff(f"{d}/08.tif", transform=Affine(1, 0, 500450, 0, -1, 4600000)) for d in ("images", "masks")],
+    ),
+    "a list with a wrong name": (
+        "PW173",
+        "[data].split",
+        "pairs",
+        lambda p: (p / "val.txt").write_text("nobody.png\n"),
+    ),
+    "a class in one part alone": (
+        "PW202",
+        "[data].split",
+        "pairs",
+        lambda p: [p.picture(f"masks/0{i}.png", values(0, 1, 1)) for i in range(7)],
+    ),
     "tiny objects": ("PW203", "[model].name", "pairs", lambda p: every_mask(p, stretched_blob)),
-    "a scene hardly drawn": ("PW204", "03.png", "pairs", lambda p: p.picture("masks/03.png", lambda m: np.where((np.arange(96 * 96).reshape(96, 96) < 40), m, np.uint8(255)))),
-    "a constant band": ("PW210", "03.png", "pairs", lambda p: p.picture("images/03.png", lambda v: np.where([True, True, False], v, np.uint8(99)))),
+    "a scene hardly drawn": (
+        "PW204",
+        "03.png",
+        "pairs",
+        lambda p: p.picture(
+            "masks/03.png", lambda m: np.where((np.arange(96 * 96).reshape(96, 96) < 40), m, np.uint8(255))
+        ),
+    ),
+    "a constant band": (
+        "PW210",
+        "03.png",
+        "pairs",
+        lambda p: p.picture("images/03.png", lambda v: np.where([True, True, False], v, np.uint8(99))),
+    ),
     "a saturated band": ("PW211", "03.png", "pairs", lambda p: p.picture("images/03.png", one_bright)),
     "8 bits in 16": ("PW212", "03.tif", "reflectance", lambda p: p.tiff("images/03.tif", lambda v: v // 256 * 256)),
-    "other units": ("PW213", "03.tif", "reflectance", lambda p: [p.tiff(f"images/{i:02d}.tif", lambda v, i=i: (v / (1e4 if i == 3 else 1)).astype(np.float32)) for i in range(10)]),
-    "another resolution": ("PW214", "03.tif", "reflectance", lambda p: [p.tiff(f"{d}/03.tif", transform=Affine(2, 0, 510000, 0, -2, 4600000)) for d in ("images", "masks")]),
+    "other units": (
+        "PW213",
+        "03.tif",
+        "reflectance",
+        lambda p: [
+            p.tiff(f"images/{i:02d}.tif", lambda v, i=i: (v / (1e4 if i == 3 else 1)).astype(np.float32))
+            for i in range(10)
+        ],
+    ),
+    "another resolution": (
+        "PW214",
+        "03.tif",
+        "reflectance",
+        lambda p: [p.tiff(f"{d}/03.tif", transform=Affine(2, 0, 510000, 0, -2, 4600000)) for d in ("images", "masks")],
+    ),
     "a blank image": ("PW218", "03.png", "pairs", lambda p: p.picture("images/03.png", lambda v: np.full_like(v, 7))),
     "an image twice": ("PW221", "05.png", "pairs", lambda p: copied(p, "02.png", "05.png")),
-    "a polygon outside": ("PW223", "fields.geojson", "scenes", lambda p: p.features(lambda f: [*f, moved(f[0], 90000, 0)])),
+    "a polygon outside": (
+        "PW223",
+        "fields.geojson",
+        "scenes",
+        lambda p: p.features(lambda f: [*f, moved(f[0], 90000, 0)]),
+    ),
 }
 
 

@@ -15,7 +15,7 @@ from pixelwise.data.stats import BandStatistics, merge_statistics, no_statistics
 from pixelwise.errors import DataError
 from pixelwise.geo.colours import ImageReader
 from pixelwise.geo.raster import RasterInfo, RasterReader, Window, holds_data
-from pixelwise.labels import IGNORE, pack_colours
+from pixelwise.labels import IGNORE, UnknownMaskValuesError, pack_colours
 
 STRIP_PIXELS = 1 << 21
 THUMB = 32
@@ -258,7 +258,8 @@ class _Labels:
             if self.mask is not None:
                 return self._raw(self.mask, window)
         except DataError as problem:
-            self.broken.append(["mask", str(problem)])
+            kind = "values" if isinstance(problem, UnknownMaskValuesError) else "mask"
+            self.broken.append([kind, str(problem)])
             self.mask = self.drawn = None
         return None
 

@@ -136,7 +136,7 @@ def _bits(values: UInt64[np.ndarray, "a b"]) -> np.ndarray:
 
 
 def correlation(one: np.ndarray | None, other: np.ndarray | None) -> float:
-    """Return how alike the details of two grey pictures are, -1 to 1: of their steps, so that shading does not count."""
+    """Return how alike the details of two grey pictures are, -1 to 1: of their steps, so shading counts little."""
     if one is None or other is None:
         return 0.0
     size = tuple(min(COMPARED, *sides) for sides in zip(one.shape[::-1], other.shape[::-1], strict=True))

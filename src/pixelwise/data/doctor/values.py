@@ -119,7 +119,8 @@ def _finding(
     kind = "colour" if colours else "value"
     names = table.classes.names
     said = (
-        f"{sample.mask} holds the {kind}{'s' if len(worst) > 1 else ''} {named}{more} ({sum(unknown.values()):,} pixels)"
+        f"{sample.mask} holds the {kind}{'s' if len(worst) > 1 else ''} {named}{more} "
+        f"({sum(unknown.values()):,} pixels)"
         f", but [data].classes has {len(names)} names (0 to {len(names) - 1}: {', '.join(names)}) and nothing maps "
         f"{'them' if len(worst) > 1 else 'it'}. {_why(code, sample, values, unknown, table)}"
     )
