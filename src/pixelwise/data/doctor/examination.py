@@ -203,6 +203,9 @@ def _divide(work: _Work) -> None:
 def _read(work: _Work) -> None:
     """Read the pixels of each sample, or take the facts that are known of it."""
     data = work.config.data
+    drawn = hashlib.sha256()
+    for drawing in work.drawings:
+        drawn.update(_digest(drawing))
     common = [data.bands, data.nodata, work.table.colours, work.colours]
     names: dict[int, tuple[str, list[Path]]] = {}
     missing = []
@@ -212,7 +215,7 @@ def _read(work: _Work) -> None:
         parts = {name: _signature(part) for name, part in work.inside.get(id(sample), {}).items()}
         # Which part a whole scene is in changes nothing in it.
         about = [*common, sample.sound, parts if any(parts.values()) else "whole"]
-        about += [sample.drawn_from]
+        about += [drawn.hexdigest()] if sample.drawn is not None else []
         name = hashlib.sha256(repr(about).encode()).hexdigest()[:16]
         names[id(sample)] = (f"facts {sample.image} {sample.mask or ''} {name}", _files(sample))
         kept = work.cache.get(*names[id(sample)])
@@ -236,6 +239,15 @@ def _renamed(facts: Facts, parts: dict[str, Part | None]) -> Facts:
     if WHOLE not in kept:
         return facts
     return facts | {"parts": {part: kept[WHOLE] for part in parts}}
+
+
+def _digest(drawing: _Drawing) -> bytes:
+    from pixelwise.optional import optional_module
+
+    shapes = optional_module("shapely").to_wkb(drawing.polygons.geometries)
+    settings = [drawing.polygons.crs.to_wkt(), drawing.background, drawing.boundary, drawing.data.boundary_width]
+    about = repr([*settings, drawing.data.all_touched]).encode()
+    return hashlib.sha256(b"".join(shapes) + drawing.class_of.tobytes() + about).digest()
 
 
 def _signature(part: Part | None) -> str:

@@ -1,6 +1,5 @@
 """Which images and labels a configuration names, and what is wrong with their names."""
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,6 @@ from pixelwise.data.scenes import _Drawing, _groups, _holds_masks
 from pixelwise.errors import ConfigError, DataError, PixelwiseError
 from pixelwise.geo.vector_source import split_layer
 from pixelwise.labels import Classes
-from pixelwise.optional import optional_module
 from pixelwise.source_name import is_local
 
 
@@ -124,17 +122,8 @@ def _drawn(
         findings.append(Finding(code, str(place), str(problem), " "))
     else:
         drawings.append(drawing)
-        digest = _digest(drawing)
-        return [Sample(image, drawn=drawing.labels, drawn_from=digest, apart=apart) for image in images]
+        return [Sample(image, drawn=drawing.labels, apart=apart) for image in images]
     return [Sample(image, apart=apart, sound=False) for image in images]
-
-
-def _digest(drawing: _Drawing) -> str:
-    """Return what changes when polygons, their classes or the way they are drawn change."""
-    shapes = optional_module("shapely").to_wkb(drawing.polygons.geometries)
-    settings = [drawing.polygons.crs.to_wkt(), drawing.background, drawing.boundary, drawing.data.boundary_width]
-    about = repr([*settings, drawing.data.all_touched]).encode()
-    return hashlib.sha256(b"".join(shapes) + drawing.class_of.tobytes() + about).hexdigest()
 
 
 def _case_twins(paths: Sequence[Path]) -> list[Finding]:

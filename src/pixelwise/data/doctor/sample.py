@@ -20,8 +20,6 @@ class Sample:
     """None: polygons or annotations, which are drawn."""
     drawn: Callable[[RasterInfo], Labels] | None = None
     """Opens labels that are drawn, given the image's header."""
-    drawn_from: str = ""
-    """Digest of what is drawn and how: other facts are read where it changes."""
     apart: bool = False
     """One of [data].validation_images."""
     info: RasterInfo | None = None

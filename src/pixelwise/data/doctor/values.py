@@ -119,10 +119,9 @@ def _finding(
     kind = "colour" if colours else "value"
     names = table.classes.names
     said = (
-        f"{sample.mask} holds the {kind}{'s' if len(worst) > 1 else ''} {named}{more} "
-        f"({sum(unknown.values()):,} pixels)"
-        f", but [data].classes has {len(names)} names (0 to {len(names) - 1}: {', '.join(names)}) and nothing maps "
-        f"{'them' if len(worst) > 1 else 'it'}. {_why(code, sample, values, unknown, table)}"
+        f"{sample.mask} holds the {kind}{'s' if len(worst) > 1 else ''} {named}{more} ({sum(unknown.values()):,} "
+        f"pixels), but [data].classes has {len(names)} names (0 to {len(names) - 1}: {', '.join(names)}) and nothing "
+        f"maps {'them' if len(worst) > 1 else 'it'}. {_why(code, sample, values, unknown, table)}"
     )
     return _of(sample, code, said.rstrip(), _fix(code, values, unknown, table), unknown, worst[0][0], colours=colours)
 
