@@ -93,7 +93,7 @@ def test_a_damaged_cache_is_as_good_as_none(tmp_path_factory, junk, place):
     assert FactCache(path).get("a", [file]) == {"x": [1, 2]}
     content = path.read_bytes()
     path.write_bytes(content[:place] + junk + content[place + len(junk) :])
-    assert FactCache(path).get("a", [file]) in (None, {"x": [1, 2]}) or junk
+    assert FactCache(path).get("a", [file]) in (None, {"x": [1, 2]})
 
 
 def test_a_folder_that_cannot_be_written_to_stops_nothing(project):

@@ -4,6 +4,8 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+from zlib import crc32
 
 from pixelwise.errors import PixelwiseError
 from pixelwise.files import replacing
@@ -72,9 +74,9 @@ class FactCache:
             return
         try:
             with replacing(self.path) as temporary, temporary.open("w", encoding="utf-8") as file:
-                file.write(json.dumps({"version": VERSION}) + "\n")
+                file.write(_line({"version": VERSION}))
                 for name, entry in self._used.items():
-                    file.write(json.dumps([name, *entry], separators=(",", ":")) + "\n")
+                    file.write(_line([name, *entry]))
         except (OSError, PixelwiseError):
             # The examination is complete without it.
             return
@@ -86,17 +88,27 @@ class FactCache:
         return [self._stamps[file] for file in files]
 
 
+def _line(value: object) -> str:
+    text = json.dumps(value, separators=(",", ":"))
+    return f"{crc32(text.encode()):08x} {text}\n"
+
+
+def _value(line: str) -> Any:
+    checksum, _, text = line.rstrip("\n").partition(" ")
+    if f"{crc32(text.encode()):08x}" != checksum:
+        raise ValueError("the line has changed since it was written")
+    return json.loads(text)
+
+
 def _load(path: Path) -> dict[str, list]:
     kept: dict[str, list] = {}
     try:
         with path.open(encoding="utf-8") as file:
-            if json.loads(next(file, "{}")).get("version") != VERSION:
+            if _value(next(file, "")) != {"version": VERSION}:
                 return {}
             for line in file:
-                name, stamps, facts = json.loads(line)
-                if not isinstance(facts, dict):
-                    return {}
+                name, stamps, facts = _value(line)
                 kept[name] = [stamps, facts]
-    except (OSError, ValueError, AttributeError, TypeError):
+    except (OSError, ValueError):
         return {}
     return kept
