@@ -75,6 +75,25 @@ def test_a_file_of_the_same_size_and_time_in_another_place_on_the_disk_is_read_a
     assert look(project).read == 1
 
 
+def test_what_was_read_before_an_interruption_is_kept(project):
+    look(project)
+
+    def interrupt(stage, share):
+        raise KeyboardInterrupt
+
+    (project / "masks/1.png").write_bytes((project / "masks/2.png").read_bytes())
+    with pytest.raises(KeyboardInterrupt):
+        examine(load_config(project / "set.toml"), cache=project / "facts.jsonl", advance=interrupt, workers=1)
+    assert look(project).read == 1
+
+
+def test_all_is_read_again_on_demand(project):
+    look(project)
+    again = examine(load_config(project / "set.toml"), stride=4, cache=project / "facts.jsonl", again=True)
+    assert again.read == 6
+    assert look(project).read == 0
+
+
 def test_other_classes_need_no_reading_and_other_bands_do(project):
     look(project)
     assert look(project, 'data.classes=["a", "b", "c"]').read == 0
@@ -89,7 +108,7 @@ def test_a_damaged_cache_is_as_good_as_none(tmp_path_factory, junk, place):
     file.write_text("a")
     cache = FactCache(path)
     cache.put("a", [file], {"x": [1, 2]})
-    cache.save()
+    cache.save(complete=True)
     assert FactCache(path).get("a", [file]) == {"x": [1, 2]}
     content = path.read_bytes()
     path.write_bytes(content[:place] + junk + content[place + len(junk) :])

@@ -38,18 +38,19 @@ def stamp_of(path: Path) -> Stamp | None:
 class FactCache:
     """Facts by their name; each is valid while the stamps of its files are those of the time when it was read."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, empty: bool = False) -> None:
         """Open a cache; one that is damaged or of another version is empty.
 
         Args:
             path: its file; None: nothing is kept.
+            empty: what the file holds is not used.
         """
         self.path = path
         self._kept: dict[str, list] = {}
         self._used: dict[str, list] = {}
         self._stamps: dict[Path, Stamp | None] = {}
         self._changed = False
-        if path is not None:
+        if path is not None and not empty:
             self._kept = _load(path)
 
     def get(self, name: str, files: Sequence[Path]) -> dict | None:
@@ -68,8 +69,14 @@ class FactCache:
             self._used[name] = [stamps, facts]
             self._changed = True
 
-    def save(self) -> None:
-        """Write what was used; a folder that cannot be written to keeps nothing."""
+    def save(self, *, complete: bool) -> None:
+        """Write what was used; a folder that cannot be written to keeps nothing.
+
+        Args:
+            complete: the work is done, so what was not used is not needed any more.
+        """
+        if not complete:
+            self._used = self._kept | self._used
         if self.path is None or not (self._changed or len(self._used) != len(self._kept)):
             return
         try:

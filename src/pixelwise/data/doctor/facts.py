@@ -58,7 +58,9 @@ class _Thumb:
     def add(self, values: Shaped[np.ndarray, "C h w"], valid: Bool[np.ndarray, "h w"], top: int) -> None:
         """Add a strip that begins at a row."""
         rows, columns = self.sums.shape
-        grey = values[:3].mean(axis=0, dtype=np.float32)
+        with np.errstate(all="ignore"):
+            # Pixels without data may be infinite.
+            grey = values[:3].mean(axis=0, dtype=np.float32)
         grey = np.where(valid & np.isfinite(grey), grey, np.float32(0))
         of_row = (np.arange(top, top + values.shape[1]) * rows) // self.height
         starts = -(-np.arange(columns) * self.width // columns)
