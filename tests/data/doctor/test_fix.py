@@ -66,6 +66,14 @@ def test_masks_that_are_all_alike_need_no_copies(planted, codes, first):  # noqa
     assert [f.code for f in examine(corrected, workers=1).findings] == []
 
 
+def test_as_many_values_as_classes_are_mapped_in_words(planted):  # noqa: F811
+    project = planted("pairs")
+    faults.every_mask(project, faults.values(10, 30, 70))
+    found = examine(project.config, workers=1)
+    assert {finding.code for finding in found.findings} == {"PW130"}
+    assert 'values = { "background" = 10, "field" = 30, "boundary" = 70 }' in found.findings[0].fix
+
+
 def test_masks_of_0_and_255_are_mapped(planted):  # noqa: F811
     project = planted("pairs")
     project.configure('"field", "boundary"', '"field"')

@@ -52,7 +52,19 @@ def check_values(samples: Sequence[Sample], table: MaskTable) -> list[Finding]:
             findings.append(_finding(sample, values, unknown, table, everywhere))
         elif 0 in everywhere and _white(values, table) and not _ignored_elsewhere(by_sample):
             findings.append(_white_finding(sample, values, table))
-    return _for_some(findings, len(masked))
+    return _in_order(_for_some(findings, len(masked)), sorted(everywhere), table)
+
+
+def _in_order(findings: list[Finding], seen: list[int], table: MaskTable) -> list[Finding]:
+    """Return findings with a table of values, where masks hold as many values as there are classes, and no index."""
+    names, ignored = table.classes.names, set(table.ignored)
+    seen = [value for value in seen if value not in ignored]
+    plain = not table.colours and not set(seen) & set(range(1, len(names)))
+    if not plain or len(seen) != len(names) or not all(value < 1 << 16 for value in seen):
+        return findings
+    mapped = ", ".join(f'"{name}" = {value}' for name, value in zip(names, seen, strict=True))
+    said = f"If the classes are in this order, write below [data]: values = {{ {mapped} }}."
+    return [replace(finding, fix=said) if finding.code == "PW130" else finding for finding in findings]
 
 
 def _for_some(findings: list[Finding], masks: int) -> list[Finding]:
