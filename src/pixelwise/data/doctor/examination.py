@@ -271,7 +271,8 @@ def _facts(work: _Work, sample: Sample) -> Facts:
     data = work.config.data
     assert sample.info is not None
     parts = work.inside.get(id(sample), {})
-    parts = parts if any(parts.values()) else {WHOLE: None}
+    if not any(parts.values()):
+        parts: dict[str, Part | None] = {WHOLE: None}
     try:
         reader = open_image(sample.info, bands=data.bands, nodata=data.nodata, colours=work.colours)
     except (DataError, ConfigError) as problem:
@@ -316,7 +317,7 @@ def _check_images(work: _Work) -> list[Finding]:
             f"{info.path} calls its band {info.alpha} alpha, so it is not read as data; but {between:.0%} of its pixels"
             " are neither transparent nor opaque."
         )
-        bands = sorted({*info.colour_bands, info.alpha})
+        bands = sorted(band for band in (*info.colour_bands, info.alpha) if band is not None)
         fix = f"If it holds data, such as near infrared, list it: bands = {bands} below [data]."
         findings.append(Finding("PW217", str(info.path), said, fix, round(between, 4), Spot(info.path)))
     findings += check_statistics(samples, {finding.file for finding in [*findings, *work.findings]})

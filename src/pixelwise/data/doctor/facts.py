@@ -110,7 +110,7 @@ def read_facts(sample: Sample, reader: ImageReader, parts: dict[str, Part | None
             if drawn is None:
                 break
             continue
-        content.update(np.ascontiguousarray(values))
+        content.update(np.ascontiguousarray(values).data)
         bands = _extremes(bands, values, valid)
         thumb.add(values, valid, top)
         for part, where in parts.items():
@@ -342,8 +342,9 @@ def _object_sizes(raw: Integer[np.ndarray, "h w"], values: list[int]) -> dict[in
     for i, box in enumerate(ndimage.find_objects(number, len(values))):
         if box is None:
             continue
-        joined, count = ndimage.label(number[box] == i + 1, np.ones((3, 3)))
-        areas = np.bincount(joined.ravel(), minlength=count + 1)[1:]
+        joined = np.empty(number[box].shape, np.int32)
+        ndimage.label(number[box] == i + 1, np.ones((3, 3)), output=joined)
+        areas = np.bincount(joined.ravel())[1:]
         bins = np.minimum(np.log2(areas).astype(int), BINS - 1)
         found[values[i]] = np.bincount(bins, weights=areas, minlength=BINS).astype(np.int64)
     return found

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from affine import Affine
 from rasterio.crs import CRS
@@ -35,7 +36,7 @@ def header_from_dict(path: Path, kept: dict, systems: dict[str, CRS]) -> RasterI
     Args:
         systems: coordinate systems by their text, to which new ones are added: reading one takes a while.
     """
-    given = dict(kept)
+    given: dict[str, Any] = {key: tuple(value) if key in _TUPLES else value for key, value in kept.items()}
     text = given.pop("crs")
     if text is not None and text not in systems:
         systems[text] = CRS.from_wkt(text)
@@ -44,5 +45,5 @@ def header_from_dict(path: Path, kept: dict, systems: dict[str, CRS]) -> RasterI
         crs=systems[text] if text is not None else None,
         transform=Affine(*given.pop("transform")),
         turn=Turn(**given.pop("turn")),
-        **{key: tuple(value) if key in _TUPLES else value for key, value in given.items()},
+        **given,
     )
