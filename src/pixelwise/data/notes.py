@@ -68,7 +68,7 @@ def _alpha(scenes: Sequence[Scene]) -> str | None:
     return (
         f"{info.path} calls its band {info.alpha} alpha, so it is not read as data; but {between:.0%} of its pixels "
         f"are neither transparent nor opaque{more}. If it holds data, such as near infrared, list it: "
-        f"bands = {sorted({*info.colour_bands, info.alpha})} below [data]."
+        f"bands = {sorted(band for band in (*info.colour_bands, info.alpha) if band is not None)} below [data]."
     )
 
 

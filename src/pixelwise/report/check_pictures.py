@@ -32,6 +32,8 @@ def pictures_of(finding: Finding, classes: Classes | None, table: MaskTable | No
         drawn = _drawn(path, spot, title, classes, table)
         if drawn is not None:
             found.append((title, drawn))
+        elif path.exists():
+            found.append((f"{title}, cannot be read", np.full((SHOWN, SHOWN, 3), 128, np.uint8)))
     return found
 
 
@@ -99,7 +101,7 @@ def _coloured(raw: Integer[np.ndarray, "H W"], classes: Classes, table: MaskTabl
     return picture
 
 
-def shrunk(picture: UInt8[np.ndarray, "H W 3"], *, exact: bool = False) -> UInt8[np.ndarray, "H W 3"]:
+def shrunk(picture: UInt8[np.ndarray, "H W 3"], *, exact: bool = False) -> UInt8[np.ndarray, "h w 3"]:
     """Return a picture whose longest side is `SHOWN`; ``exact`` keeps its very colours."""
     height, width = picture.shape[:2]
     factor = SHOWN / max(height, width)

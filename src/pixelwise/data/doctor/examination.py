@@ -11,14 +11,14 @@ from typing import TypeVar
 
 import numpy as np
 from rasterio.crs import CRS
-from rasterio.errors import NotGeoreferencedWarning
+from rasterio.errors import CRSError, NotGeoreferencedWarning
 
 from pixelwise.config import Config
 from pixelwise.data.doctor.balance import check_classes, check_cover, check_objects
 from pixelwise.data.doctor.cache import FactCache
 from pixelwise.data.doctor.facts import class_counts, read_facts
 from pixelwise.data.doctor.finding import Examination, Finding, PartSummary, Spot
-from pixelwise.data.doctor.fit import check_fit
+from pixelwise.data.doctor.fit import check_fit, check_orientation
 from pixelwise.data.doctor.headers import header_from_dict, header_to_dict
 from pixelwise.data.doctor.leaks import check_copies, check_ground, hashes_available
 from pixelwise.data.doctor.outlines import check_polygons
@@ -44,6 +44,8 @@ from pixelwise.labels import IGNORE, Classes, MaskTable, make_classes, make_mask
 
 Advance = Callable[[str, float], None]
 """Called with a stage's name and the share of it that is done."""
+WHOLE = "whole"
+"""The name in the facts of all pixels of a scene, where no part of it is apart."""
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -73,6 +75,7 @@ def examine(
     *,
     stride: int | None = None,
     cache: Path | None = None,
+    again: bool = False,
     advance: Advance | None = None,
     workers: int | None = None,
 ) -> Examination:
@@ -81,6 +84,7 @@ def examine(
     Args:
         stride: of the network's logits, for objects that are too small for it; None: that is not looked at.
         cache: a file of facts: images that have not changed since they are not read again. None: all are read.
+        again: read all, and keep the facts.
         advance: called with a stage and the share of it that is done.
         workers: threads that read; None: one per core.
     """
@@ -96,7 +100,7 @@ def examine(
     except ConfigError as problem:
         return Examination((Finding("PW106", "[data]", str(problem), " "),), None)
     count = workers or os.cpu_count() or 1
-    work = _Work(config, classes, table, FactCache(cache), advance or (lambda stage, share: None), count)
+    work = _Work(config, classes, table, FactCache(cache, empty=again), advance or (lambda stage, share: None), count)
     try:
         with warnings.catch_warnings():
             # A photo has no place on the ground. Threads share these filters, so they are set here.
@@ -104,9 +108,12 @@ def examine(
             _open(work)
             _divide(work)
             _read(work)
-            return _judge(work, stride)
-    finally:
-        work.cache.save()
+            found = _judge(work, stride)
+    except BaseException:
+        work.cache.save(complete=False)
+        raise
+    work.cache.save(complete=True)
+    return found
 
 
 def _in_parallel(work: _Work, stage: str, call: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[T, R]]:
@@ -149,6 +156,7 @@ def _open(work: _Work) -> None:
             else:
                 sample.mask_info = header
         work.findings += check_fit(sample, work.table)
+    work.findings += check_orientation(work.samples)
     opened = [sample.info for sample in work.samples if sample.info is not None]
     work.colours = any(len(info.colour_bands) == 3 or info.paletted for info in opened)
     work.findings += check_kinds(work.samples, work.config.data.bands, colours=work.colours)
@@ -161,8 +169,12 @@ def _headers(work: _Work, paths: list[Path]) -> Iterable[tuple[Path, RasterInfo 
         kept = work.cache.get(f"header {path}", [path])
         if kept is None:
             missing.append(path)
-        else:
+            continue
+        try:
             yield path, header_from_dict(path, kept, systems)
+        except CRSError:
+            # A system that is known where it was read, and not by its text.
+            missing.append(path)
     for path, header in _in_parallel(work, "Opening files", _header, missing):
         if isinstance(header, RasterInfo) and (kept := header_to_dict(header)) is not None:
             work.cache.put(f"header {path}", [path], kept)
@@ -234,11 +246,11 @@ def _files(sample: Sample) -> list[Path]:
 
 
 def _renamed(facts: Facts, parts: dict[str, Part | None]) -> Facts:
-    """Return facts under the name of the part that a whole scene is in now."""
-    if len(parts) == 1 and list(facts["parts"]) != list(parts):
-        (only,) = facts["parts"].values()
-        return facts | {"parts": {next(iter(parts)): only}}
-    return facts
+    """Return facts under the names of the parts that a scene is in now; a whole scene may be in none."""
+    kept = facts["parts"]
+    if WHOLE not in kept:
+        return facts
+    return facts | {"parts": {part: kept[WHOLE] for part in parts}}
 
 
 def _digest(drawing: _Drawing) -> bytes:
@@ -261,7 +273,9 @@ def _signature(part: Part | None) -> str:
 def _facts(work: _Work, sample: Sample) -> Facts:
     data = work.config.data
     assert sample.info is not None
-    parts = work.inside.get(id(sample)) or {"training": None}
+    parts = work.inside.get(id(sample), {})
+    if not any(parts.values()):
+        parts: dict[str, Part | None] = {WHOLE: None}
     try:
         reader = open_image(sample.info, bands=data.bands, nodata=data.nodata, colours=work.colours)
     except (DataError, ConfigError) as problem:
@@ -298,7 +312,7 @@ def _judge(work: _Work, stride: int | None) -> Examination:
 def _check_images(work: _Work) -> list[Finding]:
     """Judge images by themselves and among each other."""
     samples, blocks = work.samples, work.config.data.split == "block"
-    findings = check_ranges(samples) + check_tags(samples)
+    findings = check_ranges(samples) + check_tags(samples, {finding.file for finding in work.findings})
     units = check_units(samples)
     findings += units + check_resolutions(samples)
     for info, between in doubtful_alpha([s.info for s in samples if s.info is not None], work.config.data.bands):
@@ -306,7 +320,7 @@ def _check_images(work: _Work) -> list[Finding]:
             f"{info.path} calls its band {info.alpha} alpha, so it is not read as data; but {between:.0%} of its pixels"
             " are neither transparent nor opaque."
         )
-        bands = sorted({*info.colour_bands, info.alpha})
+        bands = sorted(band for band in (*info.colour_bands, info.alpha) if band is not None)
         fix = f"If it holds data, such as near infrared, list it: bands = {bands} below [data]."
         findings.append(Finding("PW217", str(info.path), said, fix, round(between, 4), Spot(info.path)))
     findings += check_statistics(samples, {finding.file for finding in [*findings, *work.findings]})
@@ -317,7 +331,7 @@ def _check_images(work: _Work) -> list[Finding]:
 def _broken(sample: Sample) -> list[Finding]:
     findings = []
     for where, said in sample.facts.get("broken", ()):
-        code = {"bands": "PW106", "kind": "PW112", "polygons": "PW165"}.get(where, "PW111")
+        code = {"bands": "PW106", "kind": "PW112", "polygons": "PW165", "values": "PW130"}.get(where, "PW111")
         file = sample.mask if where == "mask" and sample.mask is not None else sample.image
         if where == "bands":
             findings.append(Finding(code, "[data].bands", said, " "))

@@ -2,9 +2,11 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from affine import Affine
 from rasterio.crs import CRS
+from rasterio.errors import CRSError
 
 from pixelwise.geo.orientation import Turn
 from pixelwise.geo.raster import RasterInfo
@@ -16,9 +18,13 @@ def header_to_dict(info: RasterInfo) -> dict | None:
     """Return a header as JSON can hold it; None where control points or a camera model place the raster."""
     if info.gcps or info.rpcs is not None:
         return None
+    try:
+        text = info.crs.to_wkt() if info.crs is not None else None
+    except CRSError:
+        return None
     plain = ("height", "width", "count", "alpha", "dtype", "nodata", "paletted", "masked", "lossy", *_TUPLES)
     return {name: getattr(info, name) for name in plain} | {
-        "crs": info.crs.to_wkt() if info.crs is not None else None,
+        "crs": text,
         "transform": list(info.transform[:6]),
         "turn": asdict(info.turn),
     }
@@ -30,7 +36,7 @@ def header_from_dict(path: Path, kept: dict, systems: dict[str, CRS]) -> RasterI
     Args:
         systems: coordinate systems by their text, to which new ones are added: reading one takes a while.
     """
-    given = dict(kept)
+    given: dict[str, Any] = {key: tuple(value) if key in _TUPLES else value for key, value in kept.items()}
     text = given.pop("crs")
     if text is not None and text not in systems:
         systems[text] = CRS.from_wkt(text)
@@ -39,5 +45,5 @@ def header_from_dict(path: Path, kept: dict, systems: dict[str, CRS]) -> RasterI
         crs=systems[text] if text is not None else None,
         transform=Affine(*given.pop("transform")),
         turn=Turn(**given.pop("turn")),
-        **{key: tuple(value) if key in _TUPLES else value for key, value in given.items()},
+        **given,
     )

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -15,6 +16,8 @@ from pixelwise.labels import MaskTable
 SHOWN_VALUES = 12
 CROP = 256
 """Side in pixels of the picture around a value."""
+MANY = 20
+"""Classes have not so many colours beside the listed ones."""
 NEAR_LINE = 6.0
 """How far a mixed colour may be from the line between two of the listed ones, in steps of 255."""
 NEAR_COLOUR = 40.0
@@ -50,9 +53,29 @@ def check_values(samples: Sequence[Sample], table: MaskTable) -> list[Finding]:
         unknown = {value: count for value, count in values.items() if value not in known}
         if unknown:
             findings.append(_finding(sample, values, unknown, table, everywhere))
-        elif _white(values, table) and not (everywhere.keys() - {0, 255} and _ignored_elsewhere(by_sample, table)):
+        elif 0 in everywhere and _white(values, table) and not _ignored_elsewhere(by_sample):
             findings.append(_white_finding(sample, values, table))
-    return findings
+    return _in_order(_for_some(findings, len(masked)), sorted(everywhere), table)
+
+
+def _in_order(findings: list[Finding], seen: list[int], table: MaskTable) -> list[Finding]:
+    """Return findings with a table of values, where masks hold as many values as there are classes, and no index."""
+    names, ignored = table.classes.names, set(table.ignored)
+    seen = [value for value in seen if value not in ignored]
+    plain = not table.colours and not set(seen) & set(range(1, len(names)))
+    if not plain or len(seen) != len(names) or not all(value < 1 << 16 for value in seen):
+        return findings
+    mapped = ", ".join(f'"{name}" = {value}' for name, value in zip(names, seen, strict=True))
+    said = f"If the classes are in this order, write below [data]: values = {{ {mapped} }}."
+    return [replace(finding, fix=said) if finding.code == "PW130" else finding for finding in findings]
+
+
+def _for_some(findings: list[Finding], masks: int) -> list[Finding]:
+    """Return findings with other advice where a new table of values would be wrong for the other masks."""
+    several = Counter(finding.code for finding in findings)
+    said = "Correct these masks; `pixelwise check --fix` does that in copies."
+    alike = {code for code in ("PW131", "PW132", "PW138") if 0 < several[code] < masks}
+    return [replace(finding, fix=said) if finding.code in alike else finding for finding in findings]
 
 
 def class_index(samples: Sequence[Sample], table: MaskTable) -> dict[int, int]:
@@ -70,7 +93,7 @@ def _white(values: Mapping[int, int], table: MaskTable) -> bool:
     return not table.colours and len(table.classes) == 2 and 255 in table.ignored and {255} <= set(values) <= {0, 255}
 
 
-def _ignored_elsewhere(by_sample: Mapping[int, Mapping[int, int]], table: MaskTable) -> bool:
+def _ignored_elsewhere(by_sample: Mapping[int, Mapping[int, int]]) -> bool:
     """Return whether 255 means 'ignored' in masks that hold the second class too."""
     return any(255 in values and set(values) - {0, 255} for values in by_sample.values())
 
@@ -140,11 +163,11 @@ def _reason(
         if all(_is_grey(value) and value < 0x101010 * 2 for value in values):
             return "PW139"
         listed = [value for value, _ in table.values] + list(table.ignored)
-        if len(unknown) >= 3 and few:
-            if _share_near_lines(unknown, listed) >= 0.8:
-                return "PW135"
-            if _share_near_colours(unknown, listed) >= 0.8:
-                return "PW136"
+        if len(unknown) >= 3 and few and _share_near_lines(unknown, listed) >= 0.8:
+            return "PW135"
+        # JPEG changes most pixels a little.
+        if len(unknown) >= (3 if few else MANY) and _share_near_colours(unknown, listed) >= 0.8:
+            return "PW136"
         return "PW134"
     if sample.facts.get("packed") and not all(map(_is_grey, values)):
         return "PW133"
