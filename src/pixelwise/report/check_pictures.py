@@ -99,7 +99,7 @@ def _coloured(raw: Integer[np.ndarray, "H W"], classes: Classes, table: MaskTabl
     return picture
 
 
-def shrunk(picture: UInt8[np.ndarray, "H W 3"], *, exact: bool = False) -> UInt8[np.ndarray, "H W 3"]:
+def shrunk(picture: UInt8[np.ndarray, "H W 3"], *, exact: bool = False) -> UInt8[np.ndarray, "h w 3"]:
     """Return a picture whose longest side is `SHOWN`; ``exact`` keeps its very colours."""
     height, width = picture.shape[:2]
     factor = SHOWN / max(height, width)

@@ -18,7 +18,7 @@ from pixelwise.data.doctor.balance import check_classes, check_cover, check_obje
 from pixelwise.data.doctor.cache import FactCache
 from pixelwise.data.doctor.facts import class_counts, read_facts
 from pixelwise.data.doctor.finding import Examination, Finding, PartSummary, Spot
-from pixelwise.data.doctor.fit import check_fit
+from pixelwise.data.doctor.fit import check_fit, check_orientation
 from pixelwise.data.doctor.headers import header_from_dict, header_to_dict
 from pixelwise.data.doctor.leaks import check_copies, check_ground, hashes_available
 from pixelwise.data.doctor.outlines import check_polygons
@@ -44,6 +44,8 @@ from pixelwise.labels import IGNORE, Classes, MaskTable, make_classes, make_mask
 
 Advance = Callable[[str, float], None]
 """Called with a stage's name and the share of it that is done."""
+WHOLE = "whole"
+"""The name in the facts of all pixels of a scene, where no part of it is apart."""
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -149,6 +151,7 @@ def _open(work: _Work) -> None:
             else:
                 sample.mask_info = header
         work.findings += check_fit(sample, work.table)
+    work.findings += check_orientation(work.samples)
     opened = [sample.info for sample in work.samples if sample.info is not None]
     work.colours = any(len(info.colour_bands) == 3 or info.paletted for info in opened)
     work.findings += check_kinds(work.samples, work.config.data.bands, colours=work.colours)
@@ -234,11 +237,11 @@ def _files(sample: Sample) -> list[Path]:
 
 
 def _renamed(facts: Facts, parts: dict[str, Part | None]) -> Facts:
-    """Return facts under the name of the part that a whole scene is in now."""
-    if len(parts) == 1 and list(facts["parts"]) != list(parts):
-        (only,) = facts["parts"].values()
-        return facts | {"parts": {next(iter(parts)): only}}
-    return facts
+    """Return facts under the names of the parts that a scene is in now; a whole scene may be in none."""
+    kept = facts["parts"]
+    if WHOLE not in kept:
+        return facts
+    return facts | {"parts": {part: kept[WHOLE] for part in parts}}
 
 
 def _digest(drawing: _Drawing) -> bytes:
@@ -261,7 +264,8 @@ def _signature(part: Part | None) -> str:
 def _facts(work: _Work, sample: Sample) -> Facts:
     data = work.config.data
     assert sample.info is not None
-    parts = work.inside.get(id(sample)) or {"training": None}
+    parts = work.inside.get(id(sample), {})
+    parts = parts if any(parts.values()) else {WHOLE: None}
     try:
         reader = open_image(sample.info, bands=data.bands, nodata=data.nodata, colours=work.colours)
     except (DataError, ConfigError) as problem:
@@ -298,7 +302,7 @@ def _judge(work: _Work, stride: int | None) -> Examination:
 def _check_images(work: _Work) -> list[Finding]:
     """Judge images by themselves and among each other."""
     samples, blocks = work.samples, work.config.data.split == "block"
-    findings = check_ranges(samples) + check_tags(samples)
+    findings = check_ranges(samples) + check_tags(samples, {finding.file for finding in work.findings})
     units = check_units(samples)
     findings += units + check_resolutions(samples)
     for info, between in doubtful_alpha([s.info for s in samples if s.info is not None], work.config.data.bands):

@@ -1,9 +1,10 @@
 """Whether a mask fits its image: size, orientation, place and kind of values. Headers decide, but for turned photos."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float64, Integer
+from jaxtyping import Integer, Shaped
 from rasterio.warp import transform
 
 from pixelwise.data.doctor.finding import Finding, Spot
@@ -15,8 +16,11 @@ from pixelwise.geo.orientation import UPRIGHT
 from pixelwise.geo.raster import RasterInfo, RasterReader, Window
 from pixelwise.labels import MaskTable
 
-LOOKED_AT = 1024
-"""Rows and columns from the corner of a photo by which its orientation is judged."""
+LARGEST = 8192
+"""Side in pixels of photos whose orientation is looked at."""
+POOLED = 4
+"""So many turned photos decide together."""
+TINY = 1e-9
 
 
 def check_fit(sample: Sample, table: MaskTable) -> list[Finding]:
@@ -26,8 +30,7 @@ def check_fit(sample: Sample, table: MaskTable) -> list[Finding]:
         return []
     finding = _other_kind(sample.image, mask, table) or _other_size(image, mask) or _other_place(image, mask)
     if finding is None:
-        finding = _turned(image, mask)
-        return [finding] if finding else []
+        return []
     sample.sound = False
     if finding.code in ("PW124", "PW125"):
         # Its values say nothing.
@@ -110,50 +113,68 @@ def _system(info: RasterInfo) -> str:
     return info.crs.to_string()[:60]
 
 
-def _turned(image: RasterInfo, mask: RasterInfo) -> Finding | None:
-    """Look whether a mask of the right size belongs to the photo before EXIF turns it."""
-    if image.turn == mask.turn:
+def check_orientation(samples: Sequence[Sample]) -> list[Finding]:
+    """Look whether masks of the right size belong to their photos before EXIF turns these.
+
+    What most of them say holds for all, since they were drawn with one tool.
+    """
+    turned = [
+        (sample, _fits(sample.info, sample.mask_info))
+        for sample in samples
+        if sample.sound and sample.info and sample.mask_info and sample.info.turn != sample.mask_info.turn
+    ]
+    told = [(sample, fits) for sample, fits in turned if fits is not None]
+    ratios = [float(np.log(max(stored, TINY) / max(read, TINY))) for _, (read, stored) in told]
+    findings = []
+    for (sample, (read, stored)), ratio in zip(told, ratios, strict=True):
+        ratio = float(np.median(ratios)) if len(ratios) >= POOLED else ratio
+        if ratio < -np.log(LIMITS.turned):
+            continue
+        assert sample.info is not None
+        assert sample.mask_info is not None
+        which = sample.image if sample.info.turn != UPRIGHT else sample.mask
+        said = f"{which} is turned by its EXIF orientation, and {sample.mask} "
+        said += (
+            f"fits the pixels of {sample.image} better before that."
+            if ratio > np.log(LIMITS.turned)
+            else "fits it as well before as after that."
+        )
+        code = "PW121" if ratio > np.log(LIMITS.turned) else "PW205"
+        value = {"as people see it": round(read, 4), "as stored": round(stored, 4)}
+        spot = _spot(sample.info, sample.mask_info)
+        findings.append(Finding(code, str(sample.mask), said, "", value, spot, (str(sample.image),)))
+    return findings
+
+
+def _fits(image: RasterInfo, mask: RasterInfo) -> tuple[float, float] | None:
+    """Return how well a mask fits its image as people see both, and as both are stored."""
+    if max(image.height, image.width) > LARGEST:
         return None
-    turn = image.turn if image.turn != UPRIGHT else mask.turn
-    which = image if image.turn != UPRIGHT else mask
     try:
-        grey, raw = _square(image), _square(mask)
+        values, raw = (
+            RasterReader(info, nodata=np.nan).read(Window(0, 0, info.height, info.width))[0] for info in (image, mask)
+        )
     except DataError:
         return None
-    if grey is None or raw is None:
+    as_read = _fit(values, raw[0])
+    # Turning a photo upright and its mask with it undoes the difference between the two.
+    raw = image.turn.upright(raw) if image.turn != UPRIGHT else raw
+    values = mask.turn.upright(values) if mask.turn != UPRIGHT else values
+    if values.shape[1:] != raw.shape[1:]:
         return None
-    as_read = _edge_fit(grey, raw)
-    # What one of the two would be without its turn, as seen from the other: both are turned back together.
-    other = turn.upright(raw) if image.turn != UPRIGHT else raw
-    against = grey if image.turn != UPRIGHT else turn.upright(grey)
-    if other.shape != against.shape:
-        return None
-    as_stored = _edge_fit(against, other)
-    value = {"as people see it": round(as_read, 3), "as stored": round(as_stored, 3)}
-    spot, others = _spot(image, mask), (str(image.path),)
-    if as_stored > LIMITS.turned * as_read:
-        said = (
-            f"{which.path} is turned by its EXIF orientation, and the edges of {mask.path} fit the pixels of "
-            f"{image.path} {as_stored / max(as_read, 1e-9):.1f} times better before that."
-        )
-        return Finding("PW121", str(mask.path), said, "", value, spot, others)
-    if as_read > LIMITS.turned * as_stored:
-        return None
-    said = f"{which.path} is turned by its EXIF orientation, and {mask.path} fits it as well before as after that."
-    return Finding("PW205", str(mask.path), said, "", value, spot, others)
+    return as_read, _fit(values, raw[0])
 
 
-def _square(info: RasterInfo) -> Float64[np.ndarray, "h w"] | None:
-    if max(info.height, info.width) > 8192:
-        return None
-    values, _ = RasterReader(info, nodata=np.nan).read(Window(0, 0, info.height, info.width))
-    return values[:3].astype(np.float64).mean(axis=0)
-
-
-def _edge_fit(grey: Float64[np.ndarray, "h w"], mask: Integer[np.ndarray, "h w"] | Float64[np.ndarray, "h w"]) -> float:
-    """Return how much steeper an image is along the edges of a mask than elsewhere."""
+def _fit(values: Shaped[np.ndarray, "C h w"], mask: Integer[np.ndarray, "h w"]) -> float:
+    """Return how well the classes of a mask divide an image: by its values, and by the steepness along edges."""
+    grey = values[:3].astype(np.float64).mean(axis=0)
     down, across = np.abs(np.diff(grey, axis=0)), np.abs(np.diff(grey, axis=1))
-    edge_down, edge_across = np.diff(mask, axis=0) != 0, np.diff(mask, axis=1) != 0
-    along = np.concatenate([down[edge_down], across[edge_across]])
-    everywhere = (down.mean() + across.mean()) / 2
-    return float(along.mean() / max(everywhere, 1e-9)) if len(along) else 0.0
+    along = np.concatenate([down[np.diff(mask, axis=0) != 0], across[np.diff(mask, axis=1) != 0]])
+    steepness = float(along.mean() / max(TINY, float(down.mean() + across.mean()) / 2)) if len(along) else 0.0
+    pixels = values[:3].reshape(min(3, len(values)), -1).astype(np.float64)
+    middle, labels = pixels.mean(axis=1), mask.ravel()
+    between = sum(
+        np.count_nonzero(labels == k) * (pixels[:, labels == k].mean(axis=1) - middle) ** 2 for k in np.unique(labels)
+    )
+    explained = float((between / np.maximum(TINY, ((pixels - middle[:, None]) ** 2).sum(axis=1))).mean())
+    return explained * steepness**2

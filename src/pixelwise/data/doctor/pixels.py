@@ -160,9 +160,9 @@ def check_statistics(samples: Sequence[Sample], known: set[str]) -> list[Finding
     read = [sample for sample in samples if "content" in sample.facts and str(sample.image) not in known]
     moments = [_moments(sample) for sample in read]
     bands = Counter(len(each) for each in moments).most_common(1)
-    if len(read) < LIMITS.outlier_scenes:
+    usable = [(sample, each) for sample, each in zip(read, moments, strict=True) if each and len(each) == bands[0][0]]
+    if len(usable) < LIMITS.outlier_scenes:
         return []
-    usable = [(sample, each) for sample, each in zip(read, moments, strict=True) if len(each) == bands[0][0]]
     table = np.array([each for _, each in usable])
     middle = np.median(table, axis=0)
     # Where all scenes are nearly alike, a small step is no outlier.
@@ -197,8 +197,12 @@ def _moments(sample: Sample) -> list[float]:
     return [*mean.tolist(), *np.sqrt(squares.sum(axis=0) / counts.sum()).tolist()]
 
 
-def check_tags(samples: Sequence[Sample]) -> list[Finding]:
-    """Find scale tags that differ, and masks that are compressed with losses though their values fit."""
+def check_tags(samples: Sequence[Sample], known: set[str]) -> list[Finding]:
+    """Find scale tags that differ, and masks that are compressed with losses though their values fit.
+
+    Args:
+        known: files that another finding explains.
+    """
     scaled = {}
     for sample in samples:
         if sample.info is not None and sample.info.scales:
@@ -217,7 +221,8 @@ def check_tags(samples: Sequence[Sample]) -> list[Finding]:
                 fix = "Convert the files to common units (gdal_translate -unscale -ot Float32)."
                 findings.append(Finding("PW216", str(sample.image), said, fix, list(tag[0])))
     for sample in samples:
-        if sample.sound and sample.mask_info is not None and sample.mask_info.lossy:
+        lossy = sample.sound and sample.mask_info is not None and sample.mask_info.lossy
+        if lossy and str(sample.mask) not in known:
             said = f"{sample.mask} is compressed with losses (JPEG); its values fit the classes all the same."
             findings.append(Finding("PW206", str(sample.mask), said, picture=Spot(sample.image, sample.mask)))
     return findings

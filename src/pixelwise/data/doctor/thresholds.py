@@ -43,8 +43,8 @@ class Thresholds:
     """Share of polygons outside of all scenes up to which they are strays; more: a file of a larger place."""
     mixed_values: float = 0.3
     """Share of a mask's pixels with unknown values up to which these may come from smooth edges."""
-    turned: float = 1.15
-    """How many times better a mask's edges fit the image in one orientation than in the other."""
+    turned: float = 3.0
+    """How many times better a mask fits its image in one orientation than in the other."""
 
 
 LIMITS = Thresholds()

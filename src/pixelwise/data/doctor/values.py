@@ -15,6 +15,8 @@ from pixelwise.labels import MaskTable
 SHOWN_VALUES = 12
 CROP = 256
 """Side in pixels of the picture around a value."""
+MANY = 20
+"""Classes have not so many colours beside the listed ones."""
 NEAR_LINE = 6.0
 """How far a mixed colour may be from the line between two of the listed ones, in steps of 255."""
 NEAR_COLOUR = 40.0
@@ -50,7 +52,7 @@ def check_values(samples: Sequence[Sample], table: MaskTable) -> list[Finding]:
         unknown = {value: count for value, count in values.items() if value not in known}
         if unknown:
             findings.append(_finding(sample, values, unknown, table, everywhere))
-        elif _white(values, table) and not (everywhere.keys() - {0, 255} and _ignored_elsewhere(by_sample, table)):
+        elif 0 in everywhere and _white(values, table) and not _ignored_elsewhere(by_sample):
             findings.append(_white_finding(sample, values, table))
     return findings
 
@@ -70,7 +72,7 @@ def _white(values: Mapping[int, int], table: MaskTable) -> bool:
     return not table.colours and len(table.classes) == 2 and 255 in table.ignored and {255} <= set(values) <= {0, 255}
 
 
-def _ignored_elsewhere(by_sample: Mapping[int, Mapping[int, int]], table: MaskTable) -> bool:
+def _ignored_elsewhere(by_sample: Mapping[int, Mapping[int, int]]) -> bool:
     """Return whether 255 means 'ignored' in masks that hold the second class too."""
     return any(255 in values and set(values) - {0, 255} for values in by_sample.values())
 
@@ -140,11 +142,11 @@ def _reason(
         if all(_is_grey(value) and value < 0x101010 * 2 for value in values):
             return "PW139"
         listed = [value for value, _ in table.values] + list(table.ignored)
-        if len(unknown) >= 3 and few:
-            if _share_near_lines(unknown, listed) >= 0.8:
-                return "PW135"
-            if _share_near_colours(unknown, listed) >= 0.8:
-                return "PW136"
+        if len(unknown) >= 3 and few and _share_near_lines(unknown, listed) >= 0.8:
+            return "PW135"
+        # JPEG changes most pixels a little.
+        if len(unknown) >= (3 if few else MANY) and _share_near_colours(unknown, listed) >= 0.8:
+            return "PW136"
         return "PW134"
     if sample.facts.get("packed") and not all(map(_is_grey, values)):
         return "PW133"
