@@ -28,7 +28,7 @@ ID_WORDS = re.compile(
     r"(^|[_\W])(id|fid|gid|uid|uuid|oid|objectid|num|nummer|number|nr|no|index)$|num(mer)?$|area|length|perim|^shape_",
     re.I,
 )
-SINGULAR = {"fields": "field", "parcels": "parcel", "buildings": "building", "roads": "road", "trees": "tree",
+SINGULAR: dict[str, str] = {"fields": "field", "parcels": "parcel", "buildings": "building", "roads": "road", "trees": "tree",
             "crops": "crop", "houses": "house", "lakes": "lake", "roofs": "roof", "footprints": "building",
             "ponds": "pond", "plots": "plot", "solar": "solar panel", "pools": "pool", "farms": "farm"}  # fmt: skip
 NEIGHBOURS = 0.2
@@ -219,5 +219,5 @@ def _by_column(column: Column, table: ClassTable, keys: dict[str, object]) -> No
 def _name_of(drawing: Drawing, *, parcels: bool) -> str:
     for word in re.findall(r"[a-z]+", drawing.path.stem.lower()):
         if word in SINGULAR or word in SINGULAR.values():
-            return SINGULAR[word] if word in SINGULAR else word
+            return SINGULAR.get(word, word)
     return "parcel" if parcels else "object"
