@@ -80,11 +80,11 @@ def test_wrong_labels_come_first_and_an_edge_that_is_drawn_a_little_off_does_not
     assert (area & box).sum() / (area | box).sum() > 0.7
     assert len(found) == 3
     for each in found:
-        drawn = each.picture
-        assert drawn.truth.shape == drawn.image.shape[1:] == each.inside.shape
+        shown = each.picture
+        assert shown.truth.shape == shown.image.shape[1:] == each.inside.shape
         # The marked pixels have that label and prediction.
-        assert set(drawn.truth[each.inside]) == {int(each.label[-1])}
-        assert set(drawn.prediction[each.inside]) == {int(each.predicted[-1])}
+        assert set(shown.truth[each.inside]) == {int(each.label[-1])}
+        assert set(shown.prediction[each.inside]) == {int(each.predicted[-1])}
         assert each.inside.sum() == each.pixels
 
 
