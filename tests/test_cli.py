@@ -109,6 +109,7 @@ def test_the_commands_of_the_readme_exist():
         "models",
         "prune",
         "report",
+        "split",
     }
 
 

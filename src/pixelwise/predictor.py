@@ -326,7 +326,8 @@ def predict_annotations(
     for path in paths:
         found = predictor._segment(path, tiles)
         regions = trace(found.labels, found.valid, predictor.classes, simplify=simplify)
-        traced.append(TracedImage(path, path.relative_to(base).as_posix(), *found.labels.shape, regions))
+        height, width = found.labels.shape
+        traced.append(TracedImage(path, path.relative_to(base).as_posix(), height, width, regions))
         if report:
             report(f"{path}: {len(regions)} regions")
         if format == "labelme":

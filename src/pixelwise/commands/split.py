@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 )
 @OVERRIDES
 def split(config: Path, folder: Path, lines: str, overrides: tuple[str, ...]) -> None:
-    """Divide the images of a configuration, and write train.txt, val.txt and test.txt into FOLDER.
+    """Divide images into lists for training, validation and test.
 
-    [data] says how: shares, folders, a table, groups, classes in each part. Name the lists as training_list,
-    validation_list and test_list, and they hold. Pairs are relative to FOLDER, as PaddleSeg reads them; names are
-    what mmsegmentation and Pascal VOC have.
+    They are train.txt, val.txt and test.txt in FOLDER. [data] says how: shares, folders, a table, groups, classes in
+    each part. Name the lists as training_list, validation_list and test_list, and they hold. Pairs are relative to
+    FOLDER, as PaddleSeg reads them; names are what mmsegmentation and Pascal VOC have.
 
     \b
     Example:

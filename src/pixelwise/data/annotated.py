@@ -145,7 +145,8 @@ class _Opener:
             if self.boundary is not None:
                 zones = boundary_zones([shape for shape, _ in shapes], info, self.data.boundary_width)
                 shapes += [(zone, self.boundary) for zone in zones]
-            return DrawnLabels(info.path, shapes, info.height, info.width, self.background, self.cache)
+            size = None if image.relative or image.size == (info.height, info.width) else image.size
+            return DrawnLabels(info.path, shapes, info.height, info.width, self.background, self.cache, size)
         mask = image.mask
         key = (tuple((mask.names or {}).items()), mask.colours, mask.ignored)
         if key not in self.tables:
@@ -195,16 +196,18 @@ def mask_table(data: DataConfig, classes: Classes, mask: MaskImage, index_of: Ma
     Raises:
         ConfigError: as `make_mask_table` says.
     """
-    names = mask.names or {}
-    raw = any(
-        not isinstance(each, str) or each.startswith("#") for listed in (data.values or {}).values() for each in listed
-    )
-    if raw or not any(name in index_of for name in names.values()):
-        return make_mask_table(classes, data.values if raw else None, data.ignore if raw else None, data.other_values)
+    names, listed = mask.names or {}, [each for values in (data.values or {}).values() for each in values]
+    raw = any(not isinstance(each, str) or each.startswith("#") for each in listed)
+    if raw or not names:
+        return make_mask_table(classes, data.values, data.ignore, data.other_values)
+    if not any(name in index_of for name in names.values()):
+        return make_mask_table(classes, others=data.other_values)
     known = {value: index_of[name] for value, name in names.items() if name in index_of}
     pairs = tuple((value, index) for value, index in known.items() if index != IGNORE)
     ignored = [value for value, index in known.items() if index == IGNORE]
-    ignored += [value for value in mask.ignored if value not in known]
+    ignored += [
+        value for value in (*mask.ignored, *(data.ignore or [])) if isinstance(value, int) and value not in known
+    ]
     return NamedTable(pairs, tuple(ignored), mask.colours, classes, data.other_values, names=dict(names))
 
 
@@ -268,6 +271,8 @@ class DrawnLabels:
     outside: int
     """What pixels are on which nothing is drawn."""
     cache: BlockCache
+    drawn_on: tuple[int, int] | None = None
+    """Height and width of the image that people drew on, if it had another size."""
 
     def read(self, window: Window) -> Int16[np.ndarray, "h w"]:
         """Return class indices and `IGNORE` in a window inside the image."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int64
 
+from pixelwise.data.annotated import DrawnLabels
 from pixelwise.data.masks import MaskFile
 from pixelwise.data.scenes import Scene
 from pixelwise.errors import DataError
@@ -28,8 +29,23 @@ def notes_on(scenes: Sequence[Scene], classes: Classes, pixels: Int64[np.ndarray
     """
     infos = [scene.info for scene in scenes]
     drawn = dict.fromkeys(note for scene in scenes for note in scene.notes)
-    found = [*drawn, _absent(classes, pixels), _alpha(scenes), _scaled(infos), _lossy(scenes)]
+    found = [*drawn, _resized(scenes), _absent(classes, pixels), _alpha(scenes), _scaled(infos), _lossy(scenes)]
     return tuple(note for note in found if note)
+
+
+def _resized(scenes: Sequence[Scene]) -> str | None:
+    found = [
+        (scene.info, scene.labels.drawn_on)
+        for scene in scenes
+        if isinstance(scene.labels, DrawnLabels) and scene.labels.drawn_on is not None
+    ]
+    if not found:
+        return None
+    info, (height, width) = found[0]
+    return (
+        f"{len(found)} images have another size than their annotations say, so shapes were scaled: {info.path} has "
+        f"{info.width}x{info.height} pixels, and was {width}x{height} when it was annotated."
+    )
 
 
 def _absent(classes: Classes, pixels: Int64[np.ndarray, " K"]) -> str | None:

@@ -139,8 +139,8 @@ def _split_as_given(
     found = {part: [scenes[i] for i, given in parts.items() if given == part] for part in PARTS}
     if not found["training"]:
         raise ConfigError(
-            f"No image of {places(data)} is in the training part. Let a folder be called train, or use split = "
-            "'shares'."
+            f"No image of {places(data)} is in the training part. Let a folder be called train, or use "
+            "split = 'shares'."
         )
     if found["validation"] or not data.validation:
         return Split(**found)

@@ -17,6 +17,7 @@ from pixelwise.data.scenes import Scene
 from pixelwise.errors import ConfigError
 from pixelwise.geo.raster import Window
 from pixelwise.labels import IGNORE
+from pixelwise.source_name import is_local
 
 STRIP_PIXELS = 1 << 22
 IMAGE_COLUMNS = ("image", "file_name", "filename", "file", "path", "name", "id", "image_id")
@@ -62,8 +63,10 @@ def given_parts(scenes: Sequence[Scene], data: DataConfig) -> dict[int, str] | N
     asked = data.split == "given"
     if not asked and (data.split == "shares" or data.annotations is None):
         return None
-    top = Path(os.path.commonpath([scene.info.path.parent for scene in scenes]))
-    parts = {i: scene.given or _part_of_folder(scene.info.path, top) for i, scene in enumerate(scenes)}
+    # Folders above all images divide nothing, whatever they are called.
+    local = [scene.info.path.parent for scene in scenes if is_local(scene.info.path)]
+    top = Path(os.path.commonpath([folder.absolute() for folder in local])) if local else Path("/")
+    parts = {i: scene.given or _part_of_folder(scene.info.path.absolute(), top) for i, scene in enumerate(scenes)}
     nowhere = [scenes[i].info.path for i, part in parts.items() if part is None]
     if not asked and (nowhere or len(set(parts.values())) < 2):
         return None
@@ -76,7 +79,7 @@ def given_parts(scenes: Sequence[Scene], data: DataConfig) -> dict[int, str] | N
 
 
 def _part_of_folder(path: Path, top: Path) -> str | None:
-    folders = reversed(path.parent.relative_to(top).parts)
+    folders = reversed(path.parent.relative_to(top).parts) if path.is_relative_to(top) else ()
     return next((part for folder in folders if (part := part_named(folder))), None)
 
 

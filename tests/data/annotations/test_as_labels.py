@@ -193,3 +193,14 @@ def test_one_file_may_describe_the_images_of_training_and_validation(tmp_path):
     _, split = open_split(parse_config({"data": table}, "t"))
     assert [scene.name for scene in split.training] == ["a"]
     assert [scene.name for scene in split.validation] == ["b"]
+
+
+def test_shapes_of_a_resized_image_are_scaled_and_a_note_says_so(tmp_path):
+    photo(tmp_path / "a.png")
+    labelme(tmp_path / "a.json", square("cat", 0, 0, 8))
+    told = json.loads((tmp_path / "a.json").read_text()) | {"imageHeight": 32, "imageWidth": 32}
+    (tmp_path / "a.json").write_text(json.dumps(told))
+    classes, scenes = open_scenes(data(tmp_path, ("background", "cat")))
+    found = survey(scenes, classes)
+    assert found.class_pixels.tolist() == [256 - 16, 16]
+    assert "was 32x32 when it was annotated" in found.notes[0]

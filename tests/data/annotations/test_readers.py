@@ -261,7 +261,8 @@ def test_via_reads_its_shapes_from_projects_exports_and_tables(tmp_path):
         # The image is there under another suffix.
         assert found.images[0].path.name == "a.tif"
         assert (drawn(found.images[0], k=1) == box(1, 1, 5, 5) | box(6, 0, 8, 3)).all(), name
-        assert found.notes == ("1 points and open lines have no area, so they are left out.",)
+        assert found.notes[0] == "1 points and open lines have no area, so they are left out."
+        assert "1 images have another suffix than the annotations say: a.png is" in found.notes[1]
 
 
 def test_via_with_several_attributes_asks_which_one_is_the_class(tmp_path):
@@ -459,7 +460,7 @@ def test_damaged_files_are_named_with_their_line(tmp_path):
 def test_a_wrong_format_and_an_unknown_one_are_said(tmp_path):
     photo(tmp_path / "a.png")
     path = dump(tmp_path / "c.json", coco([]))
-    with pytest.raises(DataError, match=r"no JSON export of Label Studio"):
+    with pytest.raises(DataError, match=r"no JSON export of Label Studio.*looks like 'coco'"):
         read(path, "label-studio")
     assert recognise(dump(tmp_path / "x.json", {"a": 1})) is None
     with pytest.raises(DataError, match=r"no format of annotations that is known.*coco"):
@@ -514,3 +515,30 @@ def test_files_of_windows_programs_are_read(tmp_path):
         (tmp_path / "c.json").write_bytes(told.encode(encoding))
         assert recognise(tmp_path / "c.json") == "coco"
         assert len(read(tmp_path / "c.json").images[0].regions) == 1
+
+
+def test_lists_may_hold_names_without_suffixes(tmp_path):
+    photo(tmp_path / "img_dir/channel_a.jpg")
+    (tmp_path / "ann_dir").mkdir()
+    Image.fromarray(box(0, 0, 2, 2).astype(np.uint8)).save(tmp_path / "ann_dir/channel_a.png")
+    dump(tmp_path / "splits/val.txt", "channel_a\n")
+    found = read(tmp_path)
+    assert found.format == "lists"
+    assert found.images[0].path == tmp_path / "img_dir/channel_a.jpg"
+    assert found.images[0].part == "validation"
+    assert (found.images[0].draw({"0": 0, "1": 1}, (8, 8)) == box(0, 0, 2, 2)).all()
+
+
+def test_labelmes_voc_has_a_list_of_names(tmp_path):
+    photo(tmp_path / "JPEGImages/a.jpg")
+    (tmp_path / "SegmentationClass").mkdir()
+    Image.fromarray(box(1, 1, 5, 5).astype(np.uint8)).save(tmp_path / "SegmentationClass/a.png")
+    dump(tmp_path / "class_names.txt", "__ignore__\n_background_\ncat\n")
+    assert list(read(tmp_path).classes) == ["_background_", "cat"]
+
+
+def test_labelme_rectangles_may_have_four_corners(tmp_path):
+    photo(tmp_path / "a.png")
+    shapes = [{"label": "x", "shape_type": "rectangle", "points": [[1, 1], [5, 1], [5, 5], [1, 5]]}]
+    dump(tmp_path / "a.json", {"flags": {}, "shapes": shapes, "imagePath": "a.png", "imageData": None})
+    assert (drawn(read(tmp_path).images[0], x=1) == box(1, 1, 5, 5)).all()

@@ -3,11 +3,12 @@
 Of ids, training ids and polygons, what is there first in this order is read. Later polygons lie on top.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pixelwise.data.annotations.json_text import load_json
 from pixelwise.data.annotations.records import (
+    ALWAYS_IGNORED,
     AnnotatedImage,
     Annotations,
     Colour,
@@ -74,7 +75,7 @@ def recognises(path: Path) -> bool:
     return path.is_dir() and next(_labels(path, "labelIds.png", "labelTrainIds.png", "polygons.json"), None) is not None
 
 
-def _labels(path: Path, *endings: str):
+def _labels(path: Path, *endings: str) -> Iterator[Path]:
     for kind in KINDS:
         for ending in endings:
             yield from path.rglob(f"*{kind}{ending}")
@@ -82,7 +83,7 @@ def _labels(path: Path, *endings: str):
 
 def read(path: Path, folders: Sequence[Path], attribute: str | None) -> Annotations:
     """Read Cityscapes' folders: ``leftImg8bit`` and ``gtFine`` (or ``gtCoarse``) below one, or beside each other."""
-    found = Findings(ignorable=frozenset(VOID))
+    found = Findings(ignorable=ALWAYS_IGNORED | set(VOID))
     found.classes.update({name: colour for name, _, _, colour in LABELS})
     labels: dict[str, Path] = {}
     for ending in ("polygons.json", "labelTrainIds.png", "labelIds.png"):

@@ -20,6 +20,7 @@ from pixelwise.data.annotations.json_text import head_of, json_members
 from pixelwise.data.annotations.records import (
     AnnotatedImage,
     Annotations,
+    Colour,
     Findings,
     Region,
     parse_hex,
@@ -105,11 +106,16 @@ def read_file(path: Path, index: ImageIndex, found: Findings, *, part: str | Non
         )
     with understood("COCO", path):
         for category in _named(categories, {each.category for each in objects}):
-            colour = category.get("color")
-            found.classes.setdefault(
-                str(category["name"]), tuple(map(int, colour)) if isinstance(colour, list) else parse_hex(colour)
-            )
+            found.classes.setdefault(str(category["name"]), _colour(category.get("color")))
         _add(path, index, found, images, categories, objects, part)
+
+
+def _colour(told: Any) -> Colour | None:
+    """Return a colour, which the format does not have and some tools write: as a list, or as #rrggbb."""
+    if not isinstance(told, list):
+        return parse_hex(told)
+    red, green, blue = map(int, told)
+    return red, green, blue
 
 
 def _named(categories: dict[Any, dict], used: set) -> list[dict]:

@@ -100,4 +100,10 @@ def read(
     if name not in FORMATS:
         raise DataError(f"There is no format {name!r}. Known are {', '.join(FORMATS)}.")
     folders = tuple(images) or (path if path.is_dir() else path.parent,)
-    return FORMATS[name].read(path, folders, attribute)
+    try:
+        return FORMATS[name].read(path, folders, attribute)
+    except DataError as error:
+        looks = recognise(path) if format is not None else name
+        if looks in (None, name):
+            raise
+        raise DataError(f"{error} It looks like {looks!r}; annotation_format says {name!r}.") from None

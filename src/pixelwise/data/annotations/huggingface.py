@@ -12,7 +12,7 @@ from typing import Any
 
 from pixelwise.data.annotations.embedded import kept_image
 from pixelwise.data.annotations.json_text import load_json, read_text
-from pixelwise.data.annotations.mask_files import MASK_WORDS
+from pixelwise.data.annotations.mask_files import named_as_mask
 from pixelwise.data.annotations.records import AnnotatedImage, Annotations, Findings, MaskImage, understood
 from pixelwise.data.part_names import part_in_name
 from pixelwise.errors import DataError
@@ -70,11 +70,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 def _mask_column(rows: Sequence[dict[str, Any]]) -> str | None:
     columns = [key for row in rows for key in row]
-    return next((key for key in columns if key.endswith("file_name") and _is_mask_word(key)), None)
-
-
-def _is_mask_word(name: str) -> bool:
-    return any(word in name.lower() for word in MASK_WORDS)
+    return next((key for key in columns if key.endswith("file_name") and named_as_mask(key)), None)
 
 
 def _add_rows(file: Path, top: Path, found: Findings, names: dict[int, str] | None, attribute: str | None) -> None:
@@ -105,8 +101,8 @@ def _add_parquet(file: Path, top: Path, found: Findings, names: dict[int, str] |
     table = parquet.ParquetFile(file)
     columns = list(table.schema_arrow.names)
     image = next((name for name in IMAGE_COLUMNS if name in columns), None)
-    mask = attribute or next((name for name in columns if name != image and _is_mask_word(name)), None)
-    if image is None or mask not in columns:
+    mask = attribute or next((name for name in columns if name != image and named_as_mask(name)), None)
+    if image is None or mask is None or mask not in columns:
         raise DataError(
             f"{file} has the columns {', '.join(columns[:20])}, but an image ({', '.join(IMAGE_COLUMNS)}) and a mask "
             "are wanted. Name the column of the masks with [data].attribute."

@@ -36,6 +36,8 @@ class ImageIndex:
                     raise
         self.paths = list(dict.fromkeys(self.paths))
         self._known = set(self.paths)
+        self.renamed: list[tuple[str, Path]] = []
+        """Names that were found with another suffix, and the images that were taken."""
         self._by_name: dict[str, list[Path]] = {}
         self._by_stem: dict[str, list[Path]] = {}
         for path in self.paths:
@@ -71,7 +73,10 @@ class ImageIndex:
                 return exact
             found = self._by_name.get(wanted[-1]) or self._by_stem.get(PurePosixPath(wanted[-1]).stem, [])
             if found:
-                return self._best(wanted, found, name)
+                best = self._best(wanted, found, name)
+                if best.suffix.lower() != PurePosixPath(wanted[-1]).suffix.lower() and "." in wanted[-1]:
+                    self.renamed.append((name, best))
+                return best
         return None
 
     def _best(self, parts: Sequence[str], found: list[Path], name: str) -> Path:

@@ -43,7 +43,8 @@ def recognises(path: Path) -> bool:
     file = _file(path)
     head = head_of(file).lstrip() if file is not None else ""
     tasks = any(key in head for key in ('"annotations"', '"completions"', '"predictions"'))
-    return head.startswith("[") and '"data"' in head and tasks
+    # A long brush stroke may stand before the data, and fill the beginning.
+    return head.startswith("[") and tasks and any(key in head for key in ('"data"', '"result"', '"completed_by"'))
 
 
 def _file(path: Path) -> Path | None:

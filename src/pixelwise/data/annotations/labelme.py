@@ -51,7 +51,9 @@ def json_files(path: Path) -> list[Path]:
 
 def _is_labelme(path: Path) -> bool:
     head = head_of(path)
-    return '"shapes"' in head and ('"shape_type"' in head or '"imagePath"' in head or '"flags"' in head)
+    signs = ('"shape_type"', '"imagePath"', '"flags"', '"lineColor"')
+    # An embedded image may stand before the shapes, and fill the beginning.
+    return '"imageData"' in head or ('"shapes"' in head and any(sign in head for sign in signs))
 
 
 def read(path: Path, folders: Sequence[Path], attribute: str | None) -> Annotations:
@@ -91,12 +93,13 @@ def _read_file(path: Path, index: ImageIndex, found: Findings) -> None:
 
 def _shape(item: dict[str, Any]) -> Shape | None:
     kind, points = item.get("shape_type") or "polygon", item["points"]
-    if kind in ("polygon", "oriented_rectangle"):
+    if kind in ("polygon", "oriented_rectangle", "rotation"):
         return polygon_of(points)
     if kind == "rectangle":
-        (left, top), (right, bottom) = np.asarray(points, np.float64).reshape(-1, 2)[:2]
-        left, right, top, bottom = min(left, right), max(left, right), min(top, bottom), max(top, bottom)
-        return rectangle(float(left), float(top), float(right - left), float(bottom - top))
+        # Two opposite corners, or all four.
+        corners = np.asarray(points, np.float64).reshape(-1, 2)
+        (left, top), (right, bottom) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
+        return rectangle(left, top, right - left, bottom - top)
     if kind == "circle":
         (x, y), (edge_x, edge_y) = np.asarray(points, np.float64).reshape(-1, 2)[:2].tolist()
         radius = math.hypot(edge_x - x, edge_y - y)

@@ -21,7 +21,12 @@ NAME = "lists"
 
 def recognises(path: Path) -> bool:
     """Return whether a text file holds names of images, or a folder has such a list for a part."""
-    return any(_names_images(file) for file in _files(path))
+    files = _files(path)
+    if any(_names_images(file) for file in files):
+        return True
+    first = [lines[0] for file in files if path.is_dir() and (lines := _lines(file))]
+    # Names without suffixes, as mmsegmentation has them: there must be an image and a mask of this name.
+    return bool(first) and first[0] in _images_below(path) and _mask_named(first[0], _masks_below(path)) is not None
 
 
 def _files(path: Path) -> list[Path]:
@@ -46,10 +51,14 @@ def read(path: Path, folders: Sequence[Path], attribute: str | None) -> Annotati
     names = dict(enumerate(_lines(names_file))) if names_file else None
     found.classes.update(dict.fromkeys((names or {}).values()))
     masks: dict[str, list[Path]] | None = None
+    stems: dict[str, Path] | None = None
     for file in files or [path]:
         roots = [file.parent, top, *(folder for folder in folders if folder.is_dir())]
         for line in _lines(file):
             image, mask = _split(line, roots)
+            if image is None:
+                stems = stems if stems is not None else _images_below(top)
+                image = stems.get(line)
             if image is None:
                 found.missing.append(line)
                 continue
@@ -106,6 +115,10 @@ def _placed(name: str, roots: Sequence[Path]) -> Path | None:
     return None
 
 
+def _images_below(top: Path) -> dict[str, Path]:
+    return {path.stem: path for path in find_images(top) if not looks_like_mask(path, top)}
+
+
 def _masks_below(top: Path) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for path in find_images(top):
@@ -115,10 +128,14 @@ def _masks_below(top: Path) -> dict[str, list[Path]]:
 
 
 def _mask_of(image: Path, masks: dict[str, list[Path]]) -> Path | None:
+    return _mask_named(image.stem, masks, image)
+
+
+def _mask_named(stem: str, masks: dict[str, list[Path]], image: Path | None = None) -> Path | None:
     for ending in MASK_ENDINGS:
-        found = [path for path in masks.get(image.stem + ending, []) if path != image]
+        found = [path for path in masks.get(stem + ending, []) if path != image]
         # In folders of parts, masks lie as images do.
-        near = [path for path in found if path.parent.name == image.parent.name] or found
+        near = [path for path in found if image is not None and path.parent.name == image.parent.name] or found
         if near:
             return near[0]
     return None

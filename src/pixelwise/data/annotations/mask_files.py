@@ -1,12 +1,13 @@
 """Masks beside images, as several formats have them: which file is the mask of which image."""
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pixelwise.data.annotations.records import AnnotatedImage, Findings, MaskImage
 
-MASK_WORDS = ("mask", "label", "annotation", "ann", "gt", "seg", "truth", "target")
-"""Words in the names of folders and files of masks."""
+MASK_WORDS = r"mask|label|lbl|annot|truth|groundtruth|target|segm|gt|(ann|anno|seg)$"
+"""Beginnings of words in the names of folders, files and columns of masks."""
 
 
 def by_stem(paths: Iterable[Path], ending: str = "") -> dict[str, Path]:
@@ -35,4 +36,9 @@ def add_pairs(
 
 def looks_like_mask(path: Path, top: Path) -> bool:
     """Return whether a word in a path below ``top`` says that it is a mask."""
-    return any(word in path.relative_to(top).as_posix().lower() for word in MASK_WORDS)
+    return named_as_mask(path.relative_to(top).as_posix())
+
+
+def named_as_mask(name: str) -> bool:
+    """Return whether a word in a name says that it is of masks: ``ann_dir``, ``gtFine``, but not ``channels``."""
+    return any(re.match(MASK_WORDS, word) for word in re.split(r"[^a-z]+", name.lower()))

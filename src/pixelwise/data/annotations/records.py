@@ -17,6 +17,8 @@ from pixelwise.labels import IGNORE, pack_colours
 
 Colour = tuple[int, int, int]
 """Red, green and blue, 0 to 255."""
+ALWAYS_IGNORED = frozenset({"ignore", "__ignore__"})
+"""Names that are no class, unless the configuration has them: the first is ours, the second LabelMe's."""
 LARGEST_COORDINATE = 1e7
 """In pixels, 20 times the side of the largest scenes; beyond it a number is damaged."""
 
@@ -130,7 +132,7 @@ class AnnotatedImage:
             name = names.get(value)
             if value in self.mask.ignored:
                 out[raw == value] = IGNORE
-            elif name not in index_of:
+            elif name is None or name not in index_of:
                 raise UnknownClassesError({name or str(value): 1}, self.mask.path, list(index_of))
             else:
                 out[raw == value] = index_of[name]
@@ -169,7 +171,7 @@ class UnknownClassesError(DataError):
         names = list(self.counts)
         shown = ", ".join(map(repr, names[:20])) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
         what = "the class" if len(names) == 1 else "the classes"
-        listed = [name for name in known if name][:20]
+        listed = [name for name in known if name and name not in ALWAYS_IGNORED and not name.startswith("_")][:20]
         super().__init__(
             f"{where} names {what} {shown}, which [data] does not know; it knows {', '.join(listed) or 'none'}. Add "
             f"{'it' if len(names) == 1 else 'them'} to [data].classes, map to a class with [data].values, such as "
@@ -186,7 +188,7 @@ class Findings:
     missing: list[str] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
     """Sentence with {n} in it -> how often."""
-    ignorable: frozenset[str] = frozenset({"ignore", "__ignore__"})
+    ignorable: frozenset[str] = ALWAYS_IGNORED
 
     def note(self, text: str) -> None:
         """Count one more of a kind of thing that is left out; ``{n}`` in the sentence becomes their number."""
@@ -218,9 +220,14 @@ class Findings:
             for region in image.regions:
                 if region.name:
                     self.classes.setdefault(region.name, None)
-        notes = tuple(text.replace("{n}", f"{count:,}") for text, count in self.notes.items())
+        notes = [text.replace("{n}", f"{count:,}") for text, count in self.notes.items()]
+        if index is not None and index.renamed:
+            name, taken = index.renamed[0]
+            notes.append(
+                f"{len(index.renamed)} images have another suffix than the annotations say: {name} is {taken}."
+            )
         images = tuple(sorted(self.images, key=lambda image: image.path))
-        return Annotations(format_name, path, self.classes, images, tuple(self.missing), notes, self.ignorable)
+        return Annotations(format_name, path, self.classes, images, tuple(self.missing), tuple(notes), self.ignorable)
 
 
 @contextmanager

@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -159,11 +158,19 @@ def paint(shapes: Sequence[tuple[Shape, int]], window: Window, outside: int) -> 
         and shape.bounds[3] > window.top
     ]
     transform = Affine.translation(window.left, window.top)
-    for polygons, group in groupby(near, lambda item: isinstance(item[0], Polygon)):
-        if polygons:
-            parts = [(part, value) for shape, value in group for part in shape.geometries()]
-            rasterize(parts, out=out, transform=transform)
+    parts: list[tuple[dict[str, Any], int]] = []
+    for shape, value in near:
+        if isinstance(shape, Polygon):
+            parts += [(part, value) for part in shape.geometries()]
             continue
-        for shape, value in group:
-            out[shape.inside(window)] = value
+        # Polygons are drawn together, which is faster, but below what comes after them.
+        _draw(parts, out, transform)
+        parts = []
+        out[shape.inside(window)] = value
+    _draw(parts, out, transform)
     return out
+
+
+def _draw(parts: list[tuple[dict[str, Any], int]], out: Int16[np.ndarray, "h w"], transform: Affine) -> None:
+    if parts:
+        rasterize(parts, out=out, transform=transform)

@@ -1,7 +1,7 @@
 """Pascal VOC: ``JPEGImages``, palette masks in ``SegmentationClass``, and lists in ``ImageSets/Segmentation``.
 
 A mask holds an index per pixel, and 255 along borders, which counts nowhere. CVAT's "Segmentation mask 1.1" has the
-same folders with coloured masks and ``labelmap.txt``.
+same folders with coloured masks and ``labelmap.txt``, and LabelMe's converter has ``class_names.txt``.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,15 @@ from pathlib import Path
 from pixelwise.data.annotations.image_index import ImageIndex
 from pixelwise.data.annotations.json_text import read_text
 from pixelwise.data.annotations.mask_files import by_stem
-from pixelwise.data.annotations.records import AnnotatedImage, Annotations, Colour, Findings, MaskImage, understood
+from pixelwise.data.annotations.records import (
+    ALWAYS_IGNORED,
+    AnnotatedImage,
+    Annotations,
+    Colour,
+    Findings,
+    MaskImage,
+    understood,
+)
 from pixelwise.data.folder import find_images
 from pixelwise.data.part_names import WORDS
 from pixelwise.errors import DataError
@@ -41,8 +49,8 @@ def _root(path: Path) -> Path | None:
 
 
 def read(path: Path, folders: Sequence[Path], attribute: str | None) -> Annotations:
-    """Read VOC's folders. Without ``labelmap.txt`` the classes are those of the challenge."""
-    root, found = _root(path), Findings(ignorable=frozenset({"void", "border"}))
+    """Read VOC's folders. Without lists of names the classes are those of the challenge."""
+    root, found = _root(path), Findings(ignorable=ALWAYS_IGNORED | {"void", "border"})
     if root is None:
         raise DataError(f"{path} has no folder {MASKS}, so it is not in the form of Pascal VOC.")
     colours = _labelmap(root / "labelmap.txt")
@@ -52,8 +60,9 @@ def read(path: Path, folders: Sequence[Path], attribute: str | None) -> Annotati
         ignored = () if BORDER_COLOUR in names else (BORDER_COLOUR,)
         mask = MaskImage(root, names, colours=True, ignored=ignored)
     else:
-        found.classes.update(dict.fromkeys(CLASSES))
-        mask = MaskImage(root, dict(enumerate(CLASSES)), ignored=(BORDER,))
+        names = dict(enumerate(_class_names(root) or CLASSES))
+        found.classes.update(dict.fromkeys(names.values()))
+        mask = MaskImage(root, names, ignored=(BORDER,))
     masks, parts = by_stem(find_images(root / MASKS)), _parts(root / LISTS)
     own = tuple(folder for folder in folders if folder not in (path, root)) or (root / IMAGES,)
     if own == (root / IMAGES,) and not own[0].is_dir():
@@ -81,6 +90,14 @@ def _labelmap(path: Path) -> dict[str, Colour] | None:
                 red, green, blue = map(int, colour.split(","))
                 colours[name.strip()] = red, green, blue
     return colours
+
+
+def _class_names(root: Path) -> list[str]:
+    """Return the names that LabelMe's converter lists beside its folders; empty, where there is no list."""
+    path = root / "class_names.txt"
+    lines = read_text(path).splitlines() if path.is_file() else []
+    # What is ignored is 255 in the masks.
+    return [line.strip() for line in lines if line.strip() and line.strip() != "__ignore__"]
 
 
 def _parts(folder: Path) -> dict[str, str | None]:
