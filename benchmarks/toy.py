@@ -31,6 +31,7 @@ TOY: dict[str, list[str]] = {
     "tables": [],
     "startup": ["--rounds", "1"],
     "class_map": ["--rounds", "1", "--size", "64", "--classes", "3", "--only", "b0", "--without", *MISSING],
+    "check": ["--images", "12", "--size", "64"],
     "engine": ["--toy"],
     "evaluation": ["--images", "11", "--classes", "3", "--size", "32"],
     "from_scratch": ["--seeds", "1", "--steps", "2"],

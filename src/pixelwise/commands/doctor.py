@@ -66,7 +66,8 @@ def check(
             found = examine(
                 loaded,
                 stride=network_stride(loaded),
-                cache=None if again else folder / FACTS,
+                cache=folder / FACTS,
+                again=again,
                 advance=advance,
             )
         bands = next((len(part.statistics.mean) for part in found.parts.values()), None)

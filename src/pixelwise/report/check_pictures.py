@@ -32,6 +32,8 @@ def pictures_of(finding: Finding, classes: Classes | None, table: MaskTable | No
         drawn = _drawn(path, spot, title, classes, table)
         if drawn is not None:
             found.append((title, drawn))
+        elif path.exists():
+            found.append((f"{title}, cannot be read", np.full((SHOWN, SHOWN, 3), 128, np.uint8)))
     return found
 
 

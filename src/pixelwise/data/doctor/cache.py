@@ -4,6 +4,8 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+from zlib import crc32
 
 from pixelwise.errors import PixelwiseError
 from pixelwise.files import replacing
@@ -36,18 +38,19 @@ def stamp_of(path: Path) -> Stamp | None:
 class FactCache:
     """Facts by their name; each is valid while the stamps of its files are those of the time when it was read."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, empty: bool = False) -> None:
         """Open a cache; one that is damaged or of another version is empty.
 
         Args:
             path: its file; None: nothing is kept.
+            empty: what the file holds is not used.
         """
         self.path = path
         self._kept: dict[str, list] = {}
         self._used: dict[str, list] = {}
         self._stamps: dict[Path, Stamp | None] = {}
         self._changed = False
-        if path is not None:
+        if path is not None and not empty:
             self._kept = _load(path)
 
     def get(self, name: str, files: Sequence[Path]) -> dict | None:
@@ -66,15 +69,21 @@ class FactCache:
             self._used[name] = [stamps, facts]
             self._changed = True
 
-    def save(self) -> None:
-        """Write what was used; a folder that cannot be written to keeps nothing."""
+    def save(self, *, complete: bool) -> None:
+        """Write what was used; a folder that cannot be written to keeps nothing.
+
+        Args:
+            complete: the work is done, so what was not used is not needed any more.
+        """
+        if not complete:
+            self._used = self._kept | self._used
         if self.path is None or not (self._changed or len(self._used) != len(self._kept)):
             return
         try:
             with replacing(self.path) as temporary, temporary.open("w", encoding="utf-8") as file:
-                file.write(json.dumps({"version": VERSION}) + "\n")
+                file.write(_line({"version": VERSION}))
                 for name, entry in self._used.items():
-                    file.write(json.dumps([name, *entry], separators=(",", ":")) + "\n")
+                    file.write(_line([name, *entry]))
         except (OSError, PixelwiseError):
             # The examination is complete without it.
             return
@@ -86,17 +95,27 @@ class FactCache:
         return [self._stamps[file] for file in files]
 
 
+def _line(value: object) -> str:
+    text = json.dumps(value, separators=(",", ":"))
+    return f"{crc32(text.encode()):08x} {text}\n"
+
+
+def _value(line: str) -> Any:
+    checksum, _, text = line.rstrip("\n").partition(" ")
+    if f"{crc32(text.encode()):08x}" != checksum:
+        raise ValueError("the line has changed since it was written")
+    return json.loads(text)
+
+
 def _load(path: Path) -> dict[str, list]:
     kept: dict[str, list] = {}
     try:
         with path.open(encoding="utf-8") as file:
-            if json.loads(next(file, "{}")).get("version") != VERSION:
+            if _value(next(file, "")) != {"version": VERSION}:
                 return {}
             for line in file:
-                name, stamps, facts = json.loads(line)
-                if not isinstance(facts, dict):
-                    return {}
+                name, stamps, facts = _value(line)
                 kept[name] = [stamps, facts]
-    except (OSError, ValueError, AttributeError, TypeError):
+    except (OSError, ValueError):
         return {}
     return kept

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 from rasterio.crs import CRS
-from rasterio.errors import NotGeoreferencedWarning
+from rasterio.errors import CRSError, NotGeoreferencedWarning
 
 from pixelwise.config import Config, DataConfig
 from pixelwise.data.doctor.balance import check_classes, check_cover, check_objects
@@ -75,6 +75,7 @@ def examine(
     *,
     stride: int | None = None,
     cache: Path | None = None,
+    again: bool = False,
     advance: Advance | None = None,
     workers: int | None = None,
 ) -> Examination:
@@ -83,6 +84,7 @@ def examine(
     Args:
         stride: of the network's logits, for objects that are too small for it; None: that is not looked at.
         cache: a file of facts: images that have not changed since they are not read again. None: all are read.
+        again: read all, and keep the facts.
         advance: called with a stage and the share of it that is done.
         workers: threads that read; None: one per core.
     """
@@ -98,7 +100,7 @@ def examine(
     except ConfigError as problem:
         return Examination((Finding("PW106", "[data]", str(problem), " "),), None)
     count = workers or os.cpu_count() or 1
-    work = _Work(config, classes, table, FactCache(cache), advance or (lambda stage, share: None), count)
+    work = _Work(config, classes, table, FactCache(cache, empty=again), advance or (lambda stage, share: None), count)
     try:
         with warnings.catch_warnings():
             # A photo has no place on the ground. Threads share these filters, so they are set here.
@@ -106,9 +108,12 @@ def examine(
             _open(work)
             _divide(work)
             _read(work)
-            return _judge(work, stride)
-    finally:
-        work.cache.save()
+            found = _judge(work, stride)
+    except BaseException:
+        work.cache.save(complete=False)
+        raise
+    work.cache.save(complete=True)
+    return found
 
 
 def _in_parallel(work: _Work, stage: str, call: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[T, R]]:
@@ -164,8 +169,12 @@ def _headers(work: _Work, paths: list[Path]) -> Iterable[tuple[Path, RasterInfo 
         kept = work.cache.get(f"header {path}", [path])
         if kept is None:
             missing.append(path)
-        else:
+            continue
+        try:
             yield path, header_from_dict(path, kept, systems)
+        except CRSError:
+            # A system that is known where it was read, and not by its text.
+            missing.append(path)
     for path, header in _in_parallel(work, "Opening files", _header, missing):
         if isinstance(header, RasterInfo) and (kept := header_to_dict(header)) is not None:
             work.cache.put(f"header {path}", [path], kept)
@@ -333,7 +342,7 @@ def _check_images(work: _Work) -> list[Finding]:
 def _broken(sample: Sample) -> list[Finding]:
     findings = []
     for where, said in sample.facts.get("broken", ()):
-        code = {"bands": "PW106", "kind": "PW112", "polygons": "PW165"}.get(where, "PW111")
+        code = {"bands": "PW106", "kind": "PW112", "polygons": "PW165", "values": "PW130"}.get(where, "PW111")
         file = sample.mask if where == "mask" and sample.mask is not None else sample.image
         if where == "bands":
             findings.append(Finding(code, "[data].bands", said, " "))

@@ -15,7 +15,7 @@ from pixelwise.data.stats import BandStatistics, merge_statistics, no_statistics
 from pixelwise.errors import DataError
 from pixelwise.geo.colours import ImageReader
 from pixelwise.geo.raster import RasterInfo, RasterReader, Window, holds_data
-from pixelwise.labels import IGNORE, pack_colours
+from pixelwise.labels import IGNORE, UnknownMaskValuesError, pack_colours
 
 STRIP_PIXELS = 1 << 21
 THUMB = 32
@@ -58,7 +58,9 @@ class _Thumb:
     def add(self, values: Shaped[np.ndarray, "C h w"], valid: Bool[np.ndarray, "h w"], top: int) -> None:
         """Add a strip that begins at a row."""
         rows, columns = self.sums.shape
-        grey = values[:3].mean(axis=0, dtype=np.float32)
+        with np.errstate(all="ignore"):
+            # Pixels without data may be infinite.
+            grey = values[:3].mean(axis=0, dtype=np.float32)
         grey = np.where(valid & np.isfinite(grey), grey, np.float32(0))
         of_row = (np.arange(top, top + values.shape[1]) * rows) // self.height
         starts = -(-np.arange(columns) * self.width // columns)
@@ -258,7 +260,8 @@ class _Labels:
             if self.mask is not None:
                 return self._raw(self.mask, window)
         except DataError as problem:
-            self.broken.append(["mask", str(problem)])
+            kind = "values" if isinstance(problem, UnknownMaskValuesError) else "mask"
+            self.broken.append([kind, str(problem)])
             self.mask = self.drawn = None
         return None
 
@@ -286,7 +289,7 @@ class _Labels:
         elif self.colours and values.dtype == np.uint8:
             raw, self.packed = pack_colours(np.broadcast_to(values[:1], (3, *values.shape[1:]))), True
         else:
-            raw = values[0].astype(np.int64)
+            raw = values[0].astype(np.int32 if values.dtype.itemsize < 4 else np.int64)
         self._note(raw, empty, window.top)
         # In masks of numbers, alpha 0 means ignored; a colour that is listed counts all the same.
         return raw if self.colours else np.where(shown, raw, IGNORE)
@@ -326,8 +329,14 @@ def _object_sizes(raw: Integer[np.ndarray, "h w"], values: list[int]) -> dict[in
     from scipy import ndimage
 
     values = sorted(values)
-    number = np.searchsorted(values, raw).clip(max=len(values) - 1).astype(np.int32)
-    number = np.where(np.array(values)[number] == raw, number + 1, 0)
+    low, high = int(raw.min()), int(raw.max())
+    if high - low < 1 << 16:
+        table = np.zeros(high - low + 1, np.int32)
+        table[np.array(values) - low] = np.arange(len(values)) + 1
+        number = table[raw - low]
+    else:
+        number = np.searchsorted(values, raw).clip(max=len(values) - 1).astype(np.int32)
+        number = np.where(np.array(values)[number] == raw, number + 1, 0)
     found = {}
     # Only the box around a value is looked at, which is small for most.
     for i, box in enumerate(ndimage.find_objects(number, len(values))):

@@ -198,7 +198,7 @@ def _corrected(sample: Sample, finding: Finding, table: MaskTable, config: Confi
     return _lookup(raw, by_class), "colours became numbers, by [data].palette"
 
 
-def _resized(raw: Raw, image: RasterInfo) -> tuple[Raw, str]:
+def _resized(raw: Raw, image: RasterInfo) -> tuple[Integer[np.ndarray, "H W"], str]:
     height, width = raw.shape
     if abs((width / image.width) / (height / image.height) - 1) >= 0.02:
         raise ConfigError("it has other proportions than its image, so it was cropped; nobody knows where.")
@@ -207,7 +207,7 @@ def _resized(raw: Raw, image: RasterInfo) -> tuple[Raw, str]:
     return raw[rows][:, columns], f"resized from {width}x{height} to {image.width}x{image.height} by nearest neighbour"
 
 
-def _turned(raw: Raw, image: RasterInfo) -> tuple[Raw, str]:
+def _turned(raw: Raw, image: RasterInfo) -> tuple[Integer[np.ndarray, "H W"], str]:
     turned = image.turn.upright(raw)
     if turned.shape != (image.height, image.width):
         raise ConfigError("its orientation and that of its image do not explain its size.")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from affine import Affine
 from rasterio.crs import CRS
+from rasterio.errors import CRSError
 
 from pixelwise.geo.orientation import Turn
 from pixelwise.geo.raster import RasterInfo
@@ -16,9 +17,13 @@ def header_to_dict(info: RasterInfo) -> dict | None:
     """Return a header as JSON can hold it; None where control points or a camera model place the raster."""
     if info.gcps or info.rpcs is not None:
         return None
+    try:
+        text = info.crs.to_wkt() if info.crs is not None else None
+    except CRSError:
+        return None
     plain = ("height", "width", "count", "alpha", "dtype", "nodata", "paletted", "masked", "lossy", *_TUPLES)
     return {name: getattr(info, name) for name in plain} | {
-        "crs": info.crs.to_wkt() if info.crs is not None else None,
+        "crs": text,
         "transform": list(info.transform[:6]),
         "turn": asdict(info.turn),
     }

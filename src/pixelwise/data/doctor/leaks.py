@@ -24,7 +24,7 @@ from pixelwise.geo.proj import degrees
 from pixelwise.geo.raster import RasterInfo, RasterReader, Window
 from pixelwise.optional import optional_module
 
-COMPARED = 96
+COMPARED = 48
 """Side in pixels of two images when they are compared."""
 MOST_PIXELS = 1 << 26
 """Larger images are compared by their small pictures alone."""
@@ -136,7 +136,7 @@ def _bits(values: UInt64[np.ndarray, "a b"]) -> np.ndarray:
 
 
 def correlation(one: np.ndarray | None, other: np.ndarray | None) -> float:
-    """Return how alike the details of two grey pictures are, -1 to 1; the coarse shading is taken off first."""
+    """Return how alike the details of two grey pictures are, -1 to 1: of their steps, so shading counts little."""
     if one is None or other is None:
         return 0.0
     size = tuple(min(COMPARED, *sides) for sides in zip(one.shape[::-1], other.shape[::-1], strict=True))
@@ -147,10 +147,9 @@ def correlation(one: np.ndarray | None, other: np.ndarray | None) -> float:
 def _details(plane: np.ndarray, size: tuple[int, ...]) -> Float64[np.ndarray, " n"]:
     width, height = size
     picture = Image.fromarray(plane.astype(np.float32))
-    small = picture.resize((width, height), Image.Resampling.BOX)
-    shading = small.resize((4, 4), Image.Resampling.BOX).resize((width, height), Image.Resampling.BILINEAR)
-    details = np.asarray(small, np.float64) - np.asarray(shading, np.float64)
-    return (details - details.mean()).ravel()
+    small = np.asarray(picture.resize((width, height), Image.Resampling.BOX), np.float64)
+    steps = [np.diff(small, axis=axis) for axis in (0, 1)]
+    return np.concatenate([(step - step.mean()).ravel() for step in steps])
 
 
 def _small(sample: Sample) -> Float64[np.ndarray, "h w"] | None:

@@ -30,7 +30,11 @@ def check_polygons(polygons: Polygons, samples: Sequence[Sample]) -> list[Findin
     touched = sum(_touching(polygons, sample) or 0 for sample in placed)
     if not touched:
         return [*findings, _elsewhere(polygons, samples)]
-    return findings + _strays(polygons, placed)
+    try:
+        return findings + _strays(polygons, placed)
+    except DataError:
+        # Some polygon has no place in degrees.
+        return findings
 
 
 def _touching(polygons: Polygons, sample: Sample) -> int | None:

@@ -10,6 +10,7 @@ from pixelwise.data.doctor.finding import Finding, Spot
 from pixelwise.data.doctor.sample import Sample
 from pixelwise.data.doctor.thresholds import LIMITS
 from pixelwise.data.footprints import RESOLUTIONS, pixel_metres
+from pixelwise.errors import DataError
 from pixelwise.geo.raster import RasterInfo
 
 
@@ -126,9 +127,16 @@ def check_units(samples: Sequence[Sample]) -> list[Finding]:
     return findings
 
 
+def _metres(sample: Sample) -> float | None:
+    try:
+        return pixel_metres(sample.info) if sample.info is not None else None
+    except DataError:
+        return None
+
+
 def check_resolutions(samples: Sequence[Sample]) -> list[Finding]:
     """Find scenes whose pixels have another size on the ground than those of most."""
-    sizes = [(size, sample) for sample in samples if sample.info and (size := pixel_metres(sample.info)) is not None]
+    sizes = [(size, sample) for sample in samples if (size := _metres(sample)) is not None]
     if len(sizes) < 2:
         return []
     usual = float(np.median([size for size, _ in sizes]))

@@ -29,8 +29,8 @@ class Thresholds:
     """Bits of 64 in which the perceptual hashes of two images that are compared pixel by pixel differ at most."""
     alike: float = 0.93
     """Correlation of their small pictures, 32 pixels a side, from which their pixels are compared."""
-    correlation: float = 0.97
-    """Correlation of the pixels of two images, without their coarse shading, from which they are nearly the same."""
+    correlation: float = 0.95
+    """Correlation of the steps between the pixels of two images from which they are nearly the same."""
     copy: float = 0.995
     """The same for two images of one part of the split, where frames of a video are no mistake."""
     shared_ground: float = 0.001

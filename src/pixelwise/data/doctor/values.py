@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -54,7 +55,15 @@ def check_values(samples: Sequence[Sample], table: MaskTable) -> list[Finding]:
             findings.append(_finding(sample, values, unknown, table, everywhere))
         elif 0 in everywhere and _white(values, table) and not _ignored_elsewhere(by_sample):
             findings.append(_white_finding(sample, values, table))
-    return findings
+    return _for_some(findings, len(masked))
+
+
+def _for_some(findings: list[Finding], masks: int) -> list[Finding]:
+    """Return findings with other advice where a new table of values would be wrong for the other masks."""
+    several = Counter(finding.code for finding in findings)
+    said = "Correct these masks; `pixelwise check --fix` does that in copies."
+    alike = {code for code in ("PW131", "PW132", "PW138") if 0 < several[code] < masks}
+    return [replace(finding, fix=said) if finding.code in alike else finding for finding in findings]
 
 
 def class_index(samples: Sequence[Sample], table: MaskTable) -> dict[int, int]:
