@@ -83,7 +83,7 @@ class DataConfig(ConfigTable):
         description="masks: what values are that nothing above lists: 'error', 'ignore', 'nearest' (the class with the "
         "nearest value or colour), or a class",
     )
-    unlabelled: Literal["error", "leave_out"] = Field(
+    missing_masks: Literal["error", "leave_out"] = Field(
         default="error", description="images without a mask: an error, or left out"
     )
     layer: str | None = Field(

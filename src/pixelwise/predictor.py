@@ -306,6 +306,11 @@ def predict_annotations(
     images, output = Path(images), ensure_folder(output)
     if format not in WRITERS:
         raise ConfigError(f"Annotations are not written as {format!r}. Choose {', '.join(WRITERS)}.")
+    if tiles.fit.resolution == "model":
+        raise ConfigError(
+            "Annotations are drawn in the pixels of the images themselves, so resolution = 'model' does not go with "
+            "them. Leave it out."
+        )
     base = images if images.is_dir() else images.parent
     paths = [path for path in find_images(images) if output.resolve() not in path.resolve().parents]
     if format == "labelme":

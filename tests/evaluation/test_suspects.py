@@ -79,7 +79,13 @@ def test_wrong_labels_come_first_and_an_edge_that_is_drawn_a_little_off_does_not
     box[small.window.top : small.window.top + small.window.height, small.window.left :][:, : small.window.width] = True
     assert (area & box).sum() / (area | box).sum() > 0.7
     assert len(found) == 3
-    assert found[0].picture.truth.shape == found[0].picture.image.shape[1:]
+    for each in found:
+        shown = each.picture
+        assert shown.truth.shape == shown.image.shape[1:] == each.inside.shape
+        # The marked pixels have that label and prediction.
+        assert set(shown.truth[each.inside]) == {int(each.label[-1])}
+        assert set(shown.prediction[each.inside]) == {int(each.predicted[-1])}
+        assert each.inside.sum() == each.pixels
 
 
 def test_scenes_are_looked_at_in_strips_and_regions_stay_where_they_are(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """The command that writes a configuration for a folder nobody has described."""
 
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +9,9 @@ import click
 
 from pixelwise.commands.interruption import interruptible
 from pixelwise.commands.parameters import FILE
+
+LONGEST = 600
+"""Letters of a complaint that are shown; `check` says all of it."""
 
 
 @click.command()
@@ -29,12 +33,15 @@ def init(folder: Path, out: Path, yes: bool, force: bool) -> None:
     """
     with interruptible("Nothing was written."):
         import torch
+        from rasterio.errors import NotGeoreferencedWarning
 
         from pixelwise.data.survey.proposal import Machine, propose
         from pixelwise.data.survey.toml import to_toml
         from pixelwise.data.survey.writing import complaint, require_free, write_configuration
         from pixelwise.machine import free_memory
 
+        # A photo has no place on the ground. Threads share these filters, so they are set here.
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
         require_free(out, force=force)
         machine = Machine(torch.cuda.is_available(), free_memory())
         ask = _first if yes or not sys.stdin.isatty() else _asked
@@ -49,7 +56,8 @@ def init(folder: Path, out: Path, yes: bool, force: bool) -> None:
             click.echo(f"The configuration that was there is kept as {copy}.")
         click.echo(f"{out} is written.")
         if (said := complaint(out)) is not None:
-            click.echo(f"`pixelwise check {out}` will complain: {said}")
+            short = said if len(said) <= LONGEST else f"{said[:LONGEST]} ..."
+            click.echo(f"`pixelwise check {out}` will complain: {short}")
         else:
             click.echo(f"Next: pixelwise check {out}, then pixelwise train {out}.")
 

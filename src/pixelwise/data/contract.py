@@ -94,7 +94,7 @@ def colour_traits(values: Shaped[np.ndarray, "3 n"]) -> Float64[np.ndarray, " 3"
     mean, deviation = pixels.mean(axis=1), pixels.std(axis=1)
     if pixels.shape[1] < 100 or deviation.min() <= 0 or mean[0] + mean[2] == 0 or (pixels[0] == pixels[2]).all():
         return None
-    together = np.corrcoef(pixels)
+    together: np.ndarray = np.asarray(np.corrcoef(pixels))
     apart = (mean[0] - mean[2]) / (mean[0] + mean[2])
     return np.array([apart, math.log(deviation[0] / deviation[2]), together[0, 1] - together[2, 1]])
 

@@ -255,7 +255,7 @@ def _pairs(
     for folder in folders:
         pairs, unpaired = pair_masks(folder, place, naming)
         opened += [(image, partial(_mask_of, mask, table)) for image, mask in pairs]
-        skipped = NoMaskError if data.unlabelled == "leave_out" else ()
+        skipped = NoMaskError if data.missing_masks == "leave_out" else ()
         problems += [problem for problem in unpaired if not isinstance(problem.error, skipped)]
     return opened, problems
 

@@ -1,6 +1,7 @@
 """The parts of a split as text files: a line for each image, or for each block of ground."""
 
 import difflib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -141,7 +142,7 @@ class ListedImages:
         """
         for name in dict.fromkeys((line, re.split(r"[\s,;]+", line)[0])):
             path = Path(name)
-            for each in (path.as_posix(), (folder / path).absolute().as_posix()):
+            for each in (path.as_posix(), Path(os.path.abspath(folder / path)).as_posix()):
                 if found := self._known.get(each):
                     return found
             end = "/" + (path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path).as_posix().lstrip(

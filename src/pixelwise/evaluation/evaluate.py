@@ -1,5 +1,6 @@
 """Evaluation of a run or of a network: one confusion matrix, and pictures that explain it."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -10,10 +11,11 @@ from jaxtyping import Int64, Integer
 from pydantic import ValidationError
 
 from pixelwise.config import Config, PredictConfig, load_config, override_config
+from pixelwise.data.problems import Problem, grouped
 from pixelwise.data.scenes import Scene, open_scenes
 from pixelwise.data.split import open_split
 from pixelwise.data.split_lists import PARTS
-from pixelwise.errors import ConfigError
+from pixelwise.errors import ConfigError, ContractWarning, DataError
 from pixelwise.evaluation.blocks import BlockCounter, BlockCounts, save_blocks
 from pixelwise.evaluation.learned_from import learned_scenes
 from pixelwise.evaluation.metrics import Scores, confusion_matrix, scores
@@ -198,7 +200,15 @@ def _open_other(config: Config, card: ModelCard, fit: Fit) -> list[Scene]:
     if data.bands is None:
         for scene in scenes:
             require_image(scene.info, card, any_type=fit.units == "convert")
-    return [_fitted_scene(scene, card, fit) for scene in scenes]
+    fitting, doubts = list[Scene](), list[Problem]()
+    for scene in scenes:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", ContractWarning)
+            fitting.append(_fitted_scene(scene, card, fit))
+        doubts += [Problem(DataError(str(each.message)), (scene.info.path,)) for each in said]
+    for paragraph in grouped(doubts):
+        warnings.warn(paragraph, ContractWarning, stacklevel=3)
+    return fitting
 
 
 def _fitted_scene(scene: Scene, card: ModelCard, fit: Fit) -> Scene:

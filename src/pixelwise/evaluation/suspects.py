@@ -59,6 +59,8 @@ class Suspect:
     outline: object
     """Shapely geometry, in columns and rows."""
     picture: Picture
+    inside: Bool[np.ndarray, "h w"]
+    """Which pixels of the picture are the region's."""
 
     def to_dict(self) -> dict:
         """Return it as JSON can hold it, without its picture."""
@@ -223,6 +225,9 @@ def _suspect(region: _Region, block: _Block, scene: Scene, classes: Classes, par
     around, top, left = max(MARGIN, height // 3, width // 3), region.rows.start, region.columns.start
     shown = np.s_[..., max(0, top - around) : top + height + around, max(0, left - around) : left + width + around]
     values, truth, predicted = (each[shown].copy() for each in (block.values, block.truth, block.predicted))
+    inside = np.zeros(truth.shape, bool)
+    first, second = top - max(0, top - around), left - max(0, left - around)
+    inside[first : first + height, second : second + width] = region.inside
     return Suspect(
         scene=scene.name,
         path=scene.info.path,
@@ -235,6 +240,7 @@ def _suspect(region: _Region, block: _Block, scene: Scene, classes: Classes, par
         window=Window(block.window.top + top, left, height, width),
         outline=_outline(region.inside, block.window.top + top, left),
         picture=Picture(scene.name, values, truth, predicted, None),
+        inside=inside,
     )
 
 

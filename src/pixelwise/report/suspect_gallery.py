@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Bool, UInt8
+
 from pixelwise.evaluation.suspects import EDGE, SURE, Suspect
 from pixelwise.geo.label_map import overlay, to_picture
 from pixelwise.labels import Classes
@@ -11,6 +14,8 @@ from pixelwise.report.check_pictures import shrunk
 
 SHOWN = 48
 """So many of the first suspects have pictures."""
+LINE, LINES = (255, 0, 220), 200
+"""The colour of a region's outline, and how many times its width fits a picture."""
 
 
 def suspect_section(suspects: Sequence[Suspect], classes: Classes, run: Path) -> Section:
@@ -28,7 +33,7 @@ def suspect_section(suspects: Sequence[Suspect], classes: Classes, run: Path) ->
             (title, shrunk(overlay(image, mask, classes, opacity=0.6)))
             for title, mask in (("labels", drawn.truth), ("prediction", drawn.prediction))
         ]
-        figures.append(Figure(caption, (("image", shrunk(image)), *masks)))
+        figures.append(Figure(caption, (("image", shrunk(_outlined(image, suspect.inside))), *masks)))
     learned = sum(suspect.learned for suspect in suspects)
     text = (
         f"{len(suspects)} regions where {run} contradicts the labels with a probability of {SURE:.0%} or more, the "
@@ -42,3 +47,15 @@ def suspect_section(suspects: Sequence[Suspect], classes: Classes, run: Path) ->
         + "A contradiction may also be the network's mistake: look, then decide."
     )
     return Section("Suspicious labels", text, tuple(figures))
+
+
+def _outlined(picture: UInt8[np.ndarray, "h w 3"], inside: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
+    """Return a picture with a line around a region, which stays visible when the picture is made smaller."""
+    drawn = picture.copy()
+    step = max(1, round(max(inside.shape) / LINES))
+    around = np.pad(inside, step)
+    height, width = inside.shape
+    places = [(a, b) for a in (0, step, 2 * step) for b in (0, step, 2 * step)]
+    beside = np.any([around[a : a + height, b : b + width] for a, b in places], axis=0)
+    drawn[beside & ~inside] = LINE
+    return drawn

@@ -179,14 +179,14 @@ def test_few_missing_masks_are_left_to_check_and_many_are_left_out(tmp_path):
     two_folders(tmp_path / "few/data", count=12)
     (tmp_path / "few/data/masks/p3.png").unlink()
     found, config, _ = proposed(tmp_path / "few/data")
-    assert config.data.unlabelled == "error"
+    assert config.data.missing_masks == "error"
     assert any("1 of 12 images have no mask (p3.jpg)" in sentence for sentence in found.saw)
     assert "p3.jpg has no mask" in (complaint(tmp_path / "few/mine.toml") or "")
     two_folders(tmp_path / "many/data", count=12)
     for i in range(5):
         (tmp_path / f"many/data/masks/p{i}.png").unlink()
     _, config, _ = proposed(tmp_path / "many/data")
-    assert config.data.unlabelled == "leave_out"
+    assert config.data.missing_masks == "leave_out"
     assert complaint(tmp_path / "many/mine.toml") is None
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, NotGeoreferencedWarning
 
-from pixelwise.config import Config
+from pixelwise.config import Config, DataConfig
 from pixelwise.data.doctor.balance import check_classes, check_cover, check_objects
 from pixelwise.data.doctor.cache import FactCache
 from pixelwise.data.doctor.facts import class_counts, read_facts
@@ -218,6 +218,8 @@ def _read(work: _Work) -> None:
     drawn = hashlib.sha256()
     for drawing in work.drawings:
         drawn.update(_digest(drawing))
+    for source in dict.fromkeys(sample.source for sample in work.samples if sample.source is not None):
+        drawn.update(_annotation_digest(source, data))
     common = [data.bands, data.nodata, work.table.colours, work.colours]
     names: dict[int, tuple[str, list[Path]]] = {}
     missing = []
@@ -260,6 +262,16 @@ def _digest(drawing: _Drawing) -> bytes:
     settings = [drawing.polygons.crs.to_wkt(), drawing.background, drawing.boundary, drawing.data.boundary_width]
     about = repr([*settings, drawing.data.all_touched]).encode()
     return hashlib.sha256(b"".join(shapes) + drawing.class_of.tobytes() + about).digest()
+
+
+def _annotation_digest(source: Path, data: DataConfig) -> bytes:
+    """Return what changes when a file of annotations, or what a configuration makes of them, does."""
+    files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
+    stamps = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    read = data.model_dump(
+        include={"classes", "values", "ignore", "attribute", "background", "boundary", "boundary_width"}
+    )
+    return hashlib.sha256(repr((stamps, read)).encode()).digest()
 
 
 def _signature(part: Part | None) -> str:

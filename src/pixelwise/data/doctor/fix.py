@@ -97,7 +97,7 @@ def _mapped(code: str, masked: Sequence[Sample], config: Config) -> dict[str, in
 def _fix_masks(by_file: dict[str, Finding], found: Examination, config: Config, data: dict, fixed: Fixed) -> bool:
     """Write corrected copies of masks into folders beside the old ones, with copies of those that were right."""
     assert found.classes is not None
-    table = make_mask_table(found.classes, config.data.values, config.data.ignore)
+    table = make_mask_table(found.classes, config.data.values, config.data.ignore, config.data.other_values)
     wanted = [("labels", config.data.labels), ("validation_labels", config.data.validation_labels)]
     any_changed = False
     for key, places in wanted:
@@ -239,7 +239,7 @@ def _lookup(raw: Raw, table: dict[int, int]) -> Raw:
 
 def _fix_shapes(found: Examination, config: Config, data: dict, fixed: Fixed) -> bool:
     changed = False
-    for place in as_places(config.data.labels):
+    for place in as_places(config.data.labels or []):
         findings = [f for f in found.findings if f.file == str(place) and f.code in POLYGON_CODES]
         if findings and place.is_file():
             target = place.with_name(f"{place.stem}{SUFFIX}.gpkg")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pixelwise.config import DataConfig, as_places
+from pixelwise.data.annotated import annotated_scenes
 from pixelwise.data.doctor.finding import Finding, Spot
 from pixelwise.data.doctor.sample import Sample
 from pixelwise.data.folder import MASK_ENDINGS, Naming, NoMaskError, find_images, pair_masks
@@ -22,18 +23,21 @@ def gather(data: DataConfig, classes: Classes) -> tuple[list[Sample], list[_Draw
         samples, the files of polygons, and findings on names and pairs.
     """
     samples, drawings, findings = list[Sample](), list[_Drawing](), list[Finding]()
-    wanted = [(data.images, data.labels, False)]
+    wanted = [(data.images, data.label_places, False)]
     if data.validation_images is not None:
-        wanted.append((data.validation_images, data.validation_labels or data.labels, True))
+        apart = data.validation_labels
+        wanted.append((data.validation_images, data.label_places if apart is None else as_places(apart), True))
     for images, labels, apart in wanted:
         try:
-            groups = _groups(as_places(images), as_places(labels))
+            groups = _groups(as_places(images), labels)
         except ConfigError as problem:
             findings.append(Finding("PW106", "[data].labels", str(problem), " "))
             continue
         for folders, place in groups:
             try:
-                if _holds_masks(place):
+                if data.annotations is not None:
+                    samples += _annotated(data, classes, folders, place, apart, findings)
+                elif _holds_masks(place):
                     samples += _masked(data, folders, place, apart, findings)
                 elif place.exists() or not is_local(place) or split_layer(place)[1] is not None:
                     samples += _drawn(data, classes, folders, place, apart, drawings, findings)
@@ -63,7 +67,7 @@ def _masked(
         samples += [Sample(image, mask, apart=apart) for image, mask in pairs]
         used |= {mask for _, mask in pairs}
         for problem in problems:
-            if isinstance(problem.error, NoMaskError) and data.unlabelled == "leave_out":
+            if isinstance(problem.error, NoMaskError) and data.missing_masks == "leave_out":
                 continue
             two = "has two masks" in str(problem.error)
             image, *others = problem.paths
@@ -126,6 +130,16 @@ def _drawn(
         drawings.append(drawing)
         return [Sample(image, drawn=drawing.labels, apart=apart) for image in images]
     return [Sample(image, apart=apart, sound=False) for image in images]
+
+
+def _annotated(
+    data: DataConfig, classes: Classes, folders: Sequence[Path], place: Path, apart: bool, findings: list[Finding]
+) -> list[Sample]:
+    found = annotated_scenes(data, classes, folders, place)
+    findings += [Finding("PW105", str(place), str(problem.error), " ") for problem in found.problems]
+    return [
+        Sample(each.path, drawn=each.open_labels, source=place, given=each.part, apart=apart) for each in found.scenes
+    ]
 
 
 def _case_twins(paths: Sequence[Path]) -> list[Finding]:

@@ -36,6 +36,7 @@ def divide(samples: list[Sample], config: Config) -> dict[int, dict[str, Part | 
     for sample, name in zip(own, distinct_names([sample.image for sample in own]), strict=True):
         assert sample.info is not None
         scenes.append(Scene(name, RasterReader(sample.info, bands=[1]), _Unlabelled()))
+        scenes[-1].given = sample.given
     split = split_scenes(scenes, data, seed=config.train.seed, lists=lists)
     by_path = {sample.info.path: id(sample) for sample in own if sample.info is not None}
     found: dict[int, dict[str, Part | None]] = {id(sample): {} for sample in own}

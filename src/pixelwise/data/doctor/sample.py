@@ -20,6 +20,10 @@ class Sample:
     """None: polygons or annotations, which are drawn."""
     drawn: Callable[[RasterInfo], Labels] | None = None
     """Opens labels that are drawn, given the image's header."""
+    source: Path | None = None
+    """The annotations that are drawn."""
+    given: str | None = None
+    """The part of the split that they say."""
     apart: bool = False
     """One of [data].validation_images."""
     info: RasterInfo | None = None

@@ -153,10 +153,10 @@ def _matched(one: Group, other: Group) -> tuple[Affixes, Affixes, tuple[tuple[Pa
         if stem in exact:
             votes[Affixes("", ""), Affixes("", "")] += 2
             continue
-        mine = tokens(stem)
-        near = sorted(known, key=lambda cut: -_common(mine, cut)[0])[:3]
+        own = tokens(stem)
+        near = sorted(known, key=lambda cut: -_common(own, cut)[0])[:3]
         for cut in near:
-            if (names := _affixes(mine, cut)) is not None:
+            if (names := _affixes(own, cut)) is not None:
                 votes[names] += 1
     best: tuple[int, Affixes, Affixes, dict[str, Path], dict[str, Path]] | None = None
     for a, b in [names for names, _ in votes.most_common(6)]:

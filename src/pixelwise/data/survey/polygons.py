@@ -28,9 +28,30 @@ ID_WORDS = re.compile(
     r"(^|[_\W])(id|fid|gid|uid|uuid|oid|objectid|num|nummer|number|nr|no|index)$|num(mer)?$|area|length|perim|^shape_",
     re.I,
 )
-SINGULAR = {"fields": "field", "parcels": "parcel", "buildings": "building", "roads": "road", "trees": "tree",
-            "crops": "crop", "houses": "house", "lakes": "lake", "roofs": "roof", "footprints": "building",
-            "ponds": "pond", "plots": "plot", "solar": "solar panel", "pools": "pool", "farms": "farm"}  # fmt: skip
+SINGULAR: dict[str, str] = {
+    **{
+        f"{word}s": word
+        for word in [
+            "field",
+            "parcel",
+            "building",
+            "road",
+            "tree",
+            "crop",
+            "house",
+            "lake",
+            "roof",
+            "pond",
+            "plot",
+            "pool",
+            "farm",
+        ]
+    },
+    "footprints": "building",
+    "solar": "solar panel",
+}
+"""Words in the names of files -> the class of their polygons."""
+
 NEIGHBOURS = 0.2
 """From this share of polygons on that lie side by side with another, outlines matter: parcels, not single houses."""
 

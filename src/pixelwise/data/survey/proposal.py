@@ -276,7 +276,7 @@ def _alone(layout: Layout, proposal: Proposal) -> None:
         return
     shown = ", ".join(path.name for path in layout.alone[:3]) + (" ..." if count > 3 else "")
     if count > max(2, FEW_ALONE * all_images):
-        proposal.data["unlabelled"] = "leave_out"
+        proposal.data["missing_masks"] = "leave_out"
         proposal.guessed.append(f"{count} of {all_images} images have no mask ({shown}): they are left out.")
     else:
         proposal.saw.append(f"{count} of {all_images} images have no mask ({shown}); `pixelwise check` says so.")

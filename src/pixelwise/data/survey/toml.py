@@ -55,12 +55,11 @@ def _table(name: str, table: dict[str, object], folder: Path) -> list[str]:
             line = _long_list(key, value, folder)
         about = ABOVE.get(key) or fields[key].description
         lines += [f"{line:32} # {about}"] if len(line) + len(about) <= WIDTH else [f"# {about}", line]
-    if isinstance(table.get("values"), dict):
+    values = table.get("values")
+    if isinstance(values, dict):
         # A table of its own comes last, since TOML would take the keys behind it for its own.
         lines += ["", f"[{name}.values]".ljust(32) + f" # {ABOVE['values']}"]
-        lines += [
-            toml_assignment(key, value[0] if len(value) == 1 else value) for key, value in table["values"].items()
-        ]
+        lines += [toml_assignment(key, value[0] if len(value) == 1 else value) for key, value in values.items()]
     return lines
 
 

@@ -117,8 +117,8 @@ def _read(path: Path, *, coloured: bool) -> _One | None:
     except (DataError, IndexError, ValueError):
         return None
     kept = np.array([value for value, _ in pixels.most_common(KEPT)])
-    counts = (np.array([counter[value] for value in kept.tolist()]) for counter in (pixels, inside))
-    return _One(kept, *counts, blobs, info.lossy, info.nodata)
+    shown, within = (np.array([counter[value] for value in kept.tolist()]) for counter in (pixels, inside))
+    return _One(kept, shown, within, blobs, info.lossy, info.nodata)
 
 
 def _windows(height: int, width: int) -> list[Window]:
