@@ -148,12 +148,13 @@ def _placed(table: Table, folder: Path) -> Table:
         if name == "run" or not isinstance(section, dict):
             continue
         fields = getattr(entry.annotation, "model_fields", {})
-        result[name] = {
+        placed = {
             key: _absolute(value, folder) if key in fields and _holds_path(fields[key].annotation) else value
             for key, value in section.items()
         }
         if name == "model" and _is_weights_name(section.get("weights"), folder):
-            result[name]["weights"] = section["weights"]
+            placed["weights"] = section["weights"]
+        result[name] = placed
     model = result.get("model")
     options = model.get("options") if isinstance(model, dict) else None
     if isinstance(model, dict) and isinstance(options, dict) and "encoder" in options:

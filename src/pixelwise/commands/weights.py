@@ -114,7 +114,7 @@ def _fetch(
 
     if name is None:
         raise click.UsageError("--download needs the NAME of weights.")
-    instead = dict(each.partition("=")[::2] for each in mirrors)
+    instead = {host: address for host, _, address in (each.partition("=") for each in mirrors)}
     asked = Asked(name, *_network(network), accepted, Network(instead))
     with interruptible("What has come is kept; the same command goes on."):
         with shown_download() as advance:

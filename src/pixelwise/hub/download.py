@@ -147,21 +147,9 @@ def _locked(path: Path, remote: Remote, say: Callable[[str], None]) -> Iterator[
 
 
 def _fetch(remote: Remote, address: str, path: Path, advance: Advance) -> Kept:
-    """Fetch a file into its place; a connection that breaks is taken up again."""
-    part, pause = kept_half(remote), PAUSE
-    for attempt in range(1, TRIES + 1):
-        try:
-            answer = _receive(remote, address, part, advance)
-            break
-        except _BROKEN as error:
-            if attempt == TRIES:
-                there = part.stat().st_size if part.exists() else 0
-                raise WeightsError(
-                    f"Fetching {remote.name} from {urlsplit(address).hostname} failed {TRIES} times "
-                    f"({_reason(error)}). {there:,} bytes are kept: give the same command again, and it goes on there."
-                ) from None
-            time.sleep(pause)
-            pause *= 2
+    """Fetch a file into its place."""
+    part = kept_half(remote)
+    answer = _receive_all(remote, address, part, advance)
     digest = file_digest(part)
     _require_right(remote, answer, part, digest)
     _write_notes(_beside(path, ".json"), {"address": remote.address, "sha256": digest})
@@ -169,6 +157,24 @@ def _fetch(remote: Remote, address: str, path: Path, advance: Advance) -> Kept:
         move_durably(part, path)
     _beside(part, ".json").unlink(missing_ok=True)
     return Kept(path, digest)
+
+
+def _receive_all(remote: Remote, address: str, part: Path, advance: Advance) -> Answer:
+    """Receive a file whole; a connection that breaks is taken up again."""
+    pause = PAUSE
+    for _ in range(TRIES - 1):
+        with suppress(*_BROKEN):
+            return _receive(remote, address, part, advance)
+        time.sleep(pause)
+        pause *= 2
+    try:
+        return _receive(remote, address, part, advance)
+    except _BROKEN as error:
+        there = part.stat().st_size if part.exists() else 0
+        raise WeightsError(
+            f"Fetching {remote.name} from {urlsplit(address).hostname} failed {TRIES} times ({_reason(error)}). "
+            f"{there:,} bytes are kept: give the same command again, and it goes on there."
+        ) from None
 
 
 def _receive(remote: Remote, address: str, part: Path, advance: Advance) -> Answer:
