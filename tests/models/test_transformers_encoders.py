@@ -87,6 +87,7 @@ def test_maps_are_those_that_are_asked_for_and_others_are_refused(folders):
 def test_maps_are_chosen_by_their_strides():
     assert chosen_maps([4, 4, 8, 16, 32], stems=1) == [1, 2, 3, 4]
     assert chosen_maps([2, 4, 8, 8, 16], stems=0) == [0, 1, 3, 4]
+    assert chosen_maps([1, 4, 8, 16, 32], stems=1) == [1, 2, 3, 4]
     assert chosen_maps([14] * 13, stems=1) == [3, 6, 9, 12]
     assert chosen_maps([16] * 24, stems=0) == [5, 11, 17, 23]
     assert chosen_maps([16] * 3, stems=0) == [0, 1, 2]

@@ -6,14 +6,15 @@ built again without files and without a network. Channels and strides are found 
 image, whose numbers take no memory and are never computed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pixelwise.errors import ConfigError, WeightsError
+from pixelwise.errors import ConfigError, PixelwiseError, WeightsError
 from pixelwise.models import timm_library, transformers_library
 from pixelwise.models.layers import fitted_to_bands
 from pixelwise.models.library_recipe import Recipe, reason_of
@@ -116,7 +117,7 @@ def library_encoder(
     recipe = Recipe.from_text(library_config, name) if library_config else library.recipe(name)
     recipe = recipe if drop_path is None else replace(recipe, about=library.with_drop_path(recipe, drop_path))
     if isinstance(out_indices, list | tuple) and not out_indices:
-        taken = chosen_maps(library.strides(recipe, bands), library.STEMS)
+        taken = chosen_maps(_every_stride(recipe, bands), library.STEMS)
     else:
         taken = list(require_whole_numbers(f"{name}: out_indices", out_indices, least=0))
     with torch.device("meta"):
@@ -139,7 +140,9 @@ def chosen_maps(strides: Sequence[int], stems: int) -> list[int]:
         stems: how many maps come before that of the first block.
     """
     if len(set(strides)) > 1:
-        return [i for i in range(len(strides)) if i + 1 == len(strides) or strides[i + 1] > strides[i]]
+        last = [i for i in range(len(strides)) if i + 1 == len(strides) or strides[i + 1] > strides[i]]
+        # A map of the image's own size costs more than it tells, and some are the image itself.
+        return [i for i in last if strides[i] > 1]
     blocks = len(strides) - stems
     count = min(PLAIN_MAPS, blocks)
     return [stems + blocks * (i + 1) // count - 1 for i in range(count)]
@@ -151,37 +154,50 @@ def looked_at(backbone: nn.Module, recipe: Recipe, bands: int) -> Seen:
     Raises:
         ConfigError: it takes other bands, or its maps have no whole stride.
     """
-    try:
+    with _taking(recipe, bands):
         own = _seen(backbone, recipe, bands, (recipe.side, recipe.side))
-    except ConfigError:
-        raise
-    except Exception as error:  # whatever a network says of an image that it does not take
-        raise ConfigError(
-            f"{recipe.encoder} takes no images of {bands} bands and {recipe.side}x{recipe.side} pixels "
-            f"({reason_of(error)}). Take another encoder, or [data].bands that it takes."
-        ) from None
     try:
         return _seen(backbone, recipe, bands, (ROWS * max(own.strides), COLUMNS * max(own.strides)))
     except Exception:  # as above
         return replace(own, window=recipe.side)
 
 
+def _every_stride(recipe: Recipe, bands: int) -> list[int]:
+    with _taking(recipe, bands):
+        return LIBRARIES[recipe.library].strides(recipe, bands)
+
+
+@contextmanager
+def _taking(recipe: Recipe, bands: int) -> Iterator[None]:
+    """Turn what a network says of an image that it does not take into one paragraph."""
+    try:
+        yield
+    except PixelwiseError:
+        raise
+    except Exception as error:  # networks say it in many ways
+        raise ConfigError(
+            f"{recipe.encoder} takes no images of {bands} bands and {recipe.side}x{recipe.side} pixels "
+            f"({reason_of(error)}). Take another encoder, or [data].bands that it takes."
+        ) from None
+
+
 def _seen(backbone: nn.Module, recipe: Recipe, bands: int, size: tuple[int, int]) -> Seen:
     library = LIBRARIES[recipe.library]
     with torch.device("meta"), torch.no_grad():
         maps = library.maps(backbone, torch.zeros(1, bands, *size))
-    channels, strides, channels_last = tuple(map(int, library.channels(backbone))), [], []
-    for each, width in zip(maps, channels, strict=True):
-        last = each.ndim == 4 and each.shape[1] != width
+    channels, strides, channels_last = [], [], []
+    for each, width in zip(maps, library.channels(backbone), strict=True):
+        last = each.ndim == 4 and each.shape[1] != width == each.shape[3]
         rows, columns = each.shape[1:3] if last else each.shape[2:4]
         if each.ndim != 4 or size[0] % rows or size[1] % columns or size[0] // rows != size[1] // columns:
             raise ConfigError(
                 f"{recipe.encoder} makes a map of {list(each.shape)} of an image of {size[0]}x{size[1]} pixels, which "
                 "is no map of a whole stride. Take another encoder, or other out_indices."
             )
+        channels.append(each.shape[3] if last else each.shape[1])
         strides.append(size[0] // rows)
         channels_last.append(last)
-    return Seen(channels, tuple(strides), tuple(channels_last))
+    return Seen(tuple(channels), tuple(strides), tuple(channels_last))
 
 
 def _pretrained(recipe: Recipe, bands: int, taken: Sequence[int], twin: nn.Module) -> nn.Module:

@@ -132,10 +132,15 @@ def channels(backbone: Any) -> Sequence[int]:
 
 def strides(recipe: Recipe, bands: int) -> list[int]:
     """Return the stride of every map that a backbone has."""
+    count = len(_config(optional_module("transformers"), recipe, None).stage_names)
     with torch.device("meta"), torch.no_grad():
-        backbone = build(recipe, bands, None).eval()
-        every = maps(backbone, torch.zeros(1, bands, recipe.side, recipe.side))
-    return [recipe.side // each.shape[-1] for each in every]
+        try:
+            backbone = build(recipe, bands, None)
+        except ConfigError:  # a few do not give the map before their first block
+            backbone = build(recipe, bands, range(1, count))
+        every = maps(backbone.eval(), torch.zeros(1, bands, recipe.side, recipe.side))
+    found = [recipe.side // each.shape[-1] for each in every]
+    return found[:1] * (count - len(found)) + found
 
 
 def licence(recipe: Recipe) -> str | None:
@@ -150,6 +155,10 @@ def _config(transformers: ModuleType, recipe: Recipe, taken: Sequence[int] | Non
     config = transformers.CONFIG_MAPPING[kind].from_dict(about)
     if hasattr(config, "reshape_hidden_states"):
         config.reshape_hidden_states = True
+    if not getattr(config, "stage_names", None):
+        raise ConfigError(
+            f"{recipe.encoder} is of several networks, and its whole gives no maps. Take another encoder."
+        )
     count = len(config.stage_names)
     wanted = list(range(count) if taken is None else taken)
     if wanted != sorted(set(wanted)) or wanted[-1] >= count:
