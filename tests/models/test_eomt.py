@@ -170,6 +170,23 @@ def test_a_step_draws_the_same_from_the_same_seed_and_the_state_keeps_the_chance
     assert torch.equal(total_loss(again.decode(image), mask, aux_weights={}), losses[0])
 
 
+def test_four_images_are_learned_by_heart_while_masks_are_annealed_away():
+    model, generator, steps = small(), torch.Generator().manual_seed(0), 24
+    mask = torch.randint(0, 3, (4, 4, 4), generator=generator).repeat_interleave(16, 1).repeat_interleave(16, 2)
+    image = torch.nn.functional.one_hot(mask, 3).permute(0, 3, 1, 2) + torch.randn(4, 3, 64, 64, generator=generator)
+    optimizer = torch.optim.AdamW(model.parameters())
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = 3e-3 * (1 - step / steps)
+        model.train().anneal(step / steps)
+        loss = mask_loss(model.decode(image).answers, mask, MaskLoss(points=1000))
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    assert (model.eval().label_map(image).long() == mask).double().mean() > 0.97
+    assert len(model.decode(image).answers) == 1
+
+
 @torch.no_grad()
 def test_evaluation_is_not_random_and_leaves_masks_where_they_are_mostly_annealed_away():
     model, image = small().eval(), torch.randn(1, 3, 64, 64)
