@@ -3,8 +3,9 @@
 from pixelwise.config_table import Table, merged
 
 RECIPES: dict[str, dict[str, dict[str, object]]] = {
-    "quick": {"train": {"schedule": "one_cycle"}},
-    "strong": {"train": {"schedule": "one_cycle"}},
+    # For minutes on a CPU: many small steps.
+    "quick": {"train": {"schedule": "one_cycle", "batch_size": 4, "crop_size": 128}},
+    "strong": {"train": {"schedule": "one_cycle"}, "predict": {"flips": True}},
 }
 """Recipe -> table -> key -> value."""
 

@@ -167,3 +167,14 @@ def test_a_recipe_sets_what_is_not_written_and_the_run_keeps_the_values(scenes, 
     assert kept.augment.flip
     # Going on takes the same values from the recipe again.
     train(small_config(scenes, tmp_path / "run", recipe="quick", grad_clip=0.75, steps=6), resume=True)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_sets_keys_that_exist_and_own_ones_win(name):
+    data = {"images": "images", "labels": "masks", "classes": ["a", "b"]}
+    config = Config.model_validate({"data": data, "train": {"recipe": name}})
+    for table, keys in RECIPES[name].items():
+        for key, value in keys.items():
+            assert getattr(getattr(config, table), key) == value
+    own = Config.model_validate({"data": data, "train": {"recipe": name, "schedule": "poly"}})
+    assert own.train.schedule == "poly"
