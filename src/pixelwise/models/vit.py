@@ -175,7 +175,7 @@ class VisionTransformer(nn.Module):
         """Return four maps of stride ``patch``, those of the later blocks last; H and W are multiples of ``patch``."""
         height, width = image.shape[-2] // self.patch, image.shape[-1] // self.patch
         return [
-            tokens[:, -height * width :].unflatten(1, (height, width)).permute(0, 3, 1, 2)
+            tokens[:, -height * width :].reshape(-1, height, width, tokens.shape[-1]).permute(0, 3, 1, 2)
             for tokens in self.tokens(image)
         ]
 
@@ -189,7 +189,7 @@ class VisionTransformer(nn.Module):
             extra = (
                 [self.class_token] if self.distillation_token is None else [self.class_token, self.distillation_token]
             )
-            tokens = torch.cat([*(token.expand(len(tokens), -1, -1) for token in extra), tokens], dim=1)
+            tokens = torch.cat([*(token.expand(tokens.shape[0], -1, -1) for token in extra), tokens], dim=1)
         else:
             positions = positions[:, self.extra :]
         tokens = tokens + positions
