@@ -12,6 +12,7 @@ from pixelwise import __version__
 from pixelwise.commands.demo import demo
 from pixelwise.commands.doctor import check
 from pixelwise.commands.error_text import say_error
+from pixelwise.commands.export import export
 from pixelwise.commands.networks import analyze, models, prune
 from pixelwise.commands.parcels import polygonize, score_parcels
 from pixelwise.commands.predict import predict
@@ -83,6 +84,6 @@ def commands() -> None:
 
 for _command in (
     *(demo, check, train, evaluate, report, predict, polygonize, score_parcels),
-    *(models, analyze, prune),
+    *(models, analyze, prune, export),
 ):
     commands.add_command(_command)

@@ -5,7 +5,15 @@ from types import ModuleType
 
 from pixelwise.errors import MissingExtraError
 
-EXTRAS = {"pyarrow": ("GeoParquet", "parquet"), "jinja2": ("The report", "report"), "ray": ("Clusters", "ray")}
+EXTRAS = {
+    "pyarrow": ("GeoParquet", "parquet"),
+    "jinja2": ("The report", "report"),
+    "ray": ("Clusters", "ray"),
+    "onnx": ("Writing ONNX", "onnx"),
+    "onnxruntime": ("ONNX files", "onnx"),
+    "openvino": ("OpenVINO", "openvino"),
+    "transformers": ("A folder for transformers", "transformers"),
+}
 """Package -> what needs it, and the extra that installs it. All others draw polygons and are in ``geo``."""
 
 
