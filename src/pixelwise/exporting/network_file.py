@@ -132,6 +132,7 @@ def load_exported(
         )
     card = about.card
     if about.options.size is not None:
+        # Tiles of that size, so that nothing is padded.
         side = min(about.options.size) // 32 * 32
-        card = replace(card, tile=min(card.tile, side), overlap=min(card.overlap, side // 64 * 32))
+        card = replace(card, tile=side, overlap=min(card.overlap, side // 64 * 32))
     return NetworkFile(runtime, about), card, about.model_hash
