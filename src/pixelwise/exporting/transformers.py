@@ -1,6 +1,8 @@
 """A SegFormer as a folder that transformers loads, with labels and normalisation."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -44,7 +46,7 @@ def export_transformers(
     config = _config(model, card)
     transformers = optional_module("transformers")
     about = About(card, model_hash, options, stride=4, multiple=1, align_corners=False)
-    with replacing_folder(out) as temporary:
+    with replacing_folder(out) as temporary, _no_bars(transformers):
         _write(transformers, model, card, config, temporary)
         loaded = _Loaded(transformers, temporary)
         versions = (f"transformers {transformers.__version__}", f"pixelwise {__version__}")
@@ -64,6 +66,18 @@ def export_transformers(
         card_text = json.dumps(metadata_of(about, certificate.to_dict()), indent=2)
         (temporary / "pixelwise.json").write_text(card_text, encoding="utf-8")
     return certificate
+
+
+@contextmanager
+def _no_bars(transformers: ModuleType) -> Iterator[None]:
+    """Keep transformers from drawing bars for work of a moment."""
+    shown = transformers.logging.is_progress_bar_enabled()
+    transformers.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers.logging.enable_progress_bar()
 
 
 class _Loaded:
