@@ -55,7 +55,7 @@ def onnx_graph(
         torch.onnx.export(
             network,
             (example,),
-            file,
+            file,  # pyright: ignore[reportArgumentType]  the older exporter takes a buffer too
             dynamo=False,
             opset_version=OPSET,
             input_names=["image"],

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ SUFFIXES = (".onnx", ".xml", ".pt2")
 """Of the files that `open_runtime` opens."""
 
 
+@runtime_checkable
 class Runtime(Protocol):
     """An exported file, opened."""
 
