@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pixelwise.config import Config, load_config
     from pixelwise.errors import ConfigError, DataError, MissingExtraError, PixelwiseError, WeightsError
     from pixelwise.evaluation.evaluate import evaluate
+    from pixelwise.exporting.export import export
     from pixelwise.fast.fuse import fuse
     from pixelwise.models import create, list_models
     from pixelwise.models.cost import cost
@@ -32,6 +33,7 @@ __all__ = [
     "cost",
     "create",
     "evaluate",
+    "export",
     "fuse",
     "list_models",
     "load",
@@ -54,6 +56,7 @@ _HOMES = {
     "cost": "pixelwise.models.cost",
     "create": "pixelwise.models",
     "evaluate": "pixelwise.evaluation.evaluate",
+    "export": "pixelwise.exporting.export",
     "fuse": "pixelwise.fast.fuse",
     "list_models": "pixelwise.models",
     "load": "pixelwise.predictor",

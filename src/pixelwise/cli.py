@@ -13,6 +13,7 @@ from pixelwise.commands.compare import compare
 from pixelwise.commands.demo import demo
 from pixelwise.commands.doctor import check
 from pixelwise.commands.error_text import say_error
+from pixelwise.commands.export import export
 from pixelwise.commands.init import init
 from pixelwise.commands.networks import analyze, models, prune
 from pixelwise.commands.parcels import polygonize, score_parcels
@@ -87,7 +88,7 @@ def commands() -> None:
 
 for _command in (
     *(demo, init, check, split, train, evaluate, compare, report, predict, polygonize, score_parcels),
-    *(models, analyze, prune),
+    *(models, analyze, prune, export),
     *(weights, licences),
 ):
     commands.add_command(_command)

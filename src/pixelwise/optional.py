@@ -16,6 +16,9 @@ EXTRAS = {
     "timm": ("Encoders of timm", "timm"),
     "transformers": ("Encoders of transformers", "transformers"),
     "huggingface_hub": ("Names on the hub", "transformers"),
+    "onnx": ("Writing ONNX", "onnx"),
+    "onnxruntime": ("ONNX files", "onnx"),
+    "openvino": ("OpenVINO", "openvino"),
 }
 """Package -> what needs it, and the extra that installs it. All others draw polygons and are in ``geo``."""
 

@@ -16,6 +16,7 @@ from pixelwise.data.annotations.traced import TracedImage, trace
 from pixelwise.data.folder import find_images
 from pixelwise.device import choose_device
 from pixelwise.errors import ConfigError, DataError
+from pixelwise.exporting.network_file import NetworkFile, is_exported, load_exported
 from pixelwise.fast.fuse import fuse
 from pixelwise.files import ensure_folder
 from pixelwise.geo.label_map import confidence_path, label_nodata, probabilities_path, to_picture
@@ -45,7 +46,7 @@ class Predictor:
     """A trained network with its normalisation: takes raw units, answers with classes."""
 
     def __init__(self, model: Segmenter, card: ModelCard, model_hash: str) -> None:
-        self.model = fuse(model)
+        self.model = model if isinstance(model, NetworkFile) else fuse(model)
         self.card = card
         self.model_hash = model_hash
 
@@ -205,16 +206,21 @@ def _require_memory(info: RasterInfo) -> None:
 
 
 def load(folder: str | Path, *, device: str = "auto", options: Mapping[str, object] | None = None) -> Predictor:
-    """Load a run's best model, or a model folder, for prediction.
+    """Load a run's best model, a model folder, or an exported file, for prediction.
 
     Args:
+        folder: or a file that ends in .onnx, .xml (OpenVINO) or .pt2 (torch).
         device: 'cpu', 'cuda', 'cuda:1'; auto: a GPU if there is one.
-        options: the paper's options for inference, such as ``{"output_stride": 8}``; others are the model's.
+        options: the paper's options for inference, such as ``{"output_stride": 8}``; others are the model's. Of an
+            ONNX file that others made: what it takes and gives (`docs/export.md`).
 
     Raises:
         WeightsError: no model there, a damaged one, or options that the weights do not fit.
         ConfigError: a device that this machine does not have, or an option that the network does not have.
+        MissingExtraError: the file's runtime is not installed.
     """
+    if is_exported(folder):
+        return Predictor(*load_exported(Path(folder), device, options))
     model, card, model_hash = load_model(folder, options=options)
     return Predictor(model.to(choose_device(device)), card, model_hash)
 

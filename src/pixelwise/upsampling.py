@@ -17,6 +17,21 @@ DECIDED_ELEMENTS = 1 << 19
 """Largest number of logits that are decided at once: 2 MB in float32, about a core's own cache."""
 
 
+def recorded() -> bool:
+    """Return whether torch is tracing or exporting what it runs."""
+    # torch.compile may run it; a torch that cannot tell compiling from exporting gets neither.
+    exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+    return exporting() or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+
+
+def has_size(image: Float[Tensor, "B C _ _"], size: tuple[int, int] | torch.Size) -> bool:
+    """Return whether an image has a size (height, width) already, so that resizing it can be skipped.
+
+    Never while torch records: what is recorded will see images of other sizes.
+    """
+    return not recorded() and tuple(image.shape[-2:]) == tuple(size)
+
+
 def upsample(
     logits: Float[Tensor, "B K h w"], size: tuple[int, int] | torch.Size, *, align_corners: bool = False
 ) -> Float[Tensor, "B K H W"]:
@@ -25,7 +40,7 @@ def upsample(
     Args:
         align_corners: the centres of corner pixels stay in place; else the edges of the image do.
     """
-    if logits.shape[-2:] == tuple(size):
+    if has_size(logits, size):
         return logits
     return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=align_corners)
 

@@ -70,9 +70,9 @@ def predict(
 ) -> None:
     """Find the class of every pixel of a photo, scene or folder.
 
-    MODEL is a run or a model folder. OUTPUT ends in .tif for a georeferenced map, written tile by tile, in .png for a
-    picture in the colours of the classes, or is a folder, where each image gets what fits it. A map that was
-    interrupted goes on when you give the same command again.
+    MODEL is a run, a model folder, or a file that `pixelwise export` wrote. OUTPUT ends in .tif for a georeferenced
+    map, written tile by tile, in .png for a picture in the colours of the classes, or is a folder, where each image
+    gets what fits it. A map that was interrupted goes on when you give the same command again.
 
     \b
     Example:

@@ -18,6 +18,7 @@ from pixelwise.models import efficientnet, linknet, same_padding, segformer, seg
 from pixelwise.models.layers import ConvNorm
 from pixelwise.models.library_encoder import LibraryEncoder
 from pixelwise.models.segmenter import Decoded, Segmenter
+from pixelwise.upsampling import recorded
 
 
 def without_auxiliary_heads(head: nn.Module) -> nn.Module:
@@ -54,7 +55,7 @@ class FusedSegmenter(Segmenter):
             PixelwiseError: torch is tracing or exporting it.
             DataError: as `Segmenter.decode`.
         """
-        if _recorded():
+        if recorded():
             raise PixelwiseError(
                 "A fused network has operators of this machine inside and cannot be traced or exported: trace or "
                 "export the network that it was made from."
@@ -102,9 +103,3 @@ def _replace_children(module: nn.Module) -> None:
             child = make(child)
             setattr(module, name, child)
         _replace_children(child)
-
-
-def _recorded() -> bool:
-    # torch.compile may run it; a torch that cannot tell compiling from exporting gets neither.
-    exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
-    return exporting() or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]

@@ -64,11 +64,12 @@ class SelfAttentionDecoder(nn.Module):
     def forward(self, features: list[Float[Tensor, "B _ _ _"]]) -> Decoded:
         """Return logits at the stride of the last map."""
         height, width = features[-1].shape[-2:]
-        classes = self.class_embeddings.expand(len(features[-1]), -1, -1)
+        classes = self.class_embeddings.expand(features[-1].shape[0], -1, -1)
         tokens = torch.cat([features[-1].flatten(2).transpose(1, 2), classes], dim=1)
         for block in self.blocks:
             tokens = block(tokens)
-        patches, classes = self.norm(tokens).split([height * width, classes.shape[1]], dim=1)
+        tokens = self.norm(tokens)
+        patches, classes = tokens[:, : height * width], tokens[:, height * width :]
         return cosine_masks(patches, classes, self.mask_norm, (height, width))
 
 
@@ -93,7 +94,7 @@ class CrossAttentionDecoder(nn.Module):
         for block in self.blocks:
             patches = block(patches)
         patches = self.norm(patches)
-        classes = self.class_embeddings.repeat(len(patches), 1, 1)
+        classes = self.class_embeddings.repeat(patches.shape[0], 1, 1)
         for block in self.cross_blocks:
             classes = block(patches, classes)
         return cosine_masks(patches, self.class_norm(classes), self.mask_norm, (height, width))

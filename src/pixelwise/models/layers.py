@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import DataError
+from pixelwise.upsampling import has_size, recorded
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -98,9 +99,28 @@ def resize(
     image: Float[Tensor, "B C h w"], size: tuple[int, int] | torch.Size, *, align_corners: bool = False
 ) -> Float[Tensor, "B C H W"]:
     """Resize to ``size`` (height, width), bilinear; what has that size already is returned as it is."""
-    if tuple(image.shape[-2:]) == tuple(size):
+    if has_size(image, size):
         return image
     return F.interpolate(image, size=tuple(size), mode="bilinear", align_corners=align_corners)
+
+
+def adaptive_mean(image: Float[Tensor, "B C H W"], side: int) -> Float[Tensor, "B C side side"]:
+    """Return the means of ``side`` x ``side`` parts of equal size, which share rows where they do not divide the image.
+
+    The recorded form, for images of any size, is the same as two products: pooling is linear, rows then columns.
+    """
+    if not recorded():
+        return F.adaptive_avg_pool2d(image, side)
+    rows, columns = (_shares(length, side, image) for length in image.shape[-2:])
+    return rows @ image @ columns.transpose(0, 1)
+
+
+def _shares(length: int, parts: int, like: Tensor) -> Float[Tensor, "parts length"]:
+    """Return how much of each part's mean a row is; part i goes from floor(i n / parts) to ceil((i + 1) n / parts)."""
+    first = torch.arange(parts, device=like.device)[:, None]
+    begin, end = first * length // parts, ((first + 1) * length + parts - 1) // parts
+    row = torch.arange(length, device=like.device)
+    return ((row >= begin) & (row < end)).to(like.dtype) / (end - begin).to(like.dtype)
 
 
 def over_joined(

@@ -37,12 +37,13 @@ class Deconvolution(nn.Module):
         return F.relu(self.norm(self.widened(image, size)), inplace=True)
 
     def widened(self, image: Float[Tensor, "B C h w"], size: tuple[int, int]) -> Float[Tensor, "B D H W"]:
-        """Return what the convolution alone gives, with the output padding that comes nearest to ``size``."""
-        smallest = [(side - 1) * self.stride + 1 for side in image.shape[-2:]]
-        reached = [
-            min(max(wanted, least), least + self.stride - 1) for wanted, least in zip(size, smallest, strict=True)
-        ]
-        return self.convolution(image, output_size=reached)
+        """Return what the convolution alone gives, with the output padding that comes nearest to ``size``.
+
+        Output padding adds rows and columns at the end and changes no other. So there is always as much as there can
+        be, and what is too much is cut: a recorded network can then be given images of any size.
+        """
+        largest = [self.stride * side for side in image.shape[-2:]]
+        return self.convolution(image, output_size=largest)[..., : size[0], : size[1]]
 
 
 class DecoderBlock(nn.Module):

@@ -6,7 +6,6 @@ that paper.
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -14,6 +13,7 @@ from pixelwise.errors import ConfigError
 from pixelwise.models.layers import (
     AuxiliaryHead,
     ConvNorm,
+    adaptive_mean,
     initialise_classifier,
     initialise_convolutions,
     over_joined,
@@ -52,7 +52,7 @@ class PyramidPooling(nn.Module):
     def forward(self, features: list[Float[Tensor, "B _ _ _"]]) -> Decoded:
         """Return logits at the stride of the last map."""
         last = features[-1]
-        pooled = [layer(F.adaptive_avg_pool2d(last, side)) for side, layer in zip(self.sides, self.bins, strict=True)]
+        pooled = [layer(adaptive_mean(last, side)) for side, layer in zip(self.sides, self.bins, strict=True)]
         mixed = self.dropout(over_joined(self.mix, [last, *pooled], last.shape[-2:], align_corners=self.align_corners))
         aux = {}
         if self.auxiliary is not None and self.with_aux:

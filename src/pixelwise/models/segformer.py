@@ -255,7 +255,7 @@ def _sum_at_finest(parts: list[Tensor]) -> Tensor:
     size = parts[0].shape[-2:]
     total = upsample(parts[-1], size)
     for part in parts[-2::-1]:
-        total = total.add_(part if part.shape[-2:] == size else upsample(part, size))
+        total = total.add_(upsample(part, size))
     return total
 
 

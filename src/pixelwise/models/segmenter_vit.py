@@ -49,11 +49,12 @@ class MaskTransformer(nn.Module):
         """Return logits at the stride of the last map."""
         height, width = features[-1].shape[-2:]
         patches = self.embed(features[-1].flatten(2).transpose(1, 2))
-        classes = self.class_embeddings.expand(len(patches), -1, -1)
+        classes = self.class_embeddings.expand(patches.shape[0], -1, -1)
         tokens = torch.cat([patches, classes], dim=1)
         for block in self.blocks:
             tokens = block(tokens)
-        patches, classes = self.norm(tokens).split([height * width, classes.shape[1]], dim=1)
+        tokens = self.norm(tokens)
+        patches, classes = tokens[:, : height * width], tokens[:, height * width :]
         return cosine_masks(
             self.project_patches(patches), self.project_classes(classes), self.mask_norm, (height, width)
         )
@@ -69,9 +70,8 @@ def cosine_masks(
     """
     patches, classes = F.normalize(patches, dim=-1), F.normalize(classes, dim=-1)
     masks = norm(patches @ classes.transpose(1, 2))
-    return Decoded(
-        masks.unflatten(1, size).permute(0, 3, 1, 2), features=patches.unflatten(1, size).permute(0, 3, 1, 2)
-    )
+    masks, patches = (one.reshape(-1, *size, one.shape[-1]).permute(0, 3, 1, 2) for one in (masks, patches))
+    return Decoded(masks, features=patches)
 
 
 def linear(channels: Sequence[int], strides: Sequence[int], classes: int) -> LinearDecoder:

@@ -194,7 +194,7 @@ class MatrixDecomposition(nn.Module):
     def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Return the product of the factors; values of ``image`` are at least 0."""
         places = image.flatten(2)
-        bases = self.bases.to(places).expand(len(image), -1, -1)
+        bases = self.bases.to(places).expand(image.shape[0], -1, -1)
         codes = torch.softmax(places.transpose(1, 2) @ bases, dim=-1)
         for _ in range(self.training_steps if self.training else self.steps):
             codes = self._better_codes(places, bases, codes)

@@ -17,6 +17,7 @@ from pixelwise.errors import ConfigError
 from pixelwise.models.layers import ConvNorm, initialise_by_inputs, initialise_classifier, over_joined
 from pixelwise.models.option_checks import require_one_of, require_true_or_false, require_whole_numbers
 from pixelwise.models.segmenter import Decoded
+from pixelwise.upsampling import recorded
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,13 @@ class Upsampling(nn.Module):
     def forward(self, image: Float[Tensor, "B C h w"], size: torch.Size) -> Float[Tensor, "B D _ _"]:
         """Return a map of ``size`` (height, width); or as it was, where aligned bilinear resizing makes that of it."""
         if self.enlarge is None:
-            if size == (2 * image.shape[-2], 2 * image.shape[-1]):
+            if not recorded() and size == (2 * image.shape[-2], 2 * image.shape[-1]):
                 return image
             large = F.interpolate(image, scale_factor=2, mode="bilinear", align_corners=True)
         else:
             large = self.enlarge(image)
         below, right = size[0] - large.shape[-2], size[1] - large.shape[-1]
-        if below == 0 and right == 0:
+        if not recorded() and below == 0 and right == 0:
             return large
         # Padding is shared out to both sides, cutting takes the last row and column.
         top, left = max(0, below) // 2, max(0, right) // 2

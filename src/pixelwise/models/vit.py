@@ -248,7 +248,7 @@ class VisionTransformer(nn.Module):
         """Return four maps of stride ``patch``, those of the later blocks last; H and W are multiples of ``patch``."""
         height, width = image.shape[-2] // self.patch, image.shape[-1] // self.patch
         return [
-            tokens[:, -height * width :].unflatten(1, (height, width)).permute(0, 3, 1, 2)
+            tokens[:, -height * width :].reshape(-1, height, width, tokens.shape[-1]).permute(0, 3, 1, 2)
             for tokens in self.tokens(image)
         ]
 
@@ -273,7 +273,7 @@ class VisionTransformer(nn.Module):
         extra = [token + positions[:, i : i + 1] for i, token in enumerate(named)]
         if self.registers is not None:
             extra.append(self.registers)
-        return torch.cat([*(token.expand(len(patches), -1, -1) for token in extra), patches], dim=1)
+        return torch.cat([*(token.expand(patches.shape[0], -1, -1) for token in extra), patches], dim=1)
 
     def positions_for(self, height: int, width: int) -> Float[Tensor, "1 N D"]:
         """Return the position embeddings for an image of ``height`` x ``width`` patches."""

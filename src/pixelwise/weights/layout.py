@@ -65,10 +65,11 @@ class Layout:
     def convert(self, state: Mapping[str, Tensor]) -> tuple[Converted, tuple[str, ...]]:
         """Return the tensors under our names, and their names that are left out on purpose."""
         unused = tuple(name for name in state if any(re.match(pattern, name) for pattern in self.unused))
-        converted = {self._ours(name): (name, tensor) for name, tensor in state.items() if name not in unused}
+        converted = {self.ours(name): (name, tensor) for name, tensor in state.items() if name not in unused}
         return self.rearrange(converted), unused
 
-    def _ours(self, name: str) -> str:
+    def ours(self, name: str) -> str:
+        """Return what is called ``name`` there, by its name here; itself if no rule fits."""
         for pattern, ours in self.rules:
             found = re.match(pattern, name)
             if found:

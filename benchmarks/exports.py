@@ -1,0 +1,126 @@
+"""Which networks can be exported to which runtime, and how much their answers differ: the table of `docs/export.md`.
+
+Fresh networks, the smallest of each family, with their batch norms as if they had seen images. Each is exported and
+checked by its certificate: four sizes besides one image of 96 x 96.
+
+    python benchmarks/exports.py --json benchmarks/results/exports.json
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import pixelwise as pw
+from pixelwise.errors import PixelwiseError
+from pixelwise.exporting import samples
+from pixelwise.labels import make_classes
+from pixelwise.runs.model_folder import ModelCard, save_model
+
+VIT = {"encoder": "vit-tiny"}
+NETWORKS: dict[str, dict] = {
+    "segformer-b0": {},
+    "segnext-t": {},
+    "hrnet-w18": {},
+    "hrnetv1-w18": {},
+    "hrnetv2p-w18": {},
+    "hrnet-w18-ocr": {},
+    "pspnet": {"encoder": "resnet18"},
+    "deeplabv3": {"encoder": "resnet18"},
+    "deeplabv3-cascade": {"encoder": "resnet18"},
+    "deeplabv3plus": {"encoder": "resnet18"},
+    "linknet": {},
+    "fchardnet-70": {},
+    "unet": {},
+    "unetpp": {},
+    "unet3p": {},
+    "setr-naive": VIT,
+    "setr-pup": VIT,
+    "setr-mla": VIT,
+    "segmenter-linear": VIT,
+    "segmenter-mask": VIT,
+    "depict-sa": VIT,
+    "depict-ca": VIT,
+    "hmsa": {"network": "hrnet-w18-ocr"},
+}
+CLASSES = 5
+SIDE = 96
+
+
+def save_fresh(name: str, folder: Path) -> None:
+    torch.manual_seed(0)
+    model = pw.create(name, classes=CLASSES, **NETWORKS[name]).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.1)  # pyright: ignore[reportArgumentType]
+            nn.init.uniform_(module.running_var, 0.5, 1.5)  # pyright: ignore[reportArgumentType]
+    classes = make_classes([f"class {i}" for i in range(CLASSES)])
+    card = ModelCard(model.architecture, classes, (1, 2, 3), "uint8", (128.0,) * 3, (60.0,) * 3, tile=SIDE)
+    save_model(folder, model, card)
+
+
+def measured(name: str, out: str, size: list[int] | None) -> dict:
+    """Export one network, and return what came of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        save_fresh(name, Path(folder) / "model")
+        start = time.perf_counter()
+        try:
+            made = pw.export(
+                Path(folder) / "model", Path(folder) / out, size=None if size is None else (size[0], size[1])
+            )
+        except PixelwiseError as error:
+            return {"network": name, "to": out, "size": size, "refused": str(error).replace(folder, "")}
+        proof = made.certificate
+        return {
+            "network": name,
+            "to": out,
+            "size": size,
+            "seconds": round(time.perf_counter() - start, 1),
+            "megabytes": round(made.path.stat().st_size / 1e6, 1),
+            "runtime": proof.runtime,
+            "relative_difference": proof.difference,
+            "equal_labels": proof.equal_labels,
+            "smallest_side": proof.smallest_side,
+        }
+
+
+def table(rows: list[dict]) -> str:
+    """Return the table of the page."""
+    lines = ["| network | to | sides from | largest difference | equal labels |", "|---|---|---|---|---|"]
+    for row in rows:
+        where = {"onnx": "ONNX", "xml": "OpenVINO", "pt2": "torch"}[row["to"].rpartition(".")[2]]
+        where += f", {row['size'][0]} x {row['size'][1]}" if row["size"] else ""
+        if "refused" in row:
+            lines.append(f"| `{row['network']}` | {where} | refused | | |")
+        else:
+            figures = f"{row['relative_difference']:.1e} | {row['equal_labels']:.4%}"
+            lines.append(f"| `{row['network']}` | {where} | {row['smallest_side']} | {figures} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, required=True, help="where the rows go; those that are there are kept")
+    parser.add_argument("--network", action="append", help="only this one; repeatable")
+    parser.add_argument("--to", action="append", help="model.onnx, model.xml or model.pt2; repeatable")
+    arguments = parser.parse_args()
+    samples.SIDE, samples.COUNT = SIDE, 1
+    rows = json.loads(arguments.json.read_text()) if arguments.json.exists() else []
+    for out in arguments.to or ["model.onnx", "model.xml"]:
+        for name in arguments.network or NETWORKS:
+            for size in (None, [SIDE, SIDE]) if name == "hmsa" else (None,):
+                if any(row["network"] == name and row["to"] == out and row["size"] == size for row in rows):
+                    continue
+                rows.append(measured(name, out, size))
+                print(json.dumps(rows[-1]), flush=True)
+                arguments.json.parent.mkdir(parents=True, exist_ok=True)
+                arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

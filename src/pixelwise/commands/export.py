@@ -1,0 +1,99 @@
+"""The command that exports a network for other runtimes."""
+
+from pathlib import Path
+
+import click
+
+from pixelwise.commands.interruption import interruptible
+
+PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("run", type=PATH)
+@click.argument("out", type=PATH)
+@click.option(
+    "--to",
+    type=click.Choice(["onnx", "openvino", "torch", "transformers"]),
+    help="Runtime.  [default: by OUT's ending: .onnx, .xml or .pt2]",
+)
+@click.option(
+    "--output",
+    "outputs",
+    multiple=True,
+    type=click.Choice(["logits", "labels", "confidence", "probabilities"]),
+    help="What the file gives; several times for several.  [default: logits]",
+)
+@click.option(
+    "--input",
+    "dtype",
+    default="float32",
+    show_default=True,
+    type=click.Choice(["float32", "uint8", "uint16"]),
+    help="Type of the image, in raw units.",
+)
+@click.option(
+    "--layout", default="nchw", show_default=True, type=click.Choice(["nchw", "nhwc"]), help="Axes of the image."
+)
+@click.option("--size", nargs=2, type=int, metavar="H W", help="One size for all images.  [default: any from 32 up]")
+@click.option(
+    "--for", "purpose", type=click.Choice(["deepness"]), help="A form of its own: deepness, QGIS's plugin; with onnx."
+)
+@click.option("--resolution", type=float, metavar="M", help="Metres per pixel.  [default: that of the run's scenes]")
+@click.option(
+    "--option", "options", multiple=True, metavar="KEY=VALUE", help="A network's option: output_stride=8; repeatable."
+)
+def export(
+    run: Path,
+    out: Path,
+    to: str | None,
+    outputs: tuple[str, ...],
+    dtype: str,
+    layout: str,
+    size: tuple[int, int] | None,
+    purpose: str | None,
+    resolution: float | None,
+    options: tuple[str, ...],
+) -> None:
+    """Write a trained network for another runtime, with the proof that it answers alike.
+
+    RUN is a run or a model folder. OUT ends in .onnx, .xml (OpenVINO) or .pt2 (torch), or is a folder for transformers
+    (SegFormer alone). The file takes images in raw units, as they are stored: normalisation and padding are inside.
+    Before it gets its name it is run beside the network; the certificate lies beside it as certificate.json. If its
+    answers differ, there is no file. `pixelwise predict` takes files with logits in the place of a run.
+
+    \b
+    Example:
+      pixelwise export runs/fields fields.onnx
+      pixelwise export runs/fields fields.onnx --output labels --output confidence --input uint8
+      pixelwise export runs/fields fields-qgis.onnx --for deepness
+      pixelwise export runs/fields fields.xml --to openvino
+    """
+    with interruptible("No file is written; give the same command again."):
+        from pixelwise.config_table import parsed_options
+        from pixelwise.exporting.export import export as export_run
+
+        made = export_run(
+            run,
+            out,
+            to=to,
+            outputs=outputs or ("logits",),
+            dtype=dtype,
+            layout=layout,
+            size=size,
+            purpose=purpose,
+            resolution=resolution,
+            options=parsed_options(options),
+        )
+        proof = made.certificate
+        click.echo(
+            f"{made.path}: {proof.runtime} gives what torch gives on {len(proof.cases)} batches of {proof.images}. "
+            f"Largest difference {proof.difference:.1e} of the largest value; {proof.equal_labels:.4%} of labels equal."
+        )
+        if proof.miou_torch is not None and proof.miou_export is not None:
+            click.echo(
+                f"mIoU on {proof.labelled_pixels:,} labelled pixels of it: torch {proof.miou_torch:.4f}, "
+                f"the file {proof.miou_export:.4f}."
+            )
+        if proof.smallest_side > 32 and size is None:
+            click.echo(f"Images need sides of at least {proof.smallest_side} pixels.")

@@ -1,0 +1,181 @@
+"""What an exported file says of itself, in its metadata: all that a predictor must know besides the graph."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from pixelwise import __version__
+from pixelwise.errors import ConfigError, WeightsError
+from pixelwise.exporting.options import ExportOptions
+from pixelwise.labels import make_classes
+from pixelwise.models import Architecture
+from pixelwise.runs.model_folder import ModelCard
+
+KEY = "pixelwise"
+"""Of the metadata: an `About` as JSON. All other keys are for people and other programs."""
+FORMAT = 1
+"""Of what the key holds. A file of a higher one is of a newer version, which may mean other things by it."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What is in a file."""
+
+    card: ModelCard
+    model_hash: str
+    """SHA-256 of the weights that it was made from; of a foreign file, its own."""
+    options: ExportOptions
+    stride: int
+    multiple: int
+    """Logits cover the image padded, right and below, to a multiple of it."""
+    align_corners: bool
+    """How logits are upsampled."""
+    smallest_side: int = 32
+    """Of an image, in pixels."""
+    raw: bool = True
+    """The file takes raw units; else images normalised with the card's mean and deviation."""
+    format: int = FORMAT
+
+
+_ABOUT = TypeAdapter(About)
+
+
+def metadata_of(about: About, certificate: Mapping[str, object]) -> dict[str, str]:
+    """Return the metadata of a file: texts by key, those that are no single text or number as JSON."""
+    card, options = about.card, about.options
+    told: dict[str, object] = {
+        KEY: {**asdict(about), "certificate": certificate},
+        "classes": list(card.classes.names),
+        "colours": ["#{:02x}{:02x}{:02x}".format(*colour) for colour in card.classes.palette],
+        "bands": list(card.bands),
+        "units": card.dtype,
+        "mean": list(card.mean),
+        "std": list(card.std),
+        "tile": card.tile,
+        "overlap": card.overlap,
+        "licences": _licences(card),
+        "model_sha256": about.model_hash,
+        "network": card.architecture.name,
+        "version": f"pixelwise {__version__}",
+        "certificate": certificate,
+    }
+    if options.resolution is not None:
+        told["ground_resolution"] = options.resolution
+    if options.deepness:
+        told |= deepness_keys(about)
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in told.items()}
+
+
+def deepness_keys(about: About) -> dict[str, object]:
+    """Return the keys that QGIS's plugin Deepness reads, each as JSON.
+
+    Its code reads ``tile_size``, its documentation writes ``tiles_size``. Normalisation is in the graph, so the mean is
+    0 and the deviation 1.
+    """
+    card = about.card
+    side = about.options.size[0] if about.options.size else card.tile
+    keys: dict[str, object] = {
+        "model_type": json.dumps("Segmentor"),
+        "class_names": {str(i): name for i, name in enumerate(card.classes.names)},
+        "tile_size": side,
+        "tiles_size": side,
+        "tiles_overlap": round(100 * min(card.overlap, side // 2) / side),
+        "standardization_mean": [0.0] * len(card.bands),
+        "standardization_std": [1.0] * len(card.bands),
+        "seg_thresh": 0.0,
+        "seg_small_segment": 0,
+    }
+    if about.options.resolution is not None:
+        keys["resolution"] = round(100 * about.options.resolution, 2)
+    return keys
+
+
+def _licences(card: ModelCard) -> object:
+    """Return the licences of all that the model descends from, as far as its card has them."""
+    origins = asdict(card).get("origins")
+    return origins if origins else card.provenance.get("licence", "not recorded")
+
+
+def read_about(path: Path, metadata: Mapping[str, str]) -> About | None:
+    """Return what a file says of itself; None if it is not of pixelwise.
+
+    Raises:
+        WeightsError: damaged metadata, or those of a newer version.
+    """
+    if KEY not in metadata:
+        return None
+    reason = ""
+    try:
+        told = json.loads(metadata[KEY])
+        if told.get("format", 0) > FORMAT:
+            raise WeightsError(
+                f"{path} was exported by a newer version ({metadata.get('version', 'unknown')}; this is pixelwise "
+                f"{__version__}). Update pixelwise, or export the model with this version."
+            )
+        told.pop("certificate", None)
+        return _ABOUT.validate_python(told)
+    except ValidationError as error:
+        first = error.errors()[0]
+        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        if isinstance(error, WeightsError):
+            raise
+        reason = str(error)
+    raise WeightsError(f"The metadata of {path} are damaged ({reason[:200]}). Export the model again.")
+
+
+FOREIGN = ("classes", "mean", "std", "dtype", "bands", "align_corners", "multiple", "tile", "overlap")
+"""What can be said of a file that others made; the first three must be."""
+
+
+def about_foreign(path: Path, bands: int, digest: str, options: Mapping[str, object]) -> About:
+    """Return what a user says of a file that others made: it takes normalised float images and gives logits.
+
+    Args:
+        bands: how many the file takes.
+        options: some of `FOREIGN`; mean and std in raw units, a number per band.
+
+    Raises:
+        ConfigError: an option is missing, unknown or wrong.
+    """
+    missing = [name for name in FOREIGN[:3] if name not in options]
+    unknown = [name for name in options if name not in FOREIGN]
+    if missing or unknown:
+        what = f"{missing[0]} is missing" if missing else f"{unknown[0]!r} is unknown"
+        raise ConfigError(
+            f"{path} has no metadata of pixelwise, so options must say what it takes and gives: {what}. Give classes, "
+            f"mean and std (a number for each of its {bands} bands, in the image's own units), such as "
+            "--option 'classes=[\"field\", \"other\"]' --option 'mean=[...]' --option 'std=[...]'; and, where they "
+            "differ, dtype (uint8), bands, align_corners (false), multiple (1), tile (512) and overlap (128)."
+        )
+    rest = dict(options)
+    multiple, align_corners = rest.pop("multiple", 1), rest.pop("align_corners", False)
+    names = rest.pop("classes")
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f'classes are a list of names, such as ["field", "other"], not {names!r}.')
+    table = {"dtype": "uint8", "bands": tuple(range(1, bands + 1)), **rest}
+    card = {"architecture": Architecture(path.name, len(names), bands), "classes": make_classes(list(names)), **table}
+    try:
+        about = _ABOUT.validate_python(
+            {
+                "card": card,
+                "model_hash": digest,
+                "options": ExportOptions(),
+                "stride": 1,
+                "multiple": multiple,
+                "align_corners": align_corners,
+                "raw": False,
+            }
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"{path}: {'.'.join(map(str, first['loc'][1:]))}: {first['msg']}.") from None
+    if not len(about.card.mean) == len(about.card.std) == len(about.card.bands) == bands or min(about.card.std) <= 0:
+        raise ConfigError(
+            f"{path} takes {bands} bands, so bands, mean and std have {bands} numbers each, and those of std are above "
+            "0."
+        )
+    return about

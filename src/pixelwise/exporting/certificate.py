@@ -1,0 +1,241 @@
+"""The proof that an exported file answers as the network that it was made from."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Integer, Shaped
+
+from pixelwise.evaluation.metrics import confusion_matrix, scores
+from pixelwise.exporting.about import About
+from pixelwise.exporting.network import DEEPNESS_RANGE
+from pixelwise.exporting.samples import Samples
+from pixelwise.geo.raster import normalize
+from pixelwise.labels import label_dtype
+from pixelwise.models import Segmenter
+from pixelwise.upsampling import argmax_upsampled, upsample
+
+DIFFERENCE = 1e-4
+"""Largest difference that is allowed, as a share of the largest value."""
+EQUAL_LABELS = 0.9999
+"""Smallest share of equal labels that is allowed."""
+SHAPES = ((1, 32, 32), (1, 33, 47), (2, 64, 96), (1, 161, 129))
+"""Batch, height and width of what is tried beside the samples themselves: the smallest, odd ones, a batch of two."""
+SMALL = 64
+"""Sides below it are tried, and where they alone differ they are not promised."""
+
+Arrays = dict[str, np.ndarray]
+Labels = Integer[np.ndarray, "B H W"]
+Run = Callable[[np.ndarray], Arrays]
+"""Takes an image as the file does, and returns outputs by name."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One batch of images through both."""
+
+    batch: int
+    height: int
+    width: int
+    difference: float
+    """Largest absolute difference of the outputs but labels."""
+    largest: float
+    """Largest absolute value that torch gave."""
+    pixels: int
+    equal: int
+    """Pixels with equal labels."""
+    error: str = ""
+    """What the runtime said where it failed."""
+
+    @property
+    def small(self) -> bool:
+        """A side is below `SMALL`."""
+        return min(self.height, self.width) < SMALL
+
+    @property
+    def sound(self) -> bool:
+        """Both gave the same, by `DIFFERENCE`; labels are judged over all cases."""
+        return not self.error and self.difference <= DIFFERENCE * self.largest
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What was compared, and what came of it."""
+
+    runtime: str
+    """Its name and version."""
+    made_by: str
+    images: str
+    """What was compared on."""
+    cases: tuple[Case, ...]
+    smallest_side: int
+    """Of images for which this holds, in pixels."""
+    miou_torch: float | None
+    miou_export: float | None
+    """On the labelled pixels of the samples; None where there are none."""
+    labelled_pixels: int
+
+    @property
+    def difference(self) -> float:
+        """The largest difference, as a share of the largest value of its case."""
+        return max((case.difference / case.largest if case.largest else case.difference) for case in self.cases)
+
+    @property
+    def equal_labels(self) -> float:
+        """The share of equal labels over all cases."""
+        pixels = sum(case.pixels for case in self.cases)
+        return sum(case.equal for case in self.cases) / pixels if pixels else 1.0
+
+    @property
+    def sound(self) -> bool:
+        """The file may be used."""
+        return all(case.sound for case in self.cases) and self.equal_labels >= EQUAL_LABELS
+
+    def worst(self) -> Case:
+        """Return the case that speaks most against the file."""
+        return max(self.cases, key=lambda case: (bool(case.error), case.difference / (case.largest or 1)))
+
+    def to_dict(self) -> dict:
+        """Return what ``certificate.json`` and the metadata hold."""
+        return {
+            "runtime": self.runtime,
+            "made_by": self.made_by,
+            "images": self.images,
+            "largest_difference": max(case.difference for case in self.cases),
+            "largest_logit": max(case.largest for case in self.cases),
+            "relative_difference": self.difference,
+            "bound": DIFFERENCE,
+            "equal_labels": self.equal_labels,
+            "bound_of_labels": EQUAL_LABELS,
+            "smallest_side": self.smallest_side,
+            "miou_torch": self.miou_torch,
+            "miou_export": self.miou_export,
+            "labelled_pixels": self.labelled_pixels,
+            "cases": [asdict(case) for case in self.cases],
+        }
+
+
+def certify(run: Run, model: Segmenter, about: About, samples: Samples, *, runtime: str, made_by: str) -> Certificate:
+    """Compare a file with the network that it was made from.
+
+    Args:
+        run: the file.
+        model: plain, in evaluation mode.
+        runtime, made_by: names and versions.
+    """
+    names = list(about.card.classes.names)
+    cases, matrices = list[Case](), np.zeros((2, len(names), len(names)), np.int64)
+    for values in _batches(samples, about):
+        cases.append(_compared(run, model, about, values)[0])
+    for sample in samples.images:
+        case, *labels = _compared(run, model, about, sample.values[None])
+        cases.append(case)
+        for matrix, found in zip(matrices, labels, strict=True):
+            if found is not None:
+                matrix += confusion_matrix(sample.mask, found[0], len(names))
+    smallest = 32 if about.options.size is None else min(about.options.size)
+    if all(case.sound or case.small for case in cases) and not all(case.sound for case in cases):
+        # The network's coarsest maps are a pixel there, for which it has rules of its own.
+        cases, smallest = [case for case in cases if not case.small], SMALL
+    labelled = int(matrices[0].sum())
+    ours, theirs = (scores(matrix, names).miou if labelled else None for matrix in matrices)
+    return Certificate(runtime, made_by, samples.source, tuple(cases), smallest, ours, theirs, labelled)
+
+
+def _batches(samples: Samples, about: About) -> Iterator[Float32[np.ndarray, "B C H W"]]:
+    """Cut images of several sizes out of the samples; of a fixed size, one batch of two."""
+    whole = [sample.values for sample in samples.images]
+    if about.options.size is not None:
+        if not about.options.deepness:
+            yield np.stack([whole[0], whole[-1]])
+        return
+    for batch, height, width in SHAPES:
+        yield np.stack([_cut(whole[i % len(whole)], height, width) for i in range(batch)])
+
+
+def _cut(image: Float32[np.ndarray, "C h w"], height: int, width: int) -> Float32[np.ndarray, "C H W"]:
+    """Return the upper left of an image, mirrored where it is too small."""
+    missing = [(0, max(0, side - there)) for side, there in zip((height, width), image.shape[1:], strict=True)]
+    return np.pad(image, ((0, 0), *missing), mode="symmetric")[:, :height, :width]
+
+
+def _compared(
+    run: Run, model: Segmenter, about: About, values: Float32[np.ndarray, "B C H W"]
+) -> tuple[Case, Labels, Labels | None]:
+    """Run one batch through both.
+
+    Returns:
+        what came of it; the labels of torch; and those of the file, None if it gives nothing that they follow from.
+    """
+    batch, _, height, width = values.shape
+    wanted, pixels = expected(model, about, values), batch * height * width
+    numbers = [name for name in about.options.outputs if name != "labels"]
+    largest = max((float(np.abs(wanted[name]).max()) for name in numbers), default=0.0)
+    try:
+        found = run(as_given(values, about))
+        difference = max((_difference(found[name], wanted[name]) for name in numbers), default=0.0)
+        labels = labels_of(found, about, (height, width))
+    except Exception as error:  # each runtime has errors of its own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
+        return Case(batch, height, width, float("inf"), largest, pixels, 0, reason), wanted["labels"], None
+    if labels is None:
+        return Case(batch, height, width, difference, largest, 0, 0), wanted["labels"], None
+    same = labels.shape == wanted["labels"].shape
+    equal = int((labels == wanted["labels"]).sum()) if same else 0
+    return Case(batch, height, width, difference, largest, pixels, equal), wanted["labels"], labels if same else None
+
+
+def as_given(values: Float32[np.ndarray, "B C H W"], about: About) -> Shaped[np.ndarray, "B _ _ _"]:
+    """Return images in raw units as a file takes them."""
+    options = about.options
+    if options.deepness:
+        values = values / np.float32(DEEPNESS_RANGE)
+    elif options.dtype != "float32":
+        values = np.clip(np.rint(values), 0, np.iinfo(options.dtype).max)
+    values = values if options.layout == "nchw" else np.moveaxis(values, 1, -1)
+    return np.ascontiguousarray(values, dtype=options.dtype)
+
+
+@torch.no_grad()
+def expected(model: Segmenter, about: About, values: Float32[np.ndarray, "B C H W"]) -> Arrays:
+    """Return all outputs as the network itself gives them, by the way that prediction takes."""
+    if about.options.dtype != "float32":
+        values = np.clip(np.rint(values), 0, np.iinfo(about.options.dtype).max).astype(np.float32)
+    card, (height, width) = about.card, values.shape[2:]
+    everywhere = np.ones((height, width), bool)
+    images = torch.from_numpy(np.stack([normalize(one, everywhere, card.mean, card.std) for one in values]))
+    logits, covered = model.decode(images).logits, model.padded_size((height, width))
+    labels, shares = argmax_upsampled(logits, covered, confidence=True, align_corners=model.align_corners)
+    assert shares is not None
+    found = {
+        "logits": logits.numpy(),
+        "labels": labels[:, :height, :width].numpy(),
+        "confidence": shares[:, :height, :width].numpy(),
+    }
+    if "probabilities" in about.options.outputs:
+        full = upsample(logits, covered, align_corners=model.align_corners)[..., :height, :width]
+        found["probabilities"] = full.softmax(dim=1).numpy()
+    return found
+
+
+def labels_of(found: Arrays, about: About, size: tuple[int, int]) -> Labels | None:
+    """Return the labels that a file gives for images of a size, or that follow from what it gives; else None."""
+    if "labels" in found:
+        return found["labels"]
+    if "probabilities" in found:
+        return found["probabilities"].argmax(axis=1).astype(label_dtype(len(about.card.classes)))
+    if "logits" not in found:
+        return None
+    covered = (size[0] + -size[0] % about.multiple, size[1] + -size[1] % about.multiple)
+    labels, _ = argmax_upsampled(torch.from_numpy(found["logits"]), covered, align_corners=about.align_corners)
+    return labels[:, : size[0], : size[1]].numpy()
+
+
+def _difference(found: np.ndarray, wanted: np.ndarray) -> float:
+    if found.shape != wanted.shape:
+        return float("inf")
+    # Infinite logits that are equal do not differ.
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(found.astype(np.float64) - wanted)
+    return float(np.where(found == wanted, 0, np.nan_to_num(apart, nan=np.inf)).max())

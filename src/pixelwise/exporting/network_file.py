@@ -1,0 +1,138 @@
+"""An exported file in the place of a network: the same calls, so that all of prediction takes it."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pixelwise.errors import ConfigError, DataError, WeightsError
+from pixelwise.exporting.about import About, about_foreign, read_about
+from pixelwise.exporting.certificate import as_given
+from pixelwise.exporting.runtimes import SUFFIXES, Runtime, open_runtime
+from pixelwise.files import file_digest
+from pixelwise.models import Decoded, Segmenter
+from pixelwise.runs.model_folder import ModelCard
+
+NEAR_INTEGER = 0.01
+"""Within it, a raw value that was an integer has come back as one; 16 bits lose less than half of it on the way."""
+
+
+class NetworkFile(Segmenter):
+    """An exported file that answers as the `Segmenter` it was made from.
+
+    Prediction gives normalised images. The file takes raw units, so they are turned back. Integers come back exactly,
+    and the mean, which stands where there is no data, too.
+    """
+
+    def __init__(self, runtime: Runtime, about: About) -> None:
+        # Not Segmenter's own: there is neither encoder nor decoder.
+        nn.Module.__init__(self)
+        self.runtime, self.about = runtime, about
+        self.architecture, self.aux_weights = about.card.architecture, {}
+        self.multiple, self.align_corners = about.multiple, about.align_corners
+        # Prediction asks a network's parameters where it is.
+        self.place = nn.Parameter(torch.empty(0), requires_grad=False)
+
+    def to(self, *args: object, **kwargs: object) -> "NetworkFile":
+        """Return itself: the runtime has chosen its device."""
+        return self
+
+    def decode(self, image: Float[Tensor, "B C H W"]) -> Decoded:
+        """Return logits at the network's own stride.
+
+        A file of one size sees smaller images padded with zeros, right and below.
+
+        Raises:
+            DataError: another number of bands than the file's, or an image that is too small or too large.
+        """
+        bands, (height, width) = image.shape[1], image.shape[-2:]
+        if bands != self.architecture.bands:
+            raise DataError(f"The image has {bands} bands, but the model takes {self.architecture.bands}. Pick bands.")
+        rows, columns = self._given_size(height, width)
+        padded = F.pad(image, (0, columns - width, 0, rows - height)).numpy()
+        given = as_given(self._raw(padded), self.about) if self.about.raw else np.ascontiguousarray(padded)
+        logits = torch.from_numpy(self._run(given))
+        if (rows, columns) != (height, width):
+            # Only the cells of the image itself.
+            given_cells, cells = self.padded_size((rows, columns)), self.padded_size((height, width))
+            down, across = (-(-a // b) for a, b in zip(given_cells, logits.shape[-2:], strict=True))
+            logits = logits[..., : -(-cells[0] // down), : -(-cells[1] // across)]
+        return Decoded(logits)
+
+    def _given_size(self, height: int, width: int) -> tuple[int, int]:
+        size, smallest = self.about.options.size, self.about.smallest_side
+        if size is None:
+            return max(height, smallest), max(width, smallest)
+        if height > size[0] or width > size[1]:
+            raise DataError(
+                f"The model takes images of {size[0]} x {size[1]} pixels and was given {height} x {width}. Give tiles "
+                f"that fit (--tile {min(size) // 32 * 32}, without --scale), or export it without --size."
+            )
+        return size
+
+    def _raw(self, image: np.ndarray) -> np.ndarray:
+        card = self.about.card
+        values = image.astype(np.float64) * np.array(card.std)[:, None, None] + np.array(card.mean)[:, None, None]
+        if np.dtype(card.dtype).kind in "iu":
+            whole = np.rint(values)
+            values = np.where(np.abs(values - whole) < NEAR_INTEGER, whole, values)
+        return values.astype(np.float32)
+
+    def _run(self, given: np.ndarray) -> np.ndarray:
+        batch = self.runtime.shape[0]
+        parts = [given] if batch in (None, len(given)) else [given[i : i + 1] for i in range(len(given))]
+        return np.concatenate([self.runtime.run(part)["logits"] for part in parts])
+
+
+def is_exported(path: str | Path) -> bool:
+    """Return whether a path names an exported file, by its suffix."""
+    return Path(path).suffix.lower() in SUFFIXES
+
+
+def load_exported(
+    path: Path, device: str = "auto", options: Mapping[str, object] | None = None
+) -> tuple[NetworkFile, ModelCard, str]:
+    """Open an exported file.
+
+    Args:
+        options: of a file that others made, what it takes and gives (`pixelwise.exporting.about.FOREIGN`).
+
+    Returns:
+        the network, its card, and the SHA-256 of the weights that it was made from.
+
+    Raises:
+        MissingExtraError: the runtime is not installed.
+        WeightsError: a damaged file, one of a newer version, or one that gives no logits.
+        ConfigError: options that do not fit.
+    """
+    runtime = open_runtime(path, device)
+    about = read_about(path, runtime.metadata)
+    if about is None:
+        bands = runtime.shape[1]
+        if bands is None:
+            raise WeightsError(f"{path} does not say how many bands it takes. Export it with a fixed number of bands.")
+        about = about_foreign(path, bands, file_digest(path), options or {})
+        height, width = runtime.shape[2:]
+        if height is not None and width is not None:
+            about = replace(about, options=replace(about.options, size=(height, width)))
+    elif options:
+        raise ConfigError(
+            f"{path} was exported with its options, so {next(iter(options))!r} cannot be changed. Export the run again "
+            f"with --option {next(iter(options))}=..."
+        )
+    if "logits" not in about.options.outputs or about.options.deepness:
+        raise WeightsError(
+            f"{path} gives {' and '.join(about.options.outputs)}, and prediction blends tiles by their logits. Export "
+            "it with the output logits."
+        )
+    card = about.card
+    if about.options.size is not None:
+        # Tiles of that size, so that nothing is padded.
+        side = min(about.options.size) // 32 * 32
+        card = replace(card, tile=side, overlap=min(card.overlap, side // 64 * 32))
+    return NetworkFile(runtime, about), card, about.model_hash

@@ -1,0 +1,23 @@
+"""OpenVINO's own form, made from the ONNX graph: NAME.xml, and NAME.bin with the weights."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pixelwise.optional import optional_module
+
+
+def save_openvino(graph: Any, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write an ONNX graph as OpenVINO's, with its metadata.
+
+    Raises:
+        MissingExtraError: the extra ``openvino`` is not installed.
+    """
+    openvino = optional_module("openvino")
+    # Read by the core: the package's own converter would tell its makers that it was used.
+    model = openvino.Core().read_model(graph.SerializeToString())
+    # One text: OpenVINO would take keys apart at dots.
+    model.set_rt_info(json.dumps(dict(metadata)), ["pixelwise", "metadata"])
+    # Weights in half precision would be another network.
+    openvino.save_model(model, str(path), compress_to_fp16=False)

@@ -1,0 +1,205 @@
+"""Exported files, opened: each runtime takes an image and gives what the file gives, as arrays by name."""
+
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Shaped
+
+from pixelwise.device import choose_device
+from pixelwise.errors import ConfigError, WeightsError
+from pixelwise.optional import optional_module
+
+Arrays = dict[str, np.ndarray]
+SUFFIXES = (".onnx", ".xml", ".pt2")
+"""Of the files that `open_runtime` opens."""
+
+
+@runtime_checkable
+class Runtime(Protocol):
+    """An exported file, opened."""
+
+    metadata: Mapping[str, str]
+    shape: tuple[int | None, ...]
+    """Of the image that it takes; None where any size will do."""
+
+    def run(self, image: Shaped[np.ndarray, "B _ _ _"]) -> Arrays:
+        """Return all outputs by name. Several threads may call it at the same time."""
+        ...
+
+
+def open_runtime(path: Path, device: str = "auto") -> Runtime:
+    """Open a file with the runtime that its suffix names.
+
+    Raises:
+        MissingExtraError: the runtime is not installed.
+        WeightsError: a damaged file, or none.
+        ConfigError: a device that the runtime does not have.
+    """
+    if not path.is_file():
+        raise WeightsError(f"There is no file {path}. Name an exported model, or the folder of a run.")
+    kinds: dict[str, Callable[[Path, str], Runtime]] = {".onnx": OnnxFile, ".xml": OpenVinoFile, ".pt2": TorchProgram}
+    return kinds[path.suffix.lower()](path, device)
+
+
+@dataclass
+class _Files:
+    """A file, and the one that belongs to it; as bytes once it has travelled to another machine."""
+
+    paths: tuple[Path, ...]
+    contents: tuple[bytes, ...] | None = None
+
+    def read(self) -> tuple[bytes, ...]:
+        return self.contents or tuple(path.read_bytes() for path in self.paths)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"paths": self.paths, "contents": self.read()}
+
+
+@dataclass
+class _ByThreads:
+    """What was made for a number of threads, one of each: torch's number is how many a tile is to have."""
+
+    make: Callable[[int], Any]
+    made: dict[int, Any] = field(default_factory=dict)
+
+    def get(self) -> Any:
+        threads = torch.get_num_threads()
+        if threads not in self.made:
+            self.made[threads] = self.make(threads)
+        return self.made[threads]
+
+
+class OnnxFile:
+    """A file run by ONNX Runtime."""
+
+    def __init__(self, path: Path, device: str = "auto", files: _Files | None = None) -> None:
+        self.path, self.device, self.files = path, device, files or _Files((path,))
+        self.runtime = optional_module("onnxruntime")
+        self.providers = _onnx_providers(self.runtime, device)
+        self.sessions = _ByThreads(self._session)
+        session = self.sessions.get()
+        self.metadata: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
+        inputs = session.get_inputs()
+        if len(inputs) != 1 or len(inputs[0].shape) != 4:
+            raise WeightsError(f"{path} takes {len(inputs)} inputs, but a model of images takes one, with four axes.")
+        self.shape = tuple(side if isinstance(side, int) else None for side in inputs[0].shape)
+        self.input, self.outputs = inputs[0].name, [output.name for output in session.get_outputs()]
+        # Of other programs' files, whose one output has any name.
+        self.names = ["logits"] if len(self.outputs) == 1 and "pixelwise" not in self.metadata else self.outputs
+
+    def _session(self, threads: int) -> Any:
+        options = self.runtime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        # A thread that waits busily keeps others' cores.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 4
+        with _damage_named(self.path):
+            return self.runtime.InferenceSession(self.files.read()[0], options, providers=self.providers)
+
+    def run(self, image: Shaped[np.ndarray, "B _ _ _"]) -> Arrays:
+        """Return all outputs by name."""
+        return dict(zip(self.names, self.sessions.get().run(self.outputs, {self.input: image}), strict=True))
+
+    def __reduce__(self) -> tuple:
+        return OnnxFile, (self.path, self.device, self.files)
+
+
+class OpenVinoFile:
+    """A file run by OpenVINO; its weights lie beside it in NAME.bin."""
+
+    def __init__(self, path: Path, device: str = "auto", files: _Files | None = None) -> None:
+        self.path, self.device, self.files = path, device, files or _Files((path, path.with_suffix(".bin")))
+        self.runtime = optional_module("openvino")
+        self.core = self.runtime.Core()
+        kind = "CPU" if device in ("auto", "cpu") else device.upper()
+        if kind not in self.core.available_devices:
+            raise ConfigError(
+                f"OpenVINO has no device {device!r} here; it has {', '.join(self.core.available_devices)}."
+            )
+        if files is None and not path.with_suffix(".bin").is_file():
+            raise WeightsError(f"{path.with_suffix('.bin')} is missing. It belongs to {path}: keep both together.")
+        graph, weights = self.files.read()
+        with _damage_named(path):
+            self.model = self.core.read_model(graph, weights)
+        self.kind = kind
+        self.compiled = _ByThreads(self._compiled)
+        told = self.model.get_rt_info()
+        self.metadata: Mapping[str, str] = _openvino_metadata(self.model) if "pixelwise" in told else {}
+        self.shape = tuple(
+            side.get_length() if side.is_static else None for side in self.model.input(0).get_partial_shape()
+        )
+        self.names = [output.get_any_name() for output in self.model.outputs] if self.metadata else ["logits"]
+
+    def _compiled(self, threads: int) -> Any:
+        # Half precision, the default on some processors, would be another network than the one that was checked.
+        settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
+        with _damage_named(self.path):
+            return self.core.compile_model(self.model, self.kind, settings)
+
+    def run(self, image: Shaped[np.ndarray, "B _ _ _"]) -> Arrays:
+        """Return all outputs by name."""
+        found = self.compiled.get().create_infer_request().infer([image])
+        # The arrays are the request's own memory.
+        return {name: np.array(array) for name, array in zip(self.names, found.values(), strict=False)}
+
+    def __reduce__(self) -> tuple:
+        return OpenVinoFile, (self.path, self.device, self.files)
+
+
+class TorchProgram:
+    """A program of torch.export."""
+
+    def __init__(self, path: Path, device: str = "auto", files: _Files | None = None) -> None:
+        self.path, self.device, self.files = path, device, files or _Files((path,))
+        extra = {"metadata": ""}
+        with _damage_named(path):
+            program = torch.export.load(io.BytesIO(self.files.read()[0]), extra_files=extra)
+            told = json.loads(extra["metadata"] or "{}")
+        self.metadata: Mapping[str, str] = told.get("texts", {})
+        self.names, self.shape = told.get("names", ["logits"]), tuple(told.get("shape", (None,) * 4))
+        self.on = choose_device(device)
+        # Guards hold for shortcuts of memory that the example allowed; what it computes holds for other sizes, which
+        # the certificate has checked.
+        self.program = program.module(check_guards=False).to(self.on)
+
+    def run(self, image: Shaped[np.ndarray, "B _ _ _"]) -> Arrays:
+        """Return all outputs by name."""
+        with torch.no_grad():
+            found = self.program(torch.from_numpy(image).to(self.on))
+        return {name: array.cpu().numpy() for name, array in zip(self.names, found, strict=True)}
+
+    def __reduce__(self) -> tuple:
+        return TorchProgram, (self.path, self.device, self.files)
+
+
+def _onnx_providers(runtime: Any, device: str) -> list[str]:
+    available, gpu = runtime.get_available_providers(), "CUDAExecutionProvider"
+    if device.startswith("cuda") and gpu not in available:
+        raise ConfigError(f"ONNX Runtime has no device {device!r} here. Install onnxruntime-gpu, or take --device cpu.")
+    return [gpu, "CPUExecutionProvider"] if device != "cpu" and gpu in available else ["CPUExecutionProvider"]
+
+
+def _openvino_metadata(model: Any) -> dict[str, str]:
+    told = json.loads(model.get_rt_info(["pixelwise", "metadata"]).astype(str))
+    return {key: value for key, value in told.items() if isinstance(value, str)}
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Turn a runtime's own error about a file into a sentence."""
+    try:
+        yield
+    except (ConfigError, WeightsError, MemoryError):
+        raise
+    except Exception as error:  # each runtime has errors of its own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
+        raise WeightsError(
+            f"{path} is damaged, or no model that its runtime can run ({reason}). Export it again."
+        ) from None

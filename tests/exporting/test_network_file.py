@@ -1,0 +1,115 @@
+"""An exported file in the place of a run."""
+
+import json
+import pickle
+
+import numpy as np
+import onnx
+import pytest
+import rasterio
+import torch
+from small_network import noise, write_scene
+from test_export import SEGFORMER, normalised, raw, saved
+
+import pixelwise as pw
+from pixelwise import optional
+
+CLASSES = ["class 0", "class 1", "class 2", "class 3"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported")
+    saved(folder / "model", *SEGFORMER)
+    pw.export(folder / "model", folder / "model.onnx")
+    pw.export(folder / "model", folder / "model.xml")
+    pw.export(folder / "model", folder / "sized.onnx", size=(96, 96))
+    return folder
+
+
+@pytest.mark.parametrize(("name", "tile"), [("model.onnx", 64), ("model.xml", 64), ("sized.onnx", 96)])
+def test_a_photo_gets_the_same_classes(folder, name, tile):
+    image = np.moveaxis(noise(3, 110, 130), 0, -1)
+    wanted, found = pw.load(folder / "model").segment(image, tile=tile), pw.load(folder / name).segment(image)
+    assert found.classes == wanted.classes
+    assert (found.labels == wanted.labels).mean() >= 0.9999
+    np.testing.assert_allclose(found.confidence, wanted.confidence, atol=1e-5)
+
+
+def test_a_scene_with_nodata_gets_the_same_map(folder, tmp_path):
+    values = noise(3, 150, 170)
+    values[:, :40, :60] = 0
+    scene = write_scene(tmp_path / "scene.tif", values, nodata=0)
+    maps = []
+    for name in ("model", "model.onnx"):
+        pw.load(folder / name).map_scene(scene, tmp_path / f"{name}.tif")
+        with rasterio.open(tmp_path / f"{name}.tif") as file:
+            maps.append(file.read(1))
+            assert file.tags()["PIXELWISE_NETWORK"] == "segformer-b0"
+    assert (maps[0] == maps[1]).mean() >= 0.9999
+    assert (maps[1][:32, :32] == 255).all()
+
+
+def test_a_file_travels_to_another_machine_with_its_bytes(folder):
+    predictor = pw.load(folder / "model.onnx")
+    image = normalised(raw(1, 3, 64, 80), predictor.card)
+    there = pickle.loads(pickle.dumps(predictor.model))
+    torch.testing.assert_close(there.decode(image).logits, predictor.model.decode(image).logits)
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_a_truncated_file_is_named(folder, tmp_path, suffix):
+    whole = (folder / f"model{suffix}").read_bytes()
+    path = tmp_path / f"cut{suffix}"
+    path.write_bytes(whole[: len(whole) // 2])
+    path.with_suffix(".bin").write_bytes(b"")
+    with pytest.raises(pw.WeightsError, match=rf"cut{suffix} is damaged"):
+        pw.load(path)
+
+
+def test_a_file_of_a_newer_version_is_refused(folder, tmp_path):
+    graph = onnx.load(folder / "model.onnx")
+    entry = next(each for each in graph.metadata_props if each.key == "pixelwise")
+    entry.value = json.dumps({**json.loads(entry.value), "format": 99})
+    onnx.save(graph, tmp_path / "newer.onnx")
+    with pytest.raises(pw.WeightsError, match="newer version"):
+        pw.load(tmp_path / "newer.onnx")
+
+
+def test_a_file_of_others_works_once_it_is_described(folder, tmp_path):
+    graph = onnx.load(folder / "model.onnx")
+    del graph.metadata_props[:]
+    graph.graph.output[0].name = "out"
+    for node in graph.graph.node:
+        node.output[:] = ["out" if name == "logits" else name for name in node.output]
+    onnx.save(graph, tmp_path / "foreign.onnx")
+    with pytest.raises(pw.ConfigError, match="classes is missing"):
+        pw.load(tmp_path / "foreign.onnx")
+    with pytest.raises(pw.ConfigError, match="3 bands, so bands, mean and std"):
+        pw.load(tmp_path / "foreign.onnx", options={"classes": CLASSES, "mean": [0.0], "std": [1.0]})
+    # The file takes raw values, so to its user they are normalised by 0 and 1.
+    described = {"classes": CLASSES, "mean": [0.0] * 3, "std": [1.0] * 3, "tile": 64, "overlap": 32}
+    image = np.moveaxis(noise(3, 90, 130), 0, -1)
+    found = pw.load(tmp_path / "foreign.onnx", options=described).segment(image)
+    np.testing.assert_array_equal(found.labels, pw.load(folder / "model.onnx").segment(image).labels)
+
+
+def test_a_runtime_that_is_missing_names_its_extra(folder, monkeypatch):
+    def missing(name):
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr(optional.importlib, "import_module", missing)
+    with pytest.raises(pw.MissingExtraError, match=r"pip install 'pixelwise\[onnx\]'"):
+        pw.load(folder / "model.onnx")
+
+
+def test_options_of_an_exported_network_cannot_be_changed(folder):
+    with pytest.raises(pw.ConfigError, match="was exported with its options"):
+        pw.load(folder / "model.onnx", options={"output_stride": 8})
+    with pytest.raises(pw.WeightsError, match="There is no file"):
+        pw.load(folder / "none.onnx")
+
+
+def test_a_file_of_one_size_says_so_to_larger_tiles(folder):
+    with pytest.raises(pw.DataError, match="--tile 96"):
+        pw.load(folder / "sized.onnx").segment(np.moveaxis(noise(3, 140, 140), 0, -1), tile=128)
