@@ -140,6 +140,11 @@ def by_name(name: str) -> Row | None:
     return next((row for row in rows() if row.name == name), None)
 
 
+def by_encoder(encoder: str) -> Row | None:
+    """Return the row of the weights that an encoder of a library brings along, such as "timm:convnext_tiny"."""
+    return next((row for row in rows() if row.loaded == encoder), None)
+
+
 def by_digest(sha256: str) -> Row | None:
     """Return the row of a file, by its whole SHA-256 or by the beginning that the ledger has."""
     return next((row for row in rows() if row.sha256 and sha256.startswith(row.sha256)), None)

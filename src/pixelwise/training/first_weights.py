@@ -45,6 +45,10 @@ def first_weights(
     Raises:
         WeightsError: an unknown name, nothing there, a licence that is not accepted, or a file that cannot be fetched.
     """
+    brought = ledger.by_encoder(str(settings.options.get("encoder"))) if settings.options.get("pretrained") else None
+    if brought is not None:
+        # Before its library fetches anything.
+        require_consent(brought.origin(""), settings.accept_licence, ledger.licence_of(brought.licence).terms)
     weights = settings.weights
     if weights is None:
         return None
@@ -75,8 +79,8 @@ def library_origins(model: Segmenter, accepted: Sequence[str]) -> tuple[Origin, 
     if not isinstance(encoder, LibraryEncoder) or encoder.recipe.licence is None:
         return ()
     recipe = encoder.recipe
-    row = next((row for row in ledger.rows() if row.loaded == recipe.encoder), None)
-    licence = ledger.licence_of(recipe.licence)
+    row = ledger.by_encoder(recipe.encoder)
+    licence = ledger.licence_of(recipe.licence or "unknown")
     if row is not None:
         origin = row.origin("")
     elif is_folder_name(recipe.name) and licence.name == "unknown":
