@@ -107,6 +107,8 @@ def test_the_geopackage_has_each_region_where_it_lies_with_its_rank(tmp_path):
     found = find_suspects(network, card_of(network), Split([photo], [scene], []), learned={id(photo)})
     # A photo has no place on the ground, and is in the JSON alone.
     assert write_suspect_polygons(tmp_path / "s.gpkg", found, [scene, photo]) == 3
+    # A second check replaces what the first wrote.
+    assert write_suspect_polygons(tmp_path / "s.gpkg", found, [scene, photo]) == 3
     meta, _, wkb, columns = pyogrio.raw.read(tmp_path / "s.gpkg")
     table = dict(zip(meta["fields"], columns, strict=True))
     assert set(table["scene"]) == {"bad"}

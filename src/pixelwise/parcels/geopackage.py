@@ -13,8 +13,11 @@ OPEN = ("-wal", "-shm", "-journal")
 """Files that SQLite keeps beside a database that is open, or whose program was killed."""
 TABLES = "select name from sqlite_master where type in ('table', 'view') and name not like 'gpkg\\_%' escape '\\'"
 """What users and programs put into a GeoPackage, in its contents or not."""
-OUR_COLUMNS = {"class", "class_id", "area_m2", "perim_m"}
-"""A layer that has them was drawn by us."""
+OUR_COLUMNS = (
+    {"class", "class_id", "area_m2", "perim_m"},
+    {"rank", "score", "label", "predicted", "learned"},
+)
+"""A layer that has those of a row was drawn by us: parcels, or suspicious labels."""
 
 
 def layer_name(output: Path) -> str:
@@ -83,7 +86,7 @@ def _other_layers(output: Path) -> list[str]:
         raise ConfigError(
             f"{output} is there, but cannot be read as a GeoPackage: {error}. Move it away, or choose another output."
         ) from None
-    if own in names and not columns >= OUR_COLUMNS:
+    if own in names and not any(columns >= ours for ours in OUR_COLUMNS):
         raise ConfigError(
             f"{output} has a layer {own!r} that is not from pixelwise, and would be replaced. Choose another output."
         )
