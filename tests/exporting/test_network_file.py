@@ -9,7 +9,7 @@ import pytest
 import rasterio
 import torch
 from small_network import noise, write_scene
-from test_export import SEGFORMER, normalised, raw, saved
+from test_export import FAMILIES, SEGFORMER, normalised, raw, saved
 
 import pixelwise as pw
 from pixelwise import optional
@@ -22,15 +22,18 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
     saved(folder / "model", *SEGFORMER)
     pw.export(folder / "model", folder / "model.onnx")
-    pw.export(folder / "model", folder / "model.xml")
+    saved(folder / "unet", "unet", FAMILIES["unet"])
+    pw.export(folder / "unet", folder / "unet.xml")
     pw.export(folder / "model", folder / "sized.onnx", size=(96, 96))
     return folder
 
 
-@pytest.mark.parametrize(("name", "tile"), [("model.onnx", 64), ("model.xml", 64), ("sized.onnx", 96)])
-def test_a_photo_gets_the_same_classes(folder, name, tile):
+@pytest.mark.parametrize(
+    ("name", "source", "tile"), [("model.onnx", "model", 64), ("unet.xml", "unet", 64), ("sized.onnx", "model", 96)]
+)
+def test_a_photo_gets_the_same_classes(folder, name, source, tile):
     image = np.moveaxis(noise(3, 110, 130), 0, -1)
-    wanted, found = pw.load(folder / "model").segment(image, tile=tile), pw.load(folder / name).segment(image)
+    wanted, found = pw.load(folder / source).segment(image, tile=tile), pw.load(folder / name).segment(image)
     assert found.classes == wanted.classes
     assert (found.labels == wanted.labels).mean() >= 0.9999
     np.testing.assert_allclose(found.confidence, wanted.confidence, atol=1e-5)
@@ -57,13 +60,13 @@ def test_a_file_travels_to_another_machine_with_its_bytes(folder):
     torch.testing.assert_close(there.decode(image).logits, predictor.model.decode(image).logits)
 
 
-@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
-def test_a_truncated_file_is_named(folder, tmp_path, suffix):
-    whole = (folder / f"model{suffix}").read_bytes()
-    path = tmp_path / f"cut{suffix}"
+@pytest.mark.parametrize("name", ["model.onnx", "unet.xml"])
+def test_a_truncated_file_is_named(folder, tmp_path, name):
+    whole = (folder / name).read_bytes()
+    path = (tmp_path / "cut").with_suffix((folder / name).suffix)
     path.write_bytes(whole[: len(whole) // 2])
     path.with_suffix(".bin").write_bytes(b"")
-    with pytest.raises(pw.WeightsError, match=rf"cut{suffix} is damaged"):
+    with pytest.raises(pw.WeightsError, match=rf"{path.name} is damaged"):
         pw.load(path)
 
 

@@ -265,7 +265,10 @@ def _beginning(
         apart = float(np.abs(found[name] - right).max())
         if not apart <= DIFFERENCE * float(np.abs(right).max()):
             return f"It begins at {stage}, which differs by {apart:.3g} of at most {float(np.abs(right).max()):.3g}."
-    return "All stages up to the logits agree, so it begins in what is made of them."
+    return (
+        "All stages up to the logits agree when each is asked for. So the runtime goes wrong where it merges "
+        "operations, or in what follows the logits."
+    )
 
 
 def _refusal(out: Path, certificate: Certificate, about: About, begins: str) -> str:
