@@ -109,6 +109,8 @@ def test_the_commands_of_the_readme_exist():
         "models",
         "prune",
         "report",
+        "weights",
+        "licences",
     }
 
 
