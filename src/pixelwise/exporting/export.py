@@ -248,7 +248,7 @@ def _beginning(
     names = [f"stage {i}" for i in range(len(wanted))]
     steps = replace(about, options=replace(about.options, outputs=("logits",)))
     try:
-        recorded = _recorded(kind, Stages(network), steps, names)
+        recorded = _recorded(kind, Stages(network).eval(), steps, names)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"stages{RUNTIMES[kind]}"
             if kind == "torch":
