@@ -111,6 +111,8 @@ def test_the_commands_of_the_readme_exist():
         "prune",
         "report",
         "split",
+        "init",
+        "export",
         "weights",
         "licences",
     }

@@ -15,6 +15,7 @@ from pixelwise.weights import LAYOUTS
 
 ROWS = ledger.rows()
 
+
 def run(*arguments):
     return CliRunner().invoke(commands, ["weights", *arguments])
 
