@@ -25,7 +25,7 @@ class Lion(Optimizer):
         super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure=None):  # typed as torch's own optimisers are
+    def step(self, closure=None):  # pyright: ignore[reportIncompatibleMethodOverride]  typed as torch's own are
         """Move all weights that have a gradient; return what ``closure`` does, if it is given."""
         loss = None
         if closure is not None:
