@@ -100,6 +100,8 @@ def test_a_bent_crop_keeps_image_and_mask_together(seed, elastic, zoom, angle):
     # The nearest of four pixels weighs a quarter at least.
     assert (np.abs(crop.values[0] - 50 * crop.mask)[labelled] <= 75 + 1e-2).all()
     inner = scipy.ndimage.minimum_filter(crop.mask, 5) == scipy.ndimage.maximum_filter(crop.mask, 5)
+    # At the rim, one of the four pixels lies outside of what the filter sees.
+    inner[[0, 1, -2, -1]] = inner[:, [0, 1, -2, -1]] = False
     assert (np.abs(crop.values[0] - 50 * crop.mask)[labelled & inner] < 1e-2).all()
 
 

@@ -202,7 +202,7 @@ def test_a_list_takes_names_with_or_without_suffix_and_leaves_the_rest_out(tmp_p
     assert [[s.name for s in part] for part in vars(parts).values()] == [["i/a/x.tif", "i/y.tif"], ["i/b/x.tif"], []]
     for text, words in (
         ("q\n", "no image of this name"),
-        ("x.tif\n", "no image"),
+        ("x.tif\n", "2 images of this name"),
         ("b/x\n", "lists of training"),
     ):
         (tmp_path / "t.txt").write_text(text)
