@@ -80,7 +80,7 @@ def measured(name: str, out: str, size: list[int] | None) -> dict:
             "to": out,
             "size": size,
             "seconds": round(time.perf_counter() - start, 1),
-            "megabytes": round(made.path.stat().st_size / 1e6, 1),
+            "megabytes": round(sum(path.stat().st_size for path in made.path.parent.glob("model.*")) / 1e6, 1),
             "runtime": proof.runtime,
             "relative_difference": proof.difference,
             "equal_labels": proof.equal_labels,
