@@ -80,7 +80,7 @@ def measured(name: str, out: str, size: list[int] | None) -> dict:
             "to": out,
             "size": size,
             "seconds": round(time.perf_counter() - start, 1),
-            "megabytes": round(made.path.stat().st_size / 1e6, 1),
+            "megabytes": round(sum(path.stat().st_size for path in made.path.parent.glob("model.*")) / 1e6, 1),
             "runtime": proof.runtime,
             "relative_difference": proof.difference,
             "equal_labels": proof.equal_labels,
@@ -89,17 +89,23 @@ def measured(name: str, out: str, size: list[int] | None) -> dict:
 
 
 def table(rows: list[dict]) -> str:
-    """Return the table of the page."""
-    lines = ["| network | to | sides from | largest difference | equal labels |", "|---|---|---|---|---|"]
-    for row in rows:
-        where = {"onnx": "ONNX", "xml": "OpenVINO", "pt2": "torch"}[row["to"].rpartition(".")[2]]
-        where += f", {row['size'][0]} x {row['size'][1]}" if row["size"] else ""
-        if "refused" in row:
-            lines.append(f"| `{row['network']}` | {where} | refused | | |")
-        else:
-            figures = f"{row['relative_difference']:.1e} | {row['equal_labels']:.4%}"
-            lines.append(f"| `{row['network']}` | {where} | {row['smallest_side']} | {figures} |")
+    """Return the table of the page: a row per network and size, with the largest difference in each runtime."""
+    lines = ["| network | sides from | ONNX Runtime | OpenVINO |", "|---|---|---|---|"]
+    for name in NETWORKS:
+        for size in (None, [SIDE, SIDE]):
+            found = {row["to"]: row for row in rows if row["network"] == name and row["size"] == size}
+            if found:
+                smallest = next((row["smallest_side"] for row in found.values() if "refused" not in row), "")
+                called = f"`{name}`" + (f", {SIDE} x {SIDE} alone" if size else "")
+                cells = (_cell(found.get(to)) for to in ("model.onnx", "model.xml"))
+                lines.append(f"| {called} | {smallest} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _cell(row: dict | None) -> str:
+    if row is None:
+        return "not measured"
+    return "refused" if "refused" in row else f"{row['relative_difference']:.1e}"
 
 
 def main() -> None:

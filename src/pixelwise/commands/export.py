@@ -95,5 +95,5 @@ def export(
                 f"mIoU on {proof.labelled_pixels:,} labelled pixels of it: torch {proof.miou_torch:.4f}, "
                 f"the file {proof.miou_export:.4f}."
             )
-        if proof.smallest_side > 32 and size is None:
+        if proof.smallest_side > 32 and size is None and purpose is None:
             click.echo(f"Images need sides of at least {proof.smallest_side} pixels.")

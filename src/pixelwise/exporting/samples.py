@@ -57,7 +57,7 @@ def find_samples(run: Path, card: ModelCard, size: tuple[int, int] | None) -> Sa
     except (PixelwiseError, OSError):
         # The model alone was copied, or the data are elsewhere: noise proves the same, but scores nothing.
         pass
-    return Samples(tuple(_noise(card, size, seed) for seed in range(COUNT)), "noise")
+    return Samples(tuple(_noise(card, size, seed) for seed in range(COUNT)), "noise (no validation images at hand)")
 
 
 def _spread(scenes: list[Scene]) -> list[Scene]:
