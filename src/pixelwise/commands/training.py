@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,7 @@ def train(
     with interruptible(f"`pixelwise train {again} --resume` goes on from the last saved step."):
         from pixelwise.commands.progress import shown_download, shown_training
         from pixelwise.config import RunConfig, load_config
+        from pixelwise.hub.download import NotKeptError
         from pixelwise.runs.model_folder import read_origins
         from pixelwise.training.first_weights import first_weights
         from pixelwise.training.train import train
@@ -68,6 +70,9 @@ def train(
             model = loaded.model.model_copy(update={"accept_licence": [*loaded.model.accept_licence, *accepted]})
             loaded = loaded.model_copy(update={"model": model})
         if not resume:
+            # A name or a licence that does not work is said at once; nothing is fetched yet.
+            with suppress(NotKeptError):
+                first_weights(loaded.model, offline=True)
             if not no_check:
                 # A run that goes on has seen its data.
                 stop_on_errors(config, loaded)

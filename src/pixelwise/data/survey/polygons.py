@@ -238,8 +238,9 @@ def _by_column(column: Column, table: ClassTable, keys: dict[str, object]) -> No
 
 
 def _name_of(drawing: Drawing, *, parcels: bool) -> str:
-    for word in re.findall(r"[a-z]+", drawing.path.stem.lower()):
-        singular = SINGULAR[word] if word in SINGULAR else word
+    words: list[str] = re.findall(r"[a-z]+", drawing.path.stem.lower())
+    for word in words:
+        singular = SINGULAR.get(word, word)
         if singular in SINGULAR.values():
             return singular
     return "parcel" if parcels else "object"
