@@ -309,7 +309,9 @@ def test_a_licence_is_accepted_on_the_command_line_of_training_too(tmp_path, mon
     (tmp_path / "a.toml").write_text(tomli_w.dumps({"data": DATA, "model": {"weights": "imagenet"}}))
     refused = CliRunner().invoke(commands, ["train", str(tmp_path / "a.toml")])
     assert "accept_licence" in str(refused.exception)
-    accepted = CliRunner().invoke(commands, ["train", str(tmp_path / "a.toml"), "--accept-licence", NVIDIA])
+    accepted = CliRunner().invoke(
+        commands, ["train", str(tmp_path / "a.toml"), "--no-check", "--accept-licence", NVIDIA]
+    )
     assert isinstance(accepted.exception, NotKeptError)
 
 
