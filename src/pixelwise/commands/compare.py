@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 @click.option("--page", type=FILE, help="Write a page with the curves, such as compare.html.")
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
 def compare(runs: tuple[Path, ...], evaluation: str, page: Path | None, as_json: bool) -> None:
-    """Compare runs: scores with intervals, settings that differ, and whether a difference is more than noise.
+    """Say which of several runs is better by more than noise.
+
+    It prints scores with intervals, and the settings that differ.
 
     All are scored on the scenes that all of them have. Differences are to the first run.
 

@@ -55,7 +55,7 @@ def export(
     resolution: float | None,
     options: tuple[str, ...],
 ) -> None:
-    """Write a trained network for another runtime, with the proof that it answers alike.
+    """Write a trained network for another runtime.
 
     RUN is a run or a model folder. OUT ends in .onnx, .xml (OpenVINO) or .pt2 (torch), or is a folder for transformers
     (SegFormer alone). The file takes images in raw units, as they are stored: normalisation and padding are inside.

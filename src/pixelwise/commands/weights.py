@@ -129,7 +129,7 @@ def _fetch(
 @click.argument("path", type=FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of lines.")
 def licences(path: Path, as_json: bool) -> None:
-    """List the weights that a model descends from, with their licences.
+    """List the weights that a model descends from.
 
     PATH is a run, a model folder, a file of weights, or a map that was made with a model.
 
