@@ -8,14 +8,15 @@ import pytest
 import rasterio
 import torch
 from small_network import small_network
-from small_run import small_config, write_scenes
+from small_run import NETWORK, small_config, write_scenes
 from test_resuming_runs import sentences, stopped, weights
 
 from pixelwise.config import AugmentConfig, Config, load_config
 from pixelwise.errors import ConfigError, DataError, WeightsError
+from pixelwise.hub.licences import Origin
 from pixelwise.labels import IGNORE
 from pixelwise.recipes import RECIPES
-from pixelwise.runs.model_folder import load_model, save_model
+from pixelwise.runs.model_folder import load_model, read_origins, save_model
 from pixelwise.training import teaching
 from pixelwise.training.train import train
 
@@ -178,3 +179,15 @@ def test_every_recipe_sets_keys_that_exist_and_own_ones_win(name):
             assert getattr(getattr(config, table), key) == value
     own = Config.model_validate({"data": data, "train": {"recipe": name, "schedule": "poly"}})
     assert own.train.schedule == "poly"
+
+
+def test_what_learns_from_a_teacher_descends_from_what_it_descends_from(scenes, tmp_path):
+    folder = train(small_config(scenes, tmp_path / "first", steps=2)).folder
+    model, card, _ = load_model(folder)
+    origin = Origin("mit-b0", "a hub", "NVIDIA-SegFormer", "no", "", "")
+    save_model(tmp_path / "teacher", model, replace(card, origins=(origin,)))
+    with pytest.raises(WeightsError, match="accept_licence"):
+        train(small_config(scenes, tmp_path / "run", teacher=tmp_path / "teacher"))
+    accepted = {**NETWORK, "accept_licence": ["NVIDIA-SegFormer"]}
+    run = train(small_config(scenes, tmp_path / "run", model=accepted, teacher=tmp_path / "teacher"))
+    assert read_origins(run.folder) == (origin,)

@@ -14,6 +14,7 @@ from pixelwise.hub.licences import Origin, given_by_path, require_consent
 from pixelwise.hub.named_weights import Asked, fetch, is_name, unknown_name
 from pixelwise.models import MODELS, Segmenter, create
 from pixelwise.models.library_encoder import LibraryEncoder
+from pixelwise.runs.model_folder import is_model
 from pixelwise.runs.origins import origins_of
 
 
@@ -100,7 +101,8 @@ def teacher_origins(teacher: Path | None, accepted: Sequence[str]) -> tuple[Orig
     Raises:
         WeightsError: a licence that is not accepted.
     """
-    origins = (teacher and origins_of(teacher)) or ()
+    # `load_teacher` says what is wrong with one that is not there.
+    origins = (origins_of(teacher) if teacher is not None and is_model(teacher) else None) or ()
     for origin in origins:
         require_consent(origin, accepted, ledger.licence_of(origin.licence).terms)
     return origins
