@@ -6,6 +6,7 @@ import re
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerModel
 
@@ -193,3 +194,15 @@ def test_weights_may_be_read_by_whoever_may_read_any_file_of_their_maker(tmp_pat
     (tmp_path / "note").touch()
     pw.save_weights(ours(), tmp_path / "weights.safetensors")
     assert (tmp_path / "weights.safetensors").stat().st_mode == (tmp_path / "note").stat().st_mode
+
+
+def test_equal_weights_are_equal_files_whatever_their_header_says(tmp_path):
+    header = {"format": "pt", "pixelwise.origins": '[{"name": "Zürich"}]', "a": "1", "b": "\n"}
+    layer = torch.nn.Linear(2, 3, bias=False)
+    torch.nn.init.zeros_(layer.weight)
+    for i in range(20):
+        write_state(layer, tmp_path / f"{i}.safetensors", header)
+    assert len({(tmp_path / f"{i}.safetensors").read_bytes() for i in range(20)}) == 1
+    with safe_open(tmp_path / "0.safetensors", "pt") as file:
+        assert file.metadata() == header
+        assert file.get_tensor("weight").tolist() == [[0, 0]] * 3

@@ -38,6 +38,20 @@ def write_state(module: nn.Module, path: Path, header: dict[str, str] | None = N
     # safetensors makes a file that nobody else can read.
     save_file(state, path, metadata=header)
     path.chmod(mode)
+    if header:
+        _sort_header(path)
+
+
+def _sort_header(path: Path) -> None:
+    """Sort what a header says besides tensors: the library writes it in any order, and equal weights are equal files."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(length)
+        assert len(text) == length, "the same in another order"
+        file.seek(8)
+        file.write(text)
 
 
 def read_state(source: str | Path) -> State:
