@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerModel
 
 import pixelwise as pw
+from pixelwise.weights.files import write_state
 
 TOLERANCE = 5e-6
 

@@ -43,7 +43,7 @@ def write_state(module: nn.Module, path: Path, header: dict[str, str] | None = N
 
 
 def _sort_header(path: Path) -> None:
-    """Sort what a header says besides tensors: the library writes it in any order, and equal weights are equal files."""
+    """Sort what a header says besides tensors, since the library writes it in any order: equal weights, equal files."""
     with path.open("r+b") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
