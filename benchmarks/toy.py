@@ -23,7 +23,8 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 SCENES = str(ROOT / "examples" / "fields" / "train")
-PEERS = {"smp": "segmentation_models_pytorch", "onnxruntime": "onnxruntime", "openvino": "openvino"}
+PEERS = {"smp": "segmentation_models_pytorch", "onnxruntime": "onnxscript", "openvino": "onnxscript"}
+"""Peer -> a package that it needs here; the file that the two runtimes run is written with onnxscript."""
 MISSING = [peer for peer, module in PEERS.items() if importlib.util.find_spec(module) is None]
 OPTIONAL = ("torchmetrics", "segmentation_models_pytorch")
 """Packages that a benchmark compares with, which the project does not install."""
@@ -34,6 +35,7 @@ TOY: dict[str, list[str]] = {
     "check": ["--images", "12", "--size", "64"],
     "engine": ["--toy"],
     "evaluation": ["--images", "11", "--classes", "3", "--size", "32"],
+    "exports": ["--json", "exports.json", "--network", "unet", "--to", "model.onnx"],
     "from_scratch": ["--seeds", "1", "--steps", "2"],
     "fuzz": ["--cases", "10"],
     "goldens": ["--only", "linknet"],
