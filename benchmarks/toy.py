@@ -48,6 +48,7 @@ TOY: dict[str, list[str]] = {
     "overfit": ["pairs", "--steps", "1", "--side", "32", "--only", "linknet"],
     "power_cut": ["--cuts", "1", "--jobs", "polygonize"],
     "seams": ["--steps", "2", "--scene", "small.tif"],
+    "suspicious_labels": ["few", "--steps", "1", "--first", "5"],
     "time_to_score": [
         *("--data", "example=examples/fields", "--way", "plain", "--minutes", "0.01", "--threads", "1"),
         *("--seeds", "0", "--set", "train.crop_size=64"),
@@ -120,6 +121,10 @@ def main() -> None:
             (folder / part).symlink_to(ROOT / part)
         write_pairs(folder / "pairs")
         write_scene(folder / "small.tif")
+        (folder / "few" / "scenes").mkdir(parents=True)
+        for scene in sorted(Path(SCENES).glob("*.tif"))[:2]:
+            (folder / "few" / "scenes" / scene.name).symlink_to(scene)
+        (folder / "few" / "fields.gpkg").symlink_to(Path(SCENES).parent / "fields.gpkg")
         scripts = [script for script in TOY if only in script]
         first = [script for script in scripts if script in FIRST]
         failed = [script for script in first if not runs(script, folder)]
