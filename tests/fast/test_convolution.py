@@ -11,9 +11,17 @@ from hypothesis import strategies as st
 from torch import nn
 
 import pixelwise as pw
+from pixelwise.fast import convolution
 from pixelwise.fast.convolution import FEWEST_CHANNELS, KEPT, FusedConvolution
 
 MANY = FEWEST_CHANNELS
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_maps_by_rows():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convolution, "LEAST_PRODUCTS", 0)
+        yield
 
 
 def frozen(inputs, outputs, kernel, activation=None, **options):

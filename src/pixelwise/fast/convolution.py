@@ -20,8 +20,10 @@ from pixelwise.models.layers import ConvNorm, joined
 
 Derived = TypeVar("Derived")
 
-FEWEST_CHANNELS = 48
+FEWEST_CHANNELS = 64
 """From which number of inputs and outputs on it pays to convolve by rows, by measurement."""
+LEAST_PRODUCTS = 1 << 25
+"""Inputs times outputs times pixels from which on it pays, by measurement: six calls of torch have their price."""
 KEPT = 3
 """How many things made from the weights are kept; an order is only right for maps of the size it was made for."""
 MOST_ROWS = 1.25
@@ -78,7 +80,7 @@ class FusedConvolution(nn.Conv2d):
         if shortcut is not None:
             shortcut = shortcut.contiguous(memory_format=torch.channels_last)
         height, width = image.shape[2:]
-        if self.rows_pay(height):
+        if self.rows_pay(height, width):
             return self._by_rows(operators, image, shortcut)
         ((weight, bias),) = self._in_order(operators, (height, width), by_rows=False)
         name, numbers, form = _post_operation(self.activation)
@@ -119,8 +121,8 @@ class FusedConvolution(nn.Conv2d):
         result = convolve_by_rows(image, self.out_channels, rate, convolve, finish)
         return result if isinstance(self.activation, nn.ReLU) else self.activation(result)
 
-    def rows_pay(self, height: int) -> bool:
-        """Return True if a map of this height is faster convolved by rows."""
+    def rows_pay(self, height: int, width: int) -> bool:
+        """Return True if a map of this size is faster convolved by rows."""
         rate = self.dilation[0]
         computed = -(-height // (ROWS * rate)) * ROWS * rate
         return (
@@ -128,6 +130,7 @@ class FusedConvolution(nn.Conv2d):
             and (self.stride, self.groups) == ((1, 1), 1)
             and self.padding == self.dilation == (rate, rate)
             and min(self.in_channels, self.out_channels) >= FEWEST_CHANNELS
+            and self.in_channels * self.out_channels * height * width >= LEAST_PRODUCTS
             and computed <= MOST_ROWS * height
         )
 
