@@ -21,8 +21,9 @@ has the command of each table.
 - The machine: 2 cores of a shared CPU machine, float32. No table was made on a GPU.
 
 The tables of class maps, networks, training and large scenes were measured before parts of the engine were deleted (the
-section on the engine says which). One short run since, beside transformers on two threads: B0's class map 5.1x and 5.4x
-(before, 5.4x and 5.8x), its training step at batch 4, 256x256 2.4x (before, 3.0x).
+section on the engine says which). Since then, quiet, beside transformers on two threads: B0's class map 5.3x (3.5x with
+kept memory; before, 5.3x and 3.9x), its training step at batch 4, 256x256 2.5x (1.9x; before, 2.8x and 2.3x).
+
 - *Load* is the machine's load when a row ended. At 2, both cores are busy.
 - *Kept memory*: the process keeps freed memory, as our commands do. Figures in brackets are those of the others with
   that setting.

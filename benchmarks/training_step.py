@@ -4,8 +4,8 @@
 
 A step is forward, loss against the full-size mask, backward, AdamW. The others upsample their logits and take torch's
 cross-entropy, as their documentation shows. Each has a process of its own and takes its turn (`turns.py`), as its users
-run it: `pixelwise.train` sets the system's allocator (`keep_freed_memory`) and linear layers (`train_faster`); users of
-the others do not. With "kept memory" the others get the allocator's setting too.
+run it: `pixelwise.train` sets the system's allocator (`keep_freed_memory`), and users of the others do not. With "kept
+memory" the others get that setting too.
 
 The rows of SegNeXt compare with "plain": the same network with blocks that keep all that autograd asks for, and torch's
 cross-entropy of full-size logits.
@@ -23,7 +23,6 @@ from turns import KEPT, Way, machine, take_turns, with_kept_memory
 
 import pixelwise as pw
 from pixelwise.fast.allocator import keep_freed_memory
-from pixelwise.fast.trained_linear import train_faster
 from pixelwise.losses import segmentation_loss
 from pixelwise.models import segnext
 
@@ -58,7 +57,6 @@ def step_of(way: str, case: Case) -> Callable[[], None]:
     mask = torch.randint(0, case.classes, (case.batch, case.size, case.size))
     if way == "pixelwise":
         model = pw.create(case.network, classes=case.classes).train()
-        train_faster(model)
         small = mask.to(torch.int16)
 
         def loss() -> torch.Tensor:

@@ -13,7 +13,6 @@ from pixelwise.fast import segformer as fast_segformer
 from pixelwise.fast import segnext as fast_segnext
 from pixelwise.fast.convolution import FusedConvolution, folded_brick, with_folded_norm
 from pixelwise.fast.linear import PackedLinear
-from pixelwise.fast.trained_linear import TrainedLinear
 from pixelwise.models import efficientnet, linknet, same_padding, segformer, segnext, setr
 from pixelwise.models.layers import ConvNorm
 from pixelwise.models.library_encoder import LibraryEncoder
@@ -31,7 +30,6 @@ FASTER: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
     # what a network is made of -> its faster form, made from a module that is the form's own
     nn.Conv2d: FusedConvolution,
     nn.Linear: PackedLinear,
-    TrainedLinear: PackedLinear,
     ConvNorm: folded_brick,
     efficientnet.StridedConvNorm: with_folded_norm,
     linknet.Deconvolution: with_folded_norm,

@@ -19,7 +19,6 @@ from pixelwise.data.scenes import Scene
 from pixelwise.data.targets import Targets
 from pixelwise.errors import ConfigError, PixelwiseError, out_of_memory
 from pixelwise.evaluation.evaluate import evaluate_scenes
-from pixelwise.fast.trained_linear import train_faster
 from pixelwise.geo.colours import ColourReader
 from pixelwise.hub.licences import Origin, merged_origins, origins_from, records
 from pixelwise.labels import IGNORE
@@ -101,7 +100,6 @@ class Training:
         """Move the network to its device, and make what changes its weights."""
         settings = self.config.train
         self.model.to(self.device)
-        train_faster(self.model)
         self.decode = torch.compile(self.model.decode) if settings.compile else self.model.decode
         tail = settings.steps - round(settings.tail_average * settings.steps) if settings.tail_average else None
         self.average = MovingAverage(self.model, copy.deepcopy(self.model), settings.ema_decay, tail)
