@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from planted import COLOURS
 
-from pixelwise.config import load_config
+from pixelwise.config import Config, load_config
 from pixelwise.data.check import survey
 from pixelwise.data.doctor import CODES, examine
 from pixelwise.data.doctor.cache import FactCache
@@ -192,3 +192,20 @@ def test_every_code_is_in_the_documents():
 
 def test_colours_are_those_of_the_configuration():
     assert [f"{r:02x}{g:02x}{b:02x}" for r, g, b in COLOURS.tolist()] == ["228b22", "c8aa28", "a020f0"]
+
+
+def test_a_set_that_is_made_of_copies_is_warned_of(tmp_path):
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+    rng = np.random.default_rng(0)
+    photo, mask = (
+        rng.integers(0, 255, (64, 64, 3), np.uint8),
+        np.kron([[0, 1], [1, 0]], np.ones((32, 32))).astype(np.uint8),
+    )
+    for i in range(8):
+        Image.fromarray(photo).save(tmp_path / "images" / f"{i}.png")
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{i}.png")
+    data = {"images": tmp_path / "images", "labels": tmp_path / "masks", "classes": ["a", "b"], "validation": 0.25}
+    found = examine(Config.model_validate({"data": data}))
+    assert not found.errors
+    assert {finding.code for finding in found.warnings} == {"PW221"}
