@@ -17,8 +17,8 @@ OPERATORS = torch.library.Library("torchvision", "DEF")
 OPERATORS.define("nms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
 OPERATORS.define("qnms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
 
-import pixelwise as pw  # noqa: E402  after the operators
-from pixelwise.fast.allocator import keep_freed_memory  # noqa: E402
+import pixelwise as pw
+from pixelwise.fast.allocator import keep_freed_memory
 
 EMPTY = 255
 """What maps hold where there is no data, if a peer can be told."""

@@ -25,13 +25,13 @@ OPERATORS = torch.library.Library("torchvision", "DEF")
 OPERATORS.define("nms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
 OPERATORS.define("qnms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
 
-from pixelwise.config import AugmentConfig, Config  # noqa: E402  after the operators
-from pixelwise.data.sampler import Sampler, batches  # noqa: E402
-from pixelwise.data.split import open_split  # noqa: E402
-from pixelwise.fast.allocator import keep_freed_memory  # noqa: E402
-from pixelwise.models import Architecture, Decoded, Segmenter  # noqa: E402
-from pixelwise.runs.model_folder import ModelCard  # noqa: E402
-from pixelwise.training.training_data import read_training_data  # noqa: E402
+from pixelwise.config import AugmentConfig, Config
+from pixelwise.data.sampler import Sampler, batches
+from pixelwise.data.split import open_split
+from pixelwise.fast.allocator import keep_freed_memory
+from pixelwise.models import Architecture, Decoded, Segmenter
+from pixelwise.runs.model_folder import ModelCard
+from pixelwise.training.training_data import read_training_data
 
 PROBE = 12
 """Steps that tell how long a step takes."""

@@ -13,7 +13,9 @@ def checked(path):
     return done.exit_code, " ".join(done.output.split())
 
 
-def test_check_names_a_teacher_that_does_not_fit_and_counts_images_without_labels(tmp_path):
+def test_check_names_a_teacher_that_does_not_fit_and_counts_images_without_labels(tmp_path, monkeypatch):
+    # The check writes its page into the current folder.
+    monkeypatch.chdir(tmp_path)
     scenes = write_scenes(tmp_path / "scenes")
     more = write_scenes(tmp_path / "more", 3, seed=5)
     teacher = train(small_config(scenes, tmp_path / "teacher", steps=1)).folder

@@ -9,7 +9,7 @@ import click
 from pixelwise.commands.parameters import FILE
 
 if TYPE_CHECKING:
-    from pixelwise.evaluation.compare import Comparison, Difference, Score
+    from pixelwise.evaluation.compare import ComparedRun, Comparison, Difference, Score
 
 
 @click.command()
@@ -67,8 +67,8 @@ def _show(found: "Comparison") -> None:
         click.echo(f"Note: {note}")
 
 
-def _mark(run: object, name: str) -> str:
-    difference = getattr(run, "class_differences", {}).get(name)
+def _mark(run: "ComparedRun", name: str) -> str:
+    difference = run.class_differences.get(name)
     return "*" if difference is not None and difference.more_than_noise else ""
 
 

@@ -4,6 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,7 @@ def _packed(imagehash: Any, thumb: UInt8[np.ndarray, "h w"] | None) -> int:
 def _bits(values: UInt64[np.ndarray, "a b"]) -> np.ndarray:
     """Return how many bits are set."""
     table = np.array([bin(i).count("1") for i in range(1 << 16)], np.uint8)
-    return sum(table[(values >> np.uint64(shift)) & np.uint64(0xFFFF)] for shift in (0, 16, 32, 48))  # type: ignore
+    return reduce(np.add, (table[(values >> np.uint64(shift)) & np.uint64(0xFFFF)] for shift in (0, 16, 32, 48)))
 
 
 def correlation(one: np.ndarray | None, other: np.ndarray | None) -> float:
