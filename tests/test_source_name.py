@@ -14,7 +14,7 @@ from pixelwise.config import load_config
 from pixelwise.data.scenes import open_scenes
 from pixelwise.geo.raster import describe
 from pixelwise.geo.vector import read_polygons
-from pixelwise.source_name import absolute, gdal_name, is_local, is_remote, shown
+from pixelwise.source_name import absolute, gdal_name, is_local, shown
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,6 @@ def test_pathlib_takes_nothing_from_the_name_that_gdal_gets(given, named):
     assert gdal_name(given).replace("/vsizip//vsicurl", "/vsizip/vsicurl") == named
     assert gdal_name(Path(gdal_name(given))) == named
     assert is_local(Path(given)) == (not named.startswith("/vsi"))
-    assert is_remote(Path(given)) == ("://" in named or named.startswith(("/vsis3", "/vsigs", "/vsiaz")))
 
 
 def test_a_place_in_an_archive_is_absolute_where_the_archive_is(tmp_path, monkeypatch):

@@ -9,8 +9,6 @@ VIRTUAL = {
     **{"oss": "/vsioss/", "swift": "/vsiswift/", "hdfs": "/vsihdfs/", "file": "/"},
 }
 """Scheme of an address -> what GDAL begins its name for it with (https://gdal.org/user/virtual_file_systems.html)."""
-NETWORK = ("curl", "s3", "gs", "az", "adls", "oss", "swift", "hdfs", "webhdfs")
-"""GDAL's file systems that reach out of this machine; each also has a form that ends in ``_streaming``."""
 ARCHIVES = "zip|tar|7z|rar|gzip"
 
 
@@ -41,11 +39,6 @@ def shown(path: str | Path) -> str:
 def is_local(path: str | Path) -> bool:
     """Return whether the file system of this machine has the path, rather than a network or an archive."""
     return not gdal_name(path).startswith("/vsi")
-
-
-def is_remote(path: str | Path) -> bool:
-    """Return whether the user sent GDAL to the network for a file."""
-    return re.search(rf"/vsi({'|'.join(NETWORK)})(_streaming)?[/?]", gdal_name(path)) is not None
 
 
 def local_path(path: str | Path) -> Path:
