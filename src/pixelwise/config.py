@@ -18,13 +18,13 @@ from pixelwise.config_keys import (
     PredictConfig,
     RunConfig,
     SamplingConfig,
-    TrainConfig,
     as_places,
 )
 from pixelwise.config_table import Table, merged, parsed_overrides, read_table, renamed
 from pixelwise.encoder_name import is_folder_name, is_library_name
 from pixelwise.errors import ConfigError
 from pixelwise.files import replacing, with_checksum
+from pixelwise.train_keys import TrainConfig
 
 SHORT_NAMES = ("imagenet", "ade20k", "cityscapes", "coco", "carvana", "dinov2")
 """Weights that [model].weights names by what they were trained on; the ledger says which are meant."""
