@@ -16,7 +16,8 @@ from pixelwise.config import Config, as_places
 from pixelwise.data.contract import contract_of
 from pixelwise.data.sampler import Batch
 from pixelwise.data.scenes import Scene
-from pixelwise.data.targets import Targets
+from pixelwise.data.targets import Place, Targets
+from pixelwise.device import laid_out, practice
 from pixelwise.errors import ConfigError, PixelwiseError, out_of_memory
 from pixelwise.evaluation.evaluate import evaluate_scenes
 from pixelwise.geo.colours import ColourReader
@@ -27,11 +28,14 @@ from pixelwise.losses import total_loss
 from pixelwise.models import Decoded, Segmenter
 from pixelwise.runs.model_folder import ModelCard, save_model
 from pixelwise.runs.run_folder import Run
+from pixelwise.train_keys import TrainConfig
+from pixelwise.training.accumulation import LossOf, Parts, backward, in_precision, is_separable, statistics_note
 from pixelwise.training.checkpointing import recompute_blocks
 from pixelwise.training.first_weights import FirstWeights, library_origins, teacher_origins
 from pixelwise.training.lion import Lion
 from pixelwise.training.network import first_network
 from pixelwise.training.optimizer import MovingAverage, parameter_groups, rate_factor
+from pixelwise.training.readings import Made
 from pixelwise.training.teaching import (
     Teacher,
     disturbed,
@@ -74,6 +78,7 @@ class Training:
         require_teacher(config)
         torch.manual_seed(config.train.seed)
         self.config, self.data, self.device, self.run = config, data, device, run
+        self.practice = practice(device, config.train.precision, config.train.log_every)
         self.step, self.best, self.seconds = 0, -1.0, 0.0
         self.score: float | None = None
         self.model = first_network(config, data, start, state, say)
@@ -90,6 +95,9 @@ class Training:
         self.teacher = Teacher(config, self.card, self.model, device) if config.train.teacher is not None else None
         aimed = config.sampling.balanced or config.sampling.hard
         self.targets = Targets(data.training, len(data.classes), config.sampling) if aimed else None
+        self._errors: list[tuple[list[Place], Tensor]] = []
+        if config.train.accumulate > 1 and (note := statistics_note(config.train, self.model)) is not None:
+            say(note)
         if config.train.activation_checkpointing and not recompute_blocks(self.model.encoder):
             say(
                 f"The encoder of {config.model.name} has no row of blocks, so [train].activation_checkpointing changes "
@@ -99,8 +107,9 @@ class Training:
     def prepare(self) -> None:
         """Move the network to its device, and make what changes its weights."""
         settings = self.config.train
-        self.model.to(self.device)
-        self.decode = torch.compile(self.model.decode) if settings.compile else self.model.decode
+        laid_out(self.model, self.device)
+        decode = torch.compile(self.model.decode) if settings.compile else self.model.decode
+        self.decode = in_precision(decode, self.practice.half, self.device)
         tail = settings.steps - round(settings.tail_average * settings.steps) if settings.tail_average else None
         self.average = MovingAverage(self.model, copy.deepcopy(self.model), settings.ema_decay, tail)
         self.rate, decoder_lr_mult = _rates(self.config)
@@ -112,7 +121,7 @@ class Training:
             first_layer_lr_mult=settings.first_layer_lr_mult,
         )
         self.optimizer = Lion(groups) if settings.optimizer == "lion" else torch.optim.AdamW(groups, fused=True)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.mixed_precision == "fp16")
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.practice.scaled)
 
     def restore(self, state: dict) -> None:
         """Go back to a state of the run.
@@ -145,6 +154,7 @@ class Training:
         Args:
             row: of the log. A kill after the state is saved may lose it there.
         """
+        self.record_errors()
         return {
             "model": self.model.state_dict(),
             "average": self.average.average.state_dict(),
@@ -167,46 +177,75 @@ class Training:
         """The network that is evaluated and kept, in evaluation mode."""
         return self.average.average if self.config.train.ema_decay > 0 else self.model.eval()
 
-    def learn(self, batch: Batch, unlabelled: Batch | None = None) -> tuple[float, float]:
-        """Make one step; return its loss on labelled crops and the encoder's learning rate.
+    def learn(self, batch: Batch, unlabelled: Batch | None = None) -> Made:
+        """Make one step; return its loss on labelled crops, and what else the log needs.
+
+        No device is asked for a number here. A step whose loss or gradient is not a finite number changes no weight.
 
         Args:
             unlabelled: crops without labels, whose pseudo labels count too.
-
-        Raises:
-            PixelwiseError: the loss or the gradient is not a finite number.
         """
         settings = self.config.train
         self.model.train()
         self.model.encoder.train(not settings.freeze_encoder)
         # Dropout and drop-path depend on the step alone, so a resumed run draws what an undisturbed one does.
-        torch.manual_seed(settings.seed * 1_000_003 + self.step)
+        torch.manual_seed(self._seed)
         self.model.anneal(self.step / settings.steps)
         factor = self._set_rates()
         image, mask = batch.images.to(self.device), batch.masks.to(self.device)
-        loss, logits = _loss(self.model, self.decode, image, mask, self.config, self.class_weights)
-        if self.teacher is not None and settings.distillation:
-            loss = loss + settings.distillation * self.teacher.loss(image, logits, settings.temperature)
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        separable = is_separable(settings, self.model)
+        loss, logits = self._backward(self._labelled_loss, image, mask, self.class_weights, separable=separable)
         if unlabelled is not None and settings.unlabelled:
-            self.scaler.scale(self._unlabelled_loss(unlabelled)).backward()
+            self._learn_unlabelled(unlabelled)
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.grad_clip)
-        value = loss.item()
-        # A float16 gradient overflows now and then. The scaler then leaves the step out, and scales the loss less.
-        overflow = self.scaler.is_enabled() and self.scaler.get_scale() >= 1
-        if not math.isfinite(value) or not (torch.isfinite(norm) or overflow):
-            raise PixelwiseError(self._not_finite(value))
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        bad = ~torch.isfinite(loss)
+        if self.scaler.is_enabled():
+            # A float16 gradient overflows now and then. The scaler then leaves the step out, and scales the loss less.
+            bad |= ~torch.isfinite(norm) & (self.scaler.scale(torch.ones_like(loss)) < 1)
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            bad |= ~torch.isfinite(norm)
+            self.optimizer.found_inf = bad.float()
+            self.optimizer.step()
         self.average.update(self.step)
         if self.targets is not None and self.config.sampling.hard:
-            for place, error in zip(batch.places, wrong_shares(logits.detach(), mask), strict=True):
-                if math.isfinite(error):
-                    self.targets.record(place, error)
+            self._errors.append((batch.places, wrong_shares(logits, mask)))
         self.step += 1
-        return value, self.rate * factor
+        return Made(loss, norm, bad, self.rate * factor)
+
+    @property
+    def _seed(self) -> int:
+        return self.config.train.seed * 1_000_003 + self.step
+
+    def _backward(
+        self, loss_of: LossOf, image: Tensor, mask: Tensor, weights: Tensor | None, *, separable: bool
+    ) -> tuple[Tensor, Tensor]:
+        parts = Parts(self.config.train.accumulate, self._seed, separable)
+        scaled = self.scaler.scale
+        return backward(
+            loss_of, self.decode, self.model, image, mask, parts=parts, scaled=scaled, class_weights=weights
+        )
+
+    def _labelled_loss(self, decode: Callable[[Tensor], Decoded], image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        settings = self.config.train
+        loss, logits = _loss(self.model, decode, image, mask, self.config, self.class_weights)
+        if self.teacher is not None and settings.distillation:
+            loss = loss + settings.distillation * self.teacher.loss(image, logits, settings.temperature)
+        return loss, logits
+
+    def record_errors(self) -> None:
+        """Tell `Targets` how wrong the network was, crop by crop, in the steps since the last time."""
+        if self.targets is None or not self._errors:
+            return
+        places = [place for own, _ in self._errors for place in own]
+        shares = torch.cat([own for _, own in self._errors]).tolist()
+        self._errors = []
+        for place, error in zip(places, shares, strict=True):
+            if math.isfinite(error):
+                self.targets.record(place, error)
 
     def _set_rates(self) -> float:
         """Set the learning rates of this step, and return their factor."""
@@ -219,8 +258,8 @@ class Training:
             group["lr"] = group["base_rate"] * factor
         return factor
 
-    def _unlabelled_loss(self, batch: Batch) -> Tensor:
-        """Return the weighted loss on crops without labels, against what the teacher is sure of there."""
+    def _learn_unlabelled(self, batch: Batch) -> None:
+        """Add the gradient of the weighted loss on crops without labels, against what the teacher is sure of there."""
         settings = self.config.train
         image, mask = batch.images.to(self.device), batch.masks.to(self.device)
         with torch.no_grad():
@@ -230,16 +269,30 @@ class Training:
         rng = np.random.default_rng([settings.seed, DISTURBED, self.step])
         image, mask = disturbed(image, mask, self.config.augment, rng)
         # Pixels that do not count make the loss smaller, not the others larger (ClassMix, section 3.2).
-        share = float((mask != IGNORE).float().mean())
-        weight = unlabelled_weight(self.step, settings.steps, settings.unlabelled)
-        loss, _ = _loss(self.model, self.decode, image, mask, self.config, None, LossConfig())
-        return weight * share * loss
+        share = (mask != IGNORE).float().mean()
+        weight = unlabelled_weight(self.step, settings.steps, settings.unlabelled) * share
 
-    def _not_finite(self, loss: float) -> str:
+        def loss_of(decode: Callable[[Tensor], Decoded], image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+            loss, logits = _loss(self.model, decode, image, mask, self.config, None, LossConfig())
+            return weight * loss, logits
+
+        # Its only loss is the cross-entropy.
+        separable = is_separable(TrainConfig(aux_loss=settings.aux_loss), self.model)
+        self._backward(loss_of, image, mask, None, separable=separable)
+
+    def not_finite(self, row: dict) -> PixelwiseError:
+        """Return what stops a run whose step was bad.
+
+        Args:
+            row: of that step, for the log.
+        """
         kept = self.run.folder / "last"
         held = f" {kept} holds the state of the last evaluation." if kept.exists() else ""
-        half = " float16 ends at 65,504; mixed_precision = 'bf16' does not." if self.scaler.is_enabled() else ""
-        return f"The loss is {loss} at step {self.step}. Lower [train].learning_rate (it is {self.rate:g}).{half}{held}"
+        half = " float16 ends at 65,504; precision = 'bf16' does not." if self.scaler.is_enabled() else ""
+        what = f"The loss is {row['loss']}" if not math.isfinite(row["loss"]) else "The gradient is not finite"
+        return PixelwiseError(
+            f"{what} at step {row['step'] - 1}. Lower [train].learning_rate (it is {self.rate:g}).{half}{held}"
+        )
 
     def evaluate(self) -> dict[str, float | None]:
         """Score the judged network on the validation part, and save it if it is the best; return the scores."""
@@ -268,12 +321,7 @@ def _loss(
     Args:
         losses: other ones than the configuration's.
     """
-    settings = config.train
-    half = settings.mixed_precision in ("bf16", "fp16")
-    half |= settings.mixed_precision == "auto" and image.device.type == "cuda"
-    dtype = torch.float16 if settings.mixed_precision == "fp16" else torch.bfloat16
-    with torch.autocast(image.device.type, dtype=dtype, enabled=half):
-        decoded = decode(image)
+    settings, decoded = config.train, decode(image)
     losses, aux_losses = losses or settings.losses, None
     if settings.aux_loss != "same":
         aux_losses = replace(losses, **{name: float(name == settings.aux_loss) for name in LOSSES})

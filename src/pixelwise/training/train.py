@@ -23,6 +23,7 @@ from pixelwise.training.crops import read_batches
 from pixelwise.training.data_wait import Waiting
 from pixelwise.training.first_weights import first_weights
 from pixelwise.training.model_check import require_compiler, require_mask_loss
+from pixelwise.training.readings import Readings
 from pixelwise.training.state import Training
 from pixelwise.training.training_data import as_begun, read_training_data
 
@@ -148,20 +149,30 @@ def _make_steps(training: Training, say: Say) -> None:
     started = time.monotonic() - training.seconds
     evaluate_every = settings.evaluate_every or max(1, settings.steps // 10)
     workers = settings.workers if settings.workers is not None else max(1, (os.cpu_count() or 2) // 2)
-    waiting = Waiting()
+    waiting, readings = Waiting(), Readings(training.practice.log_every)
     with run.open_log() as log, open_events(run.folder) as write_events:
         for batch, unlabelled in waiting.over(read_batches(training, workers)):
-            loss, rate = training.learn(batch, unlabelled)
-            row = {"step": training.step, "loss": loss, "learning_rate": rate}
+            made = training.learn(batch, unlabelled)
+            row = {"step": training.step, "loss": None, "learning_rate": made.rate}
             row |= {"seconds": time.monotonic() - started, "waited": waiting.seconds}
+            readings.add(row, made)
             if (hint := waiting.hint(workers)) is not None:
                 say(hint)
-            if settings.keep_every and training.step % settings.keep_every == 0:
+            keeps = bool(settings.keep_every) and training.step % settings.keep_every == 0
+            evaluates = training.step % evaluate_every == 0 or training.step == settings.steps
+            if not (readings.due or keeps or evaluates):
+                continue
+            # Read before anything is kept, so that what is kept is good.
+            rows, bad = readings.read()
+            if keeps and bad is None:
                 save_model(run.checkpoint(training.step), training.judged, training.card)
-            if training.step % evaluate_every == 0 or training.step == settings.steps:
+            if evaluates and bad is None:
                 row |= training.evaluate()
                 row["seconds"] = time.monotonic() - started
                 run.save_last(training.state(row))
-            log(row)
-            write_events(row)
-            say(Progress(training.step, settings.steps, loss, training.score))
+            for row in rows:
+                log(row)
+                write_events(row)
+                say(Progress(row["step"], settings.steps, row["loss"], training.score))
+            if bad is not None:
+                raise training.not_finite(bad)
