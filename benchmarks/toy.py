@@ -39,6 +39,7 @@ TOY: dict[str, list[str]] = {
     "from_scratch": ["--seeds", "1", "--steps", "2"],
     "fuzz": ["--cases", "10"],
     "goldens": ["--only", "linknet"],
+    "gpu": ["--device", "cpu", "--tiny", "--out", "gpu.jsonl"],
     "huge": [SCENES, "--sizes", "600"],
     "kills": ["--kills", "1", "--height", "256", "--width", "600", "--polygonize", "1"],
     "large_scene_peers": [SCENES, "--sides", "600", "--rounds", "1"],

@@ -70,8 +70,9 @@ tables = {name: whole for name in ("rows", "row_begin", "row_end", "columns", "c
 floats = ("row_shares", "column_shares", "totals", "own_logits", "smoothed", "smoothing", "gradient", "shares", "valid",
           "at_target", "confidences")
 types = tables | dict.fromkeys(floats, number) | {"labels": "*u8", "largest": "fp32", "logits": "*bf16"}
-for kernel, constants in ((_decide, {"with_confidence": True, "block": 128}), (_softmax, {"is_smoothed": True, "block": 128}),
-                          (_gather, {"is_smoothed": True, "block": 32, "some": 8})):
+smoothed = {"is_smoothed": True, "block": 32}
+for kernel, constants in ((_decide, {"with_confidence": True, "block": 128}), (_softmax, smoothed),
+                          (_gather, smoothed | {"some": 8})):
     signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in kernel.arg_names}
     made = triton.compile(ASTSource(kernel, signature, constexprs=constants), target=GPUTarget("cuda", 80, 32))
     print(kernel.__name__, len(made.asm["cubin"]) > 0)
