@@ -58,6 +58,32 @@ rows.append({"the lower class of equal ones": float(argmax_upsampled(ties[:, :2]
 print(json.dumps(rows))
 """
 
+DISPATCHED = """
+import json
+import torch
+from pixelwise import upsampling
+from pixelwise.kernels import REFUSED
+from pixelwise.loss_config import LossConfig
+from pixelwise.losses import on_gpu, segmentation, segmentation_loss
+
+torch.manual_seed(0)
+logits, mask = torch.randn(1, 3, 3, 4), torch.randint(-1, 3, (1, 6, 8))
+losses = LossConfig(focal=0.5, label_smoothing=0.1)
+
+def answers():
+    leaf = logits.clone().requires_grad_()
+    loss = segmentation_loss(leaf, mask, losses)
+    loss.backward()
+    cells = upsampling.decide_cells(logits, 2, confidence=True)
+    return [loss.detach(), leaf.grad, *upsampling.argmax_upsampled(logits, (6, 8), confidence=True), *cells]
+
+plain = answers()
+upsampling.on_gpu = on_gpu.on_gpu = lambda tensor: True
+kernels = answers()
+used = [upsampling._kernel("cpu") is not None, on_gpu._kernels("cpu") is not None]
+print(json.dumps([REFUSED, used, [float((a.double() - b.double()).abs().max()) for a, b in zip(plain, kernels)]]))
+"""
+
 COMPILED = """
 import triton
 from triton.backends.compiler import GPUTarget
@@ -96,6 +122,14 @@ def test_kernels_answer_in_the_interpreter_as_torch_does():
     assert len(rows) == 4
     for row in rows:
         assert all(error < 2e-5 for error in row.values()), row
+
+
+def test_losses_and_class_maps_take_the_kernels_where_they_run():
+    refused, used, far = json.loads(run(DISPATCHED, TRITON_INTERPRET="1"))
+    assert refused == {}
+    assert used == [True, True]
+    assert len(far) == 6
+    assert max(far) < 1e-5
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Triton's compiler for NVIDIA's GPUs comes for Linux")

@@ -97,13 +97,11 @@ def _kernels(device: str) -> tuple[Callable, Callable] | None:
 
 
 def _case(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Return logits, classes and smoothing, one cell and one class more than a program has."""
     generator = torch.Generator().manual_seed(0)
-    logits = 3 * torch.randn(2, 11, 5, 37, generator=generator)
-    return (
-        logits.to(device),
-        torch.randint(11, (2, 20, 150), generator=generator).to(device),
-        torch.rand(11, generator=generator).to(device),
-    )
+    logits, smoothing = 3 * torch.randn(1, 9, 2, 33, generator=generator), torch.rand(9, generator=generator)
+    target = torch.randint(9, (1, 4, 66), generator=generator)
+    return logits.to(device), target.to(device), smoothing.to(device)
 
 
 def _trial(logits: Tensor, target: Tensor, smoothing: Tensor, kernels: tuple[Callable, Callable]) -> tuple[Tensor, ...]:
