@@ -39,11 +39,11 @@ STOPPED = 3
 
 def configuration(folder: Path, out: Path, workers: int) -> Config:
     data = {"images": folder / "images", "labels": folder / "masks", "classes": ["dark", "bright"], "validation": 0.25}
-    train = {"steps": STEPS, "batch_size": 2, "crop_size": 64, "evaluate_every": EVALUATE_EVERY, "workers": workers}
+    train = {"steps": STEPS, "batch_size": 2, "crop_size": 32, "evaluate_every": EVALUATE_EVERY, "workers": workers}
     return Config.model_validate(
         {
             "data": data,
-            "model": {"name": "unet", "options": {"filters": [32, 64, 128]}},
+            "model": {"name": "unet", "options": {"filters": [16, 32, 64]}},
             "train": {**train, "device": "cpu", "save_every_minutes": SAVE_SECONDS / 60},
             "sampling": {"hard": 0.5},
             "predict": {"tile": 64, "overlap": 0},
@@ -170,6 +170,7 @@ def kill_runs(folder: Path, whole: str, seconds: float, kills: int, runs: int, m
             made = made_steps(out)
             lost.append(made - saved_step(out))
             alone.append(made % EVALUATE_EVERY)
+            print(f"kill {done}: {lost[-1]} of {made} steps lost", flush=True)
             if moments.random() < 0.4 and all((out / "last" / name).exists() for name in (STATE, EARLIER_STATE)):
                 damaged[damage(out / "last" / STATE, moments)] += 1
         if result(out) != whole:
@@ -199,6 +200,7 @@ def stop_runs(folder: Path, whole: str, seconds: float, stops: int, moments: ran
             os.kill(process, (signal.SIGTERM, signal.SIGINT)[number % 2])
         if status_of(process) == STOPPED:
             lost.append(made_steps(out) - saved_step(out))
+            print(f"stop {number + 1}: {lost[-1]} steps lost", flush=True)
             process = begin(lambda out=out: train(folder, out, WORKERS[-1]))
             assert status_of(process) == 0
         others += [out.name] if result(out) != whole else []

@@ -9,7 +9,7 @@ PLACE = "a place"
 """Of what must be the same wherever it lies; the run says so itself where it is not."""
 NOTHING = "changes no weight"
 BITS = "the last bits of the weights may differ"
-SCORES = "its score is not comparable with those before"
+SCORES = "scores are not comparable with those before"
 MAY_CHANGE: dict[str, dict[str, str]] = {
     "data": {
         **dict.fromkeys(("images", "labels", "annotations", "validation_images", "validation_labels"), PLACE),
