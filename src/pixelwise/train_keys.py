@@ -143,6 +143,11 @@ class TrainConfig(ConfigTable):
         ge=1,
         description="steps between models that are kept in checkpoints/; default: only the best one is kept",
     )
+    save_every_minutes: float = Field(
+        default=5.0,
+        ge=0,
+        description="minutes between saved states, for --resume; 0: after every step. Evaluations save too",
+    )
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         default="auto",
         description="of the network; auto: bf16 on a GPU that has it, fp16 on an older one, fp32 elsewhere",

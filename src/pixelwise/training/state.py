@@ -4,33 +4,32 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from datetime import date
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pixelwise import __version__
-from pixelwise.config import Config, as_places
-from pixelwise.data.contract import contract_of
+from pixelwise.config import Config
 from pixelwise.data.sampler import Batch
 from pixelwise.data.scenes import Scene
 from pixelwise.data.targets import Place, Targets
 from pixelwise.device import laid_out, practice
 from pixelwise.errors import ConfigError, PixelwiseError, out_of_memory
 from pixelwise.evaluation.evaluate import evaluate_scenes
-from pixelwise.geo.colours import ColourReader
-from pixelwise.hub.licences import Origin, merged_origins, origins_from, records
+from pixelwise.hub.licences import merged_origins, records
 from pixelwise.labels import IGNORE
 from pixelwise.loss_config import LOSSES, LossConfig
 from pixelwise.losses import total_loss
 from pixelwise.models import Decoded, Segmenter
-from pixelwise.runs.model_folder import ModelCard, save_model
+from pixelwise.runs.model_folder import save_model
 from pixelwise.runs.run_folder import Run
 from pixelwise.train_keys import TrainConfig
 from pixelwise.training.accumulation import LossOf, Parts, backward, in_precision, is_separable, statistics_note
+from pixelwise.training.card import first_origins, model_card
 from pixelwise.training.checkpointing import recompute_blocks
+from pixelwise.training.exactness import made_with
 from pixelwise.training.first_weights import FirstWeights, library_origins, teacher_origins
 from pixelwise.training.lion import Lion
 from pixelwise.training.network import first_network
@@ -81,15 +80,21 @@ class Training:
         self.practice = practice(device, config.train.precision, config.train.log_every)
         self.step, self.best, self.seconds = 0, -1.0, 0.0
         self.score: float | None = None
+        self.best_step = 0
+        """The step of the best model; 0: there is none yet. A state of an early version does not say: -1."""
+        self.evaluated = 0
+        """The last step that was evaluated."""
+        self.row: dict[str, float | None] = {}
+        """Of the log, of the newest step."""
         self.model = first_network(config, data, start, state, say)
         self.model.encoder.requires_grad_(not config.train.freeze_encoder)
-        origins = _origins(start, state, run)
+        origins = first_origins(start, state, run)
         if state is None:
             accepted = config.model.accept_licence
             origins = merged_origins(
                 origins or (), library_origins(self.model, accepted), teacher_origins(config.train.teacher, accepted)
             )
-        self.card = _card(config, data, self.model, origins)
+        self.card = model_card(config, data, self.model, origins)
         self.class_weights = class_weights(config, data, device)
         self.unlabelled = list(unlabelled)
         self.teacher = Teacher(config, self.card, self.model, device) if config.train.teacher is not None else None
@@ -146,13 +151,15 @@ class Training:
         if self.teacher is not None:
             self.teacher.require_same(state)
         self.step, self.best, self.seconds = state["step"], state["best"], state["seconds"]
+        # Early versions saved nothing but what was evaluated.
+        self.best_step, self.evaluated = state.get("best_step", -1), state.get("evaluated", self.step)
+        self.row = {"step": self.step, **state.get("row", {})}
         self.score = self.best if self.best >= 0 else None
 
-    def state(self, row: dict) -> dict:
+    def state(self) -> dict:
         """Return everything that the run needs to go on after a step.
 
-        Args:
-            row: of the log. A kill after the state is saved may lose it there.
+        The row of the log is in it, since a kill after the state is saved may lose it there.
         """
         self.record_errors()
         return {
@@ -162,8 +169,11 @@ class Training:
             "scaler": self.scaler.state_dict(),
             "step": self.step,
             "best": self.best,
-            "seconds": row["seconds"],
-            "row": row,
+            "best_step": self.best_step,
+            "evaluated": self.evaluated,
+            "seconds": self.row["seconds"],
+            "row": self.row,
+            "made_with": made_with(self.device),
             "data": self.data.record,
             "config": self.config.model_dump(mode="json", exclude_none=True),
             "architecture": asdict(self.model.architecture),
@@ -287,24 +297,52 @@ class Training:
             row: of that step, for the log.
         """
         kept = self.run.folder / "last"
-        held = f" {kept} holds the state of the last evaluation." if kept.exists() else ""
+        held = f" {kept} holds the last saved state." if kept.exists() else ""
         half = " float16 ends at 65,504; precision = 'bf16' does not." if self.scaler.is_enabled() else ""
         what = f"The loss is {row['loss']}" if not math.isfinite(row["loss"]) else "The gradient is not finite"
         return PixelwiseError(
             f"{what} at step {row['step'] - 1}. Lower [train].learning_rate (it is {self.rate:g}).{half}{held}"
         )
 
+    @property
+    def must_evaluate(self) -> bool:
+        """Whether the step that was made is one to evaluate after, and was not evaluated."""
+        settings = self.config.train
+        every = settings.evaluate_every or max(1, settings.steps // 10)
+        due = self.step > 0 and (self.step % every == 0 or self.step == settings.steps)
+        return self.evaluated < 0 or (due and self.evaluated != self.step)
+
     def evaluate(self) -> dict[str, float | None]:
-        """Score the judged network on the validation part, and save it if it is the best; return the scores."""
-        found = {}
-        if self.data.validation:
-            scores = evaluate_scenes(self.judged, self.data.validation, self.card, self.config.predict).scores
-            self.score = scores.miou if scores.miou is not None else 0.0
-            found = {"mIoU": self.score, "pixel_accuracy": scores.pixel_accuracy}
+        """Return the scores of the judged network on the validation part, for the log. It changes nothing."""
+        if not self.data.validation:
+            return {}
+        scores = evaluate_scenes(self.judged, self.data.validation, self.card, self.config.predict).scores
+        return {"mIoU": scores.miou if scores.miou is not None else 0.0, "pixel_accuracy": scores.pixel_accuracy}
+
+    def take_scores(self, scores: dict[str, float | None]) -> None:
+        """Take note of an evaluation after this step."""
+        self.row |= scores
+        self.evaluated, self.score = self.step, scores.get("mIoU")
         if self.score is None or self.score > self.best:
-            self.best = self.best if self.score is None else self.score
-            save_model(self.run.folder / "model", self.judged, self.card)
-        return found
+            self.best, self.best_step = self.best if self.score is None else self.score, self.step
+
+    def forget_scores(self) -> None:
+        """Evaluate next, whatever the step: the best model is lost."""
+        self.best, self.score, self.evaluated = -1.0, None, -1
+
+    def save(self) -> None:
+        """Save the state, and then the best model if it is of this step.
+
+        A kill between the two loses nothing: the state has the weights of that model.
+        """
+        self.run.save_last(self.state())
+        if self.best_step == self.step:
+            self.save_model(self.run.folder / "model")
+
+    def save_model(self, folder: Path) -> None:
+        """Write the judged network as a model folder, which says of which step it is."""
+        card = replace(self.card, provenance={**self.card.provenance, "step": str(self.step)})
+        save_model(folder, self.judged, card)
 
 
 def _loss(
@@ -338,50 +376,6 @@ def _loss(
         align_corners=model.align_corners,
     )
     return loss, decoded.logits
-
-
-def _origins(start: FirstWeights | None, state: dict | None, run: Run) -> tuple[Origin, ...] | None:
-    """Return what the model descends from; of a run that goes on, as its state says.
-
-    Returns:
-        None for a run of an early version, which did not keep it.
-
-    Raises:
-        ConfigError: a damaged state.
-    """
-    if state is None:
-        return () if start is None else start.origins
-    try:
-        return origins_from(state["origins"]) if "origins" in state else None
-    except ValueError as error:
-        raise ConfigError(f"{run.folder / 'last'} holds a damaged state ({error}). Restore it from a copy.") from None
-
-
-def _card(config: Config, data: TrainingData, model: Segmenter, origins: tuple[Origin, ...] | None) -> ModelCard:
-    scene, without = data.training[0], config.data.unlabelled
-    return ModelCard(
-        architecture=model.architecture,
-        classes=data.classes,
-        bands=scene.reader.bands,
-        dtype=scene.info.dtype,
-        mean=data.mean,
-        std=data.std,
-        nodata=config.data.nodata,
-        file_bands=len(scene.info.data_bands(scene.reader.bands)),
-        grey_too=any(isinstance(each.reader, ColourReader) and each.reader.grey for each in data.training),
-        contract=contract_of(data.training),
-        tile=config.predict.tile,
-        overlap=config.predict.overlap,
-        provenance={
-            "pixelwise": __version__,
-            "images": ", ".join(place.name for place in as_places(config.data.images)),
-            "labels": ", ".join(place.name for place in config.data.label_places),
-            "date": date.today().isoformat(),
-            **({} if config.train.teacher is None else {"teacher": config.train.teacher.name}),
-            **({} if without is None else {"unlabelled": ", ".join(place.name for place in as_places(without))}),
-        },
-        origins=origins,
-    )
 
 
 def _rates(config: Config) -> tuple[float, float]:
