@@ -5,8 +5,8 @@ import threading
 import numpy as np
 import pytest
 import torch
+from fake_gpu import fake_gpu
 from small_network import card_of, noise, predictor_of, small_network, write_scene
-from torch._subclasses import FakeTensorMode
 
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.inference.images import ArrayReader
@@ -87,11 +87,11 @@ def test_tiles_are_added_blended_and_decided_where_the_network_is():
     plan = plan_strips(100, 96, 64, 32, 4, piece=96)
     reader = ArrayReader(noise(3, 100, 96), np.ones((100, 96), bool))
     network = small_network()
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        network.to_empty(device="cuda")
+    with fake_gpu() as gpu, torch.no_grad():
+        network.to_empty(device=gpu)
         tiling = Tiling(network, reader, card_of(network), plan)
         tiles = [
-            (read_tile(reader, window, tiling.card), torch.empty(3, 16, 16, device="cuda"))
+            (read_tile(reader, window, tiling.card), torch.empty(3, 16, 16, device=gpu))
             for window in plan.tiles(0, 0, begun=True)
         ]
         row = tiling.sum_of(0, 0, None, tiles)

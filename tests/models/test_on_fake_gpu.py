@@ -4,13 +4,10 @@ So these tests find tensors that are made on the wrong device, and questions to 
 they do not see are backward passes: those ask for a real GPU's streams.
 """
 
-import ctypes
-import os
-
 import pytest
 import torch
+from fake_gpu import fake_gpu
 from test_every_network import LIGHTER, NAMES
-from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
 import pixelwise as pw
@@ -22,29 +19,11 @@ from pixelwise.training.optimizer import MovingAverage
 from pixelwise.training.teaching import wrong_shares
 from pixelwise.upsampling import argmax_upsampled, decide_cells, recentred
 
-CUDA, META = 1, 14
-"""Numbers of torch's kinds of device (c10/core/DeviceType.h)."""
-
-
-def lend_device_guard():
-    """Let a torch that was built for CPUs name a GPU: it gets the guard of the meta device, which does nothing."""
-    library = ctypes.CDLL(os.path.join(os.path.dirname(torch.__file__), "lib", "libc10.so"))
-    guards = (ctypes.c_void_p * 20).in_dll(library, "_ZN3c104impl26device_guard_impl_registryE")
-    guards[CUDA] = guards[CUDA] or guards[META]
-
 
 @pytest.fixture
 def gpu():
-    try:
-        lend_device_guard()
-    except (OSError, ValueError):
-        pytest.skip("this torch has no table of device guards")
-    # Parameters become fake tensors, instead of holding fake data.
-    overwrite = torch.__future__.get_overwrite_module_params_on_conversion()
-    torch.__future__.set_overwrite_module_params_on_conversion(True)
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        yield torch.device("cuda")
-    torch.__future__.set_overwrite_module_params_on_conversion(overwrite)
+    with fake_gpu() as device:
+        yield device
 
 
 def on_gpu(*tensors):

@@ -218,7 +218,7 @@ class Training:
             self.scaler.update()
         else:
             bad |= ~torch.isfinite(norm)
-            self.optimizer.found_inf = bad.float()
+            setattr(self.optimizer, "found_inf", bad.float())  # noqa: B010  torch's fused optimisers read it
             self.optimizer.step()
         self.average.update(self.step)
         if self.targets is not None and self.config.sampling.hard:
