@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,7 @@ def machine(bench: Bench) -> Iterator[dict]:
     yield bounds(bench)
 
 
+@cache
 def bounds(bench: Bench) -> dict:
     """Return the speed of a large product in each precision, and of a large copy."""
     side, found = bench.pick(8192, 128), {}
@@ -286,54 +288,56 @@ def _bound(bench: Bench, network: str, batch: int, side: int, classes: int, prec
     return passes * batch * max(cost.flops / (found[f"tflops {precision}"] * 1e12), moved)
 
 
+def _cases(bench: Bench, classes: int) -> Iterator[tuple[str, str, str, str, nn.Module]]:
+    """Yield the way, the precision, the tool, the network's name, and the network; what takes longest comes last."""
+    for way in ("eager",) if bench.tiny else ("eager", "compiled"):
+        for precision in ("float32",) if bench.tiny else ("bf16", "float32"):
+            for tool, network, make in ways(classes, tiny=bench.tiny):
+                torch.manual_seed(0)
+                yield way, precision, tool, network, make().to(bench.device)
+
+
+def _measured(bench: Bench, call: Callable[[], object], case: tuple[str, str, str, str], bound: float) -> dict:
+    with bench.memory() as found:
+        seconds = bench.seconds(call)
+    row = dict(zip(("way", "precision", "tool", "network"), case, strict=True))
+    return row | {"ms": 1000 * seconds, "of the bound": bound / seconds, **found}
+
+
 def maps(bench: Bench) -> Iterator[dict]:
     """Class maps of a batch of images."""
     batch, side, classes = bench.pick(8, 1), bench.pick(512, 64), bench.pick(150, 3)
     image = torch.randn(batch, 3, side, side, device=bench.device)
-    for precision in ("float32",) if bench.tiny else ("float32", "bf16"):
-        dtype = PRECISIONS[precision]
-        for tool, network, make in ways(classes, tiny=bench.tiny):
-            torch.manual_seed(0)
-            model = make().to(bench.device).eval()
-            bound = _bound(bench, network, batch, side, classes, precision, 1)
-            row = {"tool": tool, "network": network, "precision": precision, "batch": batch, "side": side}
-            with torch.no_grad(), torch.autocast(bench.device.type, dtype=dtype, enabled=dtype is not None):
-                if isinstance(model, Segmenter):
-                    fast = pw.fuse(model)
-                    calls = {"eager": lambda m=fast: m.label_map(image)}
-                    decode = torch.compile(model.decode)
-                    calls["compiled"] = lambda d=decode: argmax_upsampled(d(image).logits, (side, side))
-                else:
+    yield {"batch": batch, "side": side, "classes": classes}
+    for way, precision, tool, network, made in _cases(bench, classes):
+        model, dtype, compiled = made.eval(), PRECISIONS[precision], way == "compiled"
 
-                    def whole(pixels: Tensor, model: nn.Module = model) -> Tensor:
-                        return F.interpolate(model(pixels), size=(side, side), mode="bilinear").argmax(1)
+        def theirs(pixels: Tensor, model: nn.Module = model) -> Tensor:
+            return F.interpolate(model(pixels), size=(side, side), mode="bilinear").argmax(1)
 
-                    calls = {"eager": lambda w=whole: w(image)}
-                    compiled = torch.compile(whole)
-                    calls["compiled"] = lambda w=compiled: w(image)
-                for way, call in calls.items():
-                    if bench.tiny and way == "compiled":
-                        continue
-                    with bench.memory() as found:
-                        seconds = bench.seconds(call)
-                    yield row | {"way": way, "ms": 1000 * seconds, "of the bound": bound / seconds, **found}
+        if not isinstance(model, Segmenter):
+            call = torch.compile(theirs) if compiled else theirs
+        elif compiled:
+            decode = torch.compile(model.decode)
+
+            def call(pixels: Tensor, decode: Callable = decode) -> Tensor:
+                return argmax_upsampled(decode(pixels).logits, (side, side))[0]
+        else:
+            call = pw.fuse(model).label_map
+        bound = _bound(bench, network, batch, side, classes, precision, 1)
+        with torch.no_grad(), torch.autocast(bench.device.type, dtype=dtype, enabled=dtype is not None):
+            row = _measured(bench, lambda call=call: call(image), (way, precision, tool, network), bound)
+        yield row
 
 
 def training(bench: Bench) -> Iterator[dict]:
     """Steps of training."""
     batch, side, classes = bench.pick(8, 1), bench.pick(512, 64), bench.pick(150, 3)
-    for precision in ("float32",) if bench.tiny else ("bf16", "float32"):
-        dtype = PRECISIONS[precision]
-        for tool, network, make in ways(classes, tiny=bench.tiny):
-            for way in ("eager",) if bench.tiny else ("eager", "compiled"):
-                torch.manual_seed(0)
-                model = make().to(bench.device).train()
-                step = _step(bench, model, batch, side, classes, dtype, way)
-                bound = _bound(bench, network, batch, side, classes, precision, 3)
-                with bench.memory() as found:
-                    seconds = bench.seconds(step)
-                row = {"tool": tool, "network": network, "precision": precision, "batch": batch, "side": side}
-                yield row | {"way": way, "ms": 1000 * seconds, "of the bound": bound / seconds, **found}
+    yield {"batch": batch, "side": side, "classes": classes}
+    for way, precision, tool, network, model in _cases(bench, classes):
+        step = _step(bench, model.train(), batch, side, classes, PRECISIONS[precision], way)
+        bound = _bound(bench, network, batch, side, classes, precision, 3)
+        yield _measured(bench, step, (way, precision, tool, network), bound)
 
 
 def _step(
