@@ -27,7 +27,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from gpu_parts import PARTS, Bench
+from gpu_bench import Bench
+from gpu_parts import PARTS
 
 RESULTS = Path(__file__).parent / "results" / "gpu.jsonl"
 SHARES = {
