@@ -4,6 +4,8 @@ So these tests find tensors that are made on the wrong device, and questions to 
 they do not see are backward passes: those ask for a real GPU's streams.
 """
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from fake_gpu import fake_gpu
@@ -26,15 +28,28 @@ def gpu():
         yield device
 
 
+@contextmanager
+def moved(*models):
+    """Give networks of the meta device memory on a fake GPU."""
+    with fake_gpu() as device:
+        for model in models:
+            model.to_empty(device=device)
+        yield device
+
+
 def on_gpu(*tensors):
     return all(each.device.type == "cuda" for each in tensors)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_network_its_loss_and_its_class_map_stay_on_the_gpu(gpu, name):
+def test_a_network_its_loss_and_its_class_map_stay_on_the_gpu(name):
     with torch.device("meta"):
         model = pw.create(name, classes=3, **LIGHTER.get(name, {}))
-    model.to_empty(device=gpu)
+    with moved(model) as gpu:
+        checks(model, gpu)
+
+
+def checks(model, gpu):
     image = torch.empty(2, 3, 64, 64, device=gpu)
     decoded = model.train().decode(image)
     assert on_gpu(decoded.logits, *decoded.aux.values())
@@ -79,20 +94,20 @@ def test_losses_that_choose_pixels_ask_and_this_would_show_it(gpu):
         segmentation_loss(logits, mask, LossConfig(lovasz=1.0))
 
 
-def test_what_a_step_does_besides_asks_the_gpu_nothing(gpu):
+def test_what_a_step_does_besides_asks_the_gpu_nothing():
     with torch.device("meta"):
         model, other = (pw.create("unet", classes=3, filters=[4, 8]) for _ in range(2))
-    model.to_empty(device=gpu)
-    MovingAverage(model, other.to_empty(device=gpu), 0.9).update(3)
-    logits, mask = torch.empty(2, 3, 8, 8, device=gpu), torch.full((2, 32, 32), IGNORE, device=gpu)
-    assert on_gpu(wrong_shares(logits, mask))
-    weights = list(model.parameters())
-    for weight in weights:
-        weight.grad = torch.empty_like(weight)
-    assert on_gpu(torch.nn.utils.clip_grad_norm_(weights, 1.0))
-    for optimizer in (torch.optim.AdamW(weights, fused=True), Lion(weights)):
-        optimizer.found_inf = torch.zeros((), device=gpu)
-        optimizer.step()
-        held = [each for state in optimizer.state.values() for each in state.values()]
-        assert on_gpu(*held)
-    assert on_gpu(*decide_cells(torch.empty(1, 3, 6, 7, device=gpu), 4, confidence=True))
+    with moved(model, other) as gpu:
+        MovingAverage(model, other, 0.9).update(3)
+        logits, mask = torch.empty(2, 3, 8, 8, device=gpu), torch.full((2, 32, 32), IGNORE, device=gpu)
+        assert on_gpu(wrong_shares(logits, mask))
+        weights = list(model.parameters())
+        for weight in weights:
+            weight.grad = torch.empty_like(weight)
+        assert on_gpu(torch.nn.utils.clip_grad_norm_(weights, 1.0))
+        for optimizer in (torch.optim.AdamW(weights, fused=True), Lion(weights)):
+            optimizer.found_inf = torch.zeros((), device=gpu)
+            optimizer.step()
+            held = [each for state in optimizer.state.values() for each in state.values()]
+            assert on_gpu(*held)
+        assert on_gpu(*decide_cells(torch.empty(1, 3, 6, 7, device=gpu), 4, confidence=True))

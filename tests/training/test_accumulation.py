@@ -111,10 +111,11 @@ def test_masks_and_auxiliary_outputs_have_the_gradient_of_the_whole_batch():
     def decode(image):
         maps = body(image)
         chances = maps.mean(dim=(2, 3))[:, :, None] * torch.linspace(-1, 1, 4).double()
-        return Decoded(maps[:, :3], {"early": maps[:, 1:]}, answers=(Masks(maps * 3, chances),))
+        return Decoded(maps[:, :3], {"early": maps[:, 1:]}, answers=(Masks(maps.float() * 3, chances.float()),))
 
     def loss_of(decode, image, mask):
         decoded = decode(image)
+        # Masks are compared at points in float32.
         loss = mask_loss(decoded.answers, mask) + 0.3 * segmentation_loss(decoded.aux["early"], mask)
         return loss, decoded.logits
 
@@ -122,7 +123,7 @@ def test_masks_and_auxiliary_outputs_have_the_gradient_of_the_whole_batch():
     whole = gradient(body, loss_of, 1, False, decode=decode)
     found = gradient(body, loss_of, 3, False, decode=decode)
     for one, other in zip(found, whole, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(one.double(), other.double(), rtol=1e-4, atol=1e-6)
 
 
 def test_a_part_draws_the_same_each_time_it_goes_through_the_network():
