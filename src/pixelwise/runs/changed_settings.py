@@ -22,8 +22,10 @@ MAY_CHANGE: dict[str, dict[str, str]] = {
         "steps": "the learning rate follows the new length from here on",
         "teacher": PLACE,
         "evaluate_every": "other steps may give the best model",
-        **dict.fromkeys(("device", "compile"), BITS),
-        **dict.fromkeys(("workers", "keep_every", "save_every_minutes", "activation_checkpointing"), NOTHING),
+        **dict.fromkeys(("device", "compile", "accumulate"), BITS),
+        **dict.fromkeys(
+            ("workers", "keep_every", "save_every_minutes", "log_every", "activation_checkpointing"), NOTHING
+        ),
     },
     "predict": dict.fromkeys(("tile", "overlap", "flips", "scales"), SCORES),
 }
