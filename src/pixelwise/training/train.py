@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pixelwise import machine
-from pixelwise.config import Config, load_config, parse_config
+from pixelwise.config import Config, load_config
 from pixelwise.data.footprints import resolution_note
 from pixelwise.data.split import open_split, write_split
 from pixelwise.data.unlabelled import open_unlabelled
@@ -15,7 +15,7 @@ from pixelwise.device import choose_device
 from pixelwise.errors import ConfigError, TrainingStopped, WeightsError, enough_memory
 from pixelwise.fast.allocator import keep_freed_memory
 from pixelwise.mapping.capacity import free_memory, threads
-from pixelwise.runs.changed_settings import require_same_settings, say_changes
+from pixelwise.runs.changed_settings import recorded_config, require_same_settings, say_changes
 from pixelwise.runs.model_folder import load_model
 from pixelwise.runs.run_folder import Run, locked_run, open_events, open_run
 from pixelwise.training.boundary_losses import with_boundary_losses
@@ -135,7 +135,7 @@ def _kept_state(run: Run, config: Config, say: Say) -> dict | None:
         )
     say(f"Going on from step {step} of {steps}.")
     if "config" in state:
-        before = parse_config(state["config"], f"The state in {run.folder / 'last'}")
+        before = recorded_config(state["config"], f"The state in {run.folder / 'last'}")
         require_same_settings(run.folder, before, config)
         if (changes := say_changes(before, config)) is not None:
             say(changes)
