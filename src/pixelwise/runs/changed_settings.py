@@ -64,8 +64,8 @@ def require_same_settings(folder: Path, before: Config, now: Config) -> None:
         more = f", and {len(changed) - LISTED} more" if len(changed) > LISTED else ""
         raise ConfigError(
             f"{folder} began with other settings: {', '.join(changed[:LISTED])}{more}. They say what is learned, so a "
-            f"run keeps them. Set them back (`pixelwise train {folder / 'config.toml'} --resume` has all as before), or "
-            "begin another run (--run)."
+            f"run keeps them. Set them back (`pixelwise train {folder / 'config.toml'} --resume` has all as before), "
+            "or begin another run (--run)."
         )
 
 
