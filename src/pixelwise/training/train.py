@@ -184,6 +184,12 @@ def _make_steps(training: Training, say: Say) -> None:
         if stopping.signal is not None:
             raise TrainingStopped(stopping.signal, training.step, run.folder)
         with run.open_log() as log:
+
+            def tell(row: dict) -> None:
+                log(row)
+                write_events(row)
+                say(Progress(row["step"], settings.steps, row["loss"], training.score))
+
             for batch, unlabelled in waiting.over(read_batches(training, workers)):
                 made = training.learn(batch, unlabelled)
                 training.row = {"step": training.step, "loss": None, "learning_rate": made.rate}
@@ -197,6 +203,9 @@ def _make_steps(training: Training, say: Say) -> None:
                     continue
                 # Read before anything is kept, so that what is kept is good.
                 rows, bad = readings.read()
+                # A state has the newest row itself; those before it must be in the log.
+                for row in rows[:-1]:
+                    tell(row)
                 if bad is None:
                     if keep:
                         training.save_model(run.checkpoint(training.step))
@@ -206,10 +215,8 @@ def _make_steps(training: Training, say: Say) -> None:
                     if save:
                         training.save()
                         stopping.saved()
-                for row in rows:
-                    log(row)
-                    write_events(row)
-                    say(Progress(row["step"], settings.steps, row["loss"], training.score))
+                for row in rows[-1:]:
+                    tell(row)
                 if bad is not None:
                     raise training.not_finite(bad)
                 if stop:
