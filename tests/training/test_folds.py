@@ -76,7 +76,7 @@ def test_networks_are_trained_once_and_again_when_labels_change(scenes, tmp_path
     assert said[-1] == ("Training network 2 of 2", 1.0)
     for fold in folds:
         kept = {line for line in (fold.run.split / "train.txt").read_text().splitlines() if not line.startswith("#")}
-        assert not {f"{name}.png" for name in judged_names(fold.judged)} & kept
+        assert not {f"{name}.tif" for name in judged_names(fold.judged)} & kept
         assert len(kept) == 3
     found, seen = suspects_of_folds([(fold.run.folder, fold.judged) for fold in folds])
     assert len(seen) == 6
