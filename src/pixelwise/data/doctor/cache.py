@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from array import array
@@ -102,11 +103,12 @@ class FactCache:
 
     def read(self, place: int) -> dict:
         """Return the facts at a place that `find` or `put` gave."""
-        if self._newest is None or self._newest[0] != place:
+        newest = self._newest
+        if newest is None or newest[0] != place:
             entry = self._entry(place)
             assert entry is not None, "a line that was whole when it was found"
-            self._newest = (place, entry[2])
-        return self._newest[1]
+            newest = self._newest = (place, entry[2])
+        return newest[1]
 
     def save(self, *, complete: bool) -> None:
         """Write what was used; a folder that cannot be written to keeps nothing.
@@ -134,17 +136,18 @@ class FactCache:
     def _open(self, path: Path) -> None:
         keys, places = array("Q"), array("q")
         try:
-            file = path.open("rb")
-            if _value(file.readline()) != {"version": VERSION}:
+            self._old = path.open("rb")
+            if _value(self._old.readline()) != {"version": VERSION}:
                 return
-            at = file.tell()
-            for line in file:
-                keys.append(int(line[CHECKSUM + 1 : CHECKSUM + 1 + KEY], 16))
-                places.append(at)
+            at = self._old.tell()
+            for line in self._old:
+                key = line[CHECKSUM + 1 : CHECKSUM + 1 + KEY]
+                if re.fullmatch(b"[0-9a-f]{%d}" % KEY, key):
+                    keys.append(int(key, 16))
+                    places.append(at)
                 at += len(line)
         except (OSError, ValueError):
             return
-        self._old = file
         # Where a name comes twice, the later line stays behind the earlier one.
         order = np.argsort(np.asarray(keys, np.uint64), kind="stable")
         self._keys, self._places = np.asarray(keys, np.uint64)[order], np.asarray(places, np.int64)[order]
