@@ -1,7 +1,7 @@
 """Which images and labels a configuration names, and what is wrong with their names."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pixelwise.config import DataConfig, as_places
@@ -94,12 +94,22 @@ def _masked(
     ]
     if data.missing_images == "leave_out":
         orphans = []
-    findings += _lonely(alone, orphans, naming, folders)
+    findings += _lonely(alone, orphans, naming, folders, {naming.image_name(image): image for image in listed})
     return samples
 
 
-def _lonely(alone: list[Finding], orphans: list[Path], naming: Naming, folders: Sequence[Path]) -> list[Finding]:
-    """Return findings on images and masks without a partner; two whose names differ by case only are one finding."""
+def _lonely(
+    alone: list[Finding],
+    orphans: list[Path],
+    naming: Naming,
+    folders: Sequence[Path],
+    named: Mapping[str | None, Path],
+) -> list[Finding]:
+    """Return findings on images and masks without a partner; two whose names differ by case only are one finding.
+
+    Args:
+        named: the images by their names.
+    """
     by_name = {(naming.mask_name(mask) or "").casefold(): mask for mask in orphans}
     found, paired = list[Finding](), set[Path]()
     for finding in alone:
@@ -116,6 +126,8 @@ def _lonely(alone: list[Finding], orphans: list[Path], naming: Naming, folders: 
     for mask in orphans:
         if mask not in paired:
             said = f"{mask} belongs to no image in {places}."
+            if (elsewhere := named.get(naming.mask_name(mask))) is not None:
+                said += f" {elsewhere} has its name, but lies in another subfolder."
             found.append(Finding("PW102", str(mask), said, ORPHAN_FIX, picture=Spot(None, mask)))
     return found
 

@@ -150,7 +150,7 @@ def _names_of_numbers(
         if 0 in values and 0 not in table:
             if any(name.lower() == "background" for name in table.values()):
                 return {}, set()
-            if _is_background(found, file, ask):
+            if len(set(values) - {0, 255}) < 2 or _is_background(found, file, ask):
                 table = {0: "background", **table}
                 names[0] = "background"
                 guessed.append(f"{file.path.name} has no name for 0, on {found.share([0]):.0%}: it is the background.")

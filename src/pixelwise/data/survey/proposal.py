@@ -226,7 +226,7 @@ def _rivals(pairs: Sequence[Pairs], proposal: Proposal) -> None:
     """Name masks of the same images that were not chosen."""
     others = {_name_of(group, each.masks): None for each in pairs for group in each.rivals}
     if others:
-        chosen = ", ".join(dict.fromkeys(_name_of(each.masks, *each.rivals) for each in pairs))
+        chosen = ", ".join(dict.fromkeys(_name_of(each.masks, *each.rivals) for each in pairs if each.rivals))
         proposal.guessed.append(
             f"Labels are the masks {chosen}. The same images have others, which are left out: "
             f"{', '.join([*others][:5])}."
