@@ -5,7 +5,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -145,6 +145,7 @@ def _open(work: _Work) -> None:
     work.findings += found
     paths = dict.fromkeys(path for s in work.samples for path in (s.image, s.mask) if path is not None)
     headers = dict[Path, RasterInfo | DataError](_headers(work, list(paths)))
+    alike = dict[RasterInfo, RasterInfo]()
     for sample in work.samples:
         for path in (sample.image, sample.mask):
             header = headers[path] if path is not None else None
@@ -153,8 +154,8 @@ def _open(work: _Work) -> None:
                 sample.sound = False
             elif path == sample.image:
                 sample.info = header
-            else:
-                sample.mask_info = header
+            elif header is not None:
+                sample.mask_header = alike.setdefault(replace(header, path=Path()), header)
         work.findings += check_fit(sample, work.table)
     work.findings += check_orientation(work.samples)
     opened = [sample.info for sample in work.samples if sample.info is not None]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from pixelwise.optional import optional_module
 
-ROWS, COLUMNS = 256, 4096
+ROWS, COLUMNS = 256, 1024
 """Images that are compared with each other at once: a tile of the table of all pairs, so that memory stays flat."""
 
 

@@ -1,7 +1,7 @@
 """An image with its labels as the examination sees them: headers, and facts of pixels that fit a cache."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pixelwise.data.doctor.cache import FactCache
@@ -31,7 +31,8 @@ class Sample:
     """One of [data].validation_images."""
     info: RasterInfo | None = None
     """The image's header; None where it cannot be opened."""
-    mask_info: RasterInfo | None = None
+    mask_header: RasterInfo | None = None
+    """Of the mask, but for its path: thousands of masks share one."""
     sound: bool = True
     """The mask fits its image, so that classes of pixels can be counted."""
     parts: tuple[str, ...] = ()
@@ -50,6 +51,13 @@ class Sample:
         whole = kept["parts"].get(WHOLE)
         # A whole scene may be in another part today, or in none.
         return kept if whole is None else kept | {"parts": dict.fromkeys(self.parts, whole)}
+
+    @property
+    def mask_info(self) -> RasterInfo | None:
+        """The mask's header; None where it has none, or its values say nothing."""
+        if self.mask_header is None or self.mask is None:
+            return None
+        return replace(self.mask_header, path=self.mask)
 
     @property
     def readable(self) -> bool:
