@@ -1,5 +1,6 @@
 """What a command does at Ctrl-C."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,5 +14,7 @@ def interruptible(advice: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        click.echo(f"\nInterrupted. {advice}", err=True)
+        # Of several processes, one speaks. torchrun numbers them.
+        if os.environ.get("RANK", "0") == "0":
+            click.echo(f"\nInterrupted. {advice}", err=True)
         sys.exit(130)

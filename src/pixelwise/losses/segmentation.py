@@ -17,6 +17,7 @@ from pixelwise.losses.per_image import ImageTerm, image_loss
 from pixelwise.losses.pixels import bootstrapped_loss, hard_example_loss
 from pixelwise.losses.rmi import binary_cross_entropy_sum, mutual_information_loss
 from pixelwise.losses.streaming import StripTerms, strip_loss, working_dtype
+from pixelwise.processes import all_mean, anywhere, mean_count, world
 
 
 def segmentation_loss(
@@ -52,7 +53,8 @@ def segmentation_loss(
     class_weights = class_weights.detach().to(working_dtype(logits))
     counts = _counts(mask, logits.shape[1])
     terms = _strip_terms(losses, class_weights)
-    of_images = _image_terms(losses, images=int(counts.any(dim=1).sum()), pixels=int(counts.sum()))
+    images, pixels = mean_count(counts.any(dim=1).sum()), all_mean(counts.sum())
+    of_images = _image_terms(losses, images=float(images), pixels=float(pixels))
     # Inside a Function gradients are always off, so this is asked here.
     with_gradient = torch.is_grad_enabled() and logits.requires_grad
     return _Loss.apply(logits, mask, counts.to(working_dtype(logits)), terms, of_images, align_corners, with_gradient)
@@ -97,17 +99,17 @@ def _strip_terms(losses: LossConfig, class_weights: Tensor) -> StripTerms:
     )
 
 
-def _image_terms(losses: LossConfig, *, images: int, pixels: int) -> list[ImageTerm]:
+def _image_terms(losses: LossConfig, *, images: float, pixels: float) -> list[ImageTerm]:
     """Return the losses that take an image at a time.
 
     Args:
         images: how many have a valid pixel.
-        pixels: how many are valid.
+        pixels: how many are valid. Both are means over the processes that share the batch.
     """
     similarity = partial(ms_ssim_loss, foreground_only=losses.foreground_only, product=losses.ms_ssim_product)
     return _wanted(
         # The losses of the images are averaged, but this one is a sum over the batch.
-        (losses.binary_cross_entropy * images / (pixels + 1), binary_cross_entropy_sum),
+        (losses.binary_cross_entropy * images / (pixels + 1 / world()), binary_cross_entropy_sum),
         (losses.lovasz, lovasz_softmax),
         (losses.ms_ssim, similarity),
         (losses.rmi, partial(mutual_information_loss, radius=losses.rmi_radius)),
@@ -145,7 +147,7 @@ class _Loss(torch.autograd.Function):
         loss = logits.new_zeros((), dtype=dtype)
         # Autocast would compute the products below in half precision.
         with torch.autocast(logits.device.type, enabled=False):
-            if bool(counts.any()):
+            if anywhere(counts.any()):
                 loss = strip_loss(logits, mask, counts, terms, align_corners, gradient)
                 loss = loss + image_loss(logits, mask, counts, of_images, align_corners, gradient)
         ctx.dtype = logits.dtype

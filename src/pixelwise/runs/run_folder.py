@@ -36,7 +36,7 @@ FREE_SETTINGS = {
     "model": ("weights", "accept_licence", "mirrors"),
     "train": (
         *("steps", "device", "workers", "evaluate_every", "keep_every", "activation_checkpointing", "compile"),
-        "teacher",
+        *("parallel", "teacher"),
     ),
 }
 """What may change when a run goes on: where things are, how many steps it makes, and what changes no weight."""

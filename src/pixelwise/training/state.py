@@ -18,16 +18,26 @@ from pixelwise.data.sampler import Batch
 from pixelwise.data.scenes import Scene
 from pixelwise.data.targets import Targets
 from pixelwise.errors import ConfigError, PixelwiseError, out_of_memory
-from pixelwise.evaluation.evaluate import evaluate_scenes
 from pixelwise.geo.colours import ColourReader
 from pixelwise.hub.licences import Origin, merged_origins, origins_from, records
 from pixelwise.labels import IGNORE
 from pixelwise.loss_config import LOSSES, LossConfig
 from pixelwise.losses import total_loss
 from pixelwise.models import Decoded, Segmenter
+from pixelwise.processes import all_mean, is_first, own_range
 from pixelwise.runs.model_folder import ModelCard, save_model
 from pixelwise.runs.run_folder import Run
 from pixelwise.training.checkpointing import recompute_blocks
+from pixelwise.training.distributed import (
+    as_optimizer_shares,
+    as_shares,
+    errors_of_all,
+    evaluate_together,
+    seed_step,
+    share_network,
+    whole,
+    whole_network,
+)
 from pixelwise.training.first_weights import FirstWeights, library_origins, teacher_origins
 from pixelwise.training.lion import Lion
 from pixelwise.training.network import first_network
@@ -100,9 +110,6 @@ class Training:
         """Move the network to its device, and make what changes its weights."""
         settings = self.config.train
         self.model.to(self.device)
-        self.decode = torch.compile(self.model.decode) if settings.compile else self.model.decode
-        tail = settings.steps - round(settings.tail_average * settings.steps) if settings.tail_average else None
-        self.average = MovingAverage(self.model, copy.deepcopy(self.model), settings.ema_decay, tail)
         self.rate, decoder_lr_mult = _rates(self.config)
         groups = parameter_groups(
             self.model,
@@ -111,6 +118,11 @@ class Training:
             weight_decay=settings.weight_decay,
             first_layer_lr_mult=settings.first_layer_lr_mult,
         )
+        average = copy.deepcopy(self.model)
+        self.shared = share_network(self.model, average, groups, self.config, self.device)
+        self.decode = torch.compile(self.shared.decode) if settings.compile else self.shared.decode
+        tail = settings.steps - round(settings.tail_average * settings.steps) if settings.tail_average else None
+        self.average = MovingAverage(self.model, average, settings.ema_decay, tail)
         self.optimizer = Lion(groups) if settings.optimizer == "lion" else torch.optim.AdamW(groups, fused=True)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.mixed_precision == "fp16")
 
@@ -121,9 +133,9 @@ class Training:
             ConfigError: the state is of another network.
         """
         try:
-            self.model.load_state_dict(state["model"])
-            self.average.average.load_state_dict(state["average"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            self.model.load_state_dict(as_shares(state["model"], self.model))
+            self.average.average.load_state_dict(as_shares(state["average"], self.average.average))
+            self.optimizer.load_state_dict(as_optimizer_shares(state["optimizer"], self.optimizer))
             self.scaler.load_state_dict(state.get("scaler", {}))
             if self.targets is not None and "targets" in state:
                 self.targets.restore(state["targets"])
@@ -146,9 +158,9 @@ class Training:
             row: of the log. A kill after the state is saved may lose it there.
         """
         return {
-            "model": self.model.state_dict(),
-            "average": self.average.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "model": whole(self.model.state_dict(), keep=is_first()),
+            "average": whole(self.average.average.state_dict(), keep=is_first()),
+            "optimizer": whole(self.optimizer.state_dict(), keep=is_first()),
             "scaler": self.scaler.state_dict(),
             "step": self.step,
             "best": self.best,
@@ -165,7 +177,8 @@ class Training:
     @property
     def judged(self) -> Segmenter:
         """The network that is evaluated and kept, in evaluation mode."""
-        return self.average.average if self.config.train.ema_decay > 0 else self.model.eval()
+        network = self.average.average if self.config.train.ema_decay > 0 else self.model.eval()
+        return whole_network(network, self.shared, self.device)
 
     def learn(self, batch: Batch, unlabelled: Batch | None = None) -> tuple[float, float]:
         """Make one step; return its loss on labelled crops and the encoder's learning rate.
@@ -180,7 +193,7 @@ class Training:
         self.model.train()
         self.model.encoder.train(not settings.freeze_encoder)
         # Dropout and drop-path depend on the step alone, so a resumed run draws what an undisturbed one does.
-        torch.manual_seed(settings.seed * 1_000_003 + self.step)
+        seed_step(self.model, settings.seed, self.step)
         self.model.anneal(self.step / settings.steps)
         factor = self._set_rates()
         image, mask = batch.images.to(self.device), batch.masks.to(self.device)
@@ -192,8 +205,8 @@ class Training:
         if unlabelled is not None and settings.unlabelled:
             self.scaler.scale(self._unlabelled_loss(unlabelled)).backward()
         self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.grad_clip)
-        value = loss.item()
+        norm = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.grad_clip))
+        value = all_mean(loss.detach()).item()
         # A float16 gradient overflows now and then. The scaler then leaves the step out, and scales the loss less.
         overflow = self.scaler.is_enabled() and self.scaler.get_scale() >= 1
         if not math.isfinite(value) or not (torch.isfinite(norm) or overflow):
@@ -202,7 +215,7 @@ class Training:
         self.scaler.update()
         self.average.update(self.step)
         if self.targets is not None and self.config.sampling.hard:
-            for place, error in zip(batch.places, wrong_shares(logits.detach(), mask), strict=True):
+            for place, error in errors_of_all(batch.places, wrong_shares(logits.detach(), mask)):
                 if math.isfinite(error):
                     self.targets.record(place, error)
         self.step += 1
@@ -227,10 +240,11 @@ class Training:
             model = self.average.average if self.teacher is None else self.teacher.model
             logits = model.decode(image).logits if self.teacher is None else self.teacher.logits(image)
         mask = pseudo_labels(model, logits, mask, settings.confidence)
-        rng = np.random.default_rng([settings.seed, DISTURBED, self.step])
-        image, mask = disturbed(image, mask, self.config.augment, rng)
+        positions = own_range(settings.batch_size)
+        rngs = [np.random.default_rng([settings.seed, DISTURBED, self.step, i]) for i in positions]
+        image, mask = disturbed(image, mask, self.config.augment, rngs)
         # Pixels that do not count make the loss smaller, not the others larger (ClassMix, section 3.2).
-        share = float((mask != IGNORE).float().mean())
+        share = float(all_mean((mask != IGNORE).float().mean()))
         weight = unlabelled_weight(self.step, settings.steps, settings.unlabelled)
         loss, _ = _loss(self.model, self.decode, image, mask, self.config, None, LossConfig())
         return weight * share * loss
@@ -243,14 +257,15 @@ class Training:
 
     def evaluate(self) -> dict[str, float | None]:
         """Score the judged network on the validation part, and save it if it is the best; return the scores."""
-        found = {}
+        found, judged = {}, self.judged
         if self.data.validation:
-            scores = evaluate_scenes(self.judged, self.data.validation, self.card, self.config.predict).scores
+            scores = evaluate_together(judged, self.data.validation, self.card, self.config.predict).scores
             self.score = scores.miou if scores.miou is not None else 0.0
             found = {"mIoU": self.score, "pixel_accuracy": scores.pixel_accuracy}
         if self.score is None or self.score > self.best:
             self.best = self.best if self.score is None else self.score
-            save_model(self.run.folder / "model", self.judged, self.card)
+            if is_first():
+                save_model(self.run.folder / "model", judged, self.card)
         return found
 
 

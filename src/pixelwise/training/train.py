@@ -11,17 +11,19 @@ from pixelwise.config import Config, load_config
 from pixelwise.data.footprints import resolution_note
 from pixelwise.data.split import open_split, write_split
 from pixelwise.data.unlabelled import open_unlabelled
-from pixelwise.device import choose_device
 from pixelwise.errors import ConfigError, WeightsError, enough_memory
 from pixelwise.fast.allocator import keep_freed_memory
 from pixelwise.mapping.capacity import free_memory
+from pixelwise.processes import from_first, is_first, own_range
 from pixelwise.runs.model_folder import load_model, save_model
-from pixelwise.runs.run_folder import Run, locked_run, open_events, open_run
+from pixelwise.runs.run_folder import Run, open_run
 from pixelwise.training.boundary_losses import with_boundary_losses
 from pixelwise.training.checkpointing import smaller_step
 from pixelwise.training.crops import read_batches
 from pixelwise.training.data_wait import Waiting
+from pixelwise.training.distributed import log_of_first, own_device, require_shares, run_of_all
 from pixelwise.training.first_weights import first_weights
+from pixelwise.training.joining import joined
 from pixelwise.training.model_check import require_compiler, require_mask_loss
 from pixelwise.training.state import Training
 from pixelwise.training.training_data import as_begun, read_training_data
@@ -62,9 +64,14 @@ def train(config: Config | str | Path, *, resume: bool = False, report: Say | No
         PixelwiseError: the loss is no longer a finite number.
     """
     config = load_config(config) if not isinstance(config, Config) else config
-    say = report or (lambda _: None)
+    with joined(config):
+        return _train_together(config, resume, report if report is not None and is_first() else (lambda _: None))
+
+
+def _train_together(config: Config, resume: bool, say: Say) -> Run:
+    require_shares(config)
     config = with_boundary_losses(config, say)
-    device = choose_device(config.train.device)
+    device = own_device(config.train.device)
     require_mask_loss(config)
     if config.train.compile:
         require_compiler(device)
@@ -74,9 +81,9 @@ def train(config: Config | str | Path, *, resume: bool = False, report: Say | No
     classes, split = open_split(config, kept=kept, may_be_gone=resume)
     if (note := resolution_note([scene.info for scene in [*split.training, *split.validation]])) is not None:
         say(note)
-    with locked_run(config, resume=resume) as run:
+    with run_of_all(config, resume=resume) as run:
         data = read_training_data(classes, split.training, split.validation, say)
-        state = _kept_state(run, config, say) if resume else None
+        state = from_first(_kept_state(run, config, say) if is_first() else None) if resume else None
         if state is not None and "data" in state:
             data = as_begun(data, state["data"], say)
         keep_freed_memory()
@@ -89,8 +96,9 @@ def train(config: Config | str | Path, *, resume: bool = False, report: Say | No
         training = Training(config, data, device, run, start, state, say, unlabelled)
         with enough_memory(lambda: smaller_step(training.model, config.train.batch_size, config.train.crop_size, room)):
             _require_room_for_a_batch(config, len(data.training[0].reader.bands))
-        run.begin(config)
-        write_split(run.split, config.data, split)
+        if is_first():
+            run.begin(config)
+            write_split(run.split, config.data, split)
         with enough_memory(lambda: smaller_step(training.model, config.train.batch_size, config.train.crop_size, room)):
             training.prepare()
             if state is not None:
@@ -102,7 +110,7 @@ def train(config: Config | str | Path, *, resume: bool = False, report: Say | No
 
 def _require_room_for_a_batch(config: Config, bands: int) -> None:
     # Crops are read one after the other: the system would end this process before the batch is whole.
-    batch, room = 4 * bands * config.train.batch_size * config.train.crop_size**2, machine.free_memory()
+    batch, room = 4 * bands * len(own_range(config.train.batch_size)) * config.train.crop_size**2, machine.free_memory()
     if room is not None and batch > room:
         raise MemoryError(f"the images of a batch alone take {batch / 1e9:,.1f} GB")
 
@@ -134,9 +142,13 @@ def _kept_state(run: Run, config: Config, say: Say) -> dict | None:
 
 def _require_kept_model(training: Training, say: Say) -> None:
     """Check that the best model of a resumed run can be read, else replace it with the newest."""
-    try:
-        load_model(training.run.folder / "model")
-    except WeightsError as problem:
+    problem = None
+    if is_first():
+        try:
+            load_model(training.run.folder / "model")
+        except WeightsError as error:
+            problem = str(error)
+    if (problem := from_first(problem)) is not None:
         say(f"{problem} The model of step {training.step} takes its place.")
         training.best = -1.0
         training.evaluate()
@@ -149,7 +161,7 @@ def _make_steps(training: Training, say: Say) -> None:
     evaluate_every = settings.evaluate_every or max(1, settings.steps // 10)
     workers = settings.workers if settings.workers is not None else max(1, (os.cpu_count() or 2) // 2)
     waiting = Waiting()
-    with run.open_log() as log, open_events(run.folder) as write_events:
+    with log_of_first(run) as (log, write_events):
         for batch, unlabelled in waiting.over(read_batches(training, workers)):
             loss, rate = training.learn(batch, unlabelled)
             row = {"step": training.step, "loss": loss, "learning_rate": rate}
@@ -157,11 +169,15 @@ def _make_steps(training: Training, say: Say) -> None:
             if (hint := waiting.hint(workers)) is not None:
                 say(hint)
             if settings.keep_every and training.step % settings.keep_every == 0:
-                save_model(run.checkpoint(training.step), training.judged, training.card)
+                judged = training.judged
+                if is_first():
+                    save_model(run.checkpoint(training.step), judged, training.card)
             if training.step % evaluate_every == 0 or training.step == settings.steps:
                 row |= training.evaluate()
                 row["seconds"] = time.monotonic() - started
-                run.save_last(training.state(row))
+                state = training.state(row)
+                if is_first():
+                    run.save_last(state)
             log(row)
             write_events(row)
             say(Progress(training.step, settings.steps, loss, training.score))

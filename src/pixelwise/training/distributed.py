@@ -1,0 +1,383 @@
+"""One network trained by several processes: averaged gradients (DDP) or shared weights (FSDP2), as one process would.
+
+Everything here does nothing in a process that is alone. The losses see to it that a share of a batch counts as in the
+whole batch (`pixelwise.processes`); batch norms take their statistics over it; channels and branches that are left out
+at random are drawn for it.
+"""
+
+import copy
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from pixelwise.config import Config, PredictConfig
+from pixelwise.data.scenes import Scene
+from pixelwise.data.targets import Place
+from pixelwise.device import choose_device
+from pixelwise.errors import ConfigError, DataError
+from pixelwise.evaluation.evaluate import Evaluation, evaluate_scenes
+from pixelwise.evaluation.metrics import scores
+from pixelwise.models import Decoded, Segmenter
+from pixelwise.models.library_encoder import LibraryEncoder
+from pixelwise.processes import all_sum, collected, from_first, is_first, local_rank, own_share, rank, world
+from pixelwise.runs.model_folder import ModelCard
+from pixelwise.runs.run_folder import Run, locked_run, open_events
+from pixelwise.training.checkpointing import blocks_of
+
+Add = Callable[[dict], None]
+
+
+def require_shares(config: Config) -> None:
+    """Check that the processes can share each batch, and how.
+
+    Raises:
+        ConfigError: they are too many, or do not divide it; or float16 with shared weights.
+    """
+    size, count, settings = config.train.batch_size, world(), config.train
+    if size % count:
+        fits = [each for each in (size // count * count, -(-size // count) * count) if each]
+        raise ConfigError(
+            f"[train].batch_size is {size}, which {count} processes cannot share evenly: it is the number of crops of "
+            f"all processes together. Set it to {' or '.join(map(str, dict.fromkeys(fits)))}, or start another number "
+            "of processes."
+        )
+    if count > 1 and settings.parallel == "fsdp" and settings.mixed_precision == "fp16":
+        raise ConfigError(
+            "[train].parallel = 'fsdp' and mixed_precision = 'fp16' do not go together. Set mixed_precision = 'bf16', "
+            "or parallel = 'ddp'."
+        )
+
+
+def own_device(name: str) -> torch.device:
+    """Return the device of this process: as `choose_device` says, and of several GPUs the one with its own number.
+
+    Raises:
+        ConfigError: as `choose_device` says; fewer GPUs than processes; or one GPU named for all processes.
+    """
+    device = choose_device(name)
+    if world() == 1 or device.type != "cuda":
+        return device
+    number, there = local_rank(), torch.cuda.device_count()
+    if device.index is not None:
+        raise ConfigError(f"[train].device = '{name}' names one GPU for {world()} processes. Set it to 'cuda'.")
+    if number >= there:
+        raise ConfigError(
+            f"This machine has {there} GPU{'s' if there > 1 else ''}, and more processes were started on it. Start "
+            f"{there} (--nproc-per-node {there}), or set [train].device = 'cpu'."
+        )
+    device = torch.device("cuda", number)
+    torch.cuda.set_device(device)
+    return device
+
+
+@contextmanager
+def run_of_all(config: Config, *, resume: bool) -> Iterator[Run]:
+    """Open a run as `locked_run` does, in the first process alone; the others wait for it.
+
+    Raises:
+        ConfigError: as `locked_run` says.
+    """
+    if is_first():
+        with locked_run(config, resume=resume) as run:
+            from_first(None)
+            yield run
+    else:
+        from_first(None)
+        assert config.run.folder is not None, "the first process has opened it"
+        yield Run(config.run.folder)
+
+
+@contextmanager
+def log_of_first(run: Run) -> Iterator[tuple[Add, Add]]:
+    """Give the functions that add a row to the log and to the events; in all processes but the first, nothing."""
+    if not is_first():
+        yield (lambda row: None), (lambda row: None)
+        return
+    with run.open_log() as log, open_events(run.folder) as write_events:
+        yield log, write_events
+
+
+# The network.
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A network that is ready for its share of each batch."""
+
+    decode: Callable[[Tensor], Decoded]
+    """`Segmenter.decode`, whose gradients are averaged over the processes."""
+    plain: Segmenter | None
+    """With FSDP: a copy on the CPU that is no part of the training; `whole_network` fills it in."""
+
+
+class _Decoding(nn.Module):
+    """A network whose call is `Segmenter.decode`: DDP works in calls alone."""
+
+    def __init__(self, model: Segmenter) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Float[Tensor, "B C H W"]) -> Decoded:
+        return self.model.decode(image)
+
+
+def share_network(
+    model: Segmenter, average: Segmenter, groups: list[dict[str, Any]], config: Config, device: torch.device
+) -> Shared:
+    """Prepare a network and the average of its weights, both on their device, for the processes that train it.
+
+    Args:
+        groups: of the optimiser. With FSDP the parameters in it are replaced by their shares.
+    """
+    if world() == 1:
+        return Shared(model.decode, None)
+    _replace_modules(model, _of_whole_batch)
+    if config.train.parallel == "ddp":
+        from torch.nn.parallel import DistributedDataParallel
+
+        # Some heads have no weight in the loss, and then no gradient. Where there is none such, torch says so.
+        warnings.filterwarnings("ignore", message=r"find_unused_parameters=True was specified")
+        devices = [device] if device.type == "cuda" else None
+        decode = DistributedDataParallel(
+            _Decoding(model), device_ids=devices, broadcast_buffers=False, find_unused_parameters=True
+        )
+        return Shared(decode, None)
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+    plain = copy.deepcopy(average).to("cpu")
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    of_groups = [[names[parameter] for parameter in group["params"]] for group in groups]
+    mesh = init_device_mesh(device.type, (world(),))
+    for network in (model, average):
+        for block in blocks_of(network.encoder):
+            fully_shard(block, mesh=mesh)
+        fully_shard(network, mesh=mesh)
+        register_fsdp_forward_method(network, "decode")
+    shares = dict(model.named_parameters())
+    for group, own in zip(groups, of_groups, strict=True):
+        group["params"] = [shares[name] for name in own]
+    return Shared(model.decode, plain)
+
+
+def whole_network(network: Segmenter, shared: Shared, device: torch.device) -> Segmenter:
+    """Return a network that this process can use by itself; with FSDP a copy, which all processes ask for."""
+    if shared.plain is None:
+        return network
+    copied = copy.deepcopy(shared.plain).to(device)
+    copied.load_state_dict(whole(network.state_dict()))
+    return copied.eval()
+
+
+def seed_step(model: Segmenter, seed: int, step: int) -> None:
+    """Seed what a step draws: alike in all processes, unless a network draws something for each value by itself."""
+    own = rank() * 7_919 if world() > 1 and _draws_alone(model) else 0
+    torch.manual_seed(seed * 1_000_003 + step + own * 1_000_003_000)
+
+
+def _draws_alone(model: Segmenter) -> bool:
+    if isinstance(model.encoder, LibraryEncoder) or hasattr(model.decoder, "within"):
+        return True
+    return any(type(each) is nn.Dropout and each.p > 0 for each in model.modules())
+
+
+def _replace_modules(model: nn.Module, replacement: Callable[[nn.Module], nn.Module | None]) -> None:
+    for name, child in model.named_children():
+        other = replacement(child)
+        if other is None:
+            _replace_modules(child, replacement)
+        else:
+            setattr(model, name, other)
+
+
+def _of_whole_batch(module: nn.Module) -> nn.Module | None:
+    """Return what takes a module's place where processes share a batch; None: nothing."""
+    if type(module) is nn.Dropout2d:
+        return _ChannelDropout(module.p)
+    return _SharedNorm(module) if isinstance(module, nn.BatchNorm2d) else None
+
+
+class _ChannelDropout(nn.Module):
+    """`nn.Dropout2d` whose draws are those for the whole batch."""
+
+    def __init__(self, chance: float) -> None:
+        super().__init__()
+        self.chance = chance
+
+    def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        if not self.training or self.chance == 0:
+            return image
+        ones = image.new_ones(world() * len(image), image.shape[1], 1, 1)
+        return image * own_share(F.dropout2d(ones, self.chance))
+
+
+class _SharedNorm(nn.BatchNorm2d):
+    """A batch norm with the mean and variance of the whole batch. It holds the parameters of the one it replaces.
+
+    torch has one for GPUs alone (`nn.SyncBatchNorm`).
+    """
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+        self.weight, self.bias = norm.weight, norm.bias
+        self.running_mean, self.running_var = norm.running_mean, norm.running_var
+        self.num_batches_tracked = norm.num_batches_tracked
+        # timm's norms end with an activation.
+        after = [getattr(norm, name) for name in ("drop", "act") if isinstance(getattr(norm, name, None), nn.Module)]
+        self.after = nn.Sequential(*after) if after else None
+        self.train(norm.training)
+
+    def forward(self, input: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        of_batch = self.training or self.running_mean is None
+        normed = self._normed(input) if of_batch else super().forward(input)
+        return normed if self.after is None else self.after(normed)
+
+    def _normed(self, image: Tensor) -> Tensor:
+        wide = image.detach().to(torch.promote_types(image.dtype, torch.float32))
+        count = world() * (image.numel() // image.shape[1])
+        if count == 1:
+            raise DataError("A batch norm needs more than one value per channel. Raise [train].batch_size.")
+        # Shares are of one size, so the variance is the mean of their variances and the variance of their means.
+        variance, mean = torch.var_mean(wide, dim=(0, 2, 3), correction=0)
+        whole_mean = all_sum(mean) / world()
+        whole_variance = all_sum(variance + (mean - whole_mean) ** 2) / world()
+        if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
+            factor = self.momentum
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked.add_(1)
+                factor = 1 / float(self.num_batches_tracked) if factor is None else factor
+            self.running_mean.lerp_(whole_mean.to(self.running_mean), factor or 0.0)
+            unbiased = whole_variance * (count / (count - 1))
+            self.running_var.lerp_(unbiased.to(self.running_var), factor or 0.0)
+        normed = _Normed.apply(image, self.weight, self.bias, whole_mean, whole_variance, self.eps, count)
+        assert isinstance(normed, Tensor), "apply has no type"
+        return normed
+
+
+class _Normed(torch.autograd.Function):
+    """A normalised map, whose statistics depend on the maps of all processes (Ioffe and Szegedy 2015, section 3)."""
+
+    @staticmethod
+    def forward(ctx, image: Tensor, weight, bias, mean: Tensor, variance: Tensor, epsilon: float, count: int) -> Tensor:
+        ctx.save_for_backward(image, weight, mean, variance)
+        ctx.epsilon, ctx.count = epsilon, count
+        return F.batch_norm(image, mean, variance, weight, bias, False, 0.0, epsilon)
+
+    @staticmethod
+    def backward(ctx, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        image, weight, mean, variance = ctx.saved_tensors
+        slope = grad_outputs[0].to(mean.dtype)
+        scale = (variance + ctx.epsilon).rsqrt()[:, None, None]
+        normed = (image.to(mean.dtype) - mean[:, None, None]) * scale
+        sums = torch.stack([slope.sum(dim=(0, 2, 3)), (slope * normed).sum(dim=(0, 2, 3))])
+        along, across = (all_sum(sums) / ctx.count)[:, :, None, None]
+        by_image = (slope - along - normed * across) * scale
+        if weight is None:
+            return by_image.to(image.dtype), None, None, None, None, None, None
+        by_image = by_image * weight.to(mean.dtype)[:, None, None]
+        return by_image.to(image.dtype), sums[1].to(weight), sums[0].to(weight), None, None, None, None
+
+
+# What a run keeps: always whole, whatever the processes hold.
+
+
+def whole(state: Any, *, keep: bool = True) -> Any:
+    """Return tensors, in dicts and lists, as one process would have them; all processes call this in one order.
+
+    Args:
+        keep: return what is gathered; else None takes its place, and its memory is free.
+    """
+    if world() == 1:
+        return state
+    if isinstance(state, Mapping):
+        return {key: whole(value, keep=keep) for key, value in state.items()}
+    if isinstance(state, list):
+        return [whole(value, keep=keep) for value in state]
+    if not _is_share(state):
+        return state
+    gathered = state.full_tensor()
+    return gathered if keep else None
+
+
+def as_shares(state: Mapping[str, Any], network: nn.Module) -> dict[str, Any]:
+    """Return a network's whole weights as its own are: whole, or this process's shares of them."""
+    return {name: _as(own, value) for name, value, own in _pairs(state, network.state_dict())}
+
+
+def as_optimizer_shares(state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+    """Return an optimiser's whole state as its own is: whole, or this process's shares of it."""
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
+    if not any(map(_is_share, parameters)):
+        return state
+    of_parameters = {
+        number: {name: _as(parameters[number], value) for name, value in kept.items()}
+        for number, kept in state["state"].items()
+    }
+    return {**state, "state": of_parameters}
+
+
+def _pairs(state: Mapping[str, Any], own: Mapping[str, Any]) -> Iterable[tuple[str, Any, Any]]:
+    return ((name, value, own.get(name)) for name, value in state.items())
+
+
+def _as(own: Any, value: Any) -> Any:
+    if not _is_share(own) or not isinstance(value, Tensor) or value.shape != own.shape:
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(value.to(own.device), own.device_mesh, own.placements)
+
+
+def _is_share(tensor: Any) -> bool:
+    # By the method, since a process without FSDP need not import what it is made of.
+    return world() > 1 and isinstance(tensor, Tensor) and hasattr(tensor, "full_tensor")
+
+
+# What processes tell each other.
+
+
+def errors_of_all(places: Sequence[Place], errors: Sequence[float]) -> list[tuple[Place, float]]:
+    """Return where the crops of the whole batch were, and how wrong the network was there, in the batch's order."""
+    return [pair for own in collected(list(zip(places, errors, strict=True))) for pair in own]
+
+
+def evaluate_together(
+    model: Segmenter, scenes: Sequence[Scene], card: ModelCard, settings: PredictConfig
+) -> Evaluation:
+    """Evaluate as `evaluate_scenes` does; each process takes some of the scenes, and all get the whole result.
+
+    Raises:
+        DataError: as `evaluate_scenes` says.
+    """
+    if world() == 1:
+        return evaluate_scenes(model, scenes, card, settings)
+    own = even_shares([scene.info.height * scene.info.width for scene in scenes], world())[rank()]
+    found = evaluate_scenes(model, [scenes[i] for i in own], card, settings)
+    results = dict(pair for pairs in collected(list(zip(own, found.scenes, strict=True))) for pair in pairs)
+    ordered = tuple(results[i] for i in range(len(scenes)))
+    total = np.sum([each.matrix for each in ordered], axis=0)
+    return Evaluation(scores(total, list(card.classes.names)), total, ordered, ())
+
+
+def even_shares(sizes: Sequence[int], shares: int) -> list[list[int]]:
+    """Divide work into shares of nearly the same size: the largest first, each to the share that has least so far.
+
+    Returns:
+        for each share the indices of its parts.
+    """
+    found: list[list[int]] = [[] for _ in range(shares)]
+    taken = [0] * shares
+    for i in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
+        least = taken.index(min(taken))
+        found[least].append(i)
+        taken[least] += sizes[i]
+    return found
