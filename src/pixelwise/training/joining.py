@@ -101,7 +101,7 @@ def _begin(config: Config) -> None:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     try:
         # Objects and counts on the CPU travel by gloo, gradients on GPUs by NCCL.
-        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=timedelta(minutes=_minutes()))
+        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=timedelta(minutes=minutes_to_wait()))
     except (RuntimeError, ValueError) as error:
         place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise ConfigError(
@@ -111,7 +111,12 @@ def _begin(config: Config) -> None:
         ) from None
 
 
-def _minutes() -> float:
+def minutes_to_wait() -> float:
+    """Return how many minutes a process waits for the others at most.
+
+    Raises:
+        ConfigError: the environment says something else than minutes.
+    """
     said = os.environ.get(MINUTES, "30")
     try:
         minutes = float(said)
@@ -221,7 +226,7 @@ def _end(error: Exception, watch: _Watch) -> None:
     """Say why this process ends, unless another one's end is the reason; that one is said then."""
     if _of_connection(error):
         _end_with_others(watch)
-        watch.tell(f"it waited for the others for {_minutes():g} minutes ({' '.join(str(error).split())[:160]})")
+        watch.tell(f"it waited for the others for {minutes_to_wait():g} minutes ({' '.join(str(error).split())[:160]})")
         raise PixelwiseError(
             f"The processes do not reach each other any more ({' '.join(str(error).split())[:160]}). Is the network "
             f"down, or one of them very slow? {MINUTES}, in the environment, is how many minutes they wait. `--resume` "
