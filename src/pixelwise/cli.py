@@ -1,5 +1,6 @@
 """The group of commands, and how errors are shown. Commands import what is heavy, so that `--help` is fast."""
 
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -60,6 +61,9 @@ def _warnings_in_one_line() -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
         # Our warnings are for users. The line of code would tell them nothing.
+        if os.environ.get("RANK", "0") != "0":
+            # Of several processes that train together, the first one talks.
+            return
         if issubclass(category, OldNameWarning | ContractWarning):
             # With what is said before the work, so that the last line is the result; but JSON stays JSON.
             click.echo(f"Note: {message}", err="--json" in sys.argv)

@@ -16,9 +16,9 @@ from pixelwise.labels import IGNORE
 from pixelwise.losses import LossConfig, segmentation_loss
 from pixelwise.losses.distillation import distillation_loss
 from pixelwise.models.layers import DropPath
-from pixelwise.training import distributed
 from pixelwise.training.joining import first_alone, joined
 from pixelwise.training.train import Progress, train
+from pixelwise.training.whole_batch import of_whole_batch
 
 NONE = {"cross_entropy": 0.0}
 LOSSES = {
@@ -116,8 +116,8 @@ def main(folder: Path) -> None:
         logits, masks, weights = batch()
         found: dict[str, object] = {"losses": of_losses(share(logits), share(masks), weights)}
         norm, images = norm_and_images()
-        found["norm"] = normed(distributed._of_whole_batch(norm), share(images))
-        channels = distributed._of_whole_batch(nn.Dropout2d(0.5))
+        found["norm"] = normed(of_whole_batch(norm), share(images))
+        channels = of_whole_batch(nn.Dropout2d(0.5))
         found["dropped"] = dropped(share(images), DropPath(0.5), channels)
         found["exchanged"] = exchanged()
         said: list[str] = []

@@ -73,7 +73,7 @@ def train(
         from pixelwise.processes import is_first
         from pixelwise.runs.model_folder import read_origins
         from pixelwise.training.first_weights import first_weights
-        from pixelwise.training.joining import first_alone, joined, restarted
+        from pixelwise.training.joining import first_alone, joined, launched, restarted
         from pixelwise.training.train import train
 
         loaded = load_config(config, overrides)
@@ -82,7 +82,9 @@ def train(
         if accepted:
             model = loaded.model.model_copy(update={"accept_licence": [*loaded.model.accept_licence, *accepted]})
             loaded = loaded.model_copy(update={"model": model})
-        resume = resume or restarted()
+        if where is not None and launched():
+            raise click.UsageError("--on ray starts its own processes. Leave torchrun out.")
+        resume = resume or (restarted() and loaded.run.folder is not None and loaded.run.folder.is_dir())
         with joined(loaded):
             with first_alone() as first:
                 if first and not resume:

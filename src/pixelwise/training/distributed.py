@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -23,15 +22,17 @@ from pixelwise.config import Config, PredictConfig
 from pixelwise.data.scenes import Scene
 from pixelwise.data.targets import Place
 from pixelwise.device import choose_device
-from pixelwise.errors import ConfigError, DataError
+from pixelwise.errors import ConfigError
 from pixelwise.evaluation.evaluate import Evaluation, evaluate_scenes
 from pixelwise.evaluation.metrics import scores
+from pixelwise.labels import Classes
 from pixelwise.models import Decoded, Segmenter
-from pixelwise.models.library_encoder import LibraryEncoder
-from pixelwise.processes import all_sum, collected, from_first, is_first, local_rank, own_share, rank, world
+from pixelwise.processes import collected, from_first, is_first, local_rank, rank, world
 from pixelwise.runs.model_folder import ModelCard
 from pixelwise.runs.run_folder import Run, locked_run, open_events
 from pixelwise.training.checkpointing import blocks_of
+from pixelwise.training.training_data import PARTS, TrainingData
+from pixelwise.training.whole_batch import see_whole_batch
 
 Add = Callable[[dict], None]
 
@@ -96,6 +97,23 @@ def run_of_all(config: Config, *, resume: bool) -> Iterator[Run]:
         yield Run(config.run.folder)
 
 
+def data_of_first(
+    found: TrainingData | None, classes: Classes, training: Sequence[Scene], validation: Sequence[Scene]
+) -> TrainingData:
+    """Return the data of a run with what the first process has found in it, so that the others need not read it all.
+
+    Args:
+        found: in the first process; None in the others.
+    """
+    record = from_first(None if found is None else found.record)
+    if found is not None:
+        return found
+    assert record is not None, "the first process has found it"
+    contents = {part: record[part] for part in PARTS}
+    numbers = (tuple(record[name]) for name in ("mean", "std", "class_pixels"))
+    return TrainingData(classes, list(training), list(validation), *numbers, contents)
+
+
 @contextmanager
 def log_of_first(run: Run) -> Iterator[tuple[Add, Add]]:
     """Give the functions that add a row to the log and to the events; in all processes but the first, nothing."""
@@ -140,7 +158,7 @@ def share_network(
     """
     if world() == 1:
         return Shared(model.decode, None)
-    _replace_modules(model, _of_whole_batch)
+    see_whole_batch(model)
     if config.train.parallel == "ddp":
         from torch.nn.parallel import DistributedDataParallel
 
@@ -176,115 +194,6 @@ def whole_network(network: Segmenter, shared: Shared, device: torch.device) -> S
     copied = copy.deepcopy(shared.plain).to(device)
     copied.load_state_dict(whole(network.state_dict()))
     return copied.eval()
-
-
-def seed_step(model: Segmenter, seed: int, step: int) -> None:
-    """Seed what a step draws: alike in all processes, unless a network draws something for each value by itself."""
-    own = rank() * 7_919 if world() > 1 and _draws_alone(model) else 0
-    torch.manual_seed(seed * 1_000_003 + step + own * 1_000_003_000)
-
-
-def _draws_alone(model: Segmenter) -> bool:
-    if isinstance(model.encoder, LibraryEncoder) or hasattr(model.decoder, "within"):
-        return True
-    return any(type(each) is nn.Dropout and each.p > 0 for each in model.modules())
-
-
-def _replace_modules(model: nn.Module, replacement: Callable[[nn.Module], nn.Module | None]) -> None:
-    for name, child in model.named_children():
-        other = replacement(child)
-        if other is None:
-            _replace_modules(child, replacement)
-        else:
-            setattr(model, name, other)
-
-
-def _of_whole_batch(module: nn.Module) -> nn.Module | None:
-    """Return what takes a module's place where processes share a batch; None: nothing."""
-    if type(module) is nn.Dropout2d:
-        return _ChannelDropout(module.p)
-    return _SharedNorm(module) if isinstance(module, nn.BatchNorm2d) else None
-
-
-class _ChannelDropout(nn.Module):
-    """`nn.Dropout2d` whose draws are those for the whole batch."""
-
-    def __init__(self, chance: float) -> None:
-        super().__init__()
-        self.chance = chance
-
-    def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        if not self.training or self.chance == 0:
-            return image
-        ones = image.new_ones(world() * len(image), image.shape[1], 1, 1)
-        return image * own_share(F.dropout2d(ones, self.chance))
-
-
-class _SharedNorm(nn.BatchNorm2d):
-    """A batch norm with the mean and variance of the whole batch. It holds the parameters of the one it replaces.
-
-    torch has one for GPUs alone (`nn.SyncBatchNorm`).
-    """
-
-    def __init__(self, norm: nn.BatchNorm2d) -> None:
-        super().__init__(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
-        self.weight, self.bias = norm.weight, norm.bias
-        self.running_mean, self.running_var = norm.running_mean, norm.running_var
-        self.num_batches_tracked = norm.num_batches_tracked
-        # timm's norms end with an activation.
-        after = [getattr(norm, name) for name in ("drop", "act") if isinstance(getattr(norm, name, None), nn.Module)]
-        self.after = nn.Sequential(*after) if after else None
-        self.train(norm.training)
-
-    def forward(self, input: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        of_batch = self.training or self.running_mean is None
-        normed = self._normed(input) if of_batch else super().forward(input)
-        return normed if self.after is None else self.after(normed)
-
-    def _normed(self, image: Tensor) -> Tensor:
-        wide = image.detach().to(torch.promote_types(image.dtype, torch.float32))
-        count = world() * (image.numel() // image.shape[1])
-        if count == 1:
-            raise DataError("A batch norm needs more than one value per channel. Raise [train].batch_size.")
-        # Shares are of one size, so the variance is the mean of their variances and the variance of their means.
-        variance, mean = torch.var_mean(wide, dim=(0, 2, 3), correction=0)
-        whole_mean = all_sum(mean) / world()
-        whole_variance = all_sum(variance + (mean - whole_mean) ** 2) / world()
-        if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
-            factor = self.momentum
-            if self.num_batches_tracked is not None:
-                self.num_batches_tracked.add_(1)
-                factor = 1 / float(self.num_batches_tracked) if factor is None else factor
-            self.running_mean.lerp_(whole_mean.to(self.running_mean), factor or 0.0)
-            unbiased = whole_variance * (count / (count - 1))
-            self.running_var.lerp_(unbiased.to(self.running_var), factor or 0.0)
-        normed = _Normed.apply(image, self.weight, self.bias, whole_mean, whole_variance, self.eps, count)
-        assert isinstance(normed, Tensor), "apply has no type"
-        return normed
-
-
-class _Normed(torch.autograd.Function):
-    """A normalised map, whose statistics depend on the maps of all processes (Ioffe and Szegedy 2015, section 3)."""
-
-    @staticmethod
-    def forward(ctx, image: Tensor, weight, bias, mean: Tensor, variance: Tensor, epsilon: float, count: int) -> Tensor:
-        ctx.save_for_backward(image, weight, mean, variance)
-        ctx.epsilon, ctx.count = epsilon, count
-        return F.batch_norm(image, mean, variance, weight, bias, False, 0.0, epsilon)
-
-    @staticmethod
-    def backward(ctx, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        image, weight, mean, variance = ctx.saved_tensors
-        slope = grad_outputs[0].to(mean.dtype)
-        scale = (variance + ctx.epsilon).rsqrt()[:, None, None]
-        normed = (image.to(mean.dtype) - mean[:, None, None]) * scale
-        sums = torch.stack([slope.sum(dim=(0, 2, 3)), (slope * normed).sum(dim=(0, 2, 3))])
-        along, across = (all_sum(sums) / ctx.count)[:, :, None, None]
-        by_image = (slope - along - normed * across) * scale
-        if weight is None:
-            return by_image.to(image.dtype), None, None, None, None, None, None
-        by_image = by_image * weight.to(mean.dtype)[:, None, None]
-        return by_image.to(image.dtype), sums[1].to(weight), sums[0].to(weight), None, None, None, None
 
 
 # What a run keeps: always whole, whatever the processes hold.

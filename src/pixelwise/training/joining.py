@@ -71,6 +71,9 @@ def joined(config: Config) -> Iterator[None]:
     except Exception as error:
         _end(error, watch)
         raise
+    except KeyboardInterrupt:
+        watch.tell("it was interrupted")
+        raise
     except _TerminatedError:
         _end_with_others(watch)
         sys.exit(128 + signal.SIGTERM)
@@ -101,7 +104,9 @@ def _begin(config: Config) -> None:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     try:
         # Objects and counts on the CPU travel by gloo, gradients on GPUs by NCCL.
-        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=timedelta(minutes=minutes_to_wait()))
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=timedelta(minutes=minutes_to_wait())
+        )
     except (RuntimeError, ValueError) as error:
         place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise ConfigError(
@@ -133,14 +138,16 @@ class _Watch:
     def __init__(self) -> None:
         attempt = f"{os.environ.get('TORCHELASTIC_RUN_ID', '')}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        self._store = dist.PrefixStore(f"pixelwise/{attempt}", dist.TCPStore(host, port, is_master=False))
+        self._store = dist.PrefixStore(
+            f"pixelwise/{attempt}", dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=60))
+        )
         self.rank, self.world, self.host = dist.get_rank(), dist.get_world_size(), socket.gethostname()
         self._store.set(str(self.rank), f"{self.host} {os.getpid()}")
         dist.barrier()
         places = {number: self._store.get(str(number)).decode().split() for number in range(self.world)}
         self._hosts = {number: place[0] for number, place in places.items()}
         self._here = {number: int(pid) for number, (host, pid) in places.items() if host == self.host}
-        self._lock, self._stopped = threading.Lock(), threading.Event()
+        self._lock, self._stopped, self._waits = threading.Lock(), threading.Event(), 0
         self._thread = threading.Thread(target=self._look, name="watch of processes", daemon=True)
         self._thread.start()
 
@@ -179,14 +186,16 @@ class _Watch:
 
     def let_go(self) -> None:
         """Let the others go on that `wait_for_first`."""
+        self._waits += 1
         with self._lock:
-            self._store.set(GO_ON, "1")
+            self._store.set(f"{GO_ON}{self._waits}", "1")
 
     def wait_for_first(self) -> None:
         """Wait until the first process lets the others go on, or one fails."""
+        self._waits += 1
         while self.failure() is None:
             with self._lock:
-                if self._store.check([GO_ON]):
+                if self._store.check([f"{GO_ON}{self._waits}"]):
                     return
             time.sleep(0.2)
         _end_with_others(self)

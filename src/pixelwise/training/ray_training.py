@@ -98,7 +98,7 @@ def _require_room(ray: ModuleType, count: int, on_gpu: bool) -> None:
     there = int(ray.cluster_resources().get(kind, 0))
     if there < count:
         raise ConfigError(
-            f"The Ray cluster has {there} {name}, and --processes {count} asks for {count}. Ask for {max(1, there)}, or "
+            f"The Ray cluster has {there} {name}, and --processes {count} wants {count}. Ask for {max(1, there)}, or "
             "start more machines (`ray start --address=...`)."
         )
 

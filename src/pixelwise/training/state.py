@@ -33,7 +33,6 @@ from pixelwise.training.distributed import (
     as_shares,
     errors_of_all,
     evaluate_together,
-    seed_step,
     share_network,
     whole,
     whole_network,
@@ -51,6 +50,7 @@ from pixelwise.training.teaching import (
     wrong_shares,
 )
 from pixelwise.training.training_data import TrainingData, class_weights
+from pixelwise.training.whole_batch import seed_step
 
 DISTURBED = 0x0D15
 """Parts the draws that disturb images without labels from others."""

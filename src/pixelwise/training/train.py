@@ -21,9 +21,9 @@ from pixelwise.training.boundary_losses import with_boundary_losses
 from pixelwise.training.checkpointing import smaller_step
 from pixelwise.training.crops import read_batches
 from pixelwise.training.data_wait import Waiting
-from pixelwise.training.distributed import log_of_first, own_device, require_shares, run_of_all
+from pixelwise.training.distributed import data_of_first, log_of_first, own_device, require_shares, run_of_all
 from pixelwise.training.first_weights import first_weights
-from pixelwise.training.joining import joined
+from pixelwise.training.joining import first_alone, joined
 from pixelwise.training.model_check import require_compiler, require_mask_loss
 from pixelwise.training.state import Training
 from pixelwise.training.training_data import as_begun, read_training_data
@@ -82,7 +82,9 @@ def _train_together(config: Config, resume: bool, say: Say) -> Run:
     if (note := resolution_note([scene.info for scene in [*split.training, *split.validation]])) is not None:
         say(note)
     with run_of_all(config, resume=resume) as run:
-        data = read_training_data(classes, split.training, split.validation, say)
+        with first_alone() as first:
+            data = read_training_data(classes, split.training, split.validation, say) if first else None
+        data = data_of_first(data, classes, split.training, split.validation)
         state = from_first(_kept_state(run, config, say) if is_first() else None) if resume else None
         if state is not None and "data" in state:
             data = as_begun(data, state["data"], say)
