@@ -5,6 +5,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -62,13 +63,15 @@ def train_on_ray(config: Config, *, processes: int, resume: bool = False, report
             except Exception as error:
                 failure.append(error)
             finally:
-                said.put(None)
+                with suppress(ray.exceptions.RayError):
+                    said.put(None)
 
         thread = threading.Thread(target=fit, name="Ray Train", daemon=True)
         thread.start()
-        failed = _heard(said, report or (lambda _: None))
+        failed = _heard(ray, said, report or (lambda _: None))
         thread.join()
-    said.shutdown()
+    with suppress(ray.exceptions.RayError):
+        said.shutdown()
     if failed is not None:
         where = "" if failed.rank == 0 else f"Process {failed.rank} (of {processes}, on {failed.host}) has failed: "
         raise PixelwiseError(f"{where}{failed.reason}")
@@ -82,15 +85,21 @@ def train_on_ray(config: Config, *, processes: int, resume: bool = False, report
     return Run(config.run.folder)
 
 
-def _heard(said: Any, report: Say) -> _Failed | None:
+def _heard(ray: ModuleType, said: Any, report: Say) -> _Failed | None:
     """Hand on what the first process says until all have ended; return the first failure."""
     failed = None
-    while (event := said.get()) is not None:
+    while True:
+        try:
+            event = said.get()
+        except ray.exceptions.RayError:
+            # The cluster is gone, and what it says is lost.
+            return failed
+        if event is None:
+            return failed
         if not isinstance(event, _Failed):
             report(event)
         elif failed is None:
             failed = event
-    return failed
 
 
 def _require_room(ray: ModuleType, count: int, on_gpu: bool) -> None:

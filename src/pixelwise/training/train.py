@@ -48,7 +48,8 @@ def train(config: Config | str | Path, *, resume: bool = False, report: Say | No
 
     The first weights are those of a resumed run, else ``[model].weights``, else fresh ones. The same configuration
     gives the same weights on the same machine, however often the run was killed and resumed. The process keeps freed
-    memory from then on (`keep_freed_memory`).
+    memory from then on (`keep_freed_memory`). Processes that torchrun has started train one network together, and the
+    first of them reports and writes.
 
     Args:
         config: a configuration, or the path of one.

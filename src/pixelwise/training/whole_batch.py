@@ -1,6 +1,5 @@
 """What a network does with a whole batch at once, where processes share it: norms, and what is left out at random."""
 
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
