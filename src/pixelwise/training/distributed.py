@@ -162,12 +162,14 @@ def share_network(
     if config.train.parallel == "ddp":
         from torch.nn.parallel import DistributedDataParallel
 
-        # Some heads have no weight in the loss, and then no gradient. Where there is none such, torch says so.
-        warnings.filterwarnings("ignore", message=r"find_unused_parameters=True was specified")
         devices = [device] if device.type == "cuda" else None
-        decode = DistributedDataParallel(
-            _Decoding(model), device_ids=devices, broadcast_buffers=False, find_unused_parameters=True
-        )
+        with warnings.catch_warnings():
+            # torch renames broadcast_buffers; its own default would send statistics that all have already.
+            warnings.simplefilter("ignore", FutureWarning)
+            # Heads without a weight in the loss have no gradient.
+            decode = DistributedDataParallel(
+                _Decoding(model), device_ids=devices, broadcast_buffers=False, find_unused_parameters=True
+            )
         return Shared(decode, None)
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method

@@ -4,15 +4,18 @@ A process that fails leaves its reason with the group. The others meet a broken 
 reason, or finds that a process of their machine is gone. The first process says it; the others are silent.
 """
 
+import json
 import os
 import signal
 import socket
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from pathlib import Path
 from types import FrameType
 
 import torch
@@ -269,12 +272,14 @@ def _of_connection(error: Exception) -> bool:
 
 
 def _record(error: Exception) -> None:
-    """Let torchrun's summary say the reason too."""
-    if "TORCHELASTIC_ERROR_FILE" in os.environ:
-        from torch.distributed.elastic.multiprocessing.errors import get_error_handler
-
-        with suppress(OSError):
-            get_error_handler().record_exception(error)
+    """Let torchrun's summary say the reason too: a sentence for a mistake, a traceback for a bug."""
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if file is None:
+        return
+    said = str(error) if isinstance(error, PixelwiseError) else traceback.format_exc()
+    more = {"py_callstack": said, "timestamp": str(int(time.time()))}
+    with suppress(OSError):
+        Path(file).write_text(json.dumps({"message": {"message": str(error), "extraInfo": more}}))
 
 
 class _TerminatedError(BaseException):
