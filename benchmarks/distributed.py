@@ -44,7 +44,7 @@ def case(folder: Path, run: str, model: dict, train: dict, **tables: dict) -> di
     return {
         "data": data,
         "model": model,
-        "train": settings | {"learning_rate": 1e-3} | train,
+        "train": settings | {"learning_rate": 1e-4} | train,
         "predict": {"tile": 64, "overlap": 0},
         "run": {"folder": str(folder / run)},
         **tables,
