@@ -155,9 +155,8 @@ def table(folder: Path, steps: int, *, ray: bool) -> dict:
     found["linknet, begun with 1 and resumed with 2"] = compared(folder / "r-one", folder / "r-12")
     found["linknet, begun with 2 and resumed with 1"] = compared(folder / "r-one", folder / "r-21")
     if ray:
-        from pixelwise.training.ray_training import train_on_ray
-
         from pixelwise.config import Config
+        from pixelwise.training.ray_training import train_on_ray
 
         train_on_ray(Config.model_validate(at(cases["segformer-b0"], "ray")), processes=2)
         found["segformer-b0, Ray Train"] = compared(folder / "0-one", folder / "ray")

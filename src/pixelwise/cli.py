@@ -27,7 +27,7 @@ from pixelwise.geo.gdal_messages import garbled_messages_hidden
 
 
 def main() -> None:
-    """Run the command; exit with 0, 1 for a mistake that the user can fix, 2 for usage, 130 for Ctrl-C."""
+    """Run the command; exit with 0, 1 for a mistake of the user, 2 for usage, 128 and its number for a signal."""
     if "RANK" in os.environ:
         # One of several processes: torch would warn that it looks for heads without a gradient.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")

@@ -90,9 +90,11 @@ def mean_count(count: Tensor) -> Tensor:
     return count.clamp(min=1) if world() == 1 else all_mean(count).clamp(min=1 / world())
 
 
-def anywhere(flag: bool | Tensor) -> bool:
-    """Return whether a flag is set in any process."""
-    return bool(flag) if world() == 1 else bool(all_sum(torch.tensor(float(flag))) > 0)
+def agreed(*flags: bool | Tensor) -> tuple[bool, ...]:
+    """Return for each flag whether it is set in any process."""
+    if world() == 1:
+        return tuple(map(bool, flags))
+    return tuple((all_sum(torch.tensor([float(flag) for flag in flags])) > 0).tolist())
 
 
 def gathered(tensor: Tensor) -> Tensor:

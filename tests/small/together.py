@@ -99,7 +99,7 @@ def exchanged() -> dict[str, object]:
         "followers": processes.followers(processes.own_share(torch.arange(4))),
         "range": list(processes.own_range(6)),
         "from first": processes.from_first(f"from {number}"),
-        "anywhere": [processes.anywhere(number == 1), processes.anywhere(False)],
+        "agreed": processes.agreed(number == 1, False),
         "count": processes.mean_count(torch.tensor(3 * number)),
         "no count": processes.mean_count(torch.tensor(0)),
     }

@@ -131,7 +131,7 @@ def test_processes_exchange_tensors_and_objects(of_two):
         assert found["followers"].tolist() == ([1, 2], [3, 0])[rank]
         assert found["range"] == ([0, 1, 2], [3, 4, 5])[rank]
         assert found["from first"] == "from 0"
-        assert found["anywhere"] == [True, False]
+        assert found["agreed"] == (True, False)
         assert found["count"] == 1.5
         assert found["no count"] == 0.5
 

@@ -17,7 +17,7 @@ from pixelwise.losses.per_image import ImageTerm, image_loss
 from pixelwise.losses.pixels import bootstrapped_loss, hard_example_loss
 from pixelwise.losses.rmi import binary_cross_entropy_sum, mutual_information_loss
 from pixelwise.losses.streaming import StripTerms, strip_loss, working_dtype
-from pixelwise.processes import all_mean, anywhere, mean_count, world
+from pixelwise.processes import agreed, all_mean, mean_count, world
 
 
 def segmentation_loss(
@@ -147,7 +147,7 @@ class _Loss(torch.autograd.Function):
         loss = logits.new_zeros((), dtype=dtype)
         # Autocast would compute the products below in half precision.
         with torch.autocast(logits.device.type, enabled=False):
-            if anywhere(counts.any()):
+            if agreed(counts.any())[0]:
                 loss = strip_loss(logits, mask, counts, terms, align_corners, gradient)
                 loss = loss + image_loss(logits, mask, counts, of_images, align_corners, gradient)
         ctx.dtype = logits.dtype

@@ -8,7 +8,7 @@ at random are drawn for it.
 import copy
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,13 +115,21 @@ def data_of_first(
 
 
 @contextmanager
-def log_of_first(run: Run) -> Iterator[tuple[Add, Add]]:
-    """Give the functions that add a row to the log and to the events; in all processes but the first, nothing."""
-    if not is_first():
-        yield (lambda row: None), (lambda row: None)
-        return
-    with run.open_log() as log, open_events(run.folder) as write_events:
-        yield log, write_events
+def log_of_first(run: Run) -> Iterator[Add]:
+    """Give the function that adds a row to the log; in all processes but the first it does nothing."""
+    with run.open_log() if is_first() else nullcontext(_nothing) as add:
+        yield add
+
+
+@contextmanager
+def events_of_first(run: Run) -> Iterator[Add]:
+    """Give the function that adds a row to the events; in all processes but the first it does nothing."""
+    with open_events(run.folder) if is_first() else nullcontext(_nothing) as add:
+        yield add
+
+
+def _nothing(row: dict) -> None:
+    """Write nothing."""
 
 
 # The network.

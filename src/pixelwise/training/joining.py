@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -23,7 +23,7 @@ import torch.distributed as dist
 
 from pixelwise import processes
 from pixelwise.config import Config
-from pixelwise.errors import ConfigError, PixelwiseError
+from pixelwise.errors import ConfigError, PixelwiseError, TrainingStopped
 
 MINUTES = "PIXELWISE_TIMEOUT"
 """In the environment: how many minutes a process waits for the others at most."""
@@ -73,6 +73,9 @@ def joined(config: Config) -> Iterator[None]:
             dist.barrier()
     except Exception as error:
         _end(error, watch)
+        raise
+    except TrainingStopped:
+        # All processes have agreed on it.
         raise
     except KeyboardInterrupt:
         watch.tell("it was interrupted")
@@ -286,20 +289,19 @@ class _TerminatedError(BaseException):
     """SIGTERM came: torchrun ends the others when one process has failed."""
 
 
+def leave_at_once(number: int, frame: FrameType | None) -> None:
+    """Handle SIGTERM while nothing else does: once is enough, what follows is the way out."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise _TerminatedError
+
+
 @contextmanager
 def _terminated_as_error() -> Iterator[None]:
     ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    if not ours:
-        yield
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        # Once is enough; what follows is the way out.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise _TerminatedError
-
-    before: Callable | int | None = signal.signal(signal.SIGTERM, stop)
+    if ours:
+        signal.signal(signal.SIGTERM, leave_at_once)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
