@@ -23,6 +23,7 @@ from pixelwise.runs.run_folder import Run
 from pixelwise.training import distributed
 from pixelwise.training.distributed import even_shares, require_shares
 from pixelwise.training.train import train
+from pixelwise.training.whole_batch import of_whole_batch
 
 NETWORK = {"name": "unet", "options": {"filters": [4, 8]}}
 """Of convolutions and batch norms."""
@@ -116,6 +117,31 @@ def test_a_norm_takes_its_statistics_over_the_whole_batch(of_two):
     for own in found:
         for name in ("mean", "variance"):
             torch.testing.assert_close(own[name], expected[name], rtol=1e-10, atol=1e-12)
+
+
+class Activated(nn.BatchNorm2d):
+    """A norm that ends with an activation, as timm's do."""
+
+    def __init__(self, channels, momentum):
+        super().__init__(channels, momentum=momentum, dtype=torch.float64)
+        self.act = nn.ReLU()
+
+    def forward(self, image):
+        return self.act(super().forward(image))
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_a_shared_norm_does_what_the_one_that_it_replaces_did(momentum):
+    norm, other = Activated(3, momentum), Activated(3, momentum)
+    _, images = together.norm_and_images()
+    shared = of_whole_batch(other)
+    assert shared is not None
+    assert shared.state_dict().keys() == norm.state_dict().keys()
+    for _ in range(2):
+        torch.testing.assert_close(shared(images), norm(images), rtol=1e-10, atol=1e-10)
+    for name, value in norm.state_dict().items():
+        torch.testing.assert_close(shared.state_dict()[name], value, rtol=1e-10, atol=1e-10)
+    assert torch.equal(shared.eval()(images), norm.eval()(images))
 
 
 def test_what_is_left_out_at_random_is_drawn_for_the_whole_batch(of_two):
