@@ -141,7 +141,7 @@ def test_a_shared_norm_does_what_the_one_that_it_replaces_did(momentum):
         torch.testing.assert_close(shared(images), norm(images), rtol=1e-10, atol=1e-10)
     for name, value in norm.state_dict().items():
         torch.testing.assert_close(shared.state_dict()[name], value, rtol=1e-10, atol=1e-10)
-    assert torch.equal(shared.eval()(images), norm.eval()(images))
+    torch.testing.assert_close(shared.eval()(images), norm.eval()(images), rtol=1e-10, atol=1e-10)
 
 
 def test_what_is_left_out_at_random_is_drawn_for_the_whole_batch(of_two):
