@@ -67,27 +67,29 @@ def joined(config: Config) -> Iterator[None]:
     global _watching
     _begin(config)
     watch = _watching = _Watch()
-    try:
-        with _terminated_as_error(), processes.working_together():
-            yield
-            dist.barrier()
-    except Exception as error:
-        _end(error, watch)
-        raise
-    except TrainingStopped:
-        # All processes have agreed on it.
-        raise
-    except KeyboardInterrupt:
-        watch.tell("it was interrupted")
-        raise
-    except _TerminatedError:
-        _end_with_others(watch)
-        sys.exit(128 + signal.SIGTERM)
-    finally:
-        _watching = None
-        watch.stop()
-        with suppress(RuntimeError):
-            dist.destroy_process_group()
+    with _terminated_as_error():
+        try:
+            with processes.working_together():
+                yield
+                dist.barrier()
+        except Exception as error:
+            _ignore_sigterm()
+            _end(error, watch)
+            raise
+        except TrainingStopped:
+            # All processes have agreed on it.
+            raise
+        except KeyboardInterrupt:
+            watch.tell("it was interrupted")
+            raise
+        except _TerminatedError:
+            _end_with_others(watch)
+            sys.exit(128 + signal.SIGTERM)
+        finally:
+            _watching = None
+            watch.stop()
+            with suppress(RuntimeError):
+                dist.destroy_process_group()
 
 
 @contextmanager
@@ -291,8 +293,14 @@ class _TerminatedError(BaseException):
 
 def leave_at_once(number: int, frame: FrameType | None) -> None:
     """Handle SIGTERM while nothing else does: once is enough, what follows is the way out."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _ignore_sigterm()
     raise _TerminatedError
+
+
+def _ignore_sigterm() -> None:
+    # torchrun sends it as soon as one process is gone; the others still have to say why they end.
+    if signal.getsignal(signal.SIGTERM) == leave_at_once:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 @contextmanager
