@@ -109,9 +109,9 @@ def data_of_first(
     if found is not None:
         return found
     assert record is not None, "the first process has found it"
+    mean, std, class_pixels = (tuple(record[name]) for name in ("mean", "std", "class_pixels"))
     contents = {part: record[part] for part in PARTS}
-    numbers = (tuple(record[name]) for name in ("mean", "std", "class_pixels"))
-    return TrainingData(classes, list(training), list(validation), *numbers, contents)
+    return TrainingData(classes, list(training), list(validation), mean, std, class_pixels, contents)
 
 
 @contextmanager

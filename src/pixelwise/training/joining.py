@@ -146,9 +146,8 @@ class _Watch:
     def __init__(self) -> None:
         attempt = f"{os.environ.get('TORCHELASTIC_RUN_ID', '')}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        self._store = dist.PrefixStore(
-            f"pixelwise/{attempt}", dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=60))
-        )
+        store = dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=60))  # pyright: ignore[reportPrivateImportUsage]  documented as public
+        self._store = dist.PrefixStore(f"pixelwise/{attempt}", store)  # pyright: ignore[reportPrivateImportUsage]
         self.rank, self.world, self.host = dist.get_rank(), dist.get_world_size(), socket.gethostname()
         self._store.set(str(self.rank), f"{self.host} {os.getpid()}")
         dist.barrier()
