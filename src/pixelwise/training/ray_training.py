@@ -16,7 +16,7 @@ import torch
 from pixelwise.config import Config
 from pixelwise.errors import ConfigError, MissingExtraError, PixelwiseError
 from pixelwise.mapping.ray_cluster import cluster_device, connected
-from pixelwise.runs.run_folder import Run
+from pixelwise.runs.run_folder import Run, open_run
 from pixelwise.training.joining import minutes_to_wait
 from pixelwise.training.train import Say, train
 
@@ -48,13 +48,16 @@ def train_on_ray(config: Config, *, processes: int, resume: bool = False, report
     """
     ray, on_gpu = connected(), cluster_device() == "cuda" and config.train.device != "cpu"
     _require_room(ray, processes, on_gpu)
+    # What is wrong with the folder is said before processes start.
+    run = open_run(config, resume=resume)
     trainer_of = _ray_train()
     from ray.util.queue import Queue
 
     said = Queue(actor_options={"num_cpus": 0})
     task = {"config": config, "resume": resume, "folder": os.getcwd(), "said": said}
     failure: list[Exception] = []
-    with tempfile.TemporaryDirectory(prefix="pixelwise-ray-") as folder:
+    # Ray Train wants a folder that all machines see, as they see the run's.
+    with tempfile.TemporaryDirectory(prefix=".ray-", dir=run.folder.resolve().parent) as folder:
         trainer = trainer_of(task, processes, on_gpu, Path(folder))
 
         def fit() -> None:
@@ -81,8 +84,7 @@ def train_on_ray(config: Config, *, processes: int, resume: bool = False, report
             f"Training on the Ray cluster ended: {reason}. A process was lost, or the cluster has gone; `ray status` "
             "shows its machines. `--resume` goes on from the last saved step, with any number of processes."
         ) from failure[0]
-    assert config.run.folder is not None, "training has opened it"
-    return Run(config.run.folder)
+    return run
 
 
 def _heard(ray: ModuleType, said: Any, report: Say) -> _Failed | None:
