@@ -40,7 +40,7 @@ def case(folder: Path, run: str, model: dict, train: dict, **tables: dict) -> di
     """Return a configuration as a table of TOML."""
     data = {"images": str(folder / "images"), "labels": str(folder / "masks"), "classes": ["a", "b", "c"]}
     data |= {"validation": 0.34, "ignore": [255]} | tables.pop("data", {})
-    settings = {"batch_size": 4, "crop_size": 64, "workers": 0, "device": "cpu", "mixed_precision": "off"}
+    settings = {"batch_size": 4, "crop_size": 64, "workers": 0, "device": "cpu", "precision": "fp32"}
     return {
         "data": data,
         "model": model,

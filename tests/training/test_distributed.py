@@ -34,7 +34,7 @@ LIGHT = {
     "warmup": 0,
     "poly_power": 0.0,
     "dice": 0.5,
-    "mixed_precision": "off",
+    "precision": "fp32",
     "activation_checkpointing": False,
 }
 

@@ -51,9 +51,14 @@ def require_shares(config: Config) -> None:
             f"all processes together. Set it to {' or '.join(map(str, dict.fromkeys(fits)))}, or start another number "
             "of processes."
         )
-    if count > 1 and settings.parallel == "fsdp" and settings.mixed_precision == "fp16":
+    if settings.accumulate > size // count:
         raise ConfigError(
-            "[train].parallel = 'fsdp' and mixed_precision = 'fp16' do not go together. Set mixed_precision = 'bf16', "
+            f"[train].accumulate is {settings.accumulate}, but each of {count} processes has {size // count} crops of "
+            "a step. Set it lower, or start fewer processes."
+        )
+    if count > 1 and settings.parallel == "fsdp" and settings.precision == "fp16":
+        raise ConfigError(
+            "[train].parallel = 'fsdp' and precision = 'fp16' do not go together. Set precision = 'bf16', "
             "or parallel = 'ddp'."
         )
 
@@ -264,9 +269,13 @@ def _is_share(tensor: Any) -> bool:
 # What processes tell each other.
 
 
-def errors_of_all(places: Sequence[Place], errors: Sequence[float]) -> list[tuple[Place, float]]:
-    """Return where the crops of the whole batch were, and how wrong the network was there, in the batch's order."""
-    return [pair for own in collected(list(zip(places, errors, strict=True))) for pair in own]
+def errors_of_all(steps: list[list[tuple[Place, float]]]) -> list[tuple[Place, float]]:
+    """Return where the crops of some steps were and how wrong the network was there, in the order of whole batches.
+
+    Args:
+        steps: the same of this process's share of each step.
+    """
+    return [pair for shares in zip(*collected(steps), strict=True) for share in shares for pair in share]
 
 
 def evaluate_together(

@@ -28,10 +28,10 @@ def of_whole_batch(module: nn.Module) -> nn.Module | None:
     return _SharedNorm(module) if isinstance(module, nn.BatchNorm2d) else None
 
 
-def seed_step(model: Segmenter, seed: int, step: int) -> None:
-    """Seed what a step draws: alike in all processes, unless a network draws something for each value by itself."""
+def step_seed(model: Segmenter, seed: int, step: int) -> int:
+    """Return the seed of a step's draws: one for all processes, unless a network draws something value by value."""
     own = rank() * 7_919 if world() > 1 and _draws_alone(model) else 0
-    torch.manual_seed(seed * 1_000_003 + step + own * 1_000_003_000)
+    return seed * 1_000_003 + step + own * 1_000_003_000
 
 
 def _draws_alone(model: Segmenter) -> bool:
