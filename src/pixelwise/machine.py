@@ -45,3 +45,8 @@ def _address_space() -> int | None:
     except (ModuleNotFoundError, AttributeError, OSError, ValueError):
         return None
     return None if limit == resource.RLIM_INFINITY else max(0, limit - taken)
+
+
+def local_processes() -> int:
+    """Return how many processes of one training torchrun has started on this machine; 1 without it."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -29,7 +29,7 @@ from pixelwise.geo.colours import open_image
 from pixelwise.geo.raster import RasterInfo, Readable, Window, clip_window, describe
 from pixelwise.geo.vector_source import split_layer
 from pixelwise.labels import IGNORE, Classes, MaskTable, make_classes, make_mask_table
-from pixelwise.machine import free_memory
+from pixelwise.machine import free_memory, local_processes
 from pixelwise.source_name import is_local
 
 RESIDENT_BYTES = 1 << 30
@@ -217,7 +217,7 @@ def _images_with_labels(
 
 def keep_in_memory(scenes: Sequence[Scene]) -> None:
     """Let scenes stay in memory after they were read, if all of them fit."""
-    needed = sum(
+    needed = local_processes() * sum(
         s.info.height * s.info.width * (len(s.reader.bands) * np.dtype(s.info.dtype).itemsize + 3) for s in scenes
     )
     room = free_memory()
