@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pixelwise.parcels.polygonize import polygonize
     from pixelwise.parcels.scores import score_parcels
     from pixelwise.predictor import load
+    from pixelwise.training.events import StopTraining
     from pixelwise.training.train import train
     from pixelwise.weights import load_weights, save_weights
 
@@ -29,6 +30,7 @@ __all__ = [
     "DataError",
     "MissingExtraError",
     "PixelwiseError",
+    "StopTraining",
     "WeightsError",
     "cost",
     "create",
@@ -52,6 +54,7 @@ _HOMES = {
     "DataError": "pixelwise.errors",
     "MissingExtraError": "pixelwise.errors",
     "PixelwiseError": "pixelwise.errors",
+    "StopTraining": "pixelwise.training.events",
     "WeightsError": "pixelwise.errors",
     "cost": "pixelwise.models.cost",
     "create": "pixelwise.models",

@@ -57,7 +57,7 @@ def train(
     again = shlex.join([str(config), *flags])
     with interruptible(f"`pixelwise train {again} --resume` goes on from the last saved step."):
         from pixelwise.commands.progress import shown_download, shown_training
-        from pixelwise.config import RunConfig, load_config
+        from pixelwise.config import load_config
         from pixelwise.hub.download import NotKeptError
         from pixelwise.runs.model_folder import read_origins
         from pixelwise.training.first_weights import first_weights
@@ -65,7 +65,7 @@ def train(
 
         loaded = load_config(config, overrides)
         if folder is not None:
-            loaded = loaded.model_copy(update={"run": RunConfig(folder=folder)})
+            loaded = loaded.model_copy(update={"run": loaded.run.model_copy(update={"folder": folder})})
         if accepted:
             model = loaded.model.model_copy(update={"accept_licence": [*loaded.model.accept_licence, *accepted]})
             loaded = loaded.model_copy(update={"model": model})

@@ -35,7 +35,16 @@ FREE_SETTINGS = {
     "data": ("images", "labels", "annotations", "validation_images", "validation_labels", "unlabelled"),
     "model": ("weights", "accept_licence", "mirrors"),
     "train": (
-        *("steps", "device", "workers", "evaluate_every", "keep_every", "activation_checkpointing", "compile"),
+        *(
+            "steps",
+            "device",
+            "workers",
+            "evaluate_every",
+            "patience",
+            "keep_every",
+            "activation_checkpointing",
+            "compile",
+        ),
         "teacher",
     ),
 }
@@ -340,24 +349,3 @@ def open_finished_run(folder: str | Path) -> tuple[Run, Config]:
             f"{kept} is damaged ({' '.join(str(error).split())[:200]}). "
             "`pixelwise train CONFIG --resume` with the run's own configuration writes a new one."
         ) from None
-
-
-@contextmanager
-def open_events(folder: Path) -> Iterator[Callable[[dict], None]]:
-    """Give a function that adds a row of the log to TensorBoard's events; without the extra it does nothing."""
-    try:
-        from tensorboardX import SummaryWriter
-    except ModuleNotFoundError:
-        yield lambda row: None
-        return
-    # It has a thread and an open file, which stay until it is closed.
-    with SummaryWriter(str(folder / "events")) as writer:
-
-        def write(row: dict) -> None:
-            for key in ("loss", "learning_rate", "mIoU", "pixel_accuracy"):
-                if row.get(key) is not None:
-                    writer.add_scalar(key, row[key], row["step"])
-            if "mIoU" in row:
-                writer.flush()
-
-        yield write

@@ -18,7 +18,7 @@ from pixelwise.data.sampler import Batch
 from pixelwise.data.scenes import Scene
 from pixelwise.data.targets import Targets
 from pixelwise.errors import ConfigError, PixelwiseError, out_of_memory
-from pixelwise.evaluation.evaluate import evaluate_scenes
+from pixelwise.evaluation.evaluate import Evaluation, evaluate_scenes
 from pixelwise.geo.colours import ColourReader
 from pixelwise.hub.licences import Origin, merged_origins, origins_from, records
 from pixelwise.labels import IGNORE
@@ -27,6 +27,7 @@ from pixelwise.losses import total_loss
 from pixelwise.models import Decoded, Segmenter
 from pixelwise.runs.model_folder import ModelCard, save_model
 from pixelwise.runs.run_folder import Run
+from pixelwise.training.bad_batch import not_finite
 from pixelwise.training.checkpointing import recompute_blocks
 from pixelwise.training.first_weights import FirstWeights, library_origins, teacher_origins
 from pixelwise.training.lion import Lion
@@ -76,6 +77,10 @@ class Training:
         self.config, self.data, self.device, self.run = config, data, device, run
         self.step, self.best, self.seconds = 0, -1.0, 0.0
         self.score: float | None = None
+        self.evaluation: Evaluation | None = None
+        """The newest of this process."""
+        self.without_better = 0
+        """Evaluations since the best one."""
         self.model = first_network(config, data, start, state, say)
         self.model.encoder.requires_grad_(not config.train.freeze_encoder)
         origins = _origins(start, state, run)
@@ -137,6 +142,7 @@ class Training:
         if self.teacher is not None:
             self.teacher.require_same(state)
         self.step, self.best, self.seconds = state["step"], state["best"], state["seconds"]
+        self.without_better = state.get("without_better", 0)
         self.score = self.best if self.best >= 0 else None
 
     def state(self, row: dict) -> dict:
@@ -152,6 +158,7 @@ class Training:
             "scaler": self.scaler.state_dict(),
             "step": self.step,
             "best": self.best,
+            "without_better": self.without_better,
             "seconds": row["seconds"],
             "row": row,
             "data": self.data.record,
@@ -197,7 +204,12 @@ class Training:
         # A float16 gradient overflows now and then. The scaler then leaves the step out, and scales the loss less.
         overflow = self.scaler.is_enabled() and self.scaler.get_scale() >= 1
         if not math.isfinite(value) or not (torch.isfinite(norm) or overflow):
-            raise PixelwiseError(self._not_finite(value))
+
+            def loss_of(losses: LossConfig) -> float:
+                decode, weights = self.model.decode, self.class_weights
+                return _loss(self.model, decode, image, mask, self.config, weights, losses)[0].item()
+
+            raise PixelwiseError(not_finite(self, batch, unlabelled, value, loss_of))
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.average.update(self.step)
@@ -235,20 +247,18 @@ class Training:
         loss, _ = _loss(self.model, self.decode, image, mask, self.config, None, LossConfig())
         return weight * share * loss
 
-    def _not_finite(self, loss: float) -> str:
-        kept = self.run.folder / "last"
-        held = f" {kept} holds the state of the last evaluation." if kept.exists() else ""
-        half = " float16 ends at 65,504; mixed_precision = 'bf16' does not." if self.scaler.is_enabled() else ""
-        return f"The loss is {loss} at step {self.step}. Lower [train].learning_rate (it is {self.rate:g}).{half}{held}"
-
     def evaluate(self) -> dict[str, float | None]:
         """Score the judged network on the validation part, and save it if it is the best; return the scores."""
         found = {}
         if self.data.validation:
-            scores = evaluate_scenes(self.judged, self.data.validation, self.card, self.config.predict).scores
+            self.evaluation = evaluate_scenes(self.judged, self.data.validation, self.card, self.config.predict)
+            scores = self.evaluation.scores
             self.score = scores.miou if scores.miou is not None else 0.0
             found = {"mIoU": self.score, "pixel_accuracy": scores.pixel_accuracy}
+            found |= {f"IoU/{each.name}": each.iou for each in scores.classes}
+        self.without_better += 1
         if self.score is None or self.score > self.best:
+            self.without_better = 0
             self.best = self.best if self.score is None else self.score
             save_model(self.run.folder / "model", self.judged, self.card)
         return found

@@ -16,7 +16,7 @@ from pixelwise.errors import ConfigError, WeightsError, enough_memory
 from pixelwise.fast.allocator import keep_freed_memory
 from pixelwise.mapping.capacity import free_memory
 from pixelwise.runs.model_folder import load_model, save_model
-from pixelwise.runs.run_folder import Run, locked_run, open_events, open_run
+from pixelwise.runs.run_folder import Run, locked_run, open_run
 from pixelwise.training.boundary_losses import with_boundary_losses
 from pixelwise.training.checkpointing import smaller_step
 from pixelwise.training.crops import read_batches
@@ -24,7 +24,9 @@ from pixelwise.training.data_wait import Waiting
 from pixelwise.training.first_weights import first_weights
 from pixelwise.training.model_check import require_compiler, require_mask_loss
 from pixelwise.training.state import Training
+from pixelwise.training.trackers import open_followers
 from pixelwise.training.training_data import as_begun, read_training_data
+from pixelwise.training.watching import Callback, watched
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,13 @@ class Progress:
 Say = Callable[[Progress | str], None]
 
 
-def train(config: Config | str | Path, *, resume: bool = False, report: Say | None = None) -> Run:
+def train(
+    config: Config | str | Path,
+    *,
+    resume: bool = False,
+    report: Say | None = None,
+    callback: Callback | None = None,
+) -> Run:
     """Train a network on a configuration's data, and keep the best one.
 
     The first weights are those of a resumed run, else ``[model].weights``, else fresh ones. The same configuration
@@ -52,6 +60,8 @@ def train(config: Config | str | Path, *, resume: bool = False, report: Say | No
         config: a configuration, or the path of one.
         resume: go on with the run that is in the folder.
         report: called with a `Progress` after each step, and with sentences about the work.
+        callback: called with each event of the run (`pixelwise.training.events`). It ends the run in good order if it
+            raises `StopTraining`; another exception ends it at once.
 
     Returns:
         the run; its folder has the model, the log and the scores.
@@ -59,7 +69,7 @@ def train(config: Config | str | Path, *, resume: bool = False, report: Say | No
     Raises:
         ConfigError, DataError, WeightsError: a user's mistake, found before the first step; or a full disk.
         NotEnoughMemoryError: the batch or the crop is too large for the machine.
-        PixelwiseError: the loss is no longer a finite number.
+        PixelwiseError: the loss is no longer a finite number; or the callback raised an error.
     """
     config = load_config(config) if not isinstance(config, Config) else config
     say = report or (lambda _: None)
@@ -96,7 +106,7 @@ def train(config: Config | str | Path, *, resume: bool = False, report: Say | No
             if state is not None:
                 training.restore(state)
                 _require_kept_model(training, say)
-            _make_steps(training, say)
+            _make_steps(training, say, callback)
     return run
 
 
@@ -142,26 +152,33 @@ def _require_kept_model(training: Training, say: Say) -> None:
         training.evaluate()
 
 
-def _make_steps(training: Training, say: Say) -> None:
+def _make_steps(training: Training, say: Say, callback: Callback | None) -> None:
     """Make the steps that are left; evaluate and save now and then, and after the last."""
     settings, run = training.config.train, training.run
     started = time.monotonic() - training.seconds
     evaluate_every = settings.evaluate_every or max(1, settings.steps // 10)
     workers = settings.workers if settings.workers is not None else max(1, (os.cpu_count() or 2) // 2)
     waiting = Waiting()
-    with run.open_log() as log, open_events(run.folder) as write_events:
-        for batch, unlabelled in waiting.over(read_batches(training, workers)):
+    followers = open_followers(run.folder, training.config, training.card, training.step, say)
+    with run.open_log() as log, watched(training, say, callback, followers) as watch:
+        # A run that has stopped early goes on with more patience only.
+        for batch, unlabelled in () if watch.stopping else waiting.over(read_batches(training, workers)):
             loss, rate = training.learn(batch, unlabelled)
             row = {"step": training.step, "loss": loss, "learning_rate": rate}
             row |= {"seconds": time.monotonic() - started, "waited": waiting.seconds}
+            watch.step(row)
             if (hint := waiting.hint(workers)) is not None:
-                say(hint)
+                watch.warn("waiting-for-crops", hint)
             if settings.keep_every and training.step % settings.keep_every == 0:
                 save_model(run.checkpoint(training.step), training.judged, training.card)
-            if training.step % evaluate_every == 0 or training.step == settings.steps:
+                watch.saved("checkpoint", run.checkpoint(training.step))
+            if training.step % evaluate_every == 0 or training.step == settings.steps or watch.stopping:
                 row |= training.evaluate()
                 row["seconds"] = time.monotonic() - started
                 run.save_last(training.state(row))
+                watch.saved("state", run.folder / "last")
             log(row)
-            write_events(row)
+            watch.logged(row)
             say(Progress(training.step, settings.steps, loss, training.score))
+            if watch.stopping:
+                break
