@@ -72,8 +72,7 @@ class Run:
             return []
         if not path.is_file():
             raise ConfigError(f"{path} should be the run's log, but is not a file. Remove it.")
-        lines = path.read_bytes().decode("utf-8", errors="replace").splitlines()
-        return [row for row in map(_row, lines) if row is not None]
+        return log_rows(path.read_bytes())
 
     @property
     def metrics(self) -> dict:
@@ -113,6 +112,11 @@ class Run:
     def blocks(self, evaluation: str) -> Path:
         """Return the file of an evaluation's counts, block by block."""
         return self.folder / "evaluations" / "blocks" / f"{evaluation}.npz"
+
+    @property
+    def samples(self) -> Path:
+        """The file of the validation crops that are looked at while the run trains."""
+        return self.folder / "samples.npz"
 
     @contextmanager
     def locked_metrics(self) -> Iterator[None]:
@@ -217,6 +221,12 @@ class Run:
                 except (ValueError, KeyError):
                     continue
         return None
+
+
+def log_rows(text: bytes) -> list[dict]:
+    """Return the rows in whole lines of ``log.jsonl``, without those that are damaged."""
+    lines = text.decode("utf-8", errors="replace").splitlines()
+    return [row for row in map(_row, lines) if row is not None]
 
 
 def _row(line: str) -> dict | None:

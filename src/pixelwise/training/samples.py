@@ -1,20 +1,17 @@
 """A few fixed crops of the validation part, with their truth and what the network says of them at each evaluation."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from pixelwise.data.scenes import Scene
-from pixelwise.evaluation.pictures import Picture, save_pictures
+from pixelwise.evaluation.pictures import Picture
 from pixelwise.geo.raster import Window, clip_window, normalize
 from pixelwise.labels import IGNORE
 from pixelwise.models import Segmenter
 from pixelwise.runs.model_folder import ModelCard
 
-SAMPLES = "samples.npz"
-"""In a run's folder: the crops as the newest evaluation saw them."""
 COUNT = 4
 PLACES = 3
 """Of each scene so many rows and columns of windows are looked at, for the one with most in it."""
@@ -67,8 +64,3 @@ def sample_pictures(model: Segmenter, chosen: Sequence[tuple[Scene, Window]], ca
         name = f"{scene.name}, row {inside.top}, column {inside.left}"
         pictures.append(Picture(name, crop.values[shown], crop.mask[shown], labels[shown], None))
     return pictures
-
-
-def keep_samples(folder: Path, pictures: Sequence[Picture]) -> None:
-    """Replace a run's `SAMPLES`."""
-    save_pictures(folder / SAMPLES, pictures, [])

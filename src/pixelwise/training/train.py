@@ -22,6 +22,7 @@ from pixelwise.training.checkpointing import smaller_step
 from pixelwise.training.crops import read_batches
 from pixelwise.training.data_wait import Waiting
 from pixelwise.training.first_weights import first_weights
+from pixelwise.training.forecast import room_needed
 from pixelwise.training.model_check import require_compiler, require_mask_loss
 from pixelwise.training.state import Training
 from pixelwise.training.trackers import open_followers
@@ -99,6 +100,7 @@ def train(
         training = Training(config, data, device, run, start, state, say, unlabelled)
         with enough_memory(lambda: smaller_step(training.model, config.train.batch_size, config.train.crop_size, room)):
             _require_room_for_a_batch(config, len(data.training[0].reader.bands))
+        say(room_needed(training.model, config, run.folder, room))
         run.begin(config)
         write_split(run.split, config.data, split)
         with enough_memory(lambda: smaller_step(training.model, config.train.batch_size, config.train.crop_size, room)):

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from pixelwise.errors import ConfigError, PixelwiseError
 from pixelwise.evaluation.evaluate import Evaluation
+from pixelwise.evaluation.pictures import save_pictures
 from pixelwise.runs.run_notes import add_note, read_notes
 from pixelwise.training import alarms
 from pixelwise.training.events import Began, Ended, Evaluated, Event, Saved, Step, StopTraining, Warned
-from pixelwise.training.samples import choose_windows, keep_samples, sample_pictures
+from pixelwise.training.forecast import Timing
+from pixelwise.training.samples import choose_windows, sample_pictures
 from pixelwise.training.state import Training
 from pixelwise.training.trackers import Follower
 from pixelwise.training.training_data import TrainingData
@@ -38,6 +40,9 @@ class Watch:
         self._first = losses[: alarms.FIRST]
         self._newest = deque(losses[alarms.FIRST :], maxlen=alarms.LATER)
         self._matrices: deque = deque(maxlen=alarms.EVALUATIONS)
+        self._timing = Timing(
+            training.config, sum(each.info.height * each.info.width for each in training.data.validation)
+        )
         self._windows = choose_windows(training.data.validation, training.config.train.crop_size)
 
     def begin(self) -> None:
@@ -63,6 +68,8 @@ class Watch:
         high = alarms.rate_too_high(self._first, list(self._newest), self.training.rate)
         if high is not None:
             self.warn("rate-too-high", high)
+        if (ahead := self._timing.after(row["step"])) is not None:
+            self.say(ahead)
 
     def logged(self, row: dict) -> None:
         """Tell of a row that is in the log and, where it has scores, of the evaluation and of what was saved."""
@@ -71,6 +78,7 @@ class Watch:
         if "mIoU" in row and found is not None:
             self._evaluated(row["step"], found)
             self._ask_patience()
+        self._timing.go_on()
 
     def saved(self, what: str, path: Path) -> None:
         """Tell that something is on the disk: ``model``, ``state`` or ``checkpoint``."""
@@ -94,7 +102,7 @@ class Watch:
     def _evaluated(self, step: int, found: Evaluation) -> None:
         self._tell(Evaluated(step, found.scores, self.training.without_better == 0))
         pictures = sample_pictures(self.training.judged, self._windows, self.training.card)
-        keep_samples(self._folder, pictures)
+        save_pictures(self.training.run.samples, pictures, [])
         self._follow(lambda each: each.pictures(step, pictures))
         self._matrices.append(found.matrix)
         missing = alarms.never_predicted(
