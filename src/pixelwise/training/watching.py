@@ -43,7 +43,7 @@ class Watch:
         self._timing = Timing(
             training.config, sum(each.info.height * each.info.width for each in training.data.validation)
         )
-        self._windows = choose_windows(training.data.validation, training.config.train.crop_size)
+        self._windows = choose_windows(validation, training.config.train.crop_size)
 
     def begin(self) -> None:
         """Tell that the run begins, at the step that it goes on from.
