@@ -48,6 +48,16 @@ class Follower(Protocol):
         ...
 
 
+def require_trackers(config: Config) -> None:
+    """Check that the trackers of ``[run].track`` are installed.
+
+    Raises:
+        MissingExtraError: one is not.
+    """
+    for name in config.run.track:
+        optional_module(name)
+
+
 def open_followers(
     folder: Path, config: Config, card: ModelCard, step: int, say: Callable[[str], None]
 ) -> list[Follower]:
@@ -71,7 +81,6 @@ def open_followers(
     if "mlflow" in config.run.track:
         followers.append(MLflow(folder, config, card.classes, say, known.get("mlflow")))
     if "wandb" in config.run.track:
-        optional_module("wandb")
         try:
             followers.append(WeightsAndBiases(folder, config, card.classes, known.get("wandb")))
         except Exception as problem:

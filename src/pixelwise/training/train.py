@@ -25,7 +25,7 @@ from pixelwise.training.first_weights import first_weights
 from pixelwise.training.forecast import room_needed
 from pixelwise.training.model_check import require_compiler, require_mask_loss
 from pixelwise.training.state import Training
-from pixelwise.training.trackers import open_followers
+from pixelwise.training.trackers import open_followers, require_trackers
 from pixelwise.training.training_data import as_begun, read_training_data
 from pixelwise.training.watching import Callback, watched
 
@@ -77,6 +77,7 @@ def train(
     config = with_boundary_losses(config, say)
     device = choose_device(config.train.device)
     require_mask_loss(config)
+    require_trackers(config)
     if config.train.compile:
         require_compiler(device)
     kept = open_run(config, resume=resume).split if resume else None
