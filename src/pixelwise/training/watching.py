@@ -40,9 +40,9 @@ class Watch:
         self._first = losses[: alarms.FIRST]
         self._newest = deque(losses[alarms.FIRST :], maxlen=alarms.LATER)
         self._matrices: deque = deque(maxlen=alarms.EVALUATIONS)
-        self._timing = Timing(
-            training.config, sum(each.info.height * each.info.width for each in training.data.validation)
-        )
+        validation = training.data.validation
+        pixels = sum(scene.info.height * scene.info.width for scene in validation)
+        self._timing = Timing(training.config, pixels)
         self._windows = choose_windows(validation, training.config.train.crop_size)
 
     def begin(self) -> None:
