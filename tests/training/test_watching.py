@@ -36,14 +36,15 @@ def weights(run):
 
 def test_a_callback_hears_of_all_that_happens_in_its_order(whole):
     run, events = whole
-    kinds = [type(event).__name__ for event in events]
+    kinds = [type(event).__name__ for event in events if getattr(event, "what", "") != "model"]
     evaluated = ["Step", "Saved", "Evaluated"]
     assert kinds == ["Began", "Step", *evaluated, "Step", *evaluated, "Ended"]
     assert [event.step for event in events if isinstance(event, Step)] == [1, 2, 3, 4]
     assert [event.loss for event in events if isinstance(event, Step)] == [row["loss"] for row in run.log]
     assert events[0] == Began(0, 4, run.folder)
     assert events[-1] == Ended(4, "complete", "All 4 steps are made.")
-    assert {event.path for event in events if isinstance(event, Saved)} == {run.folder / "last"}
+    saved = [(event.step, event.path) for event in events if isinstance(event, Saved) and event.what == "model"]
+    assert saved == [(e.step, run.folder / "model") for e in events if isinstance(e, Evaluated) and e.best]
 
 
 def test_an_evaluation_has_the_scores_that_the_log_has(whole):

@@ -100,7 +100,10 @@ class Watch:
         self._tell(Ended(self.training.step, reason, text))
 
     def _evaluated(self, step: int, found: Evaluation) -> None:
-        self._tell(Evaluated(step, found.scores, self.training.without_better == 0))
+        best = self.training.without_better == 0
+        if best:
+            self.saved("model", self._folder / "model")
+        self._tell(Evaluated(step, found.scores, best))
         pictures = sample_pictures(self.training.judged, self._windows, self.training.card)
         save_pictures(self.training.run.samples, pictures, [])
         self._follow(lambda each: each.pictures(step, pictures))
