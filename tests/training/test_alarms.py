@@ -14,7 +14,7 @@ NO_ROAD = np.array([[10, 0, 0], [0, 10, 0], [4, 6, 0]])
 def test_a_class_that_no_evaluation_predicts_is_named_with_its_share_and_the_fix():
     said = never_predicted(NAMES, [NO_ROAD] * EVALUATIONS, (50, 49, 1), 0.5)
     assert said is not None
-    assert "'road' (1.00% of the labelled training pixels)" in said
+    assert "no pixel of 'road' (1.00%);" in said
     assert "[sampling].balanced = true" in said
     assert "field" not in said
 
@@ -53,7 +53,7 @@ def test_a_part_of_other_classes_is_named_with_both_shares():
 @pytest.mark.parametrize("seed", range(5))
 def test_parts_that_were_drawn_from_the_same_are_not_unlike(seed):
     rng = np.random.default_rng(seed)
-    own, other = (part(rng.normal(100, 10, 50), rng.multinomial(1000, [0.6, 0.3, 0.1])) for _ in range(2))
+    own, other = (part(rng.normal(100, 10, 50), rng.multinomial(1000, [0.6, 0.3, 0.1]).tolist()) for _ in range(2))
     assert unlike_training(NAMES, own, other, [1]) is None
 
 

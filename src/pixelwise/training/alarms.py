@@ -10,7 +10,7 @@ from pixelwise.data.stats import BandStatistics
 
 EVALUATIONS = 3
 """A class counts as never predicted after so many evaluations in a row without a pixel of it ..."""
-TRAINED = 0.3
+TRAINED = 0.5
 """... and this share of the steps."""
 APART = 1.5
 """Means of a band that lie farther apart than this, in standard deviations of the training part, are unlike."""
@@ -45,11 +45,11 @@ def never_predicted(
     missing = [i for i in range(len(names)) if true[i] and class_pixels[i] and not predicted[i]]
     if not missing:
         return None
-    shares = {names[i]: class_pixels[i] / sum(class_pixels) for i in missing}
-    told = ", ".join(f"{name!r} ({share:.2%} of the labelled training pixels)" for name, share in shares.items())
+    told = ", ".join(f"{names[i]!r} ({class_pixels[i] / sum(class_pixels):.2%})" for i in missing)
     return (
-        f"The last {EVALUATIONS} evaluations predicted no pixel of {told}. More steps may be enough. Else train again "
-        "with [sampling].balanced = true, which aims crops at rare classes, or [train].class_weights = 'balanced'."
+        f"The last {EVALUATIONS} evaluations predicted no pixel of {told}; in brackets, the share of the labelled "
+        "training pixels. More steps may be enough. Else train again with [sampling].balanced = true, which aims crops "
+        "at rare classes, or [train].class_weights = 'balanced'."
     )
 
 
