@@ -180,7 +180,8 @@ def test_a_loss_that_is_no_number_keeps_its_batch_and_says_where_it_broke(scenes
 def test_samples_are_crops_of_the_validation_part_with_their_truth(scenes, whole):
     run, _ = whole
     pictures, _ = load_pictures(run.folder / "samples.npz")
-    validation = [line for line in (run.folder / "split" / "val.txt").read_text().splitlines() if line[0] != "#"]
+    lines = (run.folder / "split" / "val.txt").read_text().splitlines()
+    validation = [line.removesuffix(".tif") for line in lines if line[0] != "#"]
     assert [picture.name.split(",")[0] for picture in pictures] == validation
 
     name, row, column = pictures[0].name.replace(",", "").replace("row ", "").replace("column ", "").split()

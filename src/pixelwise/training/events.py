@@ -81,3 +81,6 @@ Event = Began | Step | Evaluated | Saved | Warned | Ended
 
 class StopTraining(Exception):  # noqa: N818 - no error: it ends a run in good order
     """Raised by a callback to end the run after this step: it is evaluated and saved, and `train` returns."""
+
+    def __init__(self, reason: str = "it gave no reason") -> None:
+        super().__init__(reason)

@@ -136,7 +136,7 @@ class Watch:
         try:
             self.callback(event)
         except StopTraining as stop:
-            self.reason, self.stopping = "callback", f"The callback ended the run: {stop or 'it gave no reason'}."
+            self.reason, self.stopping = "callback", f"The callback ended the run: {stop}."
         except Exception as error:
             name = getattr(self.callback, "__qualname__", "the callback")
             # It hears no more, so that it does not hide why the run ended.
