@@ -14,7 +14,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import resource
 import tempfile
 import time
 from collections.abc import Iterator
@@ -84,48 +83,44 @@ def _begin_process(sampler: Sampler) -> None:
     _own = sampler
 
 
-def _batch_of_process(step: int, size: int) -> Batch:
-    return _own.batch(step, size)
+def _batch_of_process(step: int, size: int) -> tuple[Batch, float]:
+    begun = time.process_time()
+    return _own.batch(step, size), time.process_time() - begun
 
 
-def process_batches(sampler: Sampler, *, batch: int, last: int, workers: int) -> Iterator[Batch]:
-    """Yield batches as `batches` does, read by processes."""
-    spawned = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, spawned, initializer=_begin_process, initargs=(sampler,)) as pool:
-        waiting: list[Future[Batch]] = []
+def process_batches(sampler: Sampler, spent: list[float], *, batch: int, last: int, workers: int) -> Iterator[Batch]:
+    """Yield batches as `batches` does, read by processes, whose processor seconds are added to ``spent``."""
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["pixelwise.data.sampler"])
+    with ProcessPoolExecutor(workers, server, initializer=_begin_process, initargs=(sampler,)) as pool:
+        waiting: list[Future[tuple[Batch, float]]] = []
         try:
             for step in range(last):
                 while len(waiting) <= 2 * workers and step + len(waiting) < last:
                     waiting.append(pool.submit(_batch_of_process, step + len(waiting), batch))
-                yield waiting.pop(0).result()
+                found, seconds = waiting.pop(0).result()
+                spent.append(seconds)
+                yield found
         finally:
             for future in waiting:
                 future.cancel()
 
 
-def processor_seconds() -> float:
-    own, ended = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-    return own.ru_utime + own.ru_stime + ended.ru_utime + ended.ru_stime
-
-
 def measure(sampler: Sampler, kind: str, workers: int, batch: int, steps: int) -> tuple[float, float]:
-    """Return crops per second by the clock, and per processor second, without the first batches."""
-    begun = processor_seconds()
+    """Return crops per second by the clock, without the first batches, and crops per processor second."""
+    spent: list[float] = []
+    begun = time.process_time()
     if kind == "processes":
-        drawn = process_batches(sampler, batch=batch, last=steps, workers=workers)
+        drawn = process_batches(sampler, spent, batch=batch, last=steps, workers=workers)
     else:
         drawn = batches(sampler, batch=batch, first=0, last=steps, workers=workers)
-    # Workers begin, and read ahead; what they did before the clock starts is taken off its end.
-    ahead = 2 * workers + 1
-    for _ in range(ahead):
+    # Workers begin, and read ahead, before the clock starts.
+    for _ in range(2 * workers + 1):
         next(drawn)
-    started, spent = time.perf_counter(), processor_seconds()
+    started = time.perf_counter()
     count = sum(1 for _ in drawn)
     wall = time.perf_counter() - started
-    # Children are counted once they have ended: their start, too, belongs to processes.
-    used = processor_seconds() - (begun if kind == "processes" else spent)
-    made = steps if kind == "processes" else count
-    return count * batch / wall, made * batch / max(used, 1e-9)
+    return count * batch / wall, steps * batch / (time.process_time() - begun + sum(spent))
 
 
 def main() -> None:
@@ -153,20 +148,19 @@ def main() -> None:
             for kind in args.kinds
             if not (kind == "processes" and workers == 0)
         ]
-        for _ in range(args.turns):
-            for case in cases:
-                form, place, kind, workers = case
-                sampler = sampler_of(Path(folder) / form, args.crop, resident=place == "memory")
-                speed, per_core = measure(sampler, kind, workers, args.batch, args.steps)
-                best = found.setdefault(case, Row(*case, 0.0, 0.0))
-                best.per_second, best.per_core = max(best.per_second, speed), max(best.per_core, per_core)
+        for case in [case for _ in range(args.turns) for case in cases]:
+            form, place, kind, workers = case
+            sampler = sampler_of(Path(folder) / form, args.crop, resident=place == "memory")
+            speed, per_core = measure(sampler, kind, workers, args.batch, args.steps)
+            best = found.setdefault(case, Row(*case, 0.0, 0.0))
+            best.per_second, best.per_core = max(best.per_second, speed), max(best.per_core, per_core)
+            if args.json:
+                args.json.write_text(json.dumps([asdict(row) for row in found.values()], indent=1))
     print(f"{os.cpu_count()} cores, crops of {args.crop} x {args.crop} pixels, batches of {args.batch}")
     print("| form | from | workers | crops per second | per core |\n|---|---|---|---|---|")
     for row in found.values():
         workers = f"{row.workers} {row.kind}" if row.workers else "none"
         print(f"| {row.form} | {row.place} | {workers} | {row.per_second:.1f} | {row.per_core:.1f} |")
-    if args.json:
-        args.json.write_text(json.dumps([asdict(row) for row in found.values()], indent=1))
 
 
 if __name__ == "__main__":
