@@ -8,8 +8,10 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from small_run import NETWORK
 
+from pixelwise.cli import commands
 from pixelwise.config import Config, save_config
 from pixelwise.errors import ConfigError
 from pixelwise.evaluation.pictures import Picture, save_pictures
@@ -223,3 +225,13 @@ def test_a_taken_port_is_left_to_its_owner_or_refused_by_name(server, folder):
         live_server(folder, taken)
     with live_server(folder) as first, live_server(folder) as second:
         assert PORT <= first.server_address[1] < second.server_address[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [(["--port", "6010"], "--port goes with --live"), (["--live", "--map", "map.tif"], "Leave --map")],
+)
+def test_options_that_do_not_go_together_are_refused(folder, options, said):
+    result = CliRunner().invoke(commands, ["report", str(folder), *options])
+    assert result.exit_code == 2
+    assert said in result.output

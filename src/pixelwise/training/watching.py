@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pixelwise.errors import ConfigError, PixelwiseError
@@ -174,11 +174,13 @@ def watched(
     try:
         watch.begin()
         yield watch
-    except KeyboardInterrupt:
-        watch.end("interrupted", f"Interrupted after step {training.step}.")
-        raise
-    except Exception as error:
-        watch.end("error", " ".join(str(error).split()) or type(error).__name__)
+    except (Exception, KeyboardInterrupt) as error:
+        # A disk that is full is full for this note too, and must not hide the error.
+        with suppress(PixelwiseError, OSError):
+            if isinstance(error, KeyboardInterrupt):
+                watch.end("interrupted", f"Interrupted after step {training.step}.")
+            else:
+                watch.end("error", " ".join(str(error).split()) or type(error).__name__)
         raise
     if watch.stopping:
         say(watch.stopping)
