@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pixelwise.config import Config, load_config
-    from pixelwise.errors import ConfigError, DataError, MissingExtraError, PixelwiseError, WeightsError
+    from pixelwise.errors import (
+        ConfigError,
+        DataError,
+        MissingExtraError,
+        PixelwiseError,
+        TrainingStopped,
+        WeightsError,
+    )
     from pixelwise.evaluation.evaluate import evaluate
     from pixelwise.exporting.export import export
     from pixelwise.fast.fuse import fuse
@@ -31,6 +38,7 @@ __all__ = [
     "MissingExtraError",
     "PixelwiseError",
     "StopTraining",
+    "TrainingStopped",
     "WeightsError",
     "cost",
     "create",
@@ -55,6 +63,7 @@ _HOMES = {
     "MissingExtraError": "pixelwise.errors",
     "PixelwiseError": "pixelwise.errors",
     "StopTraining": "pixelwise.training.events",
+    "TrainingStopped": "pixelwise.errors",
     "WeightsError": "pixelwise.errors",
     "cost": "pixelwise.models.cost",
     "create": "pixelwise.models",

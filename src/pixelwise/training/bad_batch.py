@@ -57,7 +57,7 @@ def not_finite(
         if training.scaler.is_enabled():
             fix += " float16 ends at 65,504; mixed_precision = 'bf16' does not."
     last = training.run.folder / "last"
-    held = f" {last} holds the state of the last evaluation." if last.exists() else ""
+    held = f" {last} holds the last saved state." if last.exists() else ""
     return f"{first}{where} {fix} The batch is in {path}.{held}"
 
 

@@ -178,7 +178,7 @@ def watched(
         # A disk that is full is full for this note too, and must not hide the error.
         with suppress(PixelwiseError, OSError):
             if isinstance(error, KeyboardInterrupt):
-                watch.end("interrupted", f"Interrupted after step {training.step}.")
+                watch.end("interrupted", str(error) or f"Interrupted after step {training.step}.")
             else:
                 watch.end("error", " ".join(str(error).split()) or type(error).__name__)
         raise
