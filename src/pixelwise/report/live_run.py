@@ -17,6 +17,7 @@ from pixelwise.labels import Classes
 from pixelwise.runs.model_folder import read_card
 from pixelwise.runs.run_folder import Run, log_rows, open_finished_run
 from pixelwise.runs.run_notes import NOTES, RunNote, read_notes
+from pixelwise.training.events import Reason
 
 QUIET = 120.0
 """A run of another machine counts as stopped after so many seconds, or `PAUSES` steps, without a line in its files."""
@@ -24,7 +25,7 @@ PAUSES = 20
 RECENT = 50
 """Steps that the time per step is measured over, at least."""
 
-State = Literal["running", "complete", "patience", "callback", "interrupted", "error", "stopped"]
+State = Literal["running", "stopped"] | Reason
 """``stopped``: neither does it run, nor has it said how it ended, as after a kill."""
 
 

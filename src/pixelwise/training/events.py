@@ -6,6 +6,11 @@ from typing import Literal
 
 from pixelwise.evaluation.metrics import Scores
 
+Kept = Literal["model", "state", "checkpoint"]
+"""``model``: the best so far; ``state``: what a run goes on from; ``checkpoint``: see ``[train].keep_every``."""
+Reason = Literal["complete", "patience", "callback", "interrupted", "error"]
+"""Why a run ended."""
+
 
 @dataclass(frozen=True)
 class Began:
@@ -50,8 +55,7 @@ class Saved:
     """Something is on the disk, whole."""
 
     step: int
-    what: Literal["model", "state", "checkpoint"]
-    """``model``: the best so far; ``state``: what a run goes on from; ``checkpoint``: see ``[train].keep_every``."""
+    what: Kept
     path: Path
 
 
@@ -71,7 +75,7 @@ class Ended:
     """The last event, also where an error ends the run."""
 
     step: int
-    reason: Literal["complete", "patience", "callback", "interrupted", "error"]
+    reason: Reason
     text: str
     """A sentence for people."""
 

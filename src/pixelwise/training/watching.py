@@ -10,7 +10,18 @@ from pixelwise.evaluation.evaluate import Evaluation
 from pixelwise.evaluation.pictures import save_pictures
 from pixelwise.runs.run_notes import add_note, read_notes
 from pixelwise.training import alarms
-from pixelwise.training.events import Began, Ended, Evaluated, Event, Saved, Step, StopTraining, Warned
+from pixelwise.training.events import (
+    Began,
+    Ended,
+    Evaluated,
+    Event,
+    Kept,
+    Reason,
+    Saved,
+    Step,
+    StopTraining,
+    Warned,
+)
 from pixelwise.training.forecast import Timing
 from pixelwise.training.samples import choose_windows, sample_pictures
 from pixelwise.training.state import Training
@@ -33,7 +44,7 @@ class Watch:
         self.training, self.say, self.callback, self.followers = training, say, callback, list(followers)
         self.stopping: str | None = None
         """Why the run is to end before its last step; None: it is not."""
-        self.reason = "complete"
+        self.reason: Reason = "complete"
         self._steps, self._folder = training.config.train.steps, training.run.folder
         self._warned = {note.code for note in read_notes(self._folder) if note.kind == "warned"}
         losses = [row["loss"] for row in training.run.log if row.get("loss") is not None]
@@ -80,7 +91,7 @@ class Watch:
             self._ask_patience()
         self._timing.go_on()
 
-    def saved(self, what: str, path: Path) -> None:
+    def saved(self, what: Kept, path: Path) -> None:
         """Tell that something is on the disk: ``model``, ``state`` or ``checkpoint``."""
         self._tell(Saved(self.training.step, what, path))
 
@@ -93,7 +104,7 @@ class Watch:
         add_note(self._folder, "warned", self.training.step, code, text)
         self._tell(Warned(self.training.step, code, text))
 
-    def end(self, reason: str, text: str) -> None:
+    def end(self, reason: Reason, text: str) -> None:
         """Tell how the run ended."""
         add_note(self._folder, "ended", self.training.step, reason, text)
         self._follow(lambda each: each.end(reason))
