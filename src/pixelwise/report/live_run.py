@@ -24,6 +24,8 @@ QUIET = 120.0
 PAUSES = 20
 RECENT = 50
 """Steps that the time per step is measured over, at least."""
+MOST = 1e9
+"""Seconds that no run takes."""
 
 State = Literal["running", "stopped"] | Reason
 """``stopped``: neither does it run, nor has it said how it ended, as after a kill."""
@@ -115,7 +117,8 @@ class LiveRun:
         every = self.config.train.evaluate_every or max(1, self.steps // 10)
         rows = self.rows[-max(RECENT, every) - 1 :]
         spent, made = (rows[-1][3] - rows[0][3], rows[-1][0] - rows[0][0]) if len(rows) > 2 else (0.0, 0)
-        if spent <= 0 or made <= 0:
+        if not 0 < spent < MOST or made <= 0:
+            # Of a damaged log.
             return None
         waited = min(1.0, sum(row[4] for row in rows[1:]) / spent)
         return Pace(spent / made, spent / made * max(0, self.steps - self.step), waited)

@@ -5,6 +5,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pixelwise.errors import ConfigError
 from pixelwise.files import room_on_disk
 
 NOTES = "notes.jsonl"
@@ -29,9 +30,11 @@ def add_note(folder: Path, kind: str, step: int, code: str, text: str) -> None:
     """Add a line to a run's notes.
 
     Raises:
-        ConfigError: the disk is full.
+        ConfigError: the disk is full, or the notes are not a file.
     """
     path = folder / NOTES
+    if path.is_dir():
+        raise ConfigError(f"{path} should be the run's notes, but is not a file. Remove it.")
     line = json.dumps(asdict(RunNote(kind, step, code, text, time.time())))
     # A kill may have cut the last line short: a line of its own keeps this one readable.
     with room_on_disk(path), path.open("a+b") as file:
