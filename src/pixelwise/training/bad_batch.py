@@ -1,10 +1,8 @@
 """When the loss is no number any more: keep the batch, and find out where it broke."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,36 +11,31 @@ from torch import Tensor
 from pixelwise.data.sampler import Batch
 from pixelwise.data.scenes import Scene
 from pixelwise.files import replacing
-from pixelwise.loss_config import LOSSES, LossConfig
-
-if TYPE_CHECKING:
-    from pixelwise.training.state import Training
+from pixelwise.loss_config import LOSSES
+from pixelwise.training.crops import batch_of
+from pixelwise.training.state import Training
 
 BAD_BATCH = "bad_batch.npz"
 """In a run's folder: the batch that made the loss infinite or no number."""
 
 
-def not_finite(
-    training: "Training",
-    batch: Batch,
-    unlabelled: Batch | None,
-    loss: float,
-    loss_of: Callable[[LossConfig], float],
-) -> str:
+def not_finite(training: Training, row: dict) -> str:
     """Keep the batch of a step whose loss or gradient is no finite number, and say what is known and what to try.
 
-    The file has ``image`` and ``mask`` as the network gets them, ``names`` of the sources, ``windows`` (top, left,
-    height, width in them), ``step``, ``loss``, and ``loss/NAME`` for each part of the loss; with images without labels
-    also ``unlabelled/image``, ``unlabelled/names`` and ``unlabelled/windows``.
+    The batch is drawn again: a draw is a function of the step. Only with ``[sampling].hard`` and numbers that are read
+    late, errors that were found since may lead to other places. The file has ``image`` and ``mask`` as the network gets
+    them, ``names`` of the sources, ``windows`` (top, left, height, width in them), ``step``, ``loss``, and
+    ``loss/NAME`` for each part of the loss; with images without labels also ``unlabelled/image``, ``unlabelled/names``
+    and ``unlabelled/windows``.
 
     Args:
-        loss_of: returns the loss of the batch on labelled crops with other weights of its parts. The network's own
-            weights are still those before the step.
+        row: of that step, for the log.
     """
-    parts, module = _parts_of_loss(training, loss_of)
+    step, loss, settings = row["step"] - 1, row["loss"], training.config.train
+    batch, unlabelled = batch_of(training, step)
+    parts, module = _parts_of_loss(training, batch, step)
     path = training.run.folder / BAD_BATCH
-    _save(path, training, batch, unlabelled, loss, parts)
-    step, settings = training.step, training.config.train
+    _save(path, training, (batch, unlabelled), {"step": step, "loss": loss}, parts)
     first = f"The loss is {loss} at step {step}." if not math.isfinite(loss) else ""
     first = first or f"The loss is {loss:.4g} at step {step}, but its gradient is not a finite number."
     broken = [name for name, value in parts.items() if not math.isfinite(value)]
@@ -55,18 +48,23 @@ def not_finite(
         fix = f"Lower [train].learning_rate (it is {training.rate:g})"
         fix += f" or [train].grad_clip (it is {settings.grad_clip:g})."
         if training.scaler.is_enabled():
-            fix += " float16 ends at 65,504; mixed_precision = 'bf16' does not."
+            fix += " float16 ends at 65,504; precision = 'bf16' does not."
     last = training.run.folder / "last"
     held = f" {last} holds the last saved state." if last.exists() else ""
     return f"{first}{where} {fix} The batch is in {path}.{held}"
 
 
 def _save(
-    path: Path, training: "Training", batch: Batch, unlabelled: Batch | None, loss: float, parts: dict[str, float]
+    path: Path,
+    training: Training,
+    batches: tuple[Batch, Batch | None],
+    numbers: dict[str, float],
+    parts: dict[str, float],
 ) -> None:
-    arrays = {"step": np.array(training.step), "loss": np.array(loss), "mask": batch.masks.cpu().numpy()}
+    batch, unlabelled = batches
+    arrays = {name: np.array(value) for name, value in numbers.items()}
     arrays |= {f"loss/{name}": np.array(value) for name, value in parts.items()}
-    arrays |= _arrays(batch, training.data.training)
+    arrays |= {"mask": batch.masks.cpu().numpy(), **_arrays(batch, training.data.training)}
     if unlabelled is not None:
         arrays |= {f"unlabelled/{key}": array for key, array in _arrays(unlabelled, training.unlabelled).items()}
     with replacing(path) as temporary:
@@ -79,7 +77,7 @@ def _arrays(batch: Batch, scenes: list[Scene]) -> dict[str, np.ndarray]:
     return {"image": batch.images.cpu().numpy(), "names": np.array(names), "windows": np.array(windows)}
 
 
-def _places(training: "Training", batch: Batch) -> list[str]:
+def _places(training: Training, batch: Batch) -> list[str]:
     return [
         f"{training.data.training[place.scene].info.path}, row {place.window.top}, column {place.window.left}"
         for place in batch.places
@@ -90,8 +88,9 @@ def _broken(values: Tensor) -> bool:
     return not bool(torch.isfinite(values).all())
 
 
-def _parts_of_loss(training: "Training", loss_of: Callable[[LossConfig], float]) -> tuple[dict[str, float], str | None]:
+def _parts_of_loss(training: Training, batch: Batch, step: int) -> tuple[dict[str, float], str | None]:
     """Return each part of the loss by itself, and the name of the first module whose output is not finite."""
+    image, mask = batch.images.to(training.device), batch.masks.to(training.device)
     found: list[str] = []
     hooks = [
         module.register_forward_hook(lambda _, __, output, name=name: _note_broken(found, name, output))
@@ -104,9 +103,10 @@ def _parts_of_loss(training: "Training", loss_of: Callable[[LossConfig], float])
     try:
         for name, weight in weights.items():
             # Dropout draws what it drew in the step.
-            torch.manual_seed(training.config.train.seed * 1_000_003 + training.step)
+            torch.manual_seed(training.config.train.seed * 1_000_003 + step)
             with torch.no_grad():
-                parts[name] = loss_of(replace(losses, **{each: weight * (each == name) for each in LOSSES}))
+                alone = replace(losses, **{each: weight * (each == name) for each in LOSSES})
+                parts[name] = training.loss_with(image, mask, alone)
     finally:
         for hook in hooks:
             hook.remove()

@@ -54,19 +54,20 @@ class Timing:
         """Begin to time the next step: what came after the last one, such as an evaluation, does not count."""
         self._since = time.monotonic()
 
-    def after(self, step: int) -> str | None:
+    def after(self, step: int, count: int = 1) -> str | None:
         """Return, once, how long the steps that are left will take, with their evaluations.
 
         Args:
             step: that was just made, and not yet evaluated.
+            count: of the steps that were made since `go_on`.
         """
-        if self._since is None or self._made == TIMED:
+        if self._since is None or self._made >= TIMED:
             return None
         self._spent += time.monotonic() - self._since
-        self._made += 1
+        self._made += count
         if self._made < TIMED:
             return None
-        settings, each = self.settings, self._spent / TIMED
+        settings, each = self.settings, self._spent / self._made
         left = settings.steps - step
         if not left:
             return None

@@ -70,16 +70,17 @@ class Watch:
             self.warn("validation-unlike-training", unlike)
         self._ask_patience()
 
-    def step(self, row: dict) -> None:
-        """Tell of a step, from its row of the log."""
-        told = (row[key] for key in ("loss", "learning_rate", "seconds", "waited"))
-        self._tell(Step(row["step"], self._steps, *told))
-        losses = self._first if len(self._first) < alarms.FIRST else self._newest
-        losses.append(row["loss"])
-        high = alarms.rate_too_high(self._first, list(self._newest), self.training.rate)
-        if high is not None:
-            self.warn("rate-too-high", high)
-        if (ahead := self._timing.after(row["step"])) is not None:
+    def steps(self, rows: Sequence[dict]) -> None:
+        """Tell of the steps that were made since the last time, from their rows of the log."""
+        for row in rows:
+            told = (row[key] for key in ("loss", "learning_rate", "seconds", "waited"))
+            self._tell(Step(row["step"], self._steps, *told))
+            losses = self._first if len(self._first) < alarms.FIRST else self._newest
+            losses.append(row["loss"])
+            high = alarms.rate_too_high(self._first, list(self._newest), self.training.rate)
+            if high is not None:
+                self.warn("rate-too-high", high)
+        if rows and (ahead := self._timing.after(rows[-1]["step"], len(rows))) is not None:
             self.say(ahead)
 
     def logged(self, row: dict) -> None:
