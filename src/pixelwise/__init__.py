@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pixelwise.parcels.polygonize import polygonize
     from pixelwise.parcels.scores import score_parcels
     from pixelwise.predictor import load
+    from pixelwise.training.events import StopTraining
     from pixelwise.training.train import train
     from pixelwise.weights import load_weights, save_weights
 
@@ -36,6 +37,7 @@ __all__ = [
     "DataError",
     "MissingExtraError",
     "PixelwiseError",
+    "StopTraining",
     "TrainingStopped",
     "WeightsError",
     "cost",
@@ -60,6 +62,7 @@ _HOMES = {
     "DataError": "pixelwise.errors",
     "MissingExtraError": "pixelwise.errors",
     "PixelwiseError": "pixelwise.errors",
+    "StopTraining": "pixelwise.training.events",
     "TrainingStopped": "pixelwise.errors",
     "WeightsError": "pixelwise.errors",
     "cost": "pixelwise.models.cost",

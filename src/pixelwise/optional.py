@@ -19,6 +19,8 @@ EXTRAS = {
     "onnx": ("Writing ONNX", "onnx"),
     "onnxruntime": ("ONNX files", "onnx"),
     "openvino": ("OpenVINO", "openvino"),
+    "mlflow": ("[run].track", "mlflow"),
+    "wandb": ("[run].track", "wandb"),
 }
 """Package -> what needs it, and the extra that installs it. All others draw polygons and are in ``geo``."""
 
