@@ -210,6 +210,12 @@ def _make_steps(training: Training, say: Say) -> None:
             write_events(training.row)
         _stop_if_asked(training, stopping)
         with log_of_first(run) as log:
+
+            def tell(row: dict) -> None:
+                log(row)
+                write_events(row)
+                say(Progress(row["step"], settings.steps, row["loss"], training.score))
+
             for batch, unlabelled in waiting.over(read_batches(training, workers)):
                 made = training.learn(batch, unlabelled)
                 training.row = {"step": training.step, "loss": None, "learning_rate": made.rate}
@@ -223,6 +229,9 @@ def _make_steps(training: Training, say: Say) -> None:
                     continue
                 # Read before anything is kept, so that what is kept is good.
                 rows, bad = readings.read()
+                # A state has the newest row itself; those before it must be in the log.
+                for row in rows[:-1]:
+                    tell(row)
                 if bad is None:
                     if keep:
                         training.save_model(run.checkpoint(training.step))
@@ -232,10 +241,8 @@ def _make_steps(training: Training, say: Say) -> None:
                     if save:
                         training.save()
                         stopping.saved()
-                for row in rows:
-                    log(row)
-                    write_events(row)
-                    say(Progress(row["step"], settings.steps, row["loss"], training.score))
+                for row in rows[-1:]:
+                    tell(row)
                 if bad is not None:
                     raise training.not_finite(bad)
                 if stop:
