@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from pixelwise.models import Segmenter
+from pixelwise.processes import own_part
 
 
 def parameter_groups(
@@ -139,7 +140,7 @@ class MovingAverage:
 
 def _lists(pairs: Iterator[tuple[Tensor, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
     both = list(pairs)
-    return [source for source, _ in both], [target for _, target in both]
+    return [own_part(source) for source, _ in both], [own_part(target) for _, target in both]
 
 
 def _entries(model: nn.Module, average: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
