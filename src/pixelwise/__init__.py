@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pixelwise.config import Config, load_config
     from pixelwise.errors import ConfigError, DataError, MissingExtraError, PixelwiseError, WeightsError
+    from pixelwise.evaluation.calibrate import calibrate
     from pixelwise.evaluation.evaluate import evaluate
     from pixelwise.exporting.export import export
     from pixelwise.fast.fuse import fuse
@@ -30,6 +31,7 @@ __all__ = [
     "MissingExtraError",
     "PixelwiseError",
     "WeightsError",
+    "calibrate",
     "cost",
     "create",
     "evaluate",
@@ -53,6 +55,7 @@ _HOMES = {
     "MissingExtraError": "pixelwise.errors",
     "PixelwiseError": "pixelwise.errors",
     "WeightsError": "pixelwise.errors",
+    "calibrate": "pixelwise.evaluation.calibrate",
     "cost": "pixelwise.models.cost",
     "create": "pixelwise.models",
     "evaluate": "pixelwise.evaluation.evaluate",

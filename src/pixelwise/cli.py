@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from pixelwise import __version__
+from pixelwise.commands.calibrate import calibrate
 from pixelwise.commands.compare import compare
 from pixelwise.commands.demo import demo
 from pixelwise.commands.doctor import check
@@ -87,7 +88,7 @@ def commands() -> None:
 
 
 for _command in (
-    *(demo, init, check, split, train, evaluate, compare, report, predict, polygonize, score_parcels),
+    *(demo, init, check, split, train, evaluate, calibrate, compare, report, predict, polygonize, score_parcels),
     *(models, analyze, prune, export),
     *(weights, licences),
 ):

@@ -130,11 +130,14 @@ def upsample_rows(
 
 
 def decide(
-    logits: Float[Tensor, "B K h w"], *, confidence: bool = False
+    logits: Float[Tensor, "B K h w"], *, confidence: bool = False, temperature: float = 1.0
 ) -> tuple[Integer[Tensor, "B h w"], Float[Tensor, "B h w"] | None]:
     """Return the class with the highest logit (ties to the lower class) and, if asked, its softmax probability.
 
     Labels are uint8, or uint16 from 257 classes on.
+
+    Args:
+        temperature: by which logits are divided before the softmax, and there alone: no label depends on it.
     """
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     batch, classes, height, width = logits.shape
@@ -144,7 +147,7 @@ def decide(
     lines = logits.new_empty(batch, count, classes, width)
     for top in _steps(height, count):
         lines.copy_(logits[:, :, top : top + count].transpose(1, 2))
-        decided, probability = _decide_lines(lines.flatten(0, 1), confidence)
+        decided, probability = _decide_lines(lines.flatten(0, 1), confidence, temperature)
         labels[:, top : top + count] = decided.view(batch, count, width)
         if confidences is not None and probability is not None:
             confidences[:, top : top + count] = probability.view(batch, count, width)
@@ -152,7 +155,7 @@ def decide(
 
 
 def decide_cells(
-    cells: Float[Tensor, "B K n w"], stride: int, *, confidence: bool = False
+    cells: Float[Tensor, "B K n w"], stride: int, *, confidence: bool = False, temperature: float = 1.0
 ) -> tuple[Integer[Tensor, "B H W"], Float[Tensor, "B H W"] | None]:
     """Return `decide` of logits upsampled by a whole factor, for all cells but the outermost: those are neighbours.
 
@@ -178,7 +181,7 @@ def decide_cells(
             for j in range(stride):
                 first, share = _place(j, stride)
                 torch.lerp(rows[..., first : first + w], rows[..., first + 1 : first + 1 + w], share, out=pixels)
-                decided, probability = _decide_lines(pixels.flatten(0, 1), confidence)
+                decided, probability = _decide_lines(pixels.flatten(0, 1), confidence, temperature)
                 labels[:, top : top + count, i, :, j] = decided.view(batch, count, w)
                 if confidences is not None and probability is not None:
                     confidences[:, top : top + count, i, :, j] = probability.view(batch, count, w)
@@ -191,21 +194,23 @@ def argmax_upsampled(
     size: tuple[int, int] | torch.Size,
     *,
     confidence: bool = False,
+    temperature: float = 1.0,
     align_corners: bool = False,
 ) -> tuple[Integer[Tensor, "B H W"], Float[Tensor, "B H W"] | None]:
     """Return `decide` of the upsampled logits, without building them."""
     height, width = logits.shape[-2:]
     stride = size[0] // height
     if tuple(size) == (height, width):
-        return decide(logits, confidence=confidence)
+        return decide(logits, confidence=confidence, temperature=temperature)
     largest = largest_logit(logits.dtype)
     if tuple(size) == (height * stride, width * stride) and not align_corners:
-        return decide_cells(_rimmed(logits, largest), stride, confidence=confidence)
+        return decide_cells(_rimmed(logits, largest), stride, confidence=confidence, temperature=temperature)
     logits = logits.clamp(-largest, largest)
-    parts = [
-        decide(upsample_rows(logits, size, top, bottom, align_corners=align_corners), confidence=confidence)
+    rows = (
+        upsample_rows(logits, size, top, bottom, align_corners=align_corners)
         for top, bottom in strips(logits.shape, size)
-    ]
+    )
+    parts = [decide(each, confidence=confidence, temperature=temperature) for each in rows]
     labels = torch.cat([part for part, _ in parts], dim=1)
     return labels, torch.cat([part for _, part in parts if part is not None], dim=1) if confidence else None
 
@@ -240,7 +245,7 @@ def _place(pixel: int, stride: int) -> tuple[int, float]:
 
 
 def _decide_lines(
-    lines: Float[Tensor, "n K w"], confidence: bool
+    lines: Float[Tensor, "n K w"], confidence: bool, temperature: float
 ) -> tuple[Integer[Tensor, "n w"], Float[Tensor, "n w"] | None]:
     # Max pooling over all classes, with pixels as channels, is vectorised and finds the first of equal classes. max()
     # with indices is not vectorised, and 20 times slower.
@@ -248,7 +253,11 @@ def _decide_lines(
     channels_last = lines.as_strided((n, width, classes, 1), (classes * width, 1, width, width))
     highest, labels = F.max_pool2d(channels_last, (classes, 1), return_indices=True)
     highest, labels = highest.view(n, 1, width), labels.view(n, width)
-    return labels, 1 / (lines - highest).exp_().sum(dim=1) if confidence else None
+    if not confidence:
+        return labels, None
+    below = lines - highest
+    below = below if temperature == 1 else below.div_(temperature)
+    return labels, 1 / below.exp_().sum(dim=1)
 
 
 def _label_dtype(classes: int) -> torch.dtype:

@@ -143,6 +143,32 @@ def curves_chart(curves: Sequence[Points], label: str, *, low: float | None = No
     return _svg(width, label, axes + drawn)
 
 
+def reliability_chart(
+    confidence: Sequence[float | None], accuracy: Sequence[float | None], pixels: Sequence[int], label: str
+) -> str:
+    """Draw accuracy against confidence, both from 0 to 1: bars and dots for bins, a line where both are equal.
+
+    Args:
+        confidence, accuracy: means of each bin of equal width, None where it is empty.
+        pixels: in each bin; a dot's area grows with them.
+        label: what the drawing shows, for those who do not see it.
+    """
+    place, axes = _axes(400, 1, 0.0, 1.0)
+    drawn, most = "", max(1, *pixels)
+    for i, (sure, right, count) in enumerate(zip(confidence, accuracy, pixels, strict=True)):
+        if sure is None or right is None:
+            continue
+        (left, top), (end, floor) = place(i / len(pixels), right), place((i + 1) / len(pixels), 0)
+        told = f"confidence {sure:.3f}, accuracy {right:.3f}, {count:,} pixels"
+        drawn += (
+            f'<rect class="bin" x="{left + 1:.1f}" y="{top:.1f}" width="{end - left - 2:.1f}" '
+            f'height="{floor - top:.1f}"><title>{told}</title></rect>'
+        )
+        x, y = place(sure, right)
+        drawn += f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="{2 + 5 * math.sqrt(count / most):.1f}"/>'
+    return _svg(400, label, axes + _line(place, [(0, 0.0), (1, 1.0)], "ideal") + drawn)
+
+
 def _axes(width: int, last_step: int, low: float, high: float) -> tuple[Callable[[float, float], tuple], str]:
     """Return a function from (step, value) to a place in the drawing, and the axes as SVG."""
     if high - low < max(1e-12, abs(low) * 1e-9):

@@ -13,6 +13,7 @@ from pixelwise.data.split import open_split, write_split
 from pixelwise.data.unlabelled import open_unlabelled
 from pixelwise.device import choose_device
 from pixelwise.errors import ConfigError, WeightsError, enough_memory
+from pixelwise.evaluation.calibrate import calibrate_model
 from pixelwise.fast.allocator import keep_freed_memory
 from pixelwise.mapping.capacity import free_memory
 from pixelwise.runs.model_folder import load_model, save_model
@@ -97,6 +98,8 @@ def train(config: Config | str | Path, *, resume: bool = False, report: Say | No
                 training.restore(state)
                 _require_kept_model(training, say)
             _make_steps(training, say)
+        if split.validation:
+            calibrate_model(run.folder, split.validation, config.predict, report=say)
     return run
 
 
