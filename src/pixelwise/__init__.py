@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pixelwise.parcels.scores import score_parcels
     from pixelwise.predictor import load
     from pixelwise.training.train import train
+    from pixelwise.tuning.tune import tune
     from pixelwise.weights import load_weights, save_weights
 
 __version__ = "0.1.0"
@@ -46,6 +47,7 @@ __all__ = [
     "save_weights",
     "score_parcels",
     "train",
+    "tune",
 ]
 
 _HOMES = {
@@ -70,6 +72,7 @@ _HOMES = {
     "save_weights": "pixelwise.weights",
     "score_parcels": "pixelwise.parcels.scores",
     "train": "pixelwise.training.train",
+    "tune": "pixelwise.tuning.tune",
 }
 
 

@@ -21,6 +21,7 @@ from pixelwise.commands.parcels import polygonize, score_parcels
 from pixelwise.commands.predict import predict
 from pixelwise.commands.split import split
 from pixelwise.commands.training import evaluate, report, train
+from pixelwise.commands.tune import tune
 from pixelwise.commands.weights import licences, weights
 from pixelwise.errors import ContractWarning, OldNameWarning, PixelwiseError, out_of_memory
 from pixelwise.geo.gdal_messages import garbled_messages_hidden
@@ -88,7 +89,7 @@ def commands() -> None:
 
 
 for _command in (
-    *(demo, init, check, split, train, evaluate, calibrate, compare, report, predict, polygonize, score_parcels),
+    *(demo, init, check, split, train, tune, evaluate, calibrate, compare, report, predict, polygonize, score_parcels),
     *(models, analyze, prune, export),
     *(weights, licences),
 ):

@@ -49,9 +49,7 @@ def calibrate(run: Path, as_json: bool) -> None:
             click.echo(f"On the {part} part{', which it was fitted on' if each.fitted_here else ''}:")
             show_calibration(each)
     if "test" not in found:
-        click.echo(
-            f"No test part is kept. Figures that do not flatter: `pixelwise evaluate {run} NEW_DATA.toml`."
-        )
+        click.echo(f"No test part is kept. Figures that do not flatter: `pixelwise evaluate {run} NEW_DATA.toml`.")
 
 
 def show_calibration(found: "Calibration") -> None:

@@ -191,4 +191,4 @@ def _duration(seconds: float) -> str:
 
 def config_text(content: Content) -> str:
     """Return the configuration of the run as TOML, for the foot of the page."""
-    return tomli_w.dumps(content.config.model_dump(mode="json", exclude_none=True))
+    return tomli_w.dumps(content.config.model_dump(mode="json", exclude_none=True, exclude={"tune"}))

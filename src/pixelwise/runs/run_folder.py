@@ -38,6 +38,7 @@ FREE_SETTINGS = {
         *("steps", "device", "workers", "evaluate_every", "keep_every", "activation_checkpointing", "compile"),
         "teacher",
     ),
+    "tune": ("trials", "minutes", "pruner", "seed", "folder", "space"),
 }
 """What may change when a run goes on: where things are, how many steps it makes, and what changes no weight."""
 
