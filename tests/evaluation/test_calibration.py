@@ -3,16 +3,19 @@ import tomllib
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 import torch.nn.functional as F
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from sklearn.metrics import brier_score_loss, log_loss
-from small_network import card_of, noise, small_network, write_scene
+from small_network import card_of, noise, predictor_of, small_network, write_scene
 from small_run import small_config, write_scenes
 
+from pixelwise.cli import commands
 from pixelwise.config import DataConfig, PredictConfig
 from pixelwise.data.scenes import open_scenes
 from pixelwise.evaluation import pixel_sample
@@ -20,6 +23,9 @@ from pixelwise.evaluation.calibrate import calibrate
 from pixelwise.evaluation.calibration import calibration_scores, fit_temperature
 from pixelwise.evaluation.evaluate import evaluate, evaluate_scenes
 from pixelwise.evaluation.pixel_sample import PixelSample, SampledPixels
+from pixelwise.exporting.about import About, metadata_of
+from pixelwise.exporting.network import ExportedNetwork
+from pixelwise.exporting.options import ExportOptions
 from pixelwise.predictor import Predictor
 from pixelwise.report import write_report
 from pixelwise.runs.model_folder import load_model, read_card, replace_card, save_model
@@ -84,8 +90,10 @@ def test_equal_confidences_are_in_no_order():
     logits = np.tile(np.array([[2.0, 0.0]], np.float32), (100, 1))
     truth = np.repeat([1, 0], 50)
     found = [calibration_scores(SampledPixels(logits, each, 100), 1.0) for each in (truth, truth[::-1])]
-    assert found[0] == found[1]
-    assert found[0].risk == pytest.approx([0.5] * 100)
+    for each in found:
+        assert each.risk == pytest.approx([0.5] * 100)
+        assert each.aurc == pytest.approx(0.5)
+        assert each.adaptive_ece == pytest.approx(each.ece)
 
 
 @pytest.mark.parametrize(
@@ -234,3 +242,52 @@ def test_a_temperature_that_no_softmax_takes_is_damage(tmp_path, value):
     save_model(tmp_path / "model", network, card_of(network, temperature=value))
     with pytest.raises(ValueError, match="temperature must be finite"):
         read_card(tmp_path / "model")
+
+
+def test_maps_have_the_calibrated_confidence_and_the_same_classes(tmp_path):
+    scene = write_scene(tmp_path / "scene.tif", noise(3, 100, 130))
+    hot, plain = predictor_of(temperature=1.7), predictor_of()
+    for name, predictor in (("hot", hot), ("plain", plain)):
+        predictor.map_scene(scene, tmp_path / f"{name}.tif", confidence=True, probabilities=True)
+    found = hot.segment(scene)
+    assert read(tmp_path / "hot.tif").tobytes() == read(tmp_path / "plain.tif").tobytes()
+    np.testing.assert_array_equal(found.labels, plain.segment(scene).labels)
+    stored, shares = (read(tmp_path / f"hot.{kind}.tif") for kind in ("confidence", "probabilities"))
+    assert np.abs(stored[0] - 254 * found.confidence).max() <= 0.51
+    assert np.abs(shares.max(axis=0) - 254 * found.confidence).max() <= 0.51
+    assert np.abs(read(tmp_path / "plain.confidence.tif")[0] - stored[0]).max() > 5
+
+
+def read(path):
+    with rasterio.open(path) as file:
+        return file.read().astype(np.float64)
+
+
+def test_exported_networks_have_the_calibrated_confidence():
+    predictor = predictor_of(temperature=1.7)
+    options = ExportOptions(("labels", "confidence", "probabilities"))
+    about = About(predictor.card, "", options, 4, 1, False)
+    network = ExportedNetwork(predictor.model, about).eval()
+    image = noise(3, 48, 60)
+    labels, confidence, shares = (each[0].numpy() for each in network(torch.from_numpy(image)[None]))
+    found = predictor.segment(np.moveaxis(image, 0, -1))
+    np.testing.assert_array_equal(labels, found.labels)
+    np.testing.assert_allclose(confidence, found.confidence, atol=1e-5)
+    np.testing.assert_allclose(shares.max(axis=0), found.confidence, atol=1e-5)
+    assert json.loads(metadata_of(about, {})["temperature"]) == 1.7
+
+
+def test_the_command_calibrates_and_scores_the_test_part_too(tmp_path):
+    config = small_config(write_scenes(tmp_path, 6), tmp_path / "run", steps=6, evaluate_every=3)
+    config = config.model_copy(update={"data": config.data.model_copy(update={"test": 0.2})})
+    folder = train(config).folder
+    evaluate(folder)
+    assert "adds its scores here" in write_report(folder).read_text()
+    said = CliRunner().invoke(commands, ["calibrate", str(folder), "--json"], catch_exceptions=False)
+    told = json.loads(said.output)
+    assert told["temperature"] == read_card(folder / "model")[0].temperature
+    assert told["parts"]["validation"]["fitted_here"]
+    assert not told["parts"]["test"]["fitted_here"]
+    assert told["parts"]["test"]["pixels"] == 64 * 64
+    page = write_report(folder).read_text()
+    assert page.count('<th scope="row">test, after</th>') == page.count('<th scope="row">validation, after</th>') == 1

@@ -20,7 +20,7 @@ BINS = 15
 """Of confidence, as Guo et al. take them."""
 COVERAGES = 100
 """Points of the curve of risk against coverage."""
-COLDEST, HOTTEST = 0.05, 20.0
+COLDEST, HOTTEST = 1e-3, 1e3
 """Temperatures that are looked at."""
 FEW_PIXELS = 1000
 """With fewer the temperature is rough, and that is said."""

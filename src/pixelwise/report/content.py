@@ -1,7 +1,7 @@
 """What the page shows. It comes from a run's folder alone: neither the model nor the data is opened."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -46,9 +46,9 @@ class Content:
     parcels: ParcelMap | None
     weights: dict[str, str]
     """Size and hash of the weights, in words."""
-    calibrations: dict[str, dict]
+    calibrations: dict[str, dict] = field(default_factory=dict)
     """By name of the evaluation, as `Calibration.to_dict` gives them; first that of the one that is shown."""
-    unscored_test: bool
+    unscored_test: bool = False
     """The run keeps a test part that was not scored yet."""
 
 
