@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pixelwise.config import Config, load_config
-    from pixelwise.errors import ConfigError, DataError, MissingExtraError, PixelwiseError, WeightsError
+    from pixelwise.errors import (
+        ConfigError,
+        DataError,
+        MissingExtraError,
+        PixelwiseError,
+        TrainingStopped,
+        WeightsError,
+    )
     from pixelwise.evaluation.calibrate import calibrate
     from pixelwise.evaluation.evaluate import evaluate
     from pixelwise.exporting.export import export
@@ -31,6 +38,7 @@ __all__ = [
     "DataError",
     "MissingExtraError",
     "PixelwiseError",
+    "TrainingStopped",
     "WeightsError",
     "calibrate",
     "cost",
@@ -56,6 +64,7 @@ _HOMES = {
     "DataError": "pixelwise.errors",
     "MissingExtraError": "pixelwise.errors",
     "PixelwiseError": "pixelwise.errors",
+    "TrainingStopped": "pixelwise.errors",
     "WeightsError": "pixelwise.errors",
     "calibrate": "pixelwise.evaluation.calibrate",
     "cost": "pixelwise.models.cost",

@@ -25,15 +25,13 @@ from pixelwise.files import (
     with_checksum,
 )
 from pixelwise.optional import optional_module
-from pixelwise.runs.run_folder import FREE_SETTINGS
+from pixelwise.runs.changed_settings import BITS, MAY_CHANGE, NOTHING, PLACE
 from pixelwise.tuning.space import Parameter, own_values
 
 SETTINGS, JOURNAL, TRIALS = "study.toml", "study.journal", "trials"
 """In a search's folder: its configuration, Optuna's journal, and the runs."""
 WAIT = 60.0
 """Seconds that a process waits for another one to choose its trial, which takes a moment."""
-FREE = {**FREE_SETTINGS, "train": ("device", "workers")}
-"""What may change when a search goes on: where things are."""
 RANDOM_TRIALS = 10
 """At most so many trials are drawn at random before earlier ones say where to look."""
 
@@ -198,11 +196,12 @@ def _require_same(config: Config, folder: Path) -> None:
             f"{path} is damaged ({' '.join(str(error).split())[:200]}). Restore it from a copy, or choose another "
             "folder (--folder)."
         ) from None
+    then, now = (each.model_dump(exclude={"run", "tune"}) for each in (before, config))
     changed = [
         f"[{table}].{key}"
-        for table in ("data", "model", "train", "sampling", "augment", "predict")
-        for key, value in getattr(before, table).model_dump().items()
-        if key not in FREE.get(table, ()) and getattr(config, table).model_dump()[key] != value
+        for table, values in then.items()
+        for key, value in values.items()
+        if now[table][key] != value and MAY_CHANGE.get(table, {}).get(key) not in (PLACE, NOTHING, BITS)
     ]
     if before.tune.space != config.tune.space:
         changed.append("[tune].space")

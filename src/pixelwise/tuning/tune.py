@@ -126,7 +126,7 @@ def _make(study: Study, trial: Any, values: dict[str, Value], base: Path, report
         config = with_values(study.config, values, base, f"Trial {trial.number + 1}")
         config = config.model_copy(update={"run": RunConfig(folder=folder), "tune": TuneConfig()})
         run = train(config, resume=holds_run(folder), report=_watched(trial, config, report))
-        score = best_score(run, config)
+        score = best_score(run)
         evaluate(run.folder)
     except optuna.TrialPruned:
         study.optuna_study.tell(trial, state=state.PRUNED)
@@ -163,16 +163,9 @@ def _watched(trial: Any, config: Config, report: Say | None) -> Say:
     return watch
 
 
-def best_score(run: Run, config: Config) -> float:
-    """Return the highest mIoU of a finished run, which is that of the model it kept.
-
-    Raises:
-        KeyboardInterrupt: the run was stopped before its last step.
-    """
-    log = run.log
-    if not log or log[-1]["step"] < config.train.steps:
-        raise KeyboardInterrupt
-    return max((row["mIoU"] for row in log if row.get("mIoU") is not None), default=0.0)
+def best_score(run: Run) -> float:
+    """Return the highest mIoU of a finished run, which is that of the model it kept."""
+    return max((row["mIoU"] for row in run.log if row.get("mIoU") is not None), default=0.0)
 
 
 def _told(trial: Trial, best: Trial | None) -> str:
