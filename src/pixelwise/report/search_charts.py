@@ -67,10 +67,11 @@ def parallel_chart(lines: Sequence[tuple[Sequence[float], Dot]], axes: Sequence[
         points = "L".join(f"{x:.1f} {TOP + (1 - up) * inner:.1f}" for x, up in zip(across, ups, strict=True))
         style = "" if dot.kind == "best" else f' style="opacity:{0.12 + 0.6 * share**2:.2f}"'
         drawn += f'<path class="trial {dot.kind}"{style} d="M{points}"><title>{escape(dot.told)}</title></path>'
-    for x, (name, marks) in zip(across, [*axes, ("mIoU", score_ticks)], strict=True):
+    for i, (x, (name, marks)) in enumerate(zip(across, [*axes, ("mIoU", score_ticks)], strict=True)):
         drawn += f'<path class="axis" d="M{x:.1f} {TOP}V{TOP + inner}"/>'
         short = name if len(name) <= 22 else f"…{name[-21:]}"
-        drawn += f'<text x="{x:.1f}" y="{HEIGHT - 12}" text-anchor="middle">{escape(short)}</text>'
+        left, anchor = (x, "middle") if i else (0, "start")
+        drawn += f'<text x="{left:.1f}" y="{HEIGHT - 12}" text-anchor="{anchor}">{escape(short)}</text>'
         for at, text in marks:
             y = TOP + (1 - at) * inner
             drawn += f'<text class="tick" x="{x + 5:.1f}" y="{y + 4:.1f}">{escape(_cut(text))}</text>'

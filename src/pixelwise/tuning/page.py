@@ -143,7 +143,7 @@ def _marks(parameter: Parameter) -> Ticks:
     if not parameter.log:
         return [(_place(parameter, value), f"{value:.4g}") for value in ticks(parameter.low, parameter.high, 4)]
     low, high = math.log10(parameter.low), math.log10(parameter.high)
-    factors = (1,) if high - low > 3 else (1, 3) if high - low > 1 else (1, 2, 5)
+    factors = (1,) if high - low > 2 else (1, 3) if high - low > 1 else (1, 2, 5)
     numbers = [f * 10.0**power for power in range(math.floor(low), math.ceil(high) + 1) for f in factors]
     return [(_place(parameter, n), f"{n:g}") for n in numbers if parameter.low <= n <= parameter.high]
 
