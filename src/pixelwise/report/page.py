@@ -116,7 +116,7 @@ def _confidence_charts(content: Content) -> list[tuple[str, str]]:
         label = f"{title}: expected calibration error {each['ece']:.3f}"
         charts.append((title, reliability_chart(bins["confidence"], bins["accuracy"], bins["pixels"], label)))
     curves = [[(percent, risk) for percent, risk in enumerate(each["risk"], start=1)] for each in stages.values()]
-    title = "Share of wrong pixels among the surest, in %"
+    title = "Share of wrong pixels against % of pixels kept"
     charts.append((title, curves_chart(curves, "Risk against coverage", low=0.0, width=400)))
     return charts
 
