@@ -93,7 +93,12 @@ def test_the_same_call_adds_only_what_is_missing(found):
     config, search, _ = found
     before = {trial.number: weights_of(trial.folder) for trial in search.trials}
     assert len(tune(config).trials) == 3
+    journal = search.folder / "study.journal"
+    whole = journal.read_bytes()
+    # A kill has cut the last line short.
+    journal.write_bytes(whole + b'{"op_code":5,"worker')
     more = tune(config, trials=4)
+    assert journal.read_bytes().startswith(whole)
     assert len(more.trials) == 4
     assert {number: weights_of(more.trials[number].folder) for number in before} == before
     changed = config.model_copy(update={"train": config.train.model_copy(update={"batch_size": 2})})
@@ -135,27 +140,28 @@ def test_a_bad_trial_is_ended_early_and_counts_as_one(tmp_path, monkeypatch):
     assert len(Run(search.trials[1].folder).log) == 1
 
 
-@pytest.mark.parametrize("pruner", ["median", "hyperband"])
-def test_pruners_are_fed_with_each_evaluation_and_end_what_lags(tmp_path, pruner):
+@pytest.mark.parametrize("pruner", ["median", "hyperband", "none"])
+def test_pruners_end_what_lags_behind(tmp_path, pruner):
     config = search_config(tmp_path, tune={"pruner": pruner})
+    config = config.model_copy(update={"train": config.train.model_copy(update={"steps": 9})})
     study = open_study(config, read_space(config), tmp_path / "search").optuna_study
-    states = []
+    steps = []
     for number in range(18):
         trial = study.ask()
-        score = 0.9 - 0.04 * number
-        for step in (1, 2):
-            trial.report(score, step)
-            if step < 2 and trial.should_prune():
+        for step in range(1, 10):
+            trial.report(0.9 - 0.04 * number, step)
+            if trial.should_prune():
                 break
-        else:
-            study.tell(trial, score)
-            states.append("complete")
-            continue
-        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-        states.append("pruned")
-    assert states[0] == "complete"
-    # Median: the first evaluation is not compared, and the runs have two.
-    assert ("pruned" in states) == (pruner == "hyperband") or pruner == "median"
+        steps.append(step)
+        study.tell(
+            trial,
+            state=optuna.trial.TrialState.COMPLETE if step == 9 else optuna.trial.TrialState.PRUNED,
+            values=[0.9 - 0.04 * number] if step == 9 else None,
+        )
+    assert steps[0] == 9
+    assert (min(steps) < 9) == (pruner != "none")
+    # Each trial is worse than all before it; the first four are what others are compared with.
+    assert pruner != "median" or (steps[:4] == [9] * 4 and set(steps[4:]) == {2})
 
 
 WORK = """
@@ -192,16 +198,6 @@ def test_a_killed_trial_goes_on_and_two_processes_share_a_search(tmp_path):
     assert [trial.state for trial in search.trials] == ["complete"] * 4
     assert any(str(text).startswith("Trial 1 of 4 goes on") for text in said)
     assert [row["step"] for row in Run(search.trials[0].folder).log] == [1, 2]
-
-
-def test_a_line_that_a_kill_cut_short_is_dropped(tmp_path):
-    config = search_config(tmp_path, tune={"trials": 1})
-    assert len(tune(config).trials) == 1
-    journal = tmp_path / "search" / "study.journal"
-    whole = journal.read_bytes()
-    journal.write_bytes(whole + b'{"op_code":5,"worker')
-    assert [trial.state for trial in tune(config, trials=2).trials] == ["complete"] * 2
-    assert journal.read_bytes().startswith(whole)
 
 
 @pytest.mark.parametrize(

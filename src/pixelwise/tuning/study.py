@@ -114,8 +114,8 @@ def pruner(config: Config) -> Any:
     if config.tune.pruner == "hyperband":
         return optuna.pruners.HyperbandPruner(min_resource=min(steps, every), max_resource=steps, reduction_factor=3)
     if config.tune.pruner == "median":
-        # The first evaluations say little: of ten, the first is not compared.
-        return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=every)
+        # The first evaluation says little.
+        return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=every + 1)
     return optuna.pruners.NopPruner()
 
 
