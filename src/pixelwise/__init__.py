@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         TrainingStopped,
         WeightsError,
     )
+    from pixelwise.evaluation.calibrate import calibrate
     from pixelwise.evaluation.evaluate import evaluate
     from pixelwise.exporting.export import export
     from pixelwise.fast.fuse import fuse
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pixelwise.predictor import load
     from pixelwise.training.events import StopTraining
     from pixelwise.training.train import train
+    from pixelwise.tuning.tune import tune
     from pixelwise.weights import load_weights, save_weights
 
 __version__ = "0.1.0"
@@ -40,6 +42,7 @@ __all__ = [
     "StopTraining",
     "TrainingStopped",
     "WeightsError",
+    "calibrate",
     "cost",
     "create",
     "evaluate",
@@ -54,6 +57,7 @@ __all__ = [
     "save_weights",
     "score_parcels",
     "train",
+    "tune",
 ]
 
 _HOMES = {
@@ -65,6 +69,7 @@ _HOMES = {
     "StopTraining": "pixelwise.training.events",
     "TrainingStopped": "pixelwise.errors",
     "WeightsError": "pixelwise.errors",
+    "calibrate": "pixelwise.evaluation.calibrate",
     "cost": "pixelwise.models.cost",
     "create": "pixelwise.models",
     "evaluate": "pixelwise.evaluation.evaluate",
@@ -79,6 +84,7 @@ _HOMES = {
     "save_weights": "pixelwise.weights",
     "score_parcels": "pixelwise.parcels.scores",
     "train": "pixelwise.training.train",
+    "tune": "pixelwise.tuning.tune",
 }
 
 

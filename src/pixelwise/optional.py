@@ -21,6 +21,7 @@ EXTRAS = {
     "openvino": ("OpenVINO", "openvino"),
     "mlflow": ("[run].track", "mlflow"),
     "wandb": ("[run].track", "wandb"),
+    "optuna": ("A search", "tune"),
 }
 """Package -> what needs it, and the extra that installs it. All others draw polygons and are in ``geo``."""
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float32, Integer, Shaped
+from jaxtyping import Float, Float32, Integer, Shaped
+from torch import Tensor
 
 from pixelwise.files import replacing
 from pixelwise.geo.label_map import (
@@ -138,10 +139,14 @@ def _probabilities(tiling: Tiling, journal: Journal, block: Rect) -> Float32[np.
     if tiling.single:
         # Its cells are pixels.
         logits = journal.cells((0, 0))[:, *block.inside(plan.raster)]
-        return torch.from_numpy(np.array(logits)).softmax(dim=0).numpy()
+        return _softmax(torch.from_numpy(np.array(logits)), tiling)
     # One more cell on each side, for upsampling; at the rim the outermost stands for it.
     around = plan.covering(block).grown(1)
     there = around & plan.cells
     cells = np.pad(_joined_cells(plan, there, journal.cells), ((0, 0), *there.short_of(around)), mode="edge")
     full = F.interpolate(torch.from_numpy(cells)[None], scale_factor=plan.stride, mode="bilinear")[0]
-    return full[:, *block.inside(around.times(plan.stride))].softmax(dim=0).numpy()
+    return _softmax(full[:, *block.inside(around.times(plan.stride))], tiling)
+
+
+def _softmax(logits: Float[Tensor, "K n m"], tiling: Tiling) -> Float32[np.ndarray, "K n m"]:
+    return (logits / tiling.card.temperature).softmax(dim=0).numpy()

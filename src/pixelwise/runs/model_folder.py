@@ -16,7 +16,14 @@ from torch import Tensor
 
 from pixelwise.data.contract import Contract
 from pixelwise.errors import ConfigError, WeightsError
-from pixelwise.files import file_digest, read_checked, recovered_folder, replacing_folder, with_checksum
+from pixelwise.files import (
+    file_digest,
+    read_checked,
+    recovered_folder,
+    replacing,
+    replacing_folder,
+    with_checksum,
+)
 from pixelwise.hub.licences import Origin, notice, origins_from, records
 from pixelwise.labels import Classes
 from pixelwise.models import Architecture, Segmenter, rebuilt
@@ -56,6 +63,8 @@ class ModelCard:
     """Range of values, ground resolution and colours of the training images; None in folders of before version 0.3."""
     tile: int = 512
     overlap: int = 128
+    temperature: float = 1.0
+    """By which logits are divided before they become confidence and probabilities (`evaluation.calibration`)."""
     provenance: dict[str, str] = field(default_factory=dict)
     """Where the model came from: version, data, licence, date, score."""
     origins: tuple[Origin, ...] | None = None
@@ -75,10 +84,27 @@ def save_model(folder: str | Path, model: Segmenter, card: ModelCard) -> None:
             write_state(model, weights, header)
         except SafetensorError as error:
             raise ConfigError(f"{Path(folder) / weights.name} could not be written: {error}.") from None
-        table = {DIGEST: file_digest(weights), **_without_none(asdict(card))}
-        (temporary / "model.toml").write_text(with_checksum(tomli_w.dumps(table)), encoding="utf-8", newline="\n")
+        _write_card(temporary / "model.toml", card, file_digest(weights))
         if origins:
             (temporary / NOTICE).write_text(notice(origins), encoding="utf-8", newline="\n")
+
+
+def replace_card(folder: str | Path, card: ModelCard) -> None:
+    """Replace ``model.toml`` of a model folder, or of the best model of a run; its weights stay as they are.
+
+    Raises:
+        WeightsError: no model there, or a damaged one.
+        ConfigError: a folder that cannot be written.
+    """
+    folder = _model_folder(Path(folder))
+    _, digest = read_card(folder)
+    with replacing(folder / "model.toml") as temporary:
+        _write_card(temporary, card, digest)
+
+
+def _write_card(path: Path, card: ModelCard, digest: str | None) -> None:
+    table = {**({} if digest is None else {DIGEST: digest}), **_without_none(asdict(card))}
+    path.write_text(with_checksum(tomli_w.dumps(table)), encoding="utf-8", newline="\n")
 
 
 def _without_none(table: dict) -> dict:
@@ -224,5 +250,7 @@ def _checked_card(table: dict) -> ModelCard:
         raise ValueError("colours are numbers from 0 to 255")
     if card.contract is not None and not len(card.contract.low) == len(card.contract.high) == bands:
         raise ValueError(f"the contract has {len(card.contract.low)} bands, and the model {bands}")
+    if not (np.isfinite(card.temperature) and card.temperature > 0):
+        raise ValueError("the temperature must be finite, and above 0")
     np.dtype(card.dtype)
     return card

@@ -13,6 +13,7 @@ from pixelwise.data.footprints import resolution_note
 from pixelwise.data.split import open_split, write_split
 from pixelwise.data.unlabelled import open_unlabelled
 from pixelwise.errors import ConfigError, PixelwiseError, TrainingStopped, WeightsError, enough_memory
+from pixelwise.evaluation.calibrate import calibrate_model
 from pixelwise.fast.allocator import keep_freed_memory
 from pixelwise.mapping.capacity import free_memory, threads
 from pixelwise.processes import agreed, from_first, is_first, own_range, world
@@ -140,6 +141,9 @@ def _train_together(config: Config, resume: bool, say: Say, callback: Callback |
                 training.restore(state)
                 _require_best_model(training, say)
             _make_steps(training, say, callback)
+        with first_alone() as first:
+            if first and split.validation:
+                calibrate_model(run.folder, split.validation, config.predict, report=say)
     return run
 
 
