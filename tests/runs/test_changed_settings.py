@@ -13,7 +13,10 @@ from pixelwise.training.train import train
 
 BEFORE = small_config(Path("scenes"), Path("run"))
 KEYS = [
-    (table, key) for table in Config.model_fields if table != "run" for key in type(getattr(BEFORE, table)).model_fields
+    (table, key)
+    for table in Config.model_fields
+    if table not in ("run", "tune")
+    for key in type(getattr(BEFORE, table)).model_fields
 ]
 FREE = {
     *(

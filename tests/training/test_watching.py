@@ -12,7 +12,7 @@ from pixelwise.evaluation.pictures import load_pictures
 from pixelwise.files import read_arrays
 from pixelwise.runs.model_folder import load_model
 from pixelwise.runs.run_notes import add_note, read_notes
-from pixelwise.training import state
+from pixelwise.training import distributed, state
 from pixelwise.training.events import Began, Ended, Evaluated, Saved, Step
 from pixelwise.training.train import train
 
@@ -97,7 +97,7 @@ SCORES = (0.3, 0.5, 0.4, 0.5, 0.2, 0.9, 0.9)
 @pytest.fixture
 def scored(monkeypatch):
     """Evaluations with the scores of `SCORES`, by their step."""
-    made = state.evaluate_scenes
+    made = distributed.evaluate_scenes
 
     def evaluate(*args, **kwargs):
         found = made(*args, **kwargs)
@@ -111,7 +111,7 @@ def scored(monkeypatch):
         begun(self, *args, **kwargs)
         evaluate.training = self
 
-    monkeypatch.setattr(state, "evaluate_scenes", evaluate)
+    monkeypatch.setattr(distributed, "evaluate_scenes", evaluate)
     monkeypatch.setattr(state.Training, "__init__", begin)
 
 

@@ -5,7 +5,8 @@ through the classes, with the highest logit so far, its class, and the sum of ex
 ever in memory.
 """
 
-# pyright: reportArgumentType=false, reportCallIssue=false, reportPossiblyUnbound=false  a kernel is called as Triton does
+# Triton compiles and calls kernels in its own way.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportPossiblyUnboundVariable=false
 
 import torch
 import triton

@@ -5,7 +5,8 @@ functions make a number per pixel of them; the second kernel takes those back. E
 cells and gathers from the pixels around them. So additions have one order, and a step gives the same bits each time.
 """
 
-# pyright: reportArgumentType=false, reportCallIssue=false, reportPossiblyUnbound=false  a kernel is called as Triton does
+# Triton compiles and calls kernels in its own way.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportPossiblyUnboundVariable=false
 
 import torch
 import triton

@@ -1,6 +1,7 @@
 """Parameter groups, the schedule of the learning rate, and the average of the weights: moving (EMA), or of the tail."""
 
-# pyright: reportPrivateImportUsage=false  torch's own optimisers use these functions of lists of tensors
+# torch's own optimisers use these functions of lists of tensors.
+# pyright: reportPrivateImportUsage=false
 
 import math
 from collections.abc import Iterator

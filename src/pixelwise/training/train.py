@@ -3,13 +3,14 @@
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pixelwise import machine
 from pixelwise.config import Config, load_config
 from pixelwise.data.footprints import resolution_note
+from pixelwise.data.scenes import Scene
 from pixelwise.data.split import open_split, write_split
 from pixelwise.data.unlabelled import open_unlabelled
 from pixelwise.errors import ConfigError, PixelwiseError, TrainingStopped, WeightsError, enough_memory
@@ -143,8 +144,16 @@ def _train_together(config: Config, resume: bool, say: Say, callback: Callback |
             _make_steps(training, say, callback)
         with first_alone() as first:
             if first and split.validation:
-                calibrate_model(run.folder, split.validation, config.predict, report=say)
+                _calibrate(run, split.validation, config, say)
     return run
+
+
+def _calibrate(run: Run, validation: Sequence[Scene], config: Config, say: Say) -> None:
+    try:
+        calibrate_model(run.folder, validation, config.predict, report=say)
+    except PixelwiseError as problem:
+        # The training is complete, and nothing of it depends on a temperature.
+        say(f"The confidence is not calibrated: {problem}")
 
 
 def _require_room_for_a_batch(config: Config, bands: int) -> None:
