@@ -73,7 +73,12 @@ _HOMES = {
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'pixelwise' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
+    try:
+        value = getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        from pixelwise.optional import torch_missing
+
+        raise torch_missing(error, f"pixelwise.{name}") or error from None
     globals()[name] = value
     return value
 

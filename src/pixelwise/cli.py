@@ -23,6 +23,7 @@ from pixelwise.commands.training import evaluate, report, train
 from pixelwise.commands.weights import licences, weights
 from pixelwise.errors import ContractWarning, OldNameWarning, PixelwiseError, out_of_memory
 from pixelwise.geo.gdal_messages import garbled_messages_hidden
+from pixelwise.optional import torch_missing
 
 
 def main() -> None:
@@ -37,6 +38,11 @@ def main() -> None:
         sys.exit(130)
     except PixelwiseError as problem:
         say_error(str(problem))
+        sys.exit(1)
+    except ModuleNotFoundError as problem:
+        if (said := torch_missing(problem, "This command")) is None:
+            raise
+        say_error(str(said))
         sys.exit(1)
     except (MemoryError, RuntimeError) as problem:
         if not out_of_memory(problem):

@@ -171,7 +171,7 @@ def test_a_map_that_goes_on_computes_with_as_many_threads_as_it_began_with(tmp_p
     monkeypatch.setattr(scenes, "make_pieces", noted)
     # For five networks at the same time.
     monkeypatch.setattr(capacity, "PIXEL_BYTES", capacity.SHARE * 2**30 / 64**2 / 5.5)
-    monkeypatch.setattr(scenes, "free_memory", lambda device: 2**30)
+    monkeypatch.setattr(scenes, "free_memory", lambda: 2**30)
     with capacity.threads(11):
         with pytest.raises(KeyboardInterrupt):
             predictor_of().map_scene(scene, tmp_path / "map.tif", advance=stop)

@@ -59,7 +59,7 @@ def train(
         from pixelwise.commands.progress import shown_download, shown_training
         from pixelwise.config import RunConfig, load_config
         from pixelwise.hub.download import NotKeptError
-        from pixelwise.runs.model_folder import read_origins
+        from pixelwise.runs.model_card import read_origins
         from pixelwise.training.first_weights import first_weights
         from pixelwise.training.train import train
 
@@ -141,15 +141,17 @@ def evaluate(
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Score a run on a part of its own data, or on other data.
+    """Score a run on a part of its own data, or on other data; or an exported file on any.
 
-    CONFIG names the other data; all of it is scored. Scores are kept in the run's metrics.json.
+    CONFIG names the other data; all of it is scored. Scores are kept in the run's metrics.json. In the place of RUN
+    stands a file that `pixelwise export` wrote: its scores are printed alone.
 
     \b
     Example:
       pixelwise evaluate runs/fields
       pixelwise evaluate runs/fields --part test
       pixelwise evaluate runs/fields test.toml
+      pixelwise evaluate fields.onnx test.toml
       pixelwise evaluate runs/fields test.toml --option output_stride=8 --flips --scale 0.75 --scale 1 --scale 1.25
     """
     with interruptible("Nothing was written."):
@@ -180,7 +182,8 @@ def evaluate(
             click.echo(json.dumps({"name": result.name, **result.to_dict()}, indent=2))
             return
         _show_scores(result.scores)
-        click.echo(f"Kept as {result.name!r} in {run / 'metrics.json'}.")
+        if run.is_dir():
+            click.echo(f"Kept as {result.name!r} in {run / 'metrics.json'}.")
 
 
 def _show_scores(scores: "Scores") -> None:

@@ -5,11 +5,10 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Integer, Shaped
+from jaxtyping import Float32, Integer
 
 from pixelwise.evaluation.metrics import confusion_matrix, scores
-from pixelwise.exporting.about import About
-from pixelwise.exporting.network import DEEPNESS_RANGE
+from pixelwise.exported.about import About, as_given
 from pixelwise.exporting.samples import Samples
 from pixelwise.geo.raster import normalize
 from pixelwise.labels import label_dtype
@@ -184,17 +183,6 @@ def _compared(
     same = labels.shape == wanted["labels"].shape
     equal = int((labels == wanted["labels"]).sum()) if same else 0
     return Case(batch, height, width, difference, largest, pixels, equal), wanted["labels"], labels if same else None
-
-
-def as_given(values: Float32[np.ndarray, "B C H W"], about: About) -> Shaped[np.ndarray, "B _ _ _"]:
-    """Return images in raw units as a file takes them."""
-    options = about.options
-    if options.deepness:
-        values = values / np.float32(DEEPNESS_RANGE)
-    elif options.dtype != "float32":
-        values = np.clip(np.rint(values), 0, np.iinfo(options.dtype).max)
-    values = values if options.layout == "nchw" else np.moveaxis(values, 1, -1)
-    return np.ascontiguousarray(values, dtype=options.dtype)
 
 
 @torch.no_grad()

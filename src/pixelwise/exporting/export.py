@@ -14,13 +14,13 @@ import torch
 
 from pixelwise import __version__
 from pixelwise.errors import ConfigError, PixelwiseError
-from pixelwise.exporting.about import KEY, About, metadata_of
-from pixelwise.exporting.certificate import DIFFERENCE, EQUAL_LABELS, Certificate, as_given, certify
+from pixelwise.exported.about import KEY, About, as_given, metadata_of
+from pixelwise.exported.options import RUNTIMES, ExportOptions
+from pixelwise.exported.runtimes import open_runtime
+from pixelwise.exporting.certificate import DIFFERENCE, EQUAL_LABELS, Certificate, certify
 from pixelwise.exporting.network import ExportedNetwork, Stages
 from pixelwise.exporting.onnx import onnx_graph, save_onnx
 from pixelwise.exporting.openvino import save_openvino
-from pixelwise.exporting.options import RUNTIMES, ExportOptions
-from pixelwise.exporting.runtimes import open_runtime
 from pixelwise.exporting.samples import Sample, find_samples
 from pixelwise.exporting.torch_program import save_torch_program, torch_program
 from pixelwise.exporting.transformers import export_transformers

@@ -14,21 +14,18 @@ from itertools import chain, islice
 from zlib import crc32
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Float32, Integer, Shaped
-from torch import Tensor
+from jaxtyping import Bool, Float32, Integer, Shaped
 
+from pixelwise.array_upsampling import largest_logit, strips
 from pixelwise.geo.polygon_labels import PolygonLabels
 from pixelwise.geo.raster import Readable, Window, clip_window, normalize
 from pixelwise.inference.augmented import averaged_logits, output_stride
+from pixelwise.inference.networks import Network, arithmetic_of
 from pixelwise.inference.options import TileOptions
 from pixelwise.inference.prefetch import read_ahead
 from pixelwise.inference.tile_grid import GRID, Place, Rect, StripPlan, blend_weight, plan_strips
 from pixelwise.labels import label_dtype
-from pixelwise.models import Segmenter
-from pixelwise.runs.model_folder import ModelCard
-from pixelwise.upsampling import argmax_upsampled, decide_cells, largest_logit, recentred, strips, upsample
+from pixelwise.runs.model_card import ModelCard
 
 AHEAD = 8
 """Tiles that are read before the network asks for them, at least two batches."""
@@ -57,7 +54,7 @@ class ReadTile:
         return np.pad(image, ((0, 0), *self.outside), mode="symmetric") if beyond else image
 
 
-DecodedTile = tuple[ReadTile, Float[Tensor, "K h w"] | None]
+DecodedTile = tuple[ReadTile, Float32[np.ndarray, "K h w"] | None]
 """A tile and its logits at the stride; None where no pixel holds data."""
 
 
@@ -84,8 +81,8 @@ class TileSum:
 
     cells: Rect
     """Where it lies."""
-    total: Float[Tensor, "K h w"]
-    weights: Float[Tensor, "h w"]
+    total: Float32[np.ndarray, "K h w"]
+    weights: Float32[np.ndarray, "h w"]
     valid: Bool[np.ndarray, "H W"]
     """Which of its pixels hold data (`StripPlan.pixels`)."""
     digest: int
@@ -95,7 +92,7 @@ class TileSum:
         """Return a copy of the cells that lie within a rectangle, so that the rest can be forgotten."""
         cells = self.cells & wanted
         own, pixels = cells.inside(self.cells), plan.pixels(cells).inside(plan.pixels(self.cells))
-        total, weights = self.total[:, *own].clone(), self.weights[own].clone()
+        total, weights = self.total[:, *own].copy(), self.weights[own].copy()
         return TileSum(cells, total, weights, self.valid[pixels].copy(), self.digest)
 
 
@@ -103,7 +100,7 @@ class TileSum:
 class Tiling:
     """All that is needed to make any piece of a raster's map, on this machine or on another."""
 
-    model: Segmenter
+    model: Network
     reader: Readable
     card: ModelCard
     plan: StripPlan
@@ -134,24 +131,23 @@ class Tiling:
     def _decode(self, tiles: list[ReadTile]) -> list[DecodedTile]:
         full = [tile.image for tile in tiles if tile.valid.any()]
         # A batch that is not full goes tile by tile: only full ones were proven to change no byte.
-        size, logits = self.batch if len(full) == self.batch else 1, list[Tensor]()
+        size, logits = self.batch if len(full) == self.batch else 1, list[np.ndarray]()
         for start in range(0, len(full), size):
-            batch = np.stack(full[start : start + size])
-            found = self.logits(batch)
-            if self.model.align_corners and self.plan.stride > 1:
-                found = recentred(found, batch.shape[2:])
-            logits += found.cpu()
+            logits += [*self.logits(np.stack(full[start : start + size]))]
         rest = iter(logits)
         return [(tile, next(rest) if tile.valid.any() else None) for tile in tiles]
 
-    def logits(self, images: Float32[np.ndarray, "B C H W"]) -> Float[Tensor, "B K h w"]:
+    def logits(self, images: Float32[np.ndarray, "B C H W"]) -> Float32[np.ndarray, "B K h w"]:
         """Run the network on normalised images, with the flips and scales that were asked for."""
+        ops = arithmetic_of(self.model)
         flips, scales = self.options.flips, self.options.scales
         # A raster of one piece meets no other, so its cells can be the network's own.
         stride = None if self.single else self.plan.stride
-        return averaged_logits(self.model, images, stride=stride, flips=flips, scales=scales)
+        found = averaged_logits(self.model, images, stride=stride, flips=flips, scales=scales)
+        if self.model.align_corners and not self.single and self.plan.stride > 1:
+            found = ops.recentred(found, images.shape[2:])
+        return ops.taken(found)
 
-    @torch.no_grad()
     def sum_of(self, row: int, column: int, begun: TileSum | None, tiles: Iterable[DecodedTile]) -> TileSum:
         """Add tiles of a row, from the left, to what those before have in a column of pieces.
 
@@ -159,10 +155,11 @@ class Tiling:
         """
         plan, first = self.plan, self.plan.rows[row][0]
         stride, new = plan.stride, plan.tiles(row, column, begun=True)
-        weight = torch.from_numpy(blend_weight(first.height // stride, first.width // stride, plan.overlap // stride))
+        weight = blend_weight(first.height // stride, first.width // stride, plan.overlap // stride)
         cells = plan.sum_cells(row, column)
         pixels, digest = plan.pixels(cells), 0
-        total, weights = torch.zeros(len(self.card.classes), *cells.shape), torch.zeros(cells.shape)
+        total = np.zeros((len(self.card.classes), *cells.shape), np.float32)
+        weights = np.zeros(cells.shape, np.float32)
         valid = np.zeros(pixels.shape, bool)
         if begun is not None:
             there = begun.cells.inside(cells)
@@ -205,29 +202,29 @@ class Tiling:
             known = plan.pixels(each.cells)
             shared = known & pixels
             valid[shared.inside(pixels)] |= each.valid[shared.inside(known)]
-        for upper, lower in strips(torch.Size((1, classes)), piece.shape):
+        for upper, lower in strips((1, classes), piece.shape):
             strip = Rect(piece.top + upper, piece.left, piece.top + lower, piece.right)
             decided, probability, blended = self._decide(needed, strip, confidence)
             # The last tiles reach beyond the raster.
             seen = plan.pixels(strip) & pixels
             (rows, columns), there = seen.inside(strip.times(plan.stride)), seen.inside(pixels)
-            labels[there] = decided[0, rows, columns].numpy()
+            labels[there] = decided[0, rows, columns]
             if shares is not None and probability is not None:
-                shares[there] = probability[0, rows, columns].numpy()
+                shares[there] = probability[0, rows, columns]
             if kept is not None:
-                kept[:, upper:lower] = blended.numpy()
+                kept[:, upper:lower] = blended
         return Piece(pixels.top, pixels.left, labels, shares, valid, kept, sums[place[0]].digest)
 
     def _decide(
         self, sums: Sequence[TileSum], strip: Rect, confidence: bool
-    ) -> tuple[Integer[Tensor, "1 H W"], Float[Tensor, "1 H W"] | None, Float[Tensor, "K h w"]]:
+    ) -> tuple[Integer[np.ndarray, "1 H W"], Float32[np.ndarray, "1 H W"] | None, Float32[np.ndarray, "K h w"]]:
         """Return the labels of a strip's pixels, their confidence if asked for, and its blended cells."""
         around = strip.grown(1)
         there = around & self.plan.cells
         # At the rim of the raster the outermost cell stands for the one beyond.
-        rows, columns = there.short_of(around)
-        padded = F.pad(_blended(sums, there), (*columns, *rows), mode="replicate")
-        labels, probability = decide_cells(padded, self.plan.stride, confidence=confidence)
+        padded = np.pad(_blended(sums, there), ((0, 0), (0, 0), *there.short_of(around)), mode="edge")
+        ops = arithmetic_of(self.model)
+        labels, probability = ops.decide_cells(padded, self.plan.stride, confidence=confidence)
         return labels, probability, padded[0, :, 1:-1, 1:-1]
 
     def whole(self, *, confidence: bool = False, cells: bool = False) -> Piece:
@@ -236,23 +233,24 @@ class Tiling:
         Its cells, if asked for, are pixels: the image is small, and padding may have given it odd strides.
         """
         model, aligned, plan = self.model, self.model.align_corners, self.plan
+        ops = arithmetic_of(model)
         height, width = plan.height, plan.width
         tile = read_tile(self.reader, Window(0, 0, max(GRID, height), max(GRID, width)), self.card)
         image = tile.image
-        rows, columns = model.padded_size(image.shape[1:])
+        rows, columns = model.padded_size((image.shape[1], image.shape[2]))
         image = np.pad(image, ((0, 0), (0, rows - image.shape[1]), (0, columns - image.shape[2])))
-        logits = self.logits(image[None]).cpu()
-        labels, probability = argmax_upsampled(logits, (rows, columns), confidence=confidence, align_corners=aligned)
-        shares = None if probability is None else probability[0, :height, :width].numpy()
+        logits, full = self.logits(image[None]), (rows, columns)
+        labels, probability = ops.argmax_upsampled(logits, full, confidence=confidence, align_corners=aligned)
+        shares = None if probability is None else probability[0, :height, :width]
         kept = None
         if cells:
-            full = upsample(logits, (rows, columns), align_corners=aligned)
-            kept = full[0, :, :height, :width].contiguous().numpy()
-        return Piece(0, 0, labels[0, :height, :width].numpy(), shares, tile.valid, kept, crc32(tile.digest))
+            whole = ops.upsampled(logits, full, align_corners=aligned)
+            kept = np.ascontiguousarray(whole[0, :, :height, :width])
+        return Piece(0, 0, labels[0, :height, :width], shares, tile.valid, kept, crc32(tile.digest))
 
 
 def predict_strips(
-    model: Segmenter,
+    model: Network,
     reader: Readable,
     card: ModelCard,
     options: TileOptions,
@@ -295,16 +293,18 @@ def predict_strips(
             yield made
 
 
-def _blended(sums: Sequence[TileSum], wanted: Rect) -> Float[Tensor, "1 K n w"]:
+def _blended(sums: Sequence[TileSum], wanted: Rect) -> Float32[np.ndarray, "1 K n w"]:
     """Return a rectangle of cells: the weighted mean over all tiles."""
-    total, weights = torch.zeros(1, len(sums[0].total), *wanted.shape), torch.zeros(wanted.shape)
+    total = np.zeros((1, len(sums[0].total), *wanted.shape), np.float32)
+    weights = np.zeros(wanted.shape, np.float32)
     for each in sums:
         shared = each.cells & wanted
         own, there = shared.inside(each.cells), shared.inside(wanted)
         total[0, :, *there] += each.total[:, *own]
         weights[there] += each.weights[own]
     largest = largest_logit(total.dtype)
-    return total.div_(weights.clamp_(min=1e-12)).clamp_(-largest, largest)
+    total /= np.maximum(weights, np.float32(1e-12), out=weights)
+    return np.clip(total, -largest, largest, out=total)
 
 
 def read_tile(reader: Readable, window: Window, card: ModelCard) -> ReadTile:

@@ -7,10 +7,9 @@ from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float32, Integer, Shaped
 
+from pixelwise.array_upsampling import softmax, upsample
 from pixelwise.files import replacing
 from pixelwise.geo.label_map import (
     SHARE_NODATA,
@@ -138,10 +137,11 @@ def _probabilities(tiling: Tiling, journal: Journal, block: Rect) -> Float32[np.
     if tiling.single:
         # Its cells are pixels.
         logits = journal.cells((0, 0))[:, *block.inside(plan.raster)]
-        return torch.from_numpy(np.array(logits)).softmax(dim=0).numpy()
+        return softmax(np.array(logits))
     # One more cell on each side, for upsampling; at the rim the outermost stands for it.
     around = plan.covering(block).grown(1)
     there = around & plan.cells
     cells = np.pad(_joined_cells(plan, there, journal.cells), ((0, 0), *there.short_of(around)), mode="edge")
-    full = F.interpolate(torch.from_numpy(cells)[None], scale_factor=plan.stride, mode="bilinear")[0]
-    return full[:, *block.inside(around.times(plan.stride))].softmax(dim=0).numpy()
+    pixels = around.times(plan.stride)
+    full = upsample(cells[None], pixels.shape)[0]
+    return softmax(full[:, *block.inside(pixels)])

@@ -5,16 +5,16 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from pixelwise.geo.map_file import WRITTEN_PER_SECOND
 from pixelwise.geo.raster import RasterInfo
+from pixelwise.inference.networks import arithmetic_of
 from pixelwise.inference.prefetch import read_ahead
 from pixelwise.inference.tiling import AHEAD, ReadTile, Tiling, read_tile
 from pixelwise.mapping.capacity import WASTE, peak_memory, piece_bytes, threads
 from pixelwise.mapping.options import MapOptions
 from pixelwise.mapping.pieces import wanted_tiles
-from pixelwise.upsampling import argmax_upsampled
+from pixelwise.threads import thread_count
 
 
 @dataclass(frozen=True)
@@ -72,18 +72,18 @@ def _tried(tiling: Tiling, *, confidence: bool) -> _Trial:
     reading = time.monotonic() - started
     batches = [np.stack([tile.image] * tiling.batch)] * tiling.streams
 
-    def decode() -> list[torch.Tensor]:
-        together = len(batches)
-        return list(read_ahead(lambda batch: tiling.logits(batch).cpu(), batches, together, threads=together))
+    def decode() -> list[np.ndarray]:
+        return list(read_ahead(tiling.logits, batches, len(batches), threads=len(batches)))
 
-    with threads(torch.get_num_threads() // tiling.streams):
+    with threads(thread_count() // tiling.streams):
         # The first time memory is asked for and kernels are chosen.
         decode()
         started = time.monotonic()
         logits, *_ = decode()
         decoding = (time.monotonic() - started) / (tiling.batch * tiling.streams)
         started = time.monotonic()
-        argmax_upsampled(logits[:1], (tile.window.height, tile.window.width), confidence=confidence)
+        size = (tile.window.height, tile.window.width)
+        arithmetic_of(tiling.model).argmax_upsampled(logits[:1], size, confidence=confidence)
     own = ((plan.tile - plan.overlap) / plan.tile) ** 2
     return _Trial(tile, reading, decoding, own * (time.monotonic() - started))
 

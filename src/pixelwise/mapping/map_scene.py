@@ -5,11 +5,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from pixelwise.geo.polygon_labels import area_of_interest
 from pixelwise.inference.augmented import output_stride
 from pixelwise.inference.fitting import open_fitting
+from pixelwise.inference.networks import Network, device_of
 from pixelwise.inference.options import TileOptions
 from pixelwise.inference.segmentation import provenance
 from pixelwise.inference.tile_grid import PIECE, plan_strips
@@ -21,12 +20,12 @@ from pixelwise.mapping.journal import read_settings
 from pixelwise.mapping.options import MapOptions
 from pixelwise.mapping.pieces import make_pieces
 from pixelwise.mapping.write_map import SceneMap, cache_bytes, check_places, write_map
-from pixelwise.models import Segmenter
-from pixelwise.runs.model_folder import ModelCard
+from pixelwise.runs.model_card import ModelCard
+from pixelwise.threads import thread_count
 
 
 def map_scene(
-    model: Segmenter,
+    model: Network,
     card: ModelCard,
     scene: str | Path,
     output: str | Path,
@@ -57,7 +56,7 @@ def map_scene(
         # What was chosen for the memory there was.
         tiles = replace(tiles, tile=kept["tile"], overlap=kept["overlap"])
     tiling = _tiling(model, card, scene, tiles, options)
-    make, batch, device = make_pieces, tiles.batch, next(model.parameters()).device.type
+    make, batch, device = make_pieces, tiles.batch, device_of(model)
     if options.on == "ray":
         # Each worker finds its own batch.
         make, batch = partial(ray_cluster.make_pieces, batch=tiles.batch), 1
@@ -80,21 +79,21 @@ def map_scene(
 
 
 def forecast_scene(
-    model: Segmenter, card: ModelCard, scene: str | Path, tiles: TileOptions, options: MapOptions
+    model: Network, card: ModelCard, scene: str | Path, tiles: TileOptions, options: MapOptions
 ) -> Forecast:
     """Tell what `map_scene` will take, at most, after trying one tile; arguments and errors are the same."""
     tiling = with_batch(_tiling(model, card, scene, tiles, options), tiles.batch)
     return forecast(tiling, options, cache=cache_bytes(tiling))
 
 
-def _tiling(model: Segmenter, card: ModelCard, scene: str | Path, tiles: TileOptions, options: MapOptions) -> Tiling:
+def _tiling(model: Network, card: ModelCard, scene: str | Path, tiles: TileOptions, options: MapOptions) -> Tiling:
     reader = open_fitting(Path(scene), card, tiles.fit)
     info, classes = reader.info, len(card.classes)
     tile, overlap = tiles.grid(card)
     inside = None if options.aoi is None else area_of_interest(options.aoi, info)
-    stride, room = output_stride(model), free_memory(torch.device("cpu"))
+    stride, room = output_stride(model), free_memory()
     if tiles.tile is None:
         tile, overlap = fitting_tile(info, tile, overlap, stride, classes, room=room)
     plan = plan_strips(info.height, info.width, tile, overlap, stride, piece=PIECE)
     tiling = Tiling(model, reader, card, plan, tiles, aoi=inside)
-    return replace(tiling, streams=fitting_streams(tiling, tiles.batch, cores=torch.get_num_threads(), room=room))
+    return replace(tiling, streams=fitting_streams(tiling, tiles.batch, cores=thread_count(), room=room))

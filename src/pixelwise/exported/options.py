@@ -11,6 +11,8 @@ OUTPUTS = ("logits", "labels", "confidence", "probabilities")
 of all classes [B,K,H,W]."""
 DTYPES = ("float32", "uint8", "uint16")
 LAYOUTS = ("nchw", "nhwc")
+DEEPNESS_RANGE = 255.0
+"""By which Deepness divides 8-bit values."""
 DEEPNESS_OUTPUTS = ("probabilities",)
 
 
