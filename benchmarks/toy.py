@@ -47,6 +47,7 @@ TOY: dict[str, list[str]] = {
     "networks": ["--rounds", "1", "--size", "64", "--classes", "3", "--only", "linknet"],
     "overfit": ["pairs", "--steps", "1", "--side", "32", "--only", "linknet"],
     "power_cut": ["--cuts", "1", "--jobs", "polygonize"],
+    "runtimes": [SCENES, "--side", "600", "--network", "small"],
     "seams": ["--steps", "2", "--scene", "small.tif"],
     "suspicious_labels": ["few", "--steps", "1", "--first", "5"],
     "time_to_score": [

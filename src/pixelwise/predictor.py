@@ -15,8 +15,9 @@ from pixelwise.data.annotations.formats import WRITTEN
 from pixelwise.data.annotations.labelme import written_path as labelme_path
 from pixelwise.data.annotations.traced import TracedImage, trace
 from pixelwise.data.folder import find_images
-from pixelwise.errors import ConfigError, DataError
+from pixelwise.errors import ConfigError, DataError, WeightsError
 from pixelwise.exported.network_file import is_exported, load_exported
+from pixelwise.exported.runtimes import SUFFIXES
 from pixelwise.files import ensure_folder
 from pixelwise.geo.label_map import confidence_path, label_nodata, probabilities_path, to_picture
 from pixelwise.geo.outputs import made_here
@@ -225,8 +226,16 @@ def load(folder: str | Path, *, device: str = "auto", options: Mapping[str, obje
         ConfigError: a device that this machine does not have, or an option that the network does not have.
         MissingExtraError: the file's runtime is not installed.
     """
+    path = Path(folder)
+    if path.is_file() and not is_exported(path):
+        beside = path.with_suffix(".xml")
+        raise WeightsError(
+            f"{path} is a file that is not loaded. Name {beside}, to which it belongs."
+            if path.suffix.lower() == ".bin" and beside.is_file()
+            else f"{path} is no exported file: those end in {', '.join(SUFFIXES)}. Name one, or a run or a model folder."
+        )
     if is_exported(folder):
-        return Predictor(*load_exported(Path(folder), device, options))
+        return Predictor(*load_exported(path, device, options))
     with torch_needed(f"{folder} is a run or a model folder, which"):
         from pixelwise.device import choose_device
         from pixelwise.runs.model_folder import load_model

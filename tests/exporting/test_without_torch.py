@@ -68,6 +68,17 @@ def test_parcels_scores_and_the_page_are_made_too(folder, name):
     assert "parcels" in (folder / "run" / "report.html").read_text()
 
 
+def test_a_program_of_torch_is_scored_and_maps_as_the_run_does(folder):
+    pw.export(folder / "run", folder / "fields.pt2")
+    config = folder / "test.toml"
+    found, wanted = (pw.evaluate(folder / name, config) for name in ("fields.pt2", "run"))
+    assert np.abs(found.matrix - wanted.matrix).sum() <= 1e-3 * wanted.matrix.sum()
+    assert [scene.name for scene in found.scenes] == [scene.name for scene in wanted.scenes]
+    for name in ("fields.pt2", "run"):
+        pw.load(folder / name).map_scene(folder / "scene.tif", folder / f"{name}.tif")
+    assert (read(folder / "fields.pt2.tif") == read(folder / "run.tif")).mean() >= 0.999
+
+
 def test_what_needs_torch_says_which_extra_brings_it(folder):
     told = json.loads((folder / "told.json").read_text())
     for name in ("train", "create", "fuse", "export"):

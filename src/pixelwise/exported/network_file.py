@@ -64,7 +64,12 @@ class NetworkFile:
     def _given_size(self, height: int, width: int) -> tuple[int, int]:
         size, smallest = self.about.options.size, self.about.smallest_side
         if size is None:
-            return max(height, smallest), max(width, smallest)
+            if min(height, width) < smallest:
+                raise DataError(
+                    f"The image is {width}x{height} pixels, and this file answers as its network does from {smallest}x"
+                    f"{smallest} on. Enlarge the image, take larger tiles or scales, or predict with the run."
+                )
+            return height, width
         if height > size[0] or width > size[1]:
             raise DataError(
                 f"The model takes images of {size[0]} x {size[1]} pixels and was given {height} x {width}. Give tiles "
