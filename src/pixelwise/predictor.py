@@ -232,7 +232,7 @@ def load(folder: str | Path, *, device: str = "auto", options: Mapping[str, obje
         raise WeightsError(
             f"{path} is a file that is not loaded. Name {beside}, to which it belongs."
             if path.suffix.lower() == ".bin" and beside.is_file()
-            else f"{path} is no exported file: those end in {', '.join(SUFFIXES)}. Name one, or a run or a model folder."
+            else f"{path} is no exported file: those end in {', '.join(SUFFIXES)}. Name one, or a run or model folder."
         )
     if is_exported(folder):
         return Predictor(*load_exported(path, device, options))
