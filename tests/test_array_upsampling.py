@@ -102,3 +102,13 @@ def test_strips_and_blocks_change_nothing(monkeypatch, strip):
 def test_probabilities_are_those_of_softmax():
     one = 50 * logits(4, 3, 5)[0]
     np.testing.assert_allclose(arrays.softmax(one), torch.from_numpy(one).softmax(dim=0).numpy(), atol=1e-6)
+
+
+@given(st.sampled_from([2, 40]), st.floats(0.2, 5), st.sampled_from([(6, 7), (12, 14), (11, 9)]))
+def test_a_temperature_changes_confidence_alone(classes, temperature, size):
+    coarse = logits(classes, 6, 7)
+    labels, shares = arrays.argmax_upsampled(coarse, size, confidence=True, temperature=temperature)
+    np.testing.assert_array_equal(labels, arrays.argmax_upsampled(coarse, size)[0])
+    full = torch.nn.functional.interpolate(torch.from_numpy(coarse), size=size, mode="bilinear")
+    wanted = (full / temperature).softmax(dim=1).amax(dim=1)
+    np.testing.assert_allclose(shares, wanted.numpy(), atol=1e-5)

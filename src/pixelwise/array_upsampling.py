@@ -85,23 +85,27 @@ def largest_logit(dtype: np.dtype) -> float:
     return float(np.finfo(dtype).max) / 4
 
 
-def decide(logits: Float32[np.ndarray, "B K h w"], *, confidence: bool = False) -> tuple[Labels, Confidence | None]:
-    """Return the class with the highest logit (ties to the lower class) and, if asked, its softmax probability."""
+def decide(
+    logits: Float32[np.ndarray, "B K h w"], *, confidence: bool = False, temperature: float = 1.0
+) -> tuple[Labels, Confidence | None]:
+    """Return the class with the highest logit (ties to the lower class) and, if asked, its softmax probability.
+
+    Args:
+        temperature: by which logits are divided before the softmax, and there alone: no label depends on it.
+    """
     batch, classes, height, width = logits.shape
     labels = np.empty((batch, height, width), label_dtype(classes))
     shares = np.empty(labels.shape, np.float32) if confidence else None
     rows = max(1, DECIDED_ELEMENTS // (classes * width))
     for one in range(batch):
         for top in range(0, height, rows):
-            there = np.s_[one, top : top + rows]
-            _decide(
-                _ordered(logits[one, :, top : top + rows]), labels[there], None if shares is None else shares[there]
-            )
+            there, some = np.s_[one, top : top + rows], _ordered(logits[one, :, top : top + rows])
+            _decide(some, labels[there], None if shares is None else shares[there], temperature)
     return labels, shares
 
 
 def decide_cells(
-    cells: Float32[np.ndarray, "B K n w"], stride: int, *, confidence: bool = False
+    cells: Float32[np.ndarray, "B K n w"], stride: int, *, confidence: bool = False, temperature: float = 1.0
 ) -> tuple[Labels, Confidence | None]:
     """Return `decide` of logits upsampled by a whole factor, for all cells but the outermost: those are neighbours.
 
@@ -125,31 +129,36 @@ def decide_cells(
                     before, after = (lines[..., cell : cell + w] for cell in (first, first + 1))
                     mixed = _mixed(before, after, share, pixels[:, :high])
                     there = np.s_[one, top : top + high, i, :, j]
-                    _decide(mixed, labels[there], None if shares is None else shares[there])
+                    _decide(mixed, labels[there], None if shares is None else shares[there], temperature)
     full = (batch, n * stride, w * stride)
     return labels.reshape(full), None if shares is None else shares.reshape(full)
 
 
 def argmax_upsampled(
-    logits: Float32[np.ndarray, "B K h w"], size: Size, *, confidence: bool = False, align_corners: bool = False
+    logits: Float32[np.ndarray, "B K h w"],
+    size: Size,
+    *,
+    confidence: bool = False,
+    temperature: float = 1.0,
+    align_corners: bool = False,
 ) -> tuple[Labels, Confidence | None]:
     """Return `decide` of the upsampled logits, without building them."""
     height, width = logits.shape[2:]
     stride = size[0] // height
     if tuple(size) == (height, width):
-        return decide(logits, confidence=confidence)
+        return decide(logits, confidence=confidence, temperature=temperature)
     largest = largest_logit(logits.dtype)
     logits = logits.clip(-largest, largest)
     if tuple(size) == (height * stride, width * stride) and not align_corners:
         rimmed = np.pad(logits, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
-        return decide_cells(rimmed, stride, confidence=confidence)
+        return decide_cells(rimmed, stride, confidence=confidence, temperature=temperature)
     place = np.arange(size[0], dtype=np.float64)
     place = place * ((height - 1) / max(1, size[0] - 1)) if align_corners else (place + 0.5) * (height / size[0]) - 0.5
     parts = []
     for top, bottom in strips(logits.shape, size):
         lines = _between(logits, place[top:bottom], axis=2)
         full = upsample(lines, (bottom - top, size[1]), align_corners=align_corners)
-        parts.append(decide(full, confidence=confidence))
+        parts.append(decide(full, confidence=confidence, temperature=temperature))
     labels = np.concatenate([part for part, _ in parts], axis=1)
     return labels, np.concatenate([part for _, part in parts if part is not None], axis=1) if confidence else None
 
@@ -186,21 +195,18 @@ def _decide(
     logits: Float32[np.ndarray, "K n w"],
     labels: Integer[np.ndarray, "n w"],
     shares: Float32[np.ndarray, "n w"] | None,
+    temperature: float,
 ) -> None:
     """Write the first of the classes with the highest logit and, if asked, its probability."""
+    cooled = np.float32(temperature)
     if len(logits) > FEW_CLASSES:
         labels[...] = logits.argmax(axis=0)
         best = logits.max(axis=0)
+        total = None if shares is None else np.exp((logits - best) / cooled).sum(axis=0)
     else:
         best = _decide_planes(logits, labels)
+        total = None if shares is None else sum(np.exp((plane - best) / cooled) for plane in logits)
     if shares is not None:
-        if len(logits) > FEW_CLASSES:
-            total = np.exp(logits - best).sum(axis=0)
-        else:
-            total, part = np.zeros_like(best), np.empty_like(best)
-            for plane in logits:
-                np.subtract(plane, best, out=part)
-                total += np.exp(part, out=part)
         np.divide(1, total, out=shares)
 
 
