@@ -94,6 +94,8 @@ def test_a_file_of_others_works_once_it_is_described(folder, tmp_path):
         pw.load(tmp_path / "foreign.onnx")
     with pytest.raises(pw.ConfigError, match="3 bands, so bands, mean and std"):
         pw.load(tmp_path / "foreign.onnx", options={"classes": CLASSES, "mean": [0.0], "std": [1.0]})
+    with pytest.raises(pw.ConfigError, match="2 classes that were named"):
+        pw.load(tmp_path / "foreign.onnx", options={"classes": CLASSES[:2], "mean": [0.0] * 3, "std": [1.0] * 3})
     # The file takes raw values, so to its user they are normalised by 0 and 1.
     described = {"classes": CLASSES, "mean": [0.0] * 3, "std": [1.0] * 3, "tile": 64, "overlap": 32}
     image = np.moveaxis(noise(3, 90, 130), 0, -1)

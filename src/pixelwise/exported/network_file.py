@@ -9,7 +9,7 @@ from jaxtyping import Float32
 
 from pixelwise.errors import ConfigError, DataError, WeightsError
 from pixelwise.exported.about import About, about_foreign, as_given, read_about
-from pixelwise.exported.runtimes import SUFFIXES, Runtime, open_runtime
+from pixelwise.exported.runtimes import SUFFIXES, Runtime, damage_named, open_runtime
 from pixelwise.files import file_digest
 from pixelwise.runs.model_card import ModelCard
 
@@ -114,6 +114,7 @@ def load_exported(
     """
     runtime = open_runtime(path, device)
     about = read_about(path, runtime.metadata)
+    foreign = about is None
     if about is None:
         bands = runtime.shape[1]
         if bands is None:
@@ -137,4 +138,25 @@ def load_exported(
         # Tiles of that size, so that nothing is padded.
         side = min(about.options.size) // 32 * 32
         card = replace(card, tile=side, overlap=min(card.overlap, side // 64 * 32))
-    return NetworkFile(runtime, about), card, about.model_hash
+    network = NetworkFile(runtime, about)
+    if foreign:
+        _require_logits(network, path)
+    return network, card, about.model_hash
+
+
+def _require_logits(network: NetworkFile, path: Path) -> None:
+    """Try a file that others made on an empty image.
+
+    Raises:
+        ConfigError: it gives something else than logits of the classes that were named.
+        WeightsError: it does not run.
+    """
+    bands, classes = network.architecture.bands, network.architecture.classes
+    side = max(64, network.about.multiple)
+    with damage_named(path):
+        found = network.logits(np.zeros((1, bands, *(network.about.options.size or (side, side))), np.float32))
+    if found.ndim != 4 or found.dtype.kind != "f" or found.shape[1] != classes:
+        raise ConfigError(
+            f"{path} gives {found.dtype} values of the shape {list(found.shape)} for an image; prediction needs logits "
+            f"[B,K,h,w], one for each of the {classes} classes that were named. Name as many classes as it has."
+        )
