@@ -46,6 +46,7 @@ class ArrayNetwork(Network, Protocol):
         ...
 
 
+@runtime_checkable
 class Arithmetic(Protocol):
     """What follows the reading of tiles. The images and logits between are of the network's own kind."""
 
