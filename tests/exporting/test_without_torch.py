@@ -103,7 +103,8 @@ def test_the_command_predicts_without_torch_and_says_what_it_cannot_do(folder):
     assert scored.returncode == 0
     assert "mIoU" in scored.stdout
     assert "Kept as" not in scored.stdout
-    trained = pixelwise("models")
+    trained = pixelwise("train", "test.toml")
     assert trained.returncode == 1
     assert "pixelwise[train]" in trained.stderr
     assert "Traceback" not in trained.stderr
+    assert json.loads(pixelwise("models", "--json").stdout)
