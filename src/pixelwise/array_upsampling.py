@@ -198,15 +198,16 @@ def _decide(
     temperature: float,
 ) -> None:
     """Write the first of the classes with the highest logit and, if asked, its probability."""
-    cooled = np.float32(temperature)
-    if len(logits) > FEW_CLASSES:
+    few, cooled = len(logits) <= FEW_CLASSES, np.float32(temperature)
+    if few:
+        best = _decide_planes(logits, labels)
+    else:
         labels[...] = logits.argmax(axis=0)
         best = logits.max(axis=0)
-        total = None if shares is None else np.exp((logits - best) / cooled).sum(axis=0)
-    else:
-        best = _decide_planes(logits, labels)
-        total = None if shares is None else sum(np.exp((plane - best) / cooled) for plane in logits)
     if shares is not None:
+        total = np.zeros_like(best) if few else np.exp((logits - best) / cooled).sum(axis=0)
+        for plane in logits if few else ():
+            total += np.exp((plane - best) / cooled)
         np.divide(1, total, out=shares)
 
 

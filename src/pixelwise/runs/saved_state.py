@@ -101,8 +101,8 @@ def read_state(path: Path) -> dict:
 
 
 def _size_of(state: object) -> int:
-    if hasattr(state, "nbytes"):
-        return state.nbytes
+    if (size := getattr(state, "nbytes", None)) is not None:
+        return size
     parts = state.values() if isinstance(state, dict) else state if isinstance(state, list) else ()
     return sum(map(_size_of, parts))
 
