@@ -98,6 +98,7 @@ class Predictor:
         aoi: str | Path | None = None,
         on: str | None = None,
         area: str | Path | None = None,
+        devices: str | None = None,
         advance: Callable[[float], None] | None = None,
         say: Callable[[str], None] | None = None,
     ) -> SceneMap:
@@ -108,6 +109,7 @@ class Predictor:
             units, resolution: as in `Fit`.
             confidence, probabilities, cog, aoi, on: as in `MapOptions`.
             area: the name that ``aoi`` had.
+            devices: such as 'cuda:0,cuda:1', which share the scene; None: the one that the network is on.
             advance: called with the share that is done, 0 to 1.
             say: called with what the user should know, such as that the work goes on where an earlier start ended.
 
@@ -116,7 +118,8 @@ class Predictor:
             ConfigError: an output that cannot be written, or a tile or a scale that does not work.
         """
         tiles = TileOptions(tile, overlap, flips, tuple(scales), batch, Fit(units, resolution))
-        options = MapOptions(confidence, probabilities, cog, _aoi(aoi, area), on)
+        shared = () if devices is None else _several(devices)
+        options = MapOptions(confidence, probabilities, cog, _aoi(aoi, area), on, shared)
         return self._map(scene, output, tiles, options, advance=advance, say=say)
 
     def forecast(
@@ -186,6 +189,12 @@ def _fused(model: Any) -> Network:
     from pixelwise.fast.fuse import fuse
 
     return fuse(model)
+
+
+def _several(devices: str) -> tuple[Any, ...]:
+    with torch_needed("A scene that several devices share"):
+        from pixelwise.device import choose_devices
+    return choose_devices(devices)
 
 
 def _aoi(aoi: str | Path | None, area: str | Path | None) -> str | Path | None:

@@ -8,13 +8,11 @@ from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float32, Integer
+from jaxtyping import Float32
 
 from pixelwise.architecture import Architecture
 
 Size = tuple[int, int]
-Decision = tuple[Integer[np.ndarray, "B H W"], Float32[np.ndarray, "B H W"] | None]
-"""Class of each pixel and, if asked for, its softmax probability."""
 
 
 @runtime_checkable
@@ -62,8 +60,24 @@ class Arithmetic(Protocol):
         """Return images as the network takes them."""
         ...
 
-    def taken(self, logits: Any) -> Float32[np.ndarray, "B K h w"]:
-        """Return logits as numpy arrays."""
+    def taken(self, values: Any) -> np.ndarray:
+        """Return values as numpy arrays."""
+        ...
+
+    def placed(self, model: Any, values: Any) -> Any:
+        """Return values, arrays or of the network's kind, where the network computes."""
+        ...
+
+    def zeros(self, model: Any, shape: tuple[int, ...]) -> Any:
+        """Return float32 zeros where the network computes."""
+        ...
+
+    def edged(self, cells: Any, rows: Size, columns: Size) -> Any:
+        """Repeat the outermost cells [B,K,h,w]: above and below, left and right."""
+        ...
+
+    def at_once(self, model: Any) -> int:
+        """Return how many times the usual strip is decided at once."""
         ...
 
     def decode(self, model: Any, images: Any) -> Any:
@@ -90,25 +104,22 @@ class Arithmetic(Protocol):
         """Resample logits with aligned corners to the centres of cells (`pixelwise.upsampling.recentred`)."""
         ...
 
-    def upsampled(
-        self, logits: Float32[np.ndarray, "B K h w"], size: Size, *, align_corners: bool = False
-    ) -> Float32[np.ndarray, "B K H W"]:
+    def upsampled(self, logits: Any, size: Size, *, align_corners: bool = False) -> Any:
         """Resize logits in one piece, bilinear."""
         ...
 
     def argmax_upsampled(
-        self,
-        logits: Float32[np.ndarray, "B K h w"],
-        size: Size,
-        *,
-        confidence: bool = False,
-        align_corners: bool = False,
-    ) -> Decision:
+        self, logits: Any, size: Size, *, confidence: bool = False, align_corners: bool = False
+    ) -> tuple[Any, Any]:
         """Decide logits upsampled to a size (`pixelwise.upsampling.argmax_upsampled`)."""
         ...
 
-    def decide_cells(self, cells: Float32[np.ndarray, "B K n w"], stride: int, *, confidence: bool = False) -> Decision:
+    def decide_cells(self, cells: Any, stride: int, *, confidence: bool = False) -> tuple[Any, Any]:
         """Decide logits upsampled by a factor (`pixelwise.upsampling.decide_cells`)."""
+        ...
+
+    def room(self, model: Any) -> int | None:
+        """Return the bytes that are free where the network computes, if that is no processor; else None."""
         ...
 
     def forget(self) -> None:

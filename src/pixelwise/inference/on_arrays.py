@@ -29,9 +29,29 @@ def given(model: ArrayNetwork, images: Images) -> Images:
     return images
 
 
-def taken(logits: Logits) -> Logits:
-    """Return logits as they are."""
-    return logits
+def taken(values: np.ndarray) -> np.ndarray:
+    """Return values as they are."""
+    return values
+
+
+def placed(model: ArrayNetwork, values: np.ndarray) -> np.ndarray:
+    """Return values as they are."""
+    return values
+
+
+def zeros(model: ArrayNetwork, shape: tuple[int, ...]) -> np.ndarray:
+    """Return float32 zeros."""
+    return np.zeros(shape, np.float32)
+
+
+def edged(cells: Logits, rows: Size, columns: Size) -> Float32[np.ndarray, "B K _ _"]:
+    """Repeat the outermost cells: above and below, left and right."""
+    return np.pad(cells, ((0, 0), (0, 0), rows, columns), mode="edge")
+
+
+def at_once(model: ArrayNetwork) -> int:
+    """Return 1: the usual strip."""
+    return 1
 
 
 def decode(model: ArrayNetwork, images: Images) -> Logits:
@@ -57,6 +77,10 @@ def zoomed(images: Images, size: Size) -> Images:
 def upsampled(logits: Logits, size: Size, *, align_corners: bool = False) -> Logits:
     """Resize logits in one piece, bilinear."""
     return upsample(logits, size, align_corners=align_corners)
+
+
+def room(model: ArrayNetwork) -> None:
+    """Return None: the runtime has memory of its own."""
 
 
 def forget() -> None:

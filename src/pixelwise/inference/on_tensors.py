@@ -8,14 +8,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from pixelwise import upsampling
-from pixelwise.inference.networks import Decision, Size
+from pixelwise.device import DECIDED_AT_ONCE, upload
+from pixelwise.inference.networks import Size
 from pixelwise.models import Segmenter
-from pixelwise.upsampling import recentred, resampled_part
+from pixelwise.upsampling import argmax_upsampled, decide_cells, recentred, resampled_part
+from pixelwise.upsampling import upsample as upsampled
 
-__all__ = ["recentred", "resampled_part"]
-
-Logits = Float32[np.ndarray, "B K h w"]
+__all__ = ["argmax_upsampled", "decide_cells", "recentred", "resampled_part", "upsampled"]
 
 
 def device_of(model: Segmenter) -> str:
@@ -30,12 +29,34 @@ def version_of(model: Segmenter) -> dict[str, str]:
 
 def given(model: Segmenter, images: Float32[np.ndarray, "B C H W"]) -> Float[Tensor, "B C H W"]:
     """Return images on the network's device."""
-    return torch.from_numpy(images).to(next(model.parameters()).device)
+    (batch,) = upload([torch.from_numpy(images)], next(model.parameters()).device).arrived()
+    return batch
 
 
-def taken(logits: Float[Tensor, "B K h w"]) -> Logits:
-    """Return logits in the machine's memory."""
-    return logits.cpu().numpy()
+def taken(values: Tensor) -> np.ndarray:
+    """Return values in the machine's memory."""
+    return values.cpu().numpy()
+
+
+def placed(model: Segmenter, values: Tensor | np.ndarray) -> Tensor:
+    """Return values on the network's device."""
+    tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
+    return tensor.to(next(model.parameters()).device)
+
+
+def zeros(model: Segmenter, shape: tuple[int, ...]) -> Tensor:
+    """Return zeros on the network's device."""
+    return torch.zeros(shape, device=next(model.parameters()).device)
+
+
+def edged(cells: Float[Tensor, "B K h w"], rows: Size, columns: Size) -> Float[Tensor, "B K _ _"]:
+    """Repeat the outermost cells: above and below, left and right."""
+    return F.pad(cells, (*columns, *rows), mode="replicate")
+
+
+def at_once(model: Segmenter) -> int:
+    """Return how many times the usual strip is decided at once."""
+    return DECIDED_AT_ONCE.get(device_of(model), 1)
 
 
 @torch.no_grad()
@@ -59,26 +80,12 @@ def zoomed(images: Float[Tensor, "B C _ _"], size: Size) -> Float[Tensor, "B C _
     return F.interpolate(images, size=size, mode="bilinear", align_corners=False)
 
 
-def upsampled(logits: Logits, size: Size, *, align_corners: bool = False) -> Float32[np.ndarray, "B K _ _"]:
-    """Resize logits in one piece, bilinear."""
-    return upsampling.upsample(torch.from_numpy(logits), size, align_corners=align_corners).numpy()
-
-
-def argmax_upsampled(logits: Logits, size: Size, *, confidence: bool = False, align_corners: bool = False) -> Decision:
-    """Decide logits upsampled to a size."""
-    tensor = torch.from_numpy(logits)
-    return _arrays(*upsampling.argmax_upsampled(tensor, size, confidence=confidence, align_corners=align_corners))
-
-
-def decide_cells(cells: Logits, stride: int, *, confidence: bool = False) -> Decision:
-    """Decide logits upsampled by a factor."""
-    return _arrays(*upsampling.decide_cells(torch.from_numpy(cells), stride, confidence=confidence))
+def room(model: Segmenter) -> int | None:
+    """Return the bytes that are free on the network's GPU; None on others."""
+    where = next(model.parameters()).device
+    return torch.cuda.mem_get_info(where)[0] if where.type == "cuda" else None
 
 
 def forget() -> None:
     """Give memory back to a GPU."""
     torch.cuda.empty_cache()
-
-
-def _arrays(labels: Tensor, confidence: Tensor | None) -> Decision:
-    return labels.numpy(), None if confidence is None else confidence.numpy()

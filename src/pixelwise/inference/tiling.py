@@ -9,8 +9,9 @@ bytes whoever makes it: one process from top to bottom, one that goes on where a
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -20,7 +21,7 @@ from pixelwise.array_upsampling import largest_logit, strips
 from pixelwise.geo.polygon_labels import PolygonLabels
 from pixelwise.geo.raster import Readable, Window, clip_window, normalize
 from pixelwise.inference.augmented import averaged_logits, output_stride
-from pixelwise.inference.networks import Network, arithmetic_of
+from pixelwise.inference.networks import Arithmetic, Network, arithmetic_of
 from pixelwise.inference.options import TileOptions
 from pixelwise.inference.prefetch import read_ahead
 from pixelwise.inference.tile_grid import GRID, Place, Rect, StripPlan, blend_weight, plan_strips
@@ -54,8 +55,8 @@ class ReadTile:
         return np.pad(image, ((0, 0), *self.outside), mode="symmetric") if beyond else image
 
 
-DecodedTile = tuple[ReadTile, Float32[np.ndarray, "K h w"] | None]
-"""A tile and its logits at the stride; None where no pixel holds data."""
+DecodedTile = tuple[ReadTile, Any]
+"""A tile and its logits [K,h,w] at the stride, where the network left them; None where no pixel holds data."""
 
 
 @dataclass(frozen=True)
@@ -81,18 +82,38 @@ class TileSum:
 
     cells: Rect
     """Where it lies."""
-    total: Float32[np.ndarray, "K h w"]
-    weights: Float32[np.ndarray, "h w"]
+    total: Any
+    """[K,h,w], where the network computes; as an array once it was kept or has travelled."""
+    weights: Any
+    """[h,w], there too."""
     valid: Bool[np.ndarray, "H W"]
     """Which of its pixels hold data (`StripPlan.pixels`)."""
     digest: int
     """CRC-32 of what was read for it, and not already for a sum to the left."""
 
+    def in_memory(self) -> "TileSum":
+        """Return it with its sums as arrays, to be kept or to travel."""
+        total, weights = (each if isinstance(each, np.ndarray) else each.cpu().numpy() for each in self.sums)
+        return replace(self, total=total, weights=weights)
+
+    def placed(self, ops: Arithmetic, model: Network) -> "TileSum":
+        """Return it with its sums where a network computes."""
+        total, weights = (ops.placed(model, each) for each in self.sums)
+        return replace(self, total=total, weights=weights)
+
+    @property
+    def sums(self) -> tuple[Any, Any]:
+        """Both."""
+        return self.total, self.weights
+
     def part(self, wanted: Rect, plan: StripPlan) -> "TileSum":
         """Return a copy of the cells that lie within a rectangle, so that the rest can be forgotten."""
         cells = self.cells & wanted
         own, pixels = cells.inside(self.cells), plan.pixels(cells).inside(plan.pixels(self.cells))
-        total, weights = self.total[:, *own].copy(), self.weights[own].copy()
+        total, weights = (
+            each.copy() if isinstance(each, np.ndarray) else each.clone()
+            for each in (self.total[:, *own], self.weights[own])
+        )
         return TileSum(cells, total, weights, self.valid[pixels].copy(), self.digest)
 
 
@@ -131,14 +152,14 @@ class Tiling:
     def _decode(self, tiles: list[ReadTile]) -> list[DecodedTile]:
         full = [tile.image for tile in tiles if tile.valid.any()]
         # A batch that is not full goes tile by tile: only full ones were proven to change no byte.
-        size, logits = self.batch if len(full) == self.batch else 1, list[np.ndarray]()
+        size, logits = self.batch if len(full) == self.batch else 1, list[Any]()
         for start in range(0, len(full), size):
             logits += [*self.logits(np.stack(full[start : start + size]))]
         rest = iter(logits)
         return [(tile, next(rest) if tile.valid.any() else None) for tile in tiles]
 
-    def logits(self, images: Float32[np.ndarray, "B C H W"]) -> Float32[np.ndarray, "B K h w"]:
-        """Run the network on normalised images, with the flips and scales that were asked for."""
+    def logits(self, images: Float32[np.ndarray, "B C H W"]) -> Any:
+        """Run the network on normalised images, with the flips and scales that were asked for; return [B,K,h,w]."""
         ops = arithmetic_of(self.model)
         flips, scales = self.options.flips, self.options.scales
         # A raster of one piece meets no other, so its cells can be the network's own.
@@ -146,7 +167,7 @@ class Tiling:
         found = averaged_logits(self.model, images, stride=stride, flips=flips, scales=scales)
         if self.model.align_corners and not self.single and self.plan.stride > 1:
             found = ops.recentred(found, images.shape[2:])
-        return ops.taken(found)
+        return found
 
     def sum_of(self, row: int, column: int, begun: TileSum | None, tiles: Iterable[DecodedTile]) -> TileSum:
         """Add tiles of a row, from the left, to what those before have in a column of pieces.
@@ -155,15 +176,17 @@ class Tiling:
         """
         plan, first = self.plan, self.plan.rows[row][0]
         stride, new = plan.stride, plan.tiles(row, column, begun=True)
+        ops, model = arithmetic_of(self.model), self.model
         weight = blend_weight(first.height // stride, first.width // stride, plan.overlap // stride)
+        weight = ops.placed(model, weight)
         cells = plan.sum_cells(row, column)
         pixels, digest = plan.pixels(cells), 0
-        total = np.zeros((len(self.card.classes), *cells.shape), np.float32)
-        weights = np.zeros(cells.shape, np.float32)
+        total = ops.zeros(model, (len(self.card.classes), *cells.shape))
+        weights = ops.zeros(model, cells.shape)
         valid = np.zeros(pixels.shape, bool)
         if begun is not None:
             there = begun.cells.inside(cells)
-            total[:, *there], weights[there] = begun.total, begun.weights
+            total[:, *there], weights[there] = (ops.placed(model, each) for each in begun.sums)
             valid[plan.pixels(begun.cells).inside(pixels)] = begun.valid
         for tile, logits in tiles:
             digest = crc32(tile.digest, digest) if tile.window in new else digest
@@ -192,7 +215,9 @@ class Tiling:
 
         Where no tile held data the sum is 0, and the label there means nothing.
         """
-        plan, classes, needed = self.plan, len(self.card.classes), [sums[each] for each in self.plan.needed(place[0])]
+        plan, classes, ops, model = self.plan, len(self.card.classes), arithmetic_of(self.model), self.model
+        # What an earlier start kept, or another device made, is elsewhere.
+        needed = [sums[each].placed(ops, model) for each in plan.needed(place[0])]
         piece = plan.piece(place)
         pixels = plan.pixels(piece)
         valid, labels = np.zeros(pixels.shape, bool), np.zeros(pixels.shape, label_dtype(classes))
@@ -202,28 +227,26 @@ class Tiling:
             known = plan.pixels(each.cells)
             shared = known & pixels
             valid[shared.inside(pixels)] |= each.valid[shared.inside(known)]
-        for upper, lower in strips((1, classes), piece.shape):
+        for upper, lower in strips((1, classes), piece.shape, times=ops.at_once(model)):
             strip = Rect(piece.top + upper, piece.left, piece.top + lower, piece.right)
             decided, probability, blended = self._decide(needed, strip, confidence)
             # The last tiles reach beyond the raster.
             seen = plan.pixels(strip) & pixels
             (rows, columns), there = seen.inside(strip.times(plan.stride)), seen.inside(pixels)
-            labels[there] = decided[0, rows, columns]
+            labels[there] = ops.taken(decided[0, rows, columns])
             if shares is not None and probability is not None:
-                shares[there] = probability[0, rows, columns]
+                shares[there] = ops.taken(probability[0, rows, columns])
             if kept is not None:
-                kept[:, upper:lower] = blended
+                kept[:, upper:lower] = ops.taken(blended)
         return Piece(pixels.top, pixels.left, labels, shares, valid, kept, sums[place[0]].digest)
 
-    def _decide(
-        self, sums: Sequence[TileSum], strip: Rect, confidence: bool
-    ) -> tuple[Integer[np.ndarray, "1 H W"], Float32[np.ndarray, "1 H W"] | None, Float32[np.ndarray, "K h w"]]:
+    def _decide(self, sums: Sequence[TileSum], strip: Rect, confidence: bool) -> tuple[Any, Any, Any]:
         """Return the labels of a strip's pixels, their confidence if asked for, and its blended cells."""
         around = strip.grown(1)
         there = around & self.plan.cells
         # At the rim of the raster the outermost cell stands for the one beyond.
-        padded = np.pad(_blended(sums, there), ((0, 0), (0, 0), *there.short_of(around)), mode="edge")
         ops = arithmetic_of(self.model)
+        padded = ops.edged(_blended(ops, self.model, sums, there), *there.short_of(around))
         labels, probability = ops.decide_cells(padded, self.plan.stride, confidence=confidence)
         return labels, probability, padded[0, :, 1:-1, 1:-1]
 
@@ -241,12 +264,12 @@ class Tiling:
         image = np.pad(image, ((0, 0), (0, rows - image.shape[1]), (0, columns - image.shape[2])))
         logits, full = self.logits(image[None]), (rows, columns)
         labels, probability = ops.argmax_upsampled(logits, full, confidence=confidence, align_corners=aligned)
-        shares = None if probability is None else probability[0, :height, :width]
+        shares = None if probability is None else ops.taken(probability[0, :height, :width])
         kept = None
         if cells:
             whole = ops.upsampled(logits, full, align_corners=aligned)
-            kept = np.ascontiguousarray(whole[0, :, :height, :width])
-        return Piece(0, 0, labels[0, :height, :width], shares, tile.valid, kept, crc32(tile.digest))
+            kept = np.ascontiguousarray(ops.taken(whole[0, :, :height, :width]))
+        return Piece(0, 0, ops.taken(labels[0, :height, :width]), shares, tile.valid, kept, crc32(tile.digest))
 
 
 def predict_strips(
@@ -293,18 +316,18 @@ def predict_strips(
             yield made
 
 
-def _blended(sums: Sequence[TileSum], wanted: Rect) -> Float32[np.ndarray, "1 K n w"]:
-    """Return a rectangle of cells: the weighted mean over all tiles."""
-    total = np.zeros((1, len(sums[0].total), *wanted.shape), np.float32)
-    weights = np.zeros(wanted.shape, np.float32)
+def _blended(ops: Arithmetic, model: Network, sums: Sequence[TileSum], wanted: Rect) -> Any:
+    """Return a rectangle of cells [1,K,n,w]: the weighted mean over all tiles."""
+    total = ops.zeros(model, (1, len(sums[0].total), *wanted.shape))
+    weights = ops.zeros(model, wanted.shape)
     for each in sums:
         shared = each.cells & wanted
         own, there = shared.inside(each.cells), shared.inside(wanted)
         total[0, :, *there] += each.total[:, *own]
         weights[there] += each.weights[own]
-    largest = largest_logit(total.dtype)
-    total /= np.maximum(weights, np.float32(1e-12), out=weights)
-    return np.clip(total, -largest, largest, out=total)
+    total /= weights.clip(1e-12, None)
+    largest = largest_logit(np.dtype(np.float32))
+    return total.clip(-largest, largest)
 
 
 def read_tile(reader: Readable, window: Window, card: ModelCard) -> ReadTile:

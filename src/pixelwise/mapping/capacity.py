@@ -96,13 +96,13 @@ def exact_batch(tiling: Tiling, most: int) -> int:
     alone. Random tiles are tried both ways; from the largest size down, by halves, the first is taken whose answers are
     the same to the byte and that fits the memory. 1 always does.
     """
-    window = tiling.plan.rows[0][0]
+    window, taken = tiling.plan.rows[0][0], arithmetic_of(tiling.model).taken
     while most > 1:
         shape = (most, len(tiling.card.bands), window.height, window.width)
         images = np.random.default_rng(0).standard_normal(shape, np.float32)
         try:
             together = tiling.logits(images)
-            if all(np.array_equal(tiling.logits(images[i : i + 1])[0], together[i]) for i in range(most)):
+            if all(np.array_equal(taken(tiling.logits(images[i : i + 1])[0]), taken(together[i])) for i in range(most)):
                 return most
         except NotEnoughMemoryError:
             arithmetic_of(tiling.model).forget()

@@ -72,8 +72,11 @@ def _tried(tiling: Tiling, *, confidence: bool) -> _Trial:
     reading = time.monotonic() - started
     batches = [np.stack([tile.image] * tiling.batch)] * tiling.streams
 
+    ops = arithmetic_of(tiling.model)
+    taken = ops.taken
+
     def decode() -> list[np.ndarray]:
-        return list(read_ahead(tiling.logits, batches, len(batches), threads=len(batches)))
+        return list(read_ahead(lambda batch: taken(tiling.logits(batch)), batches, len(batches), threads=len(batches)))
 
     with threads(thread_count() // tiling.streams):
         # The first time memory is asked for and kernels are chosen.
@@ -82,8 +85,10 @@ def _tried(tiling: Tiling, *, confidence: bool) -> _Trial:
         logits, *_ = decode()
         decoding = (time.monotonic() - started) / (tiling.batch * tiling.streams)
         started = time.monotonic()
+        logits = ops.placed(tiling.model, logits[:1])
         size = (tile.window.height, tile.window.width)
-        arithmetic_of(tiling.model).argmax_upsampled(logits[:1], size, confidence=confidence)
+        # A GPU has decided when its answer is here.
+        ops.taken(ops.argmax_upsampled(logits[:1], size, confidence=confidence)[0])
     own = ((plan.tile - plan.overlap) / plan.tile) ** 2
     return _Trial(tile, reading, decoding, own * (time.monotonic() - started))
 

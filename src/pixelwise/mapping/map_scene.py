@@ -5,10 +5,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from pixelwise.errors import ConfigError
 from pixelwise.geo.polygon_labels import area_of_interest
 from pixelwise.inference.augmented import output_stride
 from pixelwise.inference.fitting import open_fitting
-from pixelwise.inference.networks import Network, device_of
+from pixelwise.inference.networks import ArrayNetwork, Network, arithmetic_of, device_of
 from pixelwise.inference.options import TileOptions
 from pixelwise.inference.segmentation import provenance
 from pixelwise.inference.tile_grid import PIECE, plan_strips
@@ -61,6 +62,15 @@ def map_scene(
         # Each worker finds its own batch.
         make, batch = partial(ray_cluster.make_pieces, batch=tiles.batch), 1
         device = ray_cluster.cluster_device()
+    elif len(options.devices) > 1:
+        # Each device finds its own batch; a core of the processor is one device's.
+        if isinstance(model, ArrayNetwork):
+            raise ConfigError("An exported file runs on one device. Name one, or map with the run.")
+        from pixelwise.mapping import devices
+
+        make = partial(devices.make_pieces, devices=options.devices, batch=tiles.batch)
+        batch, tiling = 1, replace(tiling, streams=1)
+        device = "+".join(sorted({each.type for each in options.devices}))
     info = tiling.reader.info
     if say and info.crs is None and not info.gcps and info.rpcs is None:
         say(f"{scene} has no coordinate system, so its map has none.")
@@ -91,9 +101,15 @@ def _tiling(model: Network, card: ModelCard, scene: str | Path, tiles: TileOptio
     info, classes = reader.info, len(card.classes)
     tile, overlap = tiles.grid(card)
     inside = None if options.aoi is None else area_of_interest(options.aoi, info)
-    stride, room = output_stride(model), free_memory()
+    stride, room = output_stride(model), _room(model)
     if tiles.tile is None:
         tile, overlap = fitting_tile(info, tile, overlap, stride, classes, room=room)
     plan = plan_strips(info.height, info.width, tile, overlap, stride, piece=PIECE)
     tiling = Tiling(model, reader, card, plan, tiles, aoi=inside)
     return replace(tiling, streams=fitting_streams(tiling, tiles.batch, cores=thread_count(), room=room))
+
+
+def _room(model: Network) -> int | None:
+    """Return the memory for pieces: of the machine, and of the GPU that they are made on, whichever has less."""
+    found = [free_memory(), arithmetic_of(model).room(model)]
+    return min((each for each in found if each is not None), default=None)
