@@ -40,8 +40,10 @@ def taken(values: Tensor) -> np.ndarray:
 
 def placed(model: Segmenter, values: Tensor | np.ndarray) -> Tensor:
     """Return values on the network's device."""
-    tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
-    return tensor.to(next(model.parameters()).device)
+    if isinstance(values, np.ndarray):
+        # What came from another machine cannot be written to, and torch has no such tensors.
+        values = torch.from_numpy(values if values.flags.writeable else values.copy())
+    return values.to(next(model.parameters()).device)
 
 
 def zeros(model: Segmenter, shape: tuple[int, ...]) -> Tensor:
