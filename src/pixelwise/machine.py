@@ -1,7 +1,37 @@
-"""What this machine has left: memory and open files."""
+"""What this machine is, and what it has left: instructions, memory, open files."""
 
 import os
+import platform
+from contextlib import suppress
 from pathlib import Path
+
+LOW_PRECISION = {
+    "amx_int8": "AMX-INT8",
+    "amx_bf16": "AMX-BF16",
+    "amx_fp16": "AMX-FP16",
+    "avx512_vnni": "AVX512-VNNI",
+    "avx512_bf16": "AVX512-BF16",
+    "avx512_fp16": "AVX512-FP16",
+    "avx_vnni": "AVX-VNNI",
+    "i8mm": "I8MM",
+    "asimddp": "dot product",
+    "bf16": "BF16",
+}
+"""Flags of the Linux kernel -> instructions that multiply in eight or 16 bits."""
+
+
+def instructions() -> str:
+    """Return which instructions the processor has that make a lower precision faster."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    flags = next((line.split() for line in lines if line.startswith(("flags", "Features"))), [])
+    found = [name for flag, name in LOW_PRECISION.items() if flag in flags]
+    vectors = [name for name in ("avx512f", "avx2") if name in flags][:1]
+    if flags:
+        return ", ".join(found) or ", ".join([*(each.upper() for each in vectors), "none for 8 or 16 bits"])
+    return f"not known ({platform.machine()})"
 
 
 def free_memory() -> int | None:
@@ -45,3 +75,19 @@ def _address_space() -> int | None:
     except (ModuleNotFoundError, AttributeError, OSError, ValueError):
         return None
     return None if limit == resource.RLIM_INFINITY else max(0, limit - taken)
+
+
+def peak_memory() -> int:
+    """Return the largest memory this process has had so far, in bytes; 0 where the system does not say."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def reset_peak_memory() -> None:
+    """Let `peak_memory` count from now on, where the system can."""
+    # Elsewhere, and where it is not allowed, peaks are those of the process so far.
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

@@ -15,7 +15,9 @@ import torch
 from pixelwise import __version__
 from pixelwise.errors import ConfigError, PixelwiseError
 from pixelwise.exporting.about import KEY, About, metadata_of
-from pixelwise.exporting.certificate import DIFFERENCE, EQUAL_LABELS, Certificate, as_given, certify
+from pixelwise.exporting.calibration import judged_samples
+from pixelwise.exporting.certificate import DIFFERENCE, EQUAL_LABELS, Arrays, Certificate, as_given, certify
+from pixelwise.exporting.lowered import IMAGES, Lowering, Trial, lowered, require_precision
 from pixelwise.exporting.network import ExportedNetwork, Stages
 from pixelwise.exporting.onnx import onnx_graph, save_onnx
 from pixelwise.exporting.openvino import save_openvino
@@ -65,6 +67,11 @@ def export(
     purpose: str | None = None,
     resolution: float | None = None,
     options: Mapping[str, object] | None = None,
+    precision: str = "float32",
+    calibration: str | Path | None = None,
+    calibration_images: int = IMAGES,
+    keep_float: Sequence[str] = (),
+    allow: bool = False,
 ) -> Exported:
     """Write a run's best model for another runtime, and prove that it answers alike.
 
@@ -78,36 +85,51 @@ def export(
         outputs, dtype, layout, size, resolution: as in `ExportOptions`.
         purpose: 'deepness', for QGIS's plugin of that name; ONNX alone.
         options: the paper's options for inference, such as ``{"output_stride": 8}``.
+        precision: one of `PRECISIONS`; but for float32, the certificate says what it costs.
+        calibration, calibration_images, keep_float, allow: as in `Lowering`.
 
     Raises:
         ConfigError: an option that does not work, or an output that cannot be written.
         WeightsError: no model there, or options that the weights do not fit.
         MissingExtraError: the runtime is not installed.
-        PixelwiseError: the file answers otherwise than the network.
+        PixelwiseError: the file answers otherwise than the network; or a lower precision costs more than a point of
+            mIoU.
     """
     out, run = Path(out), Path(run)
     kind = _kind(out, to)
     if purpose not in (None, "deepness"):
         raise ConfigError(f"No file is made for {purpose!r}. The only purpose with a form of its own is 'deepness'.")
-    asked = ExportOptions(tuple(outputs), dtype, layout, size, purpose == "deepness", resolution)
+    asked = ExportOptions(tuple(outputs), dtype, layout, size, purpose == "deepness", resolution, precision)
+    how = Lowering(calibration_images, None if calibration is None else Path(calibration), tuple(keep_float), allow)
     model, card, model_hash = load_model(run, options=options)
     kept = _kept_certificates(out)
     if kind == "transformers":
         certificate = export_transformers(model, card, out, asked, find_samples(run, card, None), model_hash)
         return Exported(out, certificate)
     asked = _fitting(kind, asked, model, card)
-    samples = find_samples(run, card, asked.size)
+    samples = (find_samples if precision == "float32" else judged_samples)(run, card, asked.size)
     if asked.resolution is None:
         asked = replace(asked, resolution=samples.resolution)
     about = About(card, model_hash, asked, output_stride(model), model.multiple, model.align_corners)
-    network = ExportedNetwork(model, about).eval()
+    if precision != "float32":
+        require_precision(kind, about)
+    network, known = ExportedNetwork(model, about).eval(), dict[int, Arrays]()
     recorded = _recorded(kind, network, about, asked.outputs)
     with _replaced(kind, out) as temporary:
-        _save(kind, recorded, temporary, UNCHECKED, about)
-        opened = open_runtime(temporary, "cpu")
-        certificate = certify(
-            opened.run, model, about, samples, runtime=_versions(kind), made_by=f"pixelwise {__version__}"
-        )
+
+        def save(graph: Any) -> int:
+            _save(kind, graph, temporary, {**UNCHECKED, "precision": precision}, about)
+            return sum(path.stat().st_size for path in (temporary, temporary.with_suffix(".bin")) if path.exists())
+
+        def certified() -> Certificate:
+            opened, made_by = open_runtime(temporary, "cpu"), f"pixelwise {__version__}"
+            return certify(opened.run, model, about, samples, runtime=_versions(kind), made_by=made_by, known=known)
+
+        if precision == "float32":
+            save(recorded)
+            certificate = certified()
+        else:
+            recorded, certificate = lowered(kind, recorded, about, run, how, Trial(save, certified))
         if not certificate.sound:
             begins = _beginning(kind, network, about, samples.images, certificate)
             raise PixelwiseError(_refusal(out, certificate, about, begins))
