@@ -40,6 +40,7 @@ TOY: dict[str, list[str]] = {
     "fuzz": ["--cases", "10"],
     "goldens": ["--only", "linknet"],
     "huge": [SCENES, "--sizes", "600"],
+    "int8": ["--toy"],
     "kills": ["--kills", "1", "--height", "256", "--width", "600", "--polygonize", "1"],
     "large_scene_peers": [SCENES, "--sides", "600", "--rounds", "1"],
     "learns": ["--only", "linknet", "--steps", "1"],

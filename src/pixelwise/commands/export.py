@@ -122,6 +122,7 @@ def export(
             calibration_images=calibration_images,
             keep_float=keep_float,
             allow=allow,
+            report=click.echo,
         )
         proof = made.certificate
         if proof.lowered is not None:

@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,6 +72,7 @@ def export(
     calibration_images: int = IMAGES,
     keep_float: Sequence[str] = (),
     allow: bool = False,
+    report: Callable[[str], None] | None = None,
 ) -> Exported:
     """Write a run's best model for another runtime, and prove that it answers alike.
 
@@ -87,6 +88,7 @@ def export(
         options: the paper's options for inference, such as ``{"output_stride": 8}``.
         precision: one of `PRECISIONS`; but for float32, the certificate says what it costs.
         calibration, calibration_images, keep_float, allow: as in `Lowering`.
+        report: called with a sentence about each try of a lower precision.
 
     Raises:
         ConfigError: an option that does not work, or an output that cannot be written.
@@ -111,6 +113,7 @@ def export(
     if asked.resolution is None:
         asked = replace(asked, resolution=samples.resolution)
     about = About(card, model_hash, asked, output_stride(model), model.multiple, model.align_corners)
+    say = report or (lambda sentence: None)
     if precision != "float32":
         require_precision(kind, about)
     network, known = ExportedNetwork(model, about).eval(), dict[int, Arrays]()
@@ -129,7 +132,7 @@ def export(
             save(recorded)
             certificate = certified()
         else:
-            recorded, certificate = lowered(kind, recorded, about, run, how, Trial(save, certified))
+            recorded, certificate = lowered(kind, recorded, about, run, how, Trial(save, certified), say)
         if not certificate.sound:
             begins = _beginning(kind, network, about, samples.images, certificate)
             raise PixelwiseError(_refusal(out, certificate, about, begins))

@@ -85,6 +85,7 @@ def lowered(kind: str, graph: Any, about: About, run: Path, how: Lowering, trial
 
     Args:
         graph: in float32, an ``onnx.ModelProto``.
+        say: called with a sentence before and after each try, since they take a while.
 
     Raises:
         ConfigError: nothing to calibrate on, or a layer that is not there.
@@ -97,6 +98,7 @@ def lowered(kind: str, graph: Any, about: About, run: Path, how: Lowering, trial
     images, told = list[np.ndarray](), ""
     if precision == "int8":
         crops, told = calibration_crops(run, about.card, about.options.size, how.images, how.calibration)
+        say(f"{precision} is calibrated on {told}.")
         images = [as_given(crop[None], about) for crop in crops]
     elif how.keep_float or how.calibration is not None:
         raise ConfigError(
@@ -111,6 +113,7 @@ def lowered(kind: str, graph: Any, about: About, run: Path, how: Lowering, trial
             best = made, proof
         if _cost(proof) <= AIM:
             break
+        say(f"{_words(proof)} {_kept(kept)}. Trying with more of them.")
     assert best is not None
     if not best[1].sound:
         raise PixelwiseError(_refusal(best[1]))
@@ -129,6 +132,16 @@ def _made(kind: str, precision: str, graph: Any, layers: Layers, kept: Kept, ima
         quantized = quantized_onnx if kind == "onnx" else quantized_openvino
         return quantized(graph, layers, kept, images)
     return float16_onnx(graph, layers) if kind == "onnx" else half_openvino(graph, precision)
+
+
+def _words(proof: Certificate) -> str:
+    if proof.loss is None:
+        return f"{proof.equal_labels:.2%} of all labels are equal"
+    return f"mIoU {proof.miou_export:.4f} instead of {proof.miou_torch:.4f}"
+
+
+def _kept(kept: Kept) -> str:
+    return f"with {', '.join(kept.words)} in float32" if kept.words else "without layers in float32"
 
 
 def _cost(proof: Certificate) -> float:

@@ -1,10 +1,11 @@
 """Graphs in eight bits: ranges of values are read from crops, and weights have a scale for each channel."""
 
+import io
 import logging
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -111,10 +112,11 @@ def _nncf() -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what quantisers say of their own steps off the terminal."""
+    """Keep what quantisers say of their own steps, and their bars, off the terminal."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        yield
+        with redirect_stdout(io.StringIO()):
+            yield
     finally:
         logging.disable(before)
