@@ -78,7 +78,9 @@ def require_precision(kind: str, about: About) -> None:
         )
 
 
-def lowered(kind: str, graph: Any, about: About, run: Path, how: Lowering, trial: Trial) -> tuple[Any, Certificate]:
+def lowered(
+    kind: str, graph: Any, about: About, run: Path, how: Lowering, trial: Trial, say: Callable[[str], None]
+) -> tuple[Any, Certificate]:
     """Return a graph in the precision that the options name, with its certificate.
 
     Layers are kept in float32 step by step (`ladder`) until the loss is below `AIM`; the best of all tries is taken.
