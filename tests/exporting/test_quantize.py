@@ -186,19 +186,30 @@ def test_more_and_more_stays_float32_and_nothing_twice():
     assert set(LAYERS.products) - set(steps[-1].nodes) == {LAYERS.products[2]}
 
 
-def test_a_graph_is_divided_by_its_names_and_constants():
-    float_type = onnx.TensorProto.FLOAT
-    value = onnx.helper.make_tensor_value_info
+def test_a_graph_is_divided_by_names_constants_and_what_depends_on_sizes_alone():
+    value, node = onnx.helper.make_tensor_value_info, onnx.helper.make_node
     nodes = [
-        onnx.helper.make_node("Sub", ["image", "mean"], ["a"], name="/Sub"),
-        onnx.helper.make_node("MatMul", ["a", "weight"], ["b"], name="/encoder/query/MatMul"),
-        onnx.helper.make_node("MatMul", ["b", "a"], ["c"], name="/encoder/MatMul"),
-        onnx.helper.make_node("Relu", ["c"], ["logits"], name="/decoder/Relu"),
+        node("Sub", ["image", "mean"], ["a"], name="/Sub"),
+        node("MatMul", ["a", "weight"], ["b"], name="/encoder/query/MatMul"),
+        node("MatMul", ["b", "a"], ["c"], name="/encoder/MatMul"),
+        node("Shape", ["c"], ["size"], name="/encoder/Shape"),
+        node("Add", ["size", "one"], ["larger"], name="/encoder/Add"),
+        node("Reshape", ["c", "larger"], ["d"], name="/encoder/Reshape"),
+        node("Relu", ["d"], ["logits"], name="/decoder/Relu"),
     ]
-    constants = [onnx.numpy_helper.from_array(np.eye(2, dtype=np.float32), name) for name in ("mean", "weight")]
-    image, logits = (value(name, float_type, [2, 2]) for name in ("image", "logits"))
-    graph = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [image], [logits], constants))
-    assert layers_of(graph) == Layers(("/Sub",), ("/encoder/query/MatMul", "/encoder/MatMul"), ("/encoder/MatMul",))
+    constants = [onnx.numpy_helper.from_array(np.eye(2, dtype=np.float32), name) for name in ("mean", "weight", "one")]
+    image, logits = (value(name, onnx.TensorProto.FLOAT, [2, 2]) for name in ("image", "logits"))
+
+    def divided(nodes):
+        return layers_of(onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [image], [logits], constants)))
+
+    found = divided(nodes)
+    assert found.outside == ("/Sub", "/encoder/Shape", "/encoder/Add")
+    assert found.products == ("/encoder/query/MatMul", "/encoder/MatMul")
+    assert found.attention == ("/encoder/MatMul",)
+    assert found.rest == ("/encoder/Reshape", "/decoder/Relu")
+    # Without attention, what lies between convolutions has eight bits too.
+    assert divided([*nodes[:2], node("Relu", ["b"], ["logits"], name="/decoder/Relu")]).rest == ()
 
 
 def proof(loss, *, equal=0.98, labelled=True):

@@ -10,6 +10,9 @@ from pixelwise.errors import ConfigError
 NETWORK = ("/encoder/", "/decoder/")
 """How names of the network's own nodes begin. All others are normalisation and the decision, which stay float32."""
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+BETWEEN = ("Add", "AveragePool", "Clip", "Concat", "MaxPool", "Relu", "Resize")
+"""Kinds of nodes that work on eight bits too, in networks without attention, so that nothing is turned back between
+products."""
 
 
 @dataclass(frozen=True)
@@ -17,11 +20,18 @@ class Layers:
     """The nodes of an ONNX graph."""
 
     outside: tuple[str, ...]
-    """Nodes around the network: normalisation, padding, upsampling to the image, the decision."""
+    """Nodes around the network: normalisation, padding, upsampling to the image, the decision; and sizes of maps."""
     products: tuple[str, ...]
     """Convolutions and matrix products, in the order in which they are computed."""
     attention: tuple[str, ...]
     """Of these, products of two tensors that depend on the image."""
+    rest: tuple[str, ...] = ()
+    """Nodes of the network that stay float32 whatever is chosen: softmax, norms, activations of other kinds."""
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of nodes that eight bits are for."""
+        return PRODUCTS if self.attention else (*PRODUCTS, *BETWEEN)
 
 
 @dataclass(frozen=True)
@@ -33,18 +43,28 @@ class Kept:
 
 
 def layers_of(graph: Any) -> Layers:
-    """Read the nodes of an ``onnx.ModelProto``."""
+    """Read the nodes of an ``onnx.ModelProto``, which are in the order in which they are computed."""
     constants = {each.name for each in graph.graph.initializer}
-    constants |= {node.output[0] for node in graph.graph.node if node.op_type == "Constant"}
-    outside, products, attention = list[str](), list[str](), list[str]()
-    for node in graph.graph.node:
-        if not node.name.startswith(NETWORK):
+    # What is computed from sizes alone.
+    sizes, nodes = set[str](), graph.graph.node
+    outside, products, attention, others = (list[Any]() for _ in range(4))
+    for node in nodes:
+        given = {name for name in node.input if name}
+        if node.op_type == "Constant":
+            constants |= set(node.output)
+        elif node.op_type == "Shape" or (given & sizes and given <= sizes | constants):
+            sizes |= set(node.output)
+        if not node.name.startswith(NETWORK) or set(node.output) & sizes:
             outside.append(node.name)
         elif node.op_type in PRODUCTS:
             products.append(node.name)
-            if node.op_type == "MatMul" and not constants & set(node.input):
+            if node.op_type == "MatMul" and not constants & given:
                 attention.append(node.name)
-    return Layers(tuple(outside), tuple(products), tuple(attention))
+        else:
+            others.append(node)
+    kinds = () if attention else BETWEEN
+    rest = (node.name for node in others if node.op_type not in kinds)
+    return Layers(tuple(outside), tuple(products), tuple(attention), tuple(rest))
 
 
 def module_of(node: str) -> str:

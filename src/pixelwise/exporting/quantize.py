@@ -11,11 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from pixelwise.exporting.layers import PRODUCTS, Kept, Layers
+from pixelwise.exporting.layers import Kept, Layers
 from pixelwise.optional import optional_module
-
-CONVOLUTIONAL = ("Add", "AveragePool", "Clip", "Concat", "MaxPool", "Relu", "Resize")
-"""Nodes that work on eight bits too, in networks without attention, so that nothing is turned back between products."""
 
 
 def folded(graph: Any) -> Any:
@@ -54,7 +51,6 @@ def quantized_onnx(graph: Any, layers: Layers, kept: Kept, images: Sequence[np.n
             image = next(self.left, None)
             return None if image is None else {"image": image}
 
-    kinds = PRODUCTS if layers.attention else (*PRODUCTS, *CONVOLUTIONAL)
     with tempfile.TemporaryDirectory() as folder, _quiet():
         path = Path(folder) / "int8.onnx"
         quantize_static(
@@ -62,11 +58,11 @@ def quantized_onnx(graph: Any, layers: Layers, kept: Kept, images: Sequence[np.n
             path,
             Images(),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=list(kinds),
+            op_types_to_quantize=list(layers.kinds),
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=[*layers.outside, *kept.nodes],
+            nodes_to_exclude=[*layers.outside, *layers.rest, *kept.nodes],
             extra_options={"QDQOpTypePerChannelSupportToAxis": {"MatMul": 1}},
         )
         return onnx.load(path)
@@ -81,7 +77,7 @@ def quantized_openvino(graph: Any, layers: Layers, kept: Kept, images: Sequence[
     openvino = optional_module("openvino")
     nncf = _nncf()
     model = openvino.Core().read_model(graph.SerializeToString())
-    floating = {*layers.outside, *kept.nodes}
+    floating = {*layers.outside, *layers.rest, *kept.nodes}
     # OpenVINO makes two nodes of a convolution, and names the first one NODE/WithoutBiases.
     names = [op.get_friendly_name() for op in model.get_ops()]
     ignored = [name for name in names if name.removesuffix("/WithoutBiases") in floating]
