@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +19,23 @@ LOW_PRECISION = {
     "bf16": "BF16",
 }
 """Flags of the Linux kernel -> instructions that multiply in eight or 16 bits."""
+
+
+SPINS = "10000"
+"""How often a thread of libgomp looks for work before it sleeps: a few tenths of a millisecond. Its own choice is some
+milliseconds, after each operation of a network, which a neighbour on one of the cores does not get."""
+WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
+"""Variables by which a user says how threads wait."""
+
+
+def share_cores() -> None:
+    """Let threads that wait for each other sleep soon, so that a neighbour on one core does not stop all.
+
+    torch computes with libgomp, which reads this when it starts. So it does nothing once torch is imported, and nothing
+    where the user has said how threads wait.
+    """
+    if "torch" not in sys.modules and not any(name in os.environ for name in WAITING):
+        os.environ["GOMP_SPINCOUNT"] = SPINS
 
 
 def instructions() -> str:

@@ -2,6 +2,7 @@
 
 import json
 
+import jaxtyping
 import numpy as np
 import onnx
 import pytest
@@ -105,8 +106,12 @@ def test_a_profile_of_onnx_runtime_is_read_from_its_last_run():
 def test_exported_files_have_layers_too(model, tmp_path, suffix, monkeypatch):
     monkeypatch.setattr("pixelwise.exporting.samples.COUNT", 1)
     monkeypatch.setattr("pixelwise.exporting.samples.SIDE", 64)
-    monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)
-    file = pw.export(model, tmp_path / f"model{suffix}", size=(64, 64)).path
+    # Sizes are tensors while torch traces.
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        file = pw.export(model, tmp_path / f"model{suffix}", size=(64, 64)).path
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
     network = pw.load(file).model
     found = watch(network, lambda: network.decode(torch.zeros(1, 3, 64, 64)), 1)
     assert found.runtime.startswith("ONNX Runtime" if suffix == ".onnx" else "OpenVINO")

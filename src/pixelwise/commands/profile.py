@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pixelwise.commands.interruption import interruptible
+from pixelwise.machine import share_cores
 
 if TYPE_CHECKING:
     from pixelwise.profiling.measure import Profile
@@ -62,6 +63,7 @@ def profile(
       pixelwise profile runs/fields scene.tif --layers 40 --trace trace.json
       pixelwise profile fields.onnx scene.tif --json profile.json
     """
+    share_cores()
     with interruptible("Nothing is written."):
         from pixelwise.config_table import parsed_options
         from pixelwise.fast.allocator import keep_freed_memory

@@ -3,7 +3,7 @@
 The real work reads ahead, and has a tile on each core. Here nothing happens at the same time.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -114,7 +114,7 @@ class TimedTiling(Tiling):
         for window in tiles:
             yield from self._decode([read_tile(self.reader, window, self.card)])
 
-    def _decode(self, tiles: list) -> list[DecodedTile]:
+    def _decode(self, tiles: list[ReadTile]) -> list[DecodedTile]:
         found = super()._decode(tiles)
         self.timeline.switch("blend")
         return found
@@ -126,7 +126,9 @@ class TimedTiling(Tiling):
         self.timeline.switch("decide")
         return found
 
-    def finish(self, place: Place, sums: dict[int, TileSum], *, confidence: bool = False, cells: bool = False) -> Piece:
+    def finish(
+        self, place: Place, sums: Mapping[int, TileSum], *, confidence: bool = False, cells: bool = False
+    ) -> Piece:
         """Blend, upsample and decide."""
         self.timeline.switch("decide")
         made = super().finish(place, sums, confidence=confidence, cells=cells)
