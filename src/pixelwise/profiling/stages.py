@@ -19,7 +19,7 @@ from pixelwise.inference.fitting import open_fitting
 from pixelwise.inference.options import TileOptions
 from pixelwise.inference.segmentation import provenance
 from pixelwise.inference.tile_grid import PIECE, Place, plan_strips
-from pixelwise.inference.tiling import DecodedTile, Piece, TileSum, Tiling, read_tile
+from pixelwise.inference.tiling import DecodedTile, Piece, ReadTile, TileSum, Tiling, read_tile
 from pixelwise.mapping.options import MapOptions
 from pixelwise.mapping.pieces import make_pieces
 from pixelwise.mapping.write_map import SceneMap, write_map
