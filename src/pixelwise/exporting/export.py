@@ -23,7 +23,7 @@ from pixelwise.exporting.onnx import onnx_graph, save_onnx
 from pixelwise.exporting.openvino import save_openvino
 from pixelwise.exporting.options import RUNTIMES, ExportOptions
 from pixelwise.exporting.runtimes import open_runtime
-from pixelwise.exporting.samples import Sample, find_samples
+from pixelwise.exporting.samples import Sample, Samples, find_samples
 from pixelwise.exporting.torch_program import save_torch_program, torch_program
 from pixelwise.exporting.transformers import export_transformers
 from pixelwise.files import file_digest, replacing
@@ -113,26 +113,17 @@ def export(
     if asked.resolution is None:
         asked = replace(asked, resolution=samples.resolution)
     about = About(card, model_hash, asked, output_stride(model), model.multiple, model.align_corners)
-    say = report or (lambda sentence: None)
-    if precision != "float32":
-        require_precision(kind, about)
-    network, known = ExportedNetwork(model, about).eval(), dict[int, Arrays]()
+    require_precision(kind, about, how)
+    network = ExportedNetwork(model, about).eval()
     recorded = _recorded(kind, network, about, asked.outputs)
     with _replaced(kind, out) as temporary:
-
-        def save(graph: Any) -> int:
-            _save(kind, graph, temporary, {**UNCHECKED, "precision": precision}, about)
-            return sum(path.stat().st_size for path in (temporary, temporary.with_suffix(".bin")) if path.exists())
-
-        def certified() -> Certificate:
-            opened, made_by = open_runtime(temporary, "cpu"), f"pixelwise {__version__}"
-            return certify(opened.run, model, about, samples, runtime=_versions(kind), made_by=made_by, known=known)
-
+        trial = _trial(kind, temporary, model, about, samples)
         if precision == "float32":
-            save(recorded)
-            certificate = certified()
+            trial.save(recorded)
+            certificate = trial.certify()
         else:
-            recorded, certificate = lowered(kind, recorded, about, run, how, Trial(save, certified), say)
+            say = report or (lambda sentence: None)
+            recorded, certificate = lowered(kind, recorded, about, run, how, trial, say)
         if not certificate.sound:
             begins = _beginning(kind, network, about, samples.images, certificate)
             raise PixelwiseError(_refusal(out, certificate, about, begins))
@@ -142,6 +133,21 @@ def export(
     with replacing(out.with_name(CERTIFICATE)) as temporary:
         temporary.write_text(json.dumps({**kept, out.name: told}, indent=2), encoding="utf-8")
     return Exported(out, certificate)
+
+
+def _trial(kind: str, path: Path, model: Segmenter, about: About, samples: Samples) -> Trial:
+    """Return what writes graphs to a file that has no name yet, and compares it with the network."""
+    known = dict[int, Arrays]()
+
+    def save(graph: Any) -> int:
+        _save(kind, graph, path, {**UNCHECKED, "precision": about.options.precision}, about)
+        return sum(each.stat().st_size for each in (path, path.with_suffix(".bin")) if each.exists())
+
+    def certified() -> Certificate:
+        opened, made_by = open_runtime(path, "cpu"), f"pixelwise {__version__}"
+        return certify(opened.run, model, about, samples, runtime=_versions(kind), made_by=made_by, known=known)
+
+    return Trial(save, certified)
 
 
 def _kind(out: Path, to: str | None) -> str:

@@ -54,13 +54,19 @@ class Lowering:
             raise ConfigError(f"Calibration needs at least one crop, not {self.images}.")
 
 
-def require_precision(kind: str, about: About) -> None:
-    """Check that a runtime has a precision, and that its loss can be told.
+def require_precision(kind: str, about: About, how: Lowering) -> None:
+    """Check that a runtime has a precision, that its loss can be told, and that the options are for it.
 
     Raises:
-        ConfigError: it has not, or it cannot.
+        ConfigError: one of these is not so.
     """
     precision, outputs = about.options.precision, about.options.outputs
+    if precision != "int8" and how != Lowering(allow=how.allow):
+        raise ConfigError(
+            f"Calibration and layers that stay float32 are for int8, not for {precision}. Leave them out."
+        )
+    if precision == "float32":
+        return
     if kind not in ("onnx", "openvino"):
         raise ConfigError(f"A file for {kind} is float32 alone. Export to onnx or openvino for {precision}.")
     if precision == "bfloat16" and kind == "onnx":
@@ -87,7 +93,7 @@ def lowered(
 
     Args:
         graph: in float32, an ``onnx.ModelProto``.
-        say: called with a sentence before and after each try, since they take a while.
+        say: called with a sentence before each try, since they take a while.
 
     Raises:
         ConfigError: nothing to calibrate on, or a layer that is not there.
@@ -102,12 +108,10 @@ def lowered(
         crops, told = calibration_crops(run, about.card, about.options.size, how.images, how.calibration)
         say(f"{precision} is calibrated on {told}.")
         images = [as_given(crop[None], about) for crop in crops]
-    elif how.keep_float or how.calibration is not None:
-        raise ConfigError(
-            f"Calibration and layers that stay float32 are for int8, not for {precision}. Leave them out."
-        )
     best: tuple[Any, Certificate] | None = None
     for kept in _tries(precision, layers, how.keep_float):
+        if best is not None:
+            say(f"{_words(best[1])}. Trying with {', '.join(kept.words)} in float32.")
         made = _made(kind, precision, graph, layers, kept, images)
         facts = Lowered(precision, told, kept.words, trial.save(made), bytes_float32, instructions(), how.allow)
         proof = replace(trial.certify(), lowered=facts)
@@ -115,7 +119,6 @@ def lowered(
             best = made, proof
         if _cost(proof) <= AIM:
             break
-        say(f"{_words(proof)} {_kept(kept)}. Trying with more of them.")
     assert best is not None
     if not best[1].sound:
         raise PixelwiseError(_refusal(best[1]))
@@ -138,12 +141,8 @@ def _made(kind: str, precision: str, graph: Any, layers: Layers, kept: Kept, ima
 
 def _words(proof: Certificate) -> str:
     if proof.loss is None:
-        return f"{proof.equal_labels:.2%} of all labels are equal"
-    return f"mIoU {proof.miou_export:.4f} instead of {proof.miou_torch:.4f}"
-
-
-def _kept(kept: Kept) -> str:
-    return f"with {', '.join(kept.words)} in float32" if kept.words else "without layers in float32"
+        return f"{proof.equal_labels:.2%} of all labels are equal so far"
+    return f"mIoU is {proof.miou_export:.4f} so far, and {proof.miou_torch:.4f} in float32"
 
 
 def _cost(proof: Certificate) -> float:
