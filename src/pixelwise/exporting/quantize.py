@@ -47,7 +47,7 @@ def quantized_onnx(graph: Any, layers: Layers, kept: Kept, images: Sequence[np.n
         def __init__(self) -> None:
             self.left = iter(images)
 
-        def get_next(self) -> dict[str, np.ndarray] | None:
+        def get_next(self) -> Any:
             image = next(self.left, None)
             return None if image is None else {"image": image}
 
