@@ -59,7 +59,8 @@ class TimedReader:
         if not path.is_file():
             return
         with rasterio.open(path) as source:
-            parts = _stored(source, window) if source.driver == "GTiff" else [(0, min(path.stat().st_size, WHOLE_FILE))]
+            tiff = source.driver == "GTiff"
+            parts = list(_stored(source, window)) if tiff else [(0, min(path.stat().st_size, WHOLE_FILE))]
         with path.open("rb", buffering=0) as file:
             for start, length in parts:
                 if (start, length) not in self.seen:
@@ -94,7 +95,7 @@ class Cut:
     def info(self) -> RasterInfo:
         """The header, as the part's own would be."""
         window, info = self.window, self.reader.info
-        moved = info.transform * Affine.translation(window.left, window.top)
+        moved = info.transform @ Affine.translation(window.left, window.top)
         return replace(info, height=window.height, width=window.width, transform=moved)
 
     def read(self, window: Window) -> tuple[Shaped[np.ndarray, "C h w"], Bool[np.ndarray, "h w"]]:
