@@ -43,6 +43,8 @@ FILES = {
     "ONNX Runtime int8": ("int8.onnx", "int8"),
 }
 """Way -> its file, and the precision. Files that only halve the weights compute as float32 does, and are not timed."""
+SHARING = ("OpenVINO float32", "OpenVINO int8", "ONNX Runtime float32")
+"""Files that are measured beside a neighbour too."""
 PASSIVE = (("OMP_WAIT_POLICY", "PASSIVE"),)
 SPINS = ("1000", "10000", "100000")
 """How often a thread of libgomp looks for work before it sleeps; 300,000 to millions by default."""
@@ -110,12 +112,14 @@ def trained(name: str, settings: Sequence[str], data: Path, steps: int, folder: 
     return folder / name
 
 
-def exported(run: Path, folder: Path, images: int) -> dict[str, dict[str, Any]]:
-    """Export a run in all ways; return what each file is, or why it is not."""
+def exported(run: Path, folder: Path, images: int, ways: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Export a run in some ways; return what each file is, or why it is not."""
     found: dict[str, dict[str, Any]] = {}
-    for way, (name, precision) in FILES.items():
+    for way in ways:
+        name, precision = FILES[way]
         try:
-            made = pw.export(run, folder / name, precision=precision, calibration_images=images, allow=True)
+            more = {"calibration_images": images} if precision == "int8" else {}
+            made = pw.export(run, folder / name, precision=precision, allow=True, **more)
         except pw.PixelwiseError as error:
             found[way] = {"refused": str(error)}
             continue
@@ -154,7 +158,7 @@ def neighbour_ways(run: Path, files: dict[str, dict[str, Any]], size: int, cores
     ways |= {f"fused, {spins} spins": Way(one, (model, size, cores), (("GOMP_SPINCOUNT", spins),)) for spins in SPINS}
     ways["fused, 1 thread"] = Way(one, (model, size, 1))
     ways["fused, a tile a core"] = Way(together, (model, size, cores))
-    for name in ("OpenVINO float32", "OpenVINO int8", "ONNX Runtime float32"):
+    for name in SHARING:
         if "file" in files.get(name, {}):
             ways[f"{name}, {cores} threads"] = Way(one, (files[name]["file"], size, cores))
     return ways
@@ -163,7 +167,7 @@ def neighbour_ways(run: Path, files: dict[str, dict[str, Any]], size: int, cores
 def measured(name: str, run: Path, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Measure one network."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    files = exported(run, folder, options.images)
+    files = exported(run, folder, options.images, SHARING if options.only == "neighbour" else list(FILES))
     found: dict[str, Any] = {"network": name, "files": files}
     if options.only in ("", "speed"):
         ways = {"fused float32": Way(one, (str(run), options.size, cores))}
