@@ -148,7 +148,7 @@ def _cost(path: Path, proof: "Certificate", lowered: "Lowered") -> list[str]:
     made = f", calibrated on {lowered.calibrated_on}" if lowered.calibrated_on else ""
     lines = [f"{path}: {lowered.precision}{made}. {after:.1f} MB instead of {before:.1f} MB in float32."]
     if lowered.kept_float:
-        lines.append(f"In float32 stay {', '.join(lowered.kept_float)}: they cost too much in {lowered.precision}.")
+        lines.append(f"Kept in float32: {', '.join(lowered.kept_float)}.")
     equal = f"{proof.equal_labels:.2%} of all labels are equal"
     if proof.loss is None:
         lines.append(f"{equal} on {proof.images}. What that is in mIoU is not known: no labelled image is at hand.")

@@ -110,19 +110,18 @@ def fits(module: str, pattern: str) -> bool:
 
 
 def ladder(layers: Layers) -> list[Kept]:
-    """Return what stays float32, from nothing to more and more of what commonly costs accuracy.
+    """Return what stays float32, from the classifier to more and more of what commonly costs accuracy.
 
-    The last product decides between classes, attention multiplies what varies most, the first layer sees the widest
-    range of values, and decoders are small.
+    The classifier's answers would have 256 levels, and it is small. Attention multiplies what varies most, the first
+    layer sees the widest range of values, and decoders are small.
     """
     decoder = tuple(node for node in layers.products if node.startswith("/decoder/"))
     steps = [
-        ("the classifier", layers.products[-1:]),
         ("attention", layers.attention),
         ("the first layer", layers.products[:1]),
         ("the decoder", decoder),
     ]
-    kept = [Kept((), ())]
+    kept = [Kept(("the classifier",), layers.products[-1:])]
     for words, nodes in steps:
         last = kept[-1]
         if set(nodes) - set(last.nodes):

@@ -63,7 +63,11 @@ def quantized_onnx(graph: Any, layers: Layers, kept: Kept, images: Sequence[np.n
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             nodes_to_exclude=[*layers.outside, *layers.rest, *kept.nodes],
-            extra_options={"QDQOpTypePerChannelSupportToAxis": {"MatMul": 1}},
+            extra_options={
+                "QDQOpTypePerChannelSupportToAxis": {"MatMul": 1},
+                # What norms and softmax are given stays as exact as it is.
+                "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"] if layers.attention else [],
+            },
         )
         return onnx.load(path)
 
