@@ -63,14 +63,16 @@ class Timeline:
     """One stage at any time, from the first to the end, so that their times add up to the time that passed."""
 
     def __init__(self) -> None:
-        self.began = self._since = time.perf_counter()
+        self.began = self._since = 0.0
         self.spans: list[Span] = []
         self._stage = ""
 
     def switch(self, stage: str) -> None:
         """End the stage at hand, and begin another one; '' ends the last."""
         now = time.perf_counter()
-        if self._stage:
+        if not self._stage:
+            self.began = now
+        else:
             self.spans.append(Span(self._stage, self._since - self.began, now - self._since, peak_memory()))
         reset_peak_memory()
         self._stage, self._since = stage, now
