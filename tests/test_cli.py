@@ -326,7 +326,9 @@ def test_an_interrupted_training_leaves_with_130_and_says_how_to_go_on(project):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "pixelwise train small.toml --resume" in said
+    assert "SIGINT: the run stops after this step" in said
+    assert re.search(r"Its state is saved, of step \d+\. `pixelwise train small.toml --resume` goes on", said)
+    assert (project / "runs/small/last/state.pt").exists()
     assert "Traceback" not in said
 
 

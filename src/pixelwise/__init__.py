@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pixelwise.config import Config, load_config
-    from pixelwise.errors import ConfigError, DataError, MissingExtraError, PixelwiseError, WeightsError
+    from pixelwise.errors import (
+        ConfigError,
+        DataError,
+        MissingExtraError,
+        PixelwiseError,
+        TrainingStopped,
+        WeightsError,
+    )
     from pixelwise.evaluation.evaluate import evaluate
     from pixelwise.exporting.export import export
     from pixelwise.fast.fuse import fuse
@@ -30,6 +37,7 @@ __all__ = [
     "DataError",
     "MissingExtraError",
     "PixelwiseError",
+    "TrainingStopped",
     "WeightsError",
     "cost",
     "create",
@@ -54,6 +62,7 @@ _HOMES = {
     "DataError": "pixelwise.errors",
     "MissingExtraError": "pixelwise.errors",
     "PixelwiseError": "pixelwise.errors",
+    "TrainingStopped": "pixelwise.errors",
     "WeightsError": "pixelwise.errors",
     "cost": "pixelwise.models.cost",
     "create": "pixelwise.models",

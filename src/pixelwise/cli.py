@@ -27,7 +27,7 @@ from pixelwise.geo.gdal_messages import garbled_messages_hidden
 
 
 def main() -> None:
-    """Run the command; exit with 0, 1 for a mistake that the user can fix, 2 for usage, 130 for Ctrl-C."""
+    """Run the command; exit with 0, 1 for a mistake of the user, 2 for usage, 128 and its number for a signal."""
     try:
         with _warnings_in_one_line(), garbled_messages_hidden():
             commands.main(prog_name="pixelwise", standalone_mode=False)

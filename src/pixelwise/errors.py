@@ -4,8 +4,10 @@ The command line prints these as one paragraph and exits with 1; anything else i
 """
 
 import errno
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 _NO_MEMORY = (
     *("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc"),
@@ -36,6 +38,16 @@ class MissingExtraError(PixelwiseError):
 
 class NotEnoughMemoryError(PixelwiseError):
     """The machine or its GPU has too little memory for a step of the work."""
+
+
+class TrainingStopped(KeyboardInterrupt):
+    """A signal, such as Ctrl-C, ended a training after a step, and the run's state is saved."""
+
+    def __init__(self, number: int, step: int, folder: Path) -> None:
+        super().__init__(
+            f"{signal.Signals(number).name} stopped the run in {folder}. Its state is saved, of step {step}."
+        )
+        self.signal, self.step, self.folder = number, step, folder
 
 
 class ContractWarning(UserWarning):

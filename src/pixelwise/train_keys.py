@@ -143,6 +143,11 @@ class TrainConfig(ConfigTable):
         ge=1,
         description="steps between models that are kept in checkpoints/; default: only the best one is kept",
     )
+    save_every_minutes: float = Field(
+        default=5.0,
+        ge=0,
+        description="minutes between saved states, for --resume; 0: after every step. Evaluations save too",
+    )
     mixed_precision: Literal["auto", "bf16", "fp16", "off"] = Field(
         default="auto",
         description="auto: bfloat16 on a GPU; bf16, fp16: on any device; off: float32",

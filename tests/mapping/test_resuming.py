@@ -4,16 +4,16 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
-import small_network
 import torch
+from killed_map import fork_server, map_until_killed, wait_for
 from small_network import noise, predictor_of, runs, write_scene
 
 from pixelwise.errors import ConfigError, DataError
@@ -23,40 +23,6 @@ from pixelwise.mapping import map_scene as scenes
 from pixelwise.mapping.journal import Journal, journal_folder
 from pixelwise.mapping.pieces import make_pieces, places
 
-MAPPING = """
-import os, signal, sys, time
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-from small_network import predictor_of
-import torch
-from pixelwise.mapping import map_scene as scenes
-torch.set_num_threads(1)
-
-scene, output, log, fatal, pause, piece = sys.argv[1:]
-scenes.PIECE = int(piece)
-predictor = predictor_of()
-decode, rename, moved = predictor.model.decode, os.replace, [0]
-
-def slow_decode(image):
-    if image.shape[-1] == 64 and image.any():
-        with open(log, "a") as file:
-            file.write("tile\\n")
-        time.sleep(float(pause))
-    return decode(image)
-
-def deadly_rename(old, new):
-    # Every file gets its name by a rename; die just before or just after one of them.
-    moved[0] += 1
-    if moved[0] == abs(int(fatal)) and int(fatal) < 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    rename(old, new)
-    if moved[0] == int(fatal):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-predictor.model.decode = slow_decode
-os.replace = deadly_rename
-predictor.map_scene(scene, output, confidence=True, probabilities=True)
-"""
 PRODUCTS = (
     *("map.tif", "map.confidence.tif", "map.probabilities.tif", "map.tif.aux.xml"),
     *(f"{name}.{style}" for name in ("map", "map.confidence", "map.probabilities") for style in ("qml", "sld")),
@@ -66,15 +32,16 @@ PRODUCTS = (
 class Mapping:
     """A process that maps a scene, with a log of the tiles that went through its network."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, context: ForkServerContext) -> None:
         self.piece = 4096
-        self.folder, self.script, self.log = folder, folder / "mapping.py", folder / "log"
-        self.script.write_text(MAPPING.format(tests=str(Path(small_network.__file__).parent)))
+        self.folder, self.context, self.log = folder, context, folder / "log"
         self.scene = write_scene(folder / "scene.tif", noise(3, 300, 200))
 
-    def start(self, *, fatal: int = 0, pause: float = 0.0) -> subprocess.Popen:
-        arguments = [self.scene, self.folder / "out/map.tif", self.log, str(fatal), str(pause), str(self.piece)]
-        return subprocess.Popen([sys.executable, self.script, *arguments])
+    def start(self, *, fatal: int = 0, pause: float = 0.0) -> BaseProcess:
+        arguments = (self.scene, self.folder / "out/map.tif", self.log, fatal, pause, self.piece)
+        process = self.context.Process(target=map_until_killed, args=arguments)
+        process.start()
+        return process
 
     def finished(self) -> list[str]:
         return sorted(path.name for path in journal_folder(self.folder / "out/map.tif").glob("piece-*"))
@@ -86,13 +53,19 @@ class Mapping:
         return {name: (self.folder / "out" / name).read_bytes() for name in PRODUCTS}
 
 
+@pytest.fixture(scope="module")
+def context():
+    with pytest.MonkeyPatch.context() as patched:
+        yield fork_server(patched)
+
+
 @pytest.fixture
-def mapping(tmp_path):
-    return Mapping(tmp_path)
+def mapping(tmp_path, context):
+    return Mapping(tmp_path, context)
 
 
 def undisturbed(mapping: Mapping) -> dict[str, bytes]:
-    assert mapping.start().wait() == 0
+    assert wait_for(mapping.start()) == 0
     expected = mapping.outputs()
     for path in (mapping.folder / "out").iterdir():
         path.unlink()
@@ -105,10 +78,10 @@ def test_a_process_that_is_killed_around_any_rename_leaves_what_its_successor_ne
     expected = undisturbed(mapping)
     for fatal in (2, -14, 15, 16, -38, 38):
         process = mapping.start(fatal=fatal)
-        assert process.wait() == -signal.SIGKILL, f"the process had no {fatal} renames"
+        assert wait_for(process) == -signal.SIGKILL, f"the process had no {fatal} renames"
         assert (mapping.folder / "out/map.tif").exists() == (fatal == 38), "the map gets its name last"
         kept, before = mapping.finished(), mapping.tiles()
-        assert mapping.start().wait() == 0
+        assert wait_for(mapping.start()) == 0
         assert mapping.outputs() == expected, f"after the death at rename {fatal}"
         # What was finished is not computed again.
         assert mapping.tiles() - before == 6 * (9 - len(kept))
@@ -124,10 +97,10 @@ def test_a_process_that_is_killed_around_any_rename_computes_no_tile_of_a_finish
     plan = plan_strips(300, 200, 64, 32, 4, piece=96)
     assert len(places(plan)) == 27
     for fatal in (-5, 5, 6, -7, 41, 42, 43, -82, 82, 83):
-        assert mapping.start(fatal=fatal).wait() == -signal.SIGKILL, f"the process had no {fatal} renames"
+        assert wait_for(mapping.start(fatal=fatal)) == -signal.SIGKILL, f"the process had no {fatal} renames"
         kept, before = mapping.finished(), mapping.tiles()
         assert len(kept) == max(0, (abs(fatal) - 2 - (fatal < 0) + (fatal > 80)) // 3)
-        assert mapping.start().wait() == 0
+        assert wait_for(mapping.start()) == 0
         assert mapping.outputs() == expected, f"after the death at rename {fatal}"
         missing = [place for place in places(plan) if "piece-{:06}-{:04}.npz".format(*place) not in kept]
         assert mapping.tiles() - before == sum(len(plan.tiles(*place, begun=True)) for place in missing)
@@ -142,11 +115,11 @@ def test_a_process_that_is_killed_again_and_again_at_random_moments_gets_there(m
     moments, kills = random.Random(0), 0
     while True:
         process, fatal = mapping.start(pause=0.005), mapping.tiles() + moments.randint(1, 25)
-        while process.poll() is None and mapping.tiles() < fatal:
+        while process.is_alive() and mapping.tiles() < fatal:
             time.sleep(0.005)
         time.sleep(moments.uniform(0, 0.03))
-        process.send_signal(signal.SIGKILL)
-        if process.wait() == 0:
+        process.kill()
+        if wait_for(process) == 0:
             break
         kills += 1
         # Each start finishes a strip or more, unless it dies before.

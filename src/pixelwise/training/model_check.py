@@ -86,8 +86,8 @@ def require_mask_loss(config: Config) -> None:
     other = [key for key in LOSS_KEYS if getattr(asked, key) != getattr(usual, key)]
     if other:
         raise ConfigError(
-            f"[train] sets {', '.join(other)}, which are losses of pixels, but {config.model.name} is trained by "
-            "the loss of its masks and their classes. Leave them out of [train], or take another network."
+            f"[train] asks for losses of pixels ({', '.join(other)}), but {config.model.name} is trained by the loss "
+            "of its masks and their classes. Leave them out of [train], or take another network."
         )
 
 

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from pixelwise.models import Decoded, Segmenter
 from pixelwise.runs.model_folder import ModelCard, save_model
 from pixelwise.runs.run_folder import Run
 from pixelwise.training.checkpointing import recompute_blocks
+from pixelwise.training.exactness import made_with
 from pixelwise.training.first_weights import FirstWeights, library_origins, teacher_origins
 from pixelwise.training.lion import Lion
 from pixelwise.training.network import first_network
@@ -76,6 +78,12 @@ class Training:
         self.config, self.data, self.device, self.run = config, data, device, run
         self.step, self.best, self.seconds = 0, -1.0, 0.0
         self.score: float | None = None
+        self.best_step = 0
+        """The step of the best model; 0: there is none yet. A state of an early version does not say: -1."""
+        self.evaluated = 0
+        """The last step that was evaluated."""
+        self.row: dict[str, float | None] = {}
+        """Of the log, of the newest step."""
         self.model = first_network(config, data, start, state, say)
         self.model.encoder.requires_grad_(not config.train.freeze_encoder)
         origins = _origins(start, state, run)
@@ -137,13 +145,15 @@ class Training:
         if self.teacher is not None:
             self.teacher.require_same(state)
         self.step, self.best, self.seconds = state["step"], state["best"], state["seconds"]
+        # Early versions saved nothing but what was evaluated.
+        self.best_step, self.evaluated = state.get("best_step", -1), state.get("evaluated", self.step)
+        self.row = {"step": self.step, **state.get("row", {})}
         self.score = self.best if self.best >= 0 else None
 
-    def state(self, row: dict) -> dict:
+    def state(self) -> dict:
         """Return everything that the run needs to go on after a step.
 
-        Args:
-            row: of the log. A kill after the state is saved may lose it there.
+        The row of the log is in it, since a kill after the state is saved may lose it there.
         """
         return {
             "model": self.model.state_dict(),
@@ -152,8 +162,11 @@ class Training:
             "scaler": self.scaler.state_dict(),
             "step": self.step,
             "best": self.best,
-            "seconds": row["seconds"],
-            "row": row,
+            "best_step": self.best_step,
+            "evaluated": self.evaluated,
+            "seconds": self.row["seconds"],
+            "row": self.row,
+            "made_with": made_with(self.device),
             "data": self.data.record,
             "config": self.config.model_dump(mode="json", exclude_none=True),
             "architecture": asdict(self.model.architecture),
@@ -237,21 +250,49 @@ class Training:
 
     def _not_finite(self, loss: float) -> str:
         kept = self.run.folder / "last"
-        held = f" {kept} holds the state of the last evaluation." if kept.exists() else ""
+        held = f" {kept} holds the last saved state." if kept.exists() else ""
         half = " float16 ends at 65,504; mixed_precision = 'bf16' does not." if self.scaler.is_enabled() else ""
         return f"The loss is {loss} at step {self.step}. Lower [train].learning_rate (it is {self.rate:g}).{half}{held}"
 
+    @property
+    def must_evaluate(self) -> bool:
+        """Whether the step that was made is one to evaluate after, and was not evaluated."""
+        settings = self.config.train
+        every = settings.evaluate_every or max(1, settings.steps // 10)
+        due = self.step > 0 and (self.step % every == 0 or self.step == settings.steps)
+        return self.evaluated < 0 or (due and self.evaluated != self.step)
+
     def evaluate(self) -> dict[str, float | None]:
-        """Score the judged network on the validation part, and save it if it is the best; return the scores."""
-        found = {}
-        if self.data.validation:
-            scores = evaluate_scenes(self.judged, self.data.validation, self.card, self.config.predict).scores
-            self.score = scores.miou if scores.miou is not None else 0.0
-            found = {"mIoU": self.score, "pixel_accuracy": scores.pixel_accuracy}
+        """Return the scores of the judged network on the validation part, for the log. It changes nothing."""
+        if not self.data.validation:
+            return {}
+        scores = evaluate_scenes(self.judged, self.data.validation, self.card, self.config.predict).scores
+        return {"mIoU": scores.miou if scores.miou is not None else 0.0, "pixel_accuracy": scores.pixel_accuracy}
+
+    def take_scores(self, scores: dict[str, float | None]) -> None:
+        """Take note of an evaluation after this step."""
+        self.row |= scores
+        self.evaluated, self.score = self.step, scores.get("mIoU")
         if self.score is None or self.score > self.best:
-            self.best = self.best if self.score is None else self.score
-            save_model(self.run.folder / "model", self.judged, self.card)
-        return found
+            self.best, self.best_step = self.best if self.score is None else self.score, self.step
+
+    def forget_scores(self) -> None:
+        """Evaluate next, whatever the step: the best model is lost."""
+        self.best, self.score, self.evaluated = -1.0, None, -1
+
+    def save(self) -> None:
+        """Save the state, and then the best model if it is of this step.
+
+        A kill between the two loses nothing: the state has the weights of that model.
+        """
+        self.run.save_last(self.state())
+        if self.best_step == self.step:
+            self.save_model(self.run.folder / "model")
+
+    def save_model(self, folder: Path) -> None:
+        """Write the judged network as a model folder, which says of which step it is."""
+        card = replace(self.card, provenance={**self.card.provenance, "step": str(self.step)})
+        save_model(folder, self.judged, card)
 
 
 def _loss(

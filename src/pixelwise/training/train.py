@@ -7,23 +7,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pixelwise import machine
-from pixelwise.config import Config, load_config
+from pixelwise.config import Config, load_config, parse_config
 from pixelwise.data.footprints import resolution_note
 from pixelwise.data.split import open_split, write_split
 from pixelwise.data.unlabelled import open_unlabelled
 from pixelwise.device import choose_device
-from pixelwise.errors import ConfigError, WeightsError, enough_memory
+from pixelwise.errors import ConfigError, TrainingStopped, WeightsError, enough_memory
 from pixelwise.fast.allocator import keep_freed_memory
-from pixelwise.mapping.capacity import free_memory
-from pixelwise.runs.model_folder import load_model, save_model
+from pixelwise.mapping.capacity import free_memory, threads
+from pixelwise.runs.changed_settings import require_same_settings, say_changes
+from pixelwise.runs.model_folder import load_model
 from pixelwise.runs.run_folder import Run, locked_run, open_events, open_run
 from pixelwise.training.boundary_losses import with_boundary_losses
 from pixelwise.training.checkpointing import smaller_step
 from pixelwise.training.crops import read_batches
 from pixelwise.training.data_wait import Waiting
+from pixelwise.training.exactness import threads_to_go_on
 from pixelwise.training.first_weights import first_weights
 from pixelwise.training.model_check import require_compiler, require_mask_loss
 from pixelwise.training.state import Training
+from pixelwise.training.stopping import Stopping, stopped_by_signals
 from pixelwise.training.training_data import as_begun, read_training_data
 
 
@@ -46,7 +49,7 @@ def train(config: Config | str | Path, *, resume: bool = False, report: Say | No
 
     The first weights are those of a resumed run, else ``[model].weights``, else fresh ones. The same configuration
     gives the same weights on the same machine, however often the run was killed and resumed. The process keeps freed
-    memory from then on (`keep_freed_memory`).
+    memory from then on (`keep_freed_memory`). In the main thread, signals end the run after a step (`stopping.py`).
 
     Args:
         config: a configuration, or the path of one.
@@ -60,6 +63,7 @@ def train(config: Config | str | Path, *, resume: bool = False, report: Say | No
         ConfigError, DataError, WeightsError: a user's mistake, found before the first step; or a full disk.
         NotEnoughMemoryError: the batch or the crop is too large for the machine.
         PixelwiseError: the loss is no longer a finite number.
+        TrainingStopped: a signal came, such as Ctrl-C; the state is saved.
     """
     config = load_config(config) if not isinstance(config, Config) else config
     say = report or (lambda _: None)
@@ -91,11 +95,15 @@ def train(config: Config | str | Path, *, resume: bool = False, report: Say | No
             _require_room_for_a_batch(config, len(data.training[0].reader.bands))
         run.begin(config)
         write_split(run.split, config.data, split)
-        with enough_memory(lambda: smaller_step(training.model, config.train.batch_size, config.train.crop_size, room)):
+        count = threads_to_go_on({} if state is None else state.get("made_with", {}), device, say)
+        with (
+            threads(count),
+            enough_memory(lambda: smaller_step(training.model, config.train.batch_size, config.train.crop_size, room)),
+        ):
             training.prepare()
             if state is not None:
                 training.restore(state)
-                _require_kept_model(training, say)
+                _require_best_model(training, say)
             _make_steps(training, say)
     return run
 
@@ -111,7 +119,8 @@ def _kept_state(run: Run, config: Config, say: Say) -> dict | None:
     """Return the state that a run goes on from, and rewind its log to there.
 
     Raises:
-        ConfigError: the run has made more steps than the configuration asks for; or as `Run.load_last` says.
+        ConfigError: the run has made more steps than the configuration asks for, or was made with other settings; or as
+            `Run.load_last` says.
     """
     state = run.load_last(say)
     if state is None:
@@ -123,45 +132,85 @@ def _kept_state(run: Run, config: Config, say: Say) -> dict | None:
         raise ConfigError(
             f"The run in {run.folder} has made {step} steps, and [train].steps is {steps}. Give {step} or more."
         )
-    before = state.get("config", {}).get("train", {}).get("steps", steps)
-    longer = f" (before: {before}); the learning rate follows the new length from here on" if before != steps else ""
-    say(f"Going on from step {step} of {steps}{longer}.")
+    say(f"Going on from step {step} of {steps}.")
+    if "config" in state:
+        before = parse_config(state["config"], f"The state in {run.folder / 'last'}")
+        require_same_settings(run.folder, before, config)
+        if (changes := say_changes(before, config)) is not None:
+            say(changes)
     missing = run.rewind_log(step, state.get("row"))
     if missing:
         say(f"{missing} of the {step} rows of {run.folder / 'log.jsonl'} are lost, so curves have gaps.")
     return state
 
 
-def _require_kept_model(training: Training, say: Say) -> None:
-    """Check that the best model of a resumed run can be read, else replace it with the newest."""
+def _require_best_model(training: Training, say: Say) -> None:
+    """Check that the best model of a resumed run can be read; else the newest takes its place."""
+    if training.best_step == 0:
+        return
+    folder, of_this_step = training.run.folder / "model", training.best_step == training.step
     try:
-        load_model(training.run.folder / "model")
+        _, card, _ = load_model(folder)
     except WeightsError as problem:
         say(f"{problem} The model of step {training.step} takes its place.")
-        training.best = -1.0
-        training.evaluate()
+        if not of_this_step:
+            training.forget_scores()
+            return
+    else:
+        if not of_this_step or card.provenance.get("step") == str(training.step):
+            return
+    # A kill came after the state was saved, and before the model was.
+    training.save_model(folder)
 
 
 def _make_steps(training: Training, say: Say) -> None:
-    """Make the steps that are left; evaluate and save now and then, and after the last."""
+    """Make the steps that are left; evaluate and save now and then, and after the last.
+
+    Raises:
+        TrainingStopped: a signal came; the state is saved.
+    """
     settings, run = training.config.train, training.run
     started = time.monotonic() - training.seconds
-    evaluate_every = settings.evaluate_every or max(1, settings.steps // 10)
     workers = settings.workers if settings.workers is not None else max(1, (os.cpu_count() or 2) // 2)
     waiting = Waiting()
-    with run.open_log() as log, open_events(run.folder) as write_events:
-        for batch, unlabelled in waiting.over(read_batches(training, workers)):
-            loss, rate = training.learn(batch, unlabelled)
-            row = {"step": training.step, "loss": loss, "learning_rate": rate}
-            row |= {"seconds": time.monotonic() - started, "waited": waiting.seconds}
-            if (hint := waiting.hint(workers)) is not None:
-                say(hint)
-            if settings.keep_every and training.step % settings.keep_every == 0:
-                save_model(run.checkpoint(training.step), training.judged, training.card)
-            if training.step % evaluate_every == 0 or training.step == settings.steps:
-                row |= training.evaluate()
-                row["seconds"] = time.monotonic() - started
-                run.save_last(training.state(row))
-            log(row)
-            write_events(row)
-            say(Progress(training.step, settings.steps, loss, training.score))
+    with stopped_by_signals(settings.save_every_minutes) as stopping, open_events(run.folder) as write_events:
+        if training.must_evaluate and _evaluated(training, stopping):
+            # A signal came before it, the best model is lost, or other steps were to be evaluated.
+            training.row["seconds"] = time.monotonic() - started
+            training.save()
+            run.rewind_log(training.step, training.row)
+            write_events(training.row)
+        if stopping.signal is not None:
+            raise TrainingStopped(stopping.signal, training.step, run.folder)
+        with run.open_log() as log:
+            for batch, unlabelled in waiting.over(read_batches(training, workers)):
+                loss, rate = training.learn(batch, unlabelled)
+                training.row = {"step": training.step, "loss": loss, "learning_rate": rate, "waited": waiting.seconds}
+                if (hint := waiting.hint(workers)) is not None:
+                    say(hint)
+                if settings.keep_every and training.step % settings.keep_every == 0:
+                    training.save_model(run.checkpoint(training.step))
+                save, stop = stopping.after_step()
+                if training.must_evaluate and not stop:
+                    save, stop = True, not _evaluated(training, stopping)
+                training.row["seconds"] = time.monotonic() - started
+                if save:
+                    training.save()
+                    stopping.saved()
+                log(training.row)
+                write_events(training.row)
+                say(Progress(training.step, settings.steps, loss, training.score))
+                if stop:
+                    break
+        # Also one that came after the last step.
+        if stopping.signal is not None:
+            raise TrainingStopped(stopping.signal, training.step, run.folder)
+
+
+def _evaluated(training: Training, stopping: Stopping) -> bool:
+    """Evaluate; return False if a signal ended it."""
+    scores = stopping.unless_stopped(training.evaluate)
+    if scores is None:
+        return False
+    training.take_scores(scores)
+    return True

@@ -1,0 +1,83 @@
+"""What may change when a run goes on: the table, the check, and the words for both."""
+
+from pathlib import Path
+
+from pixelwise.config import Config
+from pixelwise.errors import ConfigError
+
+PLACE = "a place"
+"""Of what must be the same wherever it lies; the run says so itself where it is not."""
+NOTHING = "changes no weight"
+BITS = "the last bits of the weights may differ"
+SCORES = "scores are not comparable with those before"
+MAY_CHANGE: dict[str, dict[str, str]] = {
+    "data": {
+        **dict.fromkeys(("images", "labels", "annotations", "validation_images", "validation_labels"), PLACE),
+        "unlabelled": PLACE,
+    },
+    "model": {"weights": PLACE, "accept_licence": NOTHING, "mirrors": NOTHING},
+    "train": {
+        "steps": "the learning rate follows the new length from here on",
+        "teacher": PLACE,
+        "evaluate_every": "other steps may give the best model",
+        **dict.fromkeys(("device", "compile"), BITS),
+        **dict.fromkeys(("workers", "keep_every", "save_every_minutes", "activation_checkpointing"), NOTHING),
+    },
+    "predict": dict.fromkeys(("tile", "overlap", "flips", "scales"), SCORES),
+}
+"""Table -> key -> what the change does. Every other key must be as before, because it says what is learned."""
+LISTED = 5
+"""How many changes a message names."""
+
+
+def require_same_settings(folder: Path, before: Config, now: Config) -> None:
+    """Check that only what `MAY_CHANGE` lists has changed since a run began.
+
+    Args:
+        folder: of the run.
+
+    Raises:
+        ConfigError: something else has. It names both values.
+    """
+    changed = [
+        f"{name} was {was} and is {is_now}"
+        for name, was, is_now, effect in _changes(before, now)
+        # Weights may have moved. But with and without, the learning rates are others.
+        if effect is None or (name == "[model].weights" and NOT_SET in (was, is_now))
+    ]
+    if changed:
+        more = f", and {len(changed) - LISTED} more" if len(changed) > LISTED else ""
+        raise ConfigError(
+            f"{folder} began with other settings: {', '.join(changed[:LISTED])}{more}. A run keeps what says what it "
+            f"learns. Set them back (`pixelwise train {folder / 'config.toml'} --resume` has all as before), or begin "
+            "another run (--run)."
+        )
+
+
+def say_changes(before: Config, now: Config) -> str | None:
+    """Return a sentence about the allowed changes since a run began, but those of places; None if there are none."""
+    found = [
+        f"{name} was {was} and is {is_now} ({effect})"
+        for name, was, is_now, effect in _changes(before, now)
+        if effect not in (None, PLACE)
+    ]
+    return f"Set otherwise than before: {', '.join(found)}." if found else None
+
+
+NOT_SET = "not set"
+
+
+def _changes(before: Config, now: Config) -> list[tuple[str, str, str, str | None]]:
+    """Return each key that differs, both values, and what it does; None where it may not."""
+    return [
+        (f"[{table}].{key}", *map(_shown, values), MAY_CHANGE.get(table, {}).get(key))
+        for table in type(now).model_fields
+        if table != "run"
+        for key in type(getattr(now, table)).model_fields
+        if (values := (getattr(getattr(before, table), key), getattr(getattr(now, table), key)))[0] != values[1]
+    ]
+
+
+def _shown(value: object) -> str:
+    text = NOT_SET if value is None else str(value).lower() if isinstance(value, bool) else f"{value}"
+    return text if len(text) <= 60 else f"{text[:57]}..."
