@@ -137,9 +137,9 @@ def exported(run: Path, folder: Path, images: int, ways: Sequence[str]) -> dict[
     return found
 
 
-def timed(ways: dict[str, Way], rounds: int, tiles: dict[str, int]) -> dict[str, dict[str, float]]:
+def timed(ways: dict[str, Way], rounds: int, tiles: dict[str, int], clock: str) -> dict[str, dict[str, float]]:
     """Return milliseconds for an image, MiB, and the ratio to the first way."""
-    turns = take_turns(ways, rounds)
+    turns = take_turns(ways, rounds, clock=clock)
     return {
         name: {
             "ms": round(1000 * turns.seconds[name] / tiles.get(name, 1), 1),
@@ -166,19 +166,20 @@ def neighbour_ways(run: Path, files: dict[str, dict[str, Any]], size: int, cores
 
 def measured(name: str, run: Path, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Measure one network."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores, clock = options.threads or here, "process_time" if options.processor_time else "perf_counter"
     files = exported(run, folder, options.images, SHARING if options.only == "neighbour" else list(FILES))
     found: dict[str, Any] = {"network": name, "files": files}
     if options.only in ("", "speed"):
         ways = {"fused float32": Way(one, (str(run), options.size, cores))}
         there = {way: told["file"] for way, told in files.items() if "file" in told}
         ways |= {way: Way(one, (file, options.size, cores)) for way, file in there.items()}
-        found["speed"] = timed(ways, options.rounds, {})
+        found["speed"] = timed(ways, options.rounds, {}, clock)
     if options.only in ("", "neighbour"):
         ways, tiles = neighbour_ways(run, files, options.size, cores), {"fused, a tile a core": cores}
-        found["quiet"] = timed(ways, options.rounds, tiles)
+        found["quiet"] = timed(ways, options.rounds, tiles, clock)
         with neighbour():
-            found["beside a neighbour"] = timed(ways, options.rounds, tiles)
+            found["beside a neighbour"] = timed(ways, options.rounds, tiles, clock)
     for told in files.values():
         told.pop("file", None)
     return found
@@ -214,6 +215,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512, help="side of the image")
     parser.add_argument("--images", type=int, default=64, help="crops for calibration")
     parser.add_argument("--network", choices=NETWORKS, action="append", help="only this one; repeatable")
+    parser.add_argument("--threads", type=int, help="of a network  [default: one for each core]")
+    parser.add_argument("--processor-time", action="store_true", help="for a machine that others work on too")
     parser.add_argument("--only", choices=["speed", "neighbour"], default="")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--toy", action="store_true", help="as little as possible")
