@@ -53,8 +53,11 @@ def quantized_onnx(graph: Any, layers: Layers, kept: Kept, images: Sequence[np.n
 
     with tempfile.TemporaryDirectory() as folder, _quiet():
         path = Path(folder) / "int8.onnx"
+        # It writes into the graph that it is given, which other tries take too.
+        own = onnx.ModelProto()
+        own.CopyFrom(graph)
         quantize_static(
-            graph,
+            own,
             path,
             Images(),
             quant_format=QuantFormat.QDQ,
