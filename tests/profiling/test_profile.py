@@ -133,6 +133,7 @@ def test_the_command_prints_stages_and_layers_and_writes_json_and_a_trace(model,
         told["wall_seconds"]
     )
     assert abs(told["rest_seconds"]) <= 1e-6
+    assert {stage["name"]: stage["calls"] for stage in told["stages"]}["network"] == told["tiles"]
     assert len(told["layers"]) > 2
     assert any(event["ph"] == "X" for event in json.loads(trace.read_text())["traceEvents"])
     # What pixelwise wrote is written again, and nothing else.

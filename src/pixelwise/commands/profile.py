@@ -135,7 +135,7 @@ def _layers(found: "Profile", count: int, plain: bool) -> Table:
     table = _table(plain, "layer", "what", "ms", "share", "calls", "MiB")
     total = sum(layer.seconds for layer in found.layers)
     for layer in found.layers[:count]:
-        size = "-" if layer.output_bytes is None else f"{layer.output_bytes / 2**20:.1f}"
+        size = "-" if layer.output_bytes is None else f"{layer.output_bytes / 2**20:.2f}"
         name, taken, share = _time(layer.seconds, total, layer.name)
         table.add_row(name, layer.kind, taken, share, str(layer.calls), size)
     others = found.layers[count:]

@@ -152,8 +152,11 @@ def timed_map(
     *,
     model_hash: str,
     whole: bool = False,
-) -> tuple[Timeline, TimedTiling, SceneMap]:
+) -> tuple[Timeline, Tiling, SceneMap]:
     """Map an image to a GeoTIFF as `pixelwise.mapping.map_scene` does, one tile after the other.
+
+    Returns:
+        the stages; the tiling, without a clock; and the map.
 
     Args:
         whole: all of a large scene, not only up to `ACROSS` tiles across and down in its middle.
@@ -170,12 +173,12 @@ def timed_map(
         reader = _middle(reader, tile + (ACROSS - 1) * (tile - overlap))
     info = reader.info
     plan = plan_strips(info.height, info.width, tile, overlap, output_stride(model), piece=PIECE)
-    tiling = TimedTiling(model, TimedReader(reader, timeline), card, plan, tiles, timeline=timeline)
+    timed = TimedTiling(model, TimedReader(reader, timeline), card, plan, tiles, timeline=timeline)
     tags, settings = provenance(card, model_hash), {"model": model_hash, "area": None, "device": "profile"}
     options = MapOptions()
-    made = write_map(tiling, image, output, options, tags=tags, settings=settings, batch=1, make=make_pieces)
+    made = write_map(timed, image, output, options, tags=tags, settings=settings, batch=1, make=make_pieces)
     timeline.switch("")
-    return timeline, tiling, made
+    return timeline, Tiling(model, reader, card, plan, tiles), made
 
 
 def _middle(reader: Readable, side: int) -> Readable:

@@ -14,6 +14,7 @@ WORDS = {
     "EfficientSelfAttention": "attention: softmax and products",
     "MixFeedForward": "feed-forward: activation and rest",
     "OverlapPatchEmbedding": "patches to tokens",
+    "Block": "block: sums of its parts",
     "ConvNorm": "convolution, norm and activation",
     "BasicBlock": "residual block: sum and activation",
     "Bottleneck": "residual block: sum and activation",
