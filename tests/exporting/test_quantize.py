@@ -21,6 +21,7 @@ from pixelwise.exporting.certificate import Case, Certificate, Lowered
 from pixelwise.exporting.layers import Kept, Layers, chosen, ladder, layers_of, module_of
 from pixelwise.exporting.lowered import Lowering, Trial, lowered, require_precision
 from pixelwise.exporting.options import ExportOptions
+from pixelwise.exporting.quantize import quantized_onnx
 from pixelwise.runs.model_folder import load_model
 
 NETWORK = {"name": "unet", "options": {"filters": [4, 8]}}
@@ -210,6 +211,25 @@ def test_a_graph_is_divided_by_names_constants_and_what_depends_on_sizes_alone()
     assert found.rest == ("/encoder/Reshape", "/decoder/Relu")
     # Without attention, what lies between convolutions has eight bits too.
     assert divided([*nodes[:2], node("Relu", ["b"], ["logits"], name="/decoder/Relu")]).rest == ()
+
+
+def test_quantising_leaves_the_graph_to_other_tries():
+    value, node = onnx.helper.make_tensor_value_info, onnx.helper.make_node
+    weight = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
+    nodes = [
+        node("Conv", ["image", "weight"], ["a"], name="/encoder/Conv", pads=[1, 1, 1, 1]),
+        node("Relu", ["a"], ["logits"], name="/decoder/Relu"),
+    ]
+    sides = [value(name, onnx.TensorProto.FLOAT, [1, bands, 8, 8]) for name, bands in (("image", 3), ("logits", 4))]
+    graph = onnx.helper.make_graph(nodes, "g", sides[:1], sides[1:], [onnx.numpy_helper.from_array(weight, "weight")])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    before, image = model.SerializeToString(), np.ones((1, 3, 8, 8), np.float32)
+    made = quantized_onnx(model, layers_of(model), Kept((), ()), [image])
+    assert model.SerializeToString() == before
+    kinds = {each.name: each.data_type for each in made.graph.initializer}
+    assert kinds["weight_quantized"] == onnx.TensorProto.INT8
+    # A scale for each channel.
+    assert [list(each.dims) for each in made.graph.initializer if each.name == "weight_scale"] == [[4]]
 
 
 def proof(loss, *, equal=0.98, labelled=True):
