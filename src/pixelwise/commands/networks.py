@@ -49,16 +49,16 @@ def models(
       pixelwise models --match unet --sort flops
     """
     from pixelwise.commands.progress import shown_steps
-    from pixelwise.fast.allocator import keep_freed_memory
-    from pixelwise.hub.catalog import catalog, sort_rows, table_text
-    from pixelwise.models import list_models
+    from pixelwise.hub.catalog import catalog, kept_costs, sort_rows, table_text
 
     if order == "seconds" and not timed:
         raise click.UsageError("--sort seconds needs --time.")
-    names = [name for name in list_models() if match in name]
+    names = [name for name in kept_costs() if match in name]
     if not names:
         raise click.UsageError(f"No network's name holds {match!r}. `pixelwise models` lists all.")
     if timed:
+        from pixelwise.fast.allocator import keep_freed_memory
+
         keep_freed_memory()
     with shown_steps("Measuring" if timed else "Counting", len(names)) as advance:
         rows = catalog(names, size=size, classes=classes, timed=timed, advance=advance)

@@ -1,18 +1,20 @@
-"""The networks as a table: origin, size, cost, time here, and what their authors measured."""
+"""The networks as a table: origin, size, cost, time here, and what their authors measured.
 
+What a network costs for an image of 512x512 and 19 classes stands in ``costs.json``, so that the table appears at once,
+also where torch is not installed. `benchmarks/costs.py` writes that file, and a test computes it again.
+"""
+
+import json
 import statistics
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from importlib.resources import files
 
-import torch
-
-from pixelwise.fast.fuse import fuse
 from pixelwise.hub.papers import SCORES, Score, paper_of
-from pixelwise.models import create, list_models
-from pixelwise.models.cio import convolutional_traffic
-from pixelwise.models.cost import cost
 
+SIZE, CLASSES, BANDS = 512, 19, 3
+"""Of what stands in ``costs.json``."""
 SORTS = ("name", "year", "parameters", "flops", "cio", "seconds", "score")
 
 
@@ -26,7 +28,7 @@ class Row:
     arxiv: str
     parameters: int
     flops: int
-    """Of one image, computed and not typed in; one multiply-add counts as two."""
+    """Of one image, computed; one multiply-add counts as two."""
     cio: int
     """Elements that the convolutions of one image read and write (`pixelwise.models.cio`)."""
     macs_over_cio: float
@@ -42,16 +44,49 @@ class Row:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Counted:
+    """What is computed from a network."""
+
+    parameters: int
+    flops: int
+    cio: int
+    macs: int
+    """Multiply-adds of the convolutions."""
+
+
+def kept_costs() -> dict[str, Counted]:
+    """Return what stands in ``costs.json``, for every name that `create` takes."""
+    kept = json.loads(files("pixelwise.hub").joinpath("costs.json").read_text(encoding="utf-8"))
+    return {name: Counted(**counts) for name, counts in kept.items()}
+
+
+def count(name: str, *, classes: int, bands: int, size: int) -> Counted:
+    """Compute what an image of ``size`` x ``size`` costs; nothing is allocated for the network."""
+    import torch
+
+    from pixelwise.models import create
+    from pixelwise.models.cio import convolutional_traffic
+    from pixelwise.models.cost import cost
+
+    with torch.device("meta"):
+        model = create(name, classes=classes, bands=bands)
+    found, traffic = cost(model, size=(size, size)), convolutional_traffic(model, (size, size))
+    return Counted(
+        found.parameters, found.flops, sum(layer.cio for layer in traffic), sum(layer.macs for layer in traffic)
+    )
+
+
 def catalog(
     names: Iterable[str] | None = None,
     *,
-    classes: int = 19,
-    bands: int = 3,
-    size: int = 512,
+    classes: int = CLASSES,
+    bands: int = BANDS,
+    size: int = SIZE,
     timed: bool = False,
     advance: Callable[[], None] | None = None,
 ) -> list[Row]:
-    """Compute the table; nothing is allocated for a network unless it is timed.
+    """Return the table.
 
     Args:
         names: of `list_models`; None: all.
@@ -59,12 +94,11 @@ def catalog(
         timed: measure a label map of each network on this machine.
         advance: called after each network.
     """
+    kept = kept_costs()
+    usual = (classes, bands, size) == (CLASSES, BANDS, SIZE)
     rows = []
-    for name in list_models() if names is None else names:
-        with torch.device("meta"):
-            model = create(name, classes=classes, bands=bands)
-        found, traffic = cost(model, size=(size, size)), convolutional_traffic(model, (size, size))
-        cio = sum(layer.cio for layer in traffic)
+    for name in kept if names is None else names:
+        counted = kept[name] if usual else count(name, classes=classes, bands=bands, size=size)
         seconds = measured_seconds(name, classes=classes, bands=bands, size=size) if timed else None
         paper = paper_of(name)
         rows.append(
@@ -73,10 +107,10 @@ def catalog(
                 paper.title,
                 paper.year,
                 paper.arxiv,
-                found.parameters,
-                found.flops,
-                cio,
-                sum(layer.macs for layer in traffic) / cio,
+                counted.parameters,
+                counted.flops,
+                counted.cio,
+                counted.macs / counted.cio,
                 seconds,
                 SCORES.get(name, ()),
                 paper.weights,
@@ -89,6 +123,11 @@ def catalog(
 
 def measured_seconds(name: str, *, classes: int, bands: int, size: int) -> float:
     """Return the median time of three label maps after one to warm up."""
+    import torch
+
+    from pixelwise.fast.fuse import fuse
+    from pixelwise.models import create
+
     model = fuse(create(name, classes=classes, bands=bands))
     image = torch.randn(1, bands, size, size)
     taken = []
