@@ -88,8 +88,7 @@ def map_here(folder: Path) -> None:
     from pixelwise.inference.augmented import averaged_logits, output_stride
     from pixelwise.inference.prefetch import read_ahead
     from pixelwise.inference.tile_grid import tile_windows
-    from pixelwise.machine import peak_memory
-    from pixelwise.mapping.capacity import STREAMS, threads
+    from pixelwise.mapping.capacity import STREAMS, peak_memory, threads
 
     # As `map_scene` does, so that the network alone has the same memory before the map as after it.
     keep_freed_memory()

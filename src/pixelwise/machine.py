@@ -96,17 +96,8 @@ def _address_space() -> int | None:
     return None if limit == resource.RLIM_INFINITY else max(0, limit - taken)
 
 
-def peak_memory() -> int:
-    """Return the largest memory this process has had so far, in bytes; 0 where the system does not say."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-
-
 def reset_peak_memory() -> None:
-    """Let `peak_memory` count from now on, where the system can."""
+    """Let the largest memory of the process, as the system counts it, begin anew; where the system can."""
     # Elsewhere, and where it is not allowed, peaks are those of the process so far.
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

@@ -1,8 +1,9 @@
 """What a machine can do: tiles and batches that fit its memory."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -125,3 +126,12 @@ def threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def peak_memory() -> int:
+    """Return the largest memory this process has had so far, in bytes; 0 where the system does not say."""
+    try:
+        lines: Sequence[str] = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))

@@ -11,8 +11,7 @@ from pixelwise.geo.map_file import WRITTEN_PER_SECOND
 from pixelwise.geo.raster import RasterInfo
 from pixelwise.inference.prefetch import read_ahead
 from pixelwise.inference.tiling import AHEAD, ReadTile, Tiling, read_tile
-from pixelwise.machine import peak_memory
-from pixelwise.mapping.capacity import WASTE, piece_bytes, threads
+from pixelwise.mapping.capacity import WASTE, peak_memory, piece_bytes, threads
 from pixelwise.mapping.options import MapOptions
 from pixelwise.mapping.pieces import wanted_tiles
 from pixelwise.upsampling import argmax_upsampled

@@ -4,7 +4,8 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pixelwise.machine import peak_memory, reset_peak_memory
+from pixelwise.machine import reset_peak_memory
+from pixelwise.mapping.capacity import peak_memory
 
 STAGES = {
     "open": "opening the image, planning tiles",
