@@ -51,9 +51,9 @@ def profile(
     options: tuple[str, ...],
     device: str,
 ) -> None:
-    """Tell where time and memory go: by stage from the image to its map, and by layer of the network.
+    """Tell where time and memory go, by stage and by layer.
 
-    MODEL is a run, a model folder, or a file that `pixelwise export` wrote. IMAGE is a photo or a scene; without one,
+    Stages lead from the image to its map; layers are those of the network. MODEL is a run, a model folder, or a file that `pixelwise export` wrote. IMAGE is a photo or a scene; without one,
     noise of four tiles is mapped. Tiles go one after the other here, so that times add up; `pixelwise predict` has a
     tile on each core.
 
