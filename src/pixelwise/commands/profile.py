@@ -53,9 +53,9 @@ def profile(
 ) -> None:
     """Tell where time and memory go, by stage and by layer.
 
-    Stages lead from the image to its map; layers are those of the network. MODEL is a run, a model folder, or a file that `pixelwise export` wrote. IMAGE is a photo or a scene; without one,
-    noise of four tiles is mapped. Tiles go one after the other here, so that times add up; `pixelwise predict` has a
-    tile on each core.
+    Stages lead from the image to its map; layers are those of the network. MODEL is a run, a model folder, or a file
+    that `pixelwise export` wrote. IMAGE is a photo or a scene; without one, noise of four tiles is mapped. Tiles go one
+    after the other here, so that times add up; `pixelwise predict` has a tile on each core.
 
     \b
     Example:
