@@ -121,14 +121,15 @@ def is_writing(out: Path) -> bool:
         return False
 
 
-def wait_for_moment(process: int, out: Path, seconds: float, moments: random.Random, writing: bool) -> bool:
-    """Wait for a random moment after the first new step; return False if the process ended before."""
-    said, until = out.with_suffix(".said"), None
+def wait_for_moment(process: int, out: Path, steps: int, moments: random.Random, writing: bool = False) -> bool:
+    """Wait for so many new steps and a moment more, or until a state is written; return False if the process ended."""
+    said = out.with_suffix(".said")
     before = said.read_text().count("step ") if said.exists() else 0
+    until = None
     while os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-        if until is None and said.exists() and said.read_text().count("step ") > before:
-            until = time.monotonic() + moments.uniform(0, seconds)
-        if until is not None and time.monotonic() >= until and (not writing or is_writing(out)):
+        if until is None and said.exists() and said.read_text().count("step ") >= before + steps:
+            until = time.monotonic() + moments.uniform(0, 0.2)
+        if until is not None and (is_writing(out) if writing else time.monotonic() >= until):
             time.sleep(moments.uniform(0, 0.01) if writing else 0)
             return True
         time.sleep(0.0003)
@@ -147,18 +148,19 @@ def damage(path: Path, moments: random.Random) -> str:
     return how
 
 
-def kill_runs(folder: Path, whole: str, seconds: float, kills: int, runs: int, moments: random.Random) -> dict:
+def kill_runs(folder: Path, whole: str, kills: int, runs: int, moments: random.Random) -> dict:
     """Kill runs so often in all, and compare each with the undisturbed one."""
     lost, alone, told, damaged, others = [], [], Counter(), Counter(), []
-    per_run, done = seconds / max(1.0, kills / runs + 0.5), 0
-    for number in range(runs):
-        out, left = folder / f"run{number}", kills * (number + 1) // runs - done
+    apart, done, number = int(STEPS / (kills / runs + 1)), 0, 0
+    while number < runs or done < kills:
+        out, left = folder / f"run{number}", min(kills, -(-kills * (number + 1) // runs)) - done
+        number += 1
         while True:
             workers = WORKERS[moments.randrange(len(WORKERS))]
             writing = left > 0 and moments.random() < 0.5
             process = begin(lambda out=out, workers=workers: train(folder, out, workers))
             told[f"began with {workers} workers"] += 1
-            if left > 0 and wait_for_moment(process, out, per_run, moments, writing):
+            if left > 0 and wait_for_moment(process, out, moments.randint(0, apart), moments, writing):
                 os.kill(process, signal.SIGKILL)
             status = status_of(process)
             if status == 0:
@@ -179,7 +181,7 @@ def kill_runs(folder: Path, whole: str, seconds: float, kills: int, runs: int, m
     return {
         "kills": done,
         **told,
-        "results compared": runs,
+        "results compared": number,
         "other results": others,
         "damaged states": dict(damaged),
         "steps lost per kill": {"mean": round(sum(lost) / max(1, done), 2), "most": max(lost, default=0)},
@@ -190,13 +192,13 @@ def kill_runs(folder: Path, whole: str, seconds: float, kills: int, runs: int, m
     }
 
 
-def stop_runs(folder: Path, whole: str, seconds: float, stops: int, moments: random.Random) -> dict:
+def stop_runs(folder: Path, whole: str, stops: int, moments: random.Random) -> dict:
     """Stop runs by signals that can be answered; they must lose no step."""
     lost, others = [], []
     for number in range(stops):
         out = folder / f"stopped{number}"
         process = begin(lambda out=out: train(folder, out))
-        if wait_for_moment(process, out, 0.7 * seconds, moments, writing=False):
+        if wait_for_moment(process, out, moments.randint(1, STEPS - 5), moments):
             os.kill(process, (signal.SIGTERM, signal.SIGINT)[number % 2])
         if status_of(process) == STOPPED:
             lost.append(made_steps(out) - saved_step(out))
@@ -207,15 +209,15 @@ def stop_runs(folder: Path, whole: str, seconds: float, stops: int, moments: ran
     return {"stopped by SIGTERM and SIGINT": len(lost), "steps lost": sum(lost), "other results": others}
 
 
-def move_runs(folder: Path, whole: str, seconds: float, moments: random.Random) -> dict:
+def move_runs(folder: Path, whole: str, moments: random.Random) -> dict:
     """Go on where torch would take two threads, without and with the user's wish for them."""
     told = {}
     for name, wish in (("chosen by nobody", None), ("chosen by the user", "2")):
         out = folder / f"moved {name}"
         process = begin(lambda out=out: train(folder, out))
-        wait_for_moment(process, out, 0.5 * seconds, moments, writing=False)
+        wait_for_moment(process, out, STEPS // 2, moments)
         os.kill(process, signal.SIGTERM)
-        status_of(process)
+        assert status_of(process) == STOPPED
 
         def go_on(out: Path = out, wish: str | None = wish) -> None:
             os.environ.pop("OMP_NUM_THREADS", None)
@@ -227,7 +229,7 @@ def move_runs(folder: Path, whole: str, seconds: float, moments: random.Random) 
         said = out.with_suffix(".said").read_text()
         told[f"2 threads instead of 1, {name}"] = {
             "same bits": result(out) == whole,
-            "said": [line for line in said.splitlines() if "threads" in line],
+            "said": [line for line in said.splitlines() if "hreads" in line],
         }
     return told
 
@@ -253,9 +255,9 @@ def main() -> None:
             "evaluated every": EVALUATE_EVERY,
             "seconds between states": SAVE_SECONDS,
             "seconds of an undisturbed run": round(seconds, 1),
-            **kill_runs(folder, whole, seconds, options.kills, options.runs, moments),
-            "stops": stop_runs(folder, whole, seconds, options.stops, moments),
-            "threads": move_runs(folder, whole, seconds, moments) if options.stops else {},
+            **kill_runs(folder, whole, options.kills, options.runs, moments),
+            "stops": stop_runs(folder, whole, options.stops, moments),
+            "threads": move_runs(folder, whole, moments) if options.stops else {},
             "seconds in all": round(time.monotonic() - started),
         }
     print(json.dumps(found, indent=1))

@@ -40,6 +40,7 @@ TOY: dict[str, list[str]] = {
     "from_scratch": ["--seeds", "1", "--steps", "2"],
     "fuzz": ["--cases", "10"],
     "goldens": ["--only", "linknet"],
+    "gpu": ["--device", "cpu", "--tiny", "--out", "gpu.jsonl"],
     "huge": [SCENES, "--sizes", "600"],
     "int8": ["--toy"],
     "kills": ["--kills", "1", "--height", "256", "--width", "600", "--polygonize", "1"],

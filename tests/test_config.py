@@ -237,7 +237,7 @@ def test_every_broken_file_is_called_not_valid_toml(tmp_path, text):
         (["train.learning_rate=1e-4"], lambda config: config.train.learning_rate == 1e-4),
         (["data.bands=[3, 2, 1]"], lambda config: config.data.bands == [3, 2, 1]),
         (['data.values={"a b" = [1], field = 2}'], lambda config: config.data.values == {"a b": [1], "field": [2]}),
-        (["train.mixed_precision=off"], lambda config: config.train.mixed_precision == "off"),
+        (["train.precision=bf16"], lambda config: config.train.precision == "bf16"),
         (["data.nodata=nan"], lambda config: math.isnan(config.data.nodata)),
         (["run.folder=out/x"], lambda config: config.run.folder == Path("out/x")),
         (["data.images=elsewhere"], lambda config: config.data.images == Path.cwd() / "elsewhere"),

@@ -25,6 +25,7 @@ average = 0.5
 ohem_keep = 11
 bootstrapped_keep = 12
 checkpointing = true
+mixed_precision = "off"
 [augment]
 turn = true
 """
@@ -33,7 +34,7 @@ NEW = {
     "train": {
         **{"batch_size": 3, "crop_size": 96, "decoder_lr_mult": 7.0, "first_layer_lr_mult": 0.5, "poly_power": 0.9},
         **{"grad_clip": 2.0, "ema_decay": 0.5, "ohem_min_kept": 11, "bootstrapped_min_kept": 12},
-        "activation_checkpointing": True,
+        **{"activation_checkpointing": True, "precision": "fp32"},
     },
     "augment": {"rotate90": True},
 }

@@ -25,6 +25,7 @@ OLD_KEYS: dict[str, dict[str, str]] = {
         "ohem_keep": "ohem_min_kept",
         "bootstrapped_keep": "bootstrapped_min_kept",
         "checkpointing": "activation_checkpointing",
+        "mixed_precision": "precision",
     },
     "augment": {"turn": "rotate90"},
 }

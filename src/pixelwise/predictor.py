@@ -14,7 +14,7 @@ from pixelwise.data.annotations.formats import WRITTEN
 from pixelwise.data.annotations.labelme import written_path as labelme_path
 from pixelwise.data.annotations.traced import TracedImage, trace
 from pixelwise.data.folder import find_images
-from pixelwise.device import choose_device
+from pixelwise.device import choose_device, choose_devices
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.exporting.network_file import NetworkFile, is_exported, load_exported
 from pixelwise.fast.fuse import fuse
@@ -97,6 +97,7 @@ class Predictor:
         aoi: str | Path | None = None,
         on: str | None = None,
         area: str | Path | None = None,
+        devices: str | None = None,
         advance: Callable[[float], None] | None = None,
         say: Callable[[str], None] | None = None,
     ) -> SceneMap:
@@ -107,6 +108,7 @@ class Predictor:
             units, resolution: as in `Fit`.
             confidence, probabilities, cog, aoi, on: as in `MapOptions`.
             area: the name that ``aoi`` had.
+            devices: such as 'cuda:0,cuda:1', which share the scene; None: the one that the network is on.
             advance: called with the share that is done, 0 to 1.
             say: called with what the user should know, such as that the work goes on where an earlier start ended.
 
@@ -115,7 +117,8 @@ class Predictor:
             ConfigError: an output that cannot be written, or a tile or a scale that does not work.
         """
         tiles = TileOptions(tile, overlap, flips, tuple(scales), batch, Fit(units, resolution))
-        options = MapOptions(confidence, probabilities, cog, _aoi(aoi, area), on)
+        shared = () if devices is None else choose_devices(devices)
+        options = MapOptions(confidence, probabilities, cog, _aoi(aoi, area), on, shared)
         return self._map(scene, output, tiles, options, advance=advance, say=say)
 
     def forecast(

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pixelwise.config_table import ConfigTable
 from pixelwise.loss_config import LOSS_KEYS, LOSSES, LossConfig
@@ -148,9 +148,19 @@ class TrainConfig(ConfigTable):
         ge=0,
         description="minutes between saved states, for --resume; 0: after every step. Evaluations save too",
     )
-    mixed_precision: Literal["auto", "bf16", "fp16", "off"] = Field(
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         default="auto",
-        description="auto: bfloat16 on a GPU; bf16, fp16: on any device; off: float32",
+        description="of the network; auto: bf16 on a GPU that has it, fp16 on an older one, fp32 elsewhere",
+    )
+    accumulate: int = Field(
+        default=1,
+        ge=1,
+        description="parts in which a step's crops go through the network, one after the other, for less memory",
+    )
+    log_every: int | None = Field(
+        default=None,
+        ge=1,
+        description="steps between readings of the loss; default: 1, on a GPU 10, since each makes it wait",
     )
     activation_checkpointing: bool = Field(
         default=False,
@@ -168,6 +178,12 @@ class TrainConfig(ConfigTable):
         """The keys of the losses."""
         return LossConfig(**self.model_dump(include={*LOSS_KEYS}))
 
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _off_is_float32(cls, given: object) -> object:
+        # Its name while the key was mixed_precision.
+        return "fp32" if given == "off" else given
+
     @model_validator(mode="after")
     def _settings_that_go_together(self) -> "TrainConfig":
         if not any(getattr(self, name) for name in LOSSES):
@@ -179,6 +195,10 @@ class TrainConfig(ConfigTable):
             raise ValueError(f"class_weights is {weights}; give a number from 0 on per class, not all of them 0")
         if self.tail_average and not self.ema_decay:
             raise ValueError("tail_average is an average, and ema_decay = 0 asks for none; leave one of them out")
+        if self.accumulate > self.batch_size:
+            raise ValueError(
+                f"accumulate is {self.accumulate}, but a step has only {self.batch_size} crops (batch_size)"
+            )
         if self.compile and self.activation_checkpointing:
             raise ValueError("compile and activation_checkpointing do not go together; leave one of them out")
         if self.boundary_tolerance % 2 == 0:

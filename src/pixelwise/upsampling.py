@@ -4,12 +4,16 @@ Bilinear upsampling is two linear maps, rows then columns. A strip of full-size 
 above and below it. So losses, scores and label maps go strip by strip, and [B,K,H,W] never exists.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Integer
 from torch import Tensor
+
+from pixelwise.device import DECIDED_AT_ONCE
+from pixelwise.kernels import on_gpu, proven
 
 STRIP_ELEMENTS = 1 << 20
 """Largest number of logits in one strip: 4 MB in float32, about a core's share of cache."""
@@ -140,7 +144,7 @@ def decide(
     batch, classes, height, width = logits.shape
     labels = torch.empty((batch, height, width), dtype=_label_dtype(classes), device=logits.device)
     confidences = logits.new_empty(labels.shape) if confidence else None
-    count = max(1, min(height, DECIDED_ELEMENTS // (batch * classes * width)))
+    count = max(1, min(height, _decided_at_once(logits) // (batch * classes * width)))
     lines = logits.new_empty(batch, count, classes, width)
     for top in _steps(height, count):
         lines.copy_(logits[:, :, top : top + count].transpose(1, 2))
@@ -162,12 +166,21 @@ def decide_cells(
     Returns:
         labels and confidence, both [B, (n - 2) stride, (w - 2) stride].
     """
+    if (kernel := _kernel_for(cells)) is not None:
+        size = (cells.shape[2] * stride, cells.shape[3] * stride)
+        found = kernel(cells, size, confidence, False, largest_logit(cells.dtype))
+        inner = [None if each is None else each[:, stride:-stride, stride:-stride].contiguous() for each in found]
+        return inner[0].to(_label_dtype(cells.shape[1])), inner[1]
+    return _plain_cells(cells, stride, confidence)
+
+
+def _plain_cells(cells: Tensor, stride: int, confidence: bool) -> tuple[Tensor, Tensor | None]:
     cells = cells.float() if cells.dtype in (torch.float16, torch.bfloat16) else cells
     batch, classes, n, w = cells.shape[0], cells.shape[1], cells.shape[2] - 2, cells.shape[3] - 2
     labels = torch.empty((batch, n, stride, w, stride), dtype=_label_dtype(classes), device=cells.device)
     confidences = cells.new_empty(labels.shape) if confidence else None
     by_line = cells.transpose(1, 2).contiguous()
-    count = max(1, min(n, DECIDED_ELEMENTS // (batch * classes * w)))
+    count = max(1, min(n, _decided_at_once(cells) // (batch * classes * w)))
     rows = cells.new_empty(batch, count, classes, w + 2)
     pixels = cells.new_empty(batch, count, classes, w)
     for top in _steps(n, count):
@@ -194,13 +207,22 @@ def argmax_upsampled(
     align_corners: bool = False,
 ) -> tuple[Integer[Tensor, "B H W"], Float[Tensor, "B H W"] | None]:
     """Return `decide` of the upsampled logits, without building them."""
+    largest = largest_logit(logits.dtype)
+    if (kernel := _kernel_for(logits)) is not None:
+        labels, share = kernel(logits, tuple(size), confidence, align_corners, largest)
+        return labels.to(_label_dtype(logits.shape[1])), share
+    return _plain_argmax(logits, size, confidence, align_corners, largest)
+
+
+def _plain_argmax(
+    logits: Tensor, size: tuple[int, int] | torch.Size, confidence: bool, align_corners: bool, largest: float
+) -> tuple[Tensor, Tensor | None]:
     height, width = logits.shape[-2:]
     stride = size[0] // height
     if tuple(size) == (height, width):
         return decide(logits, confidence=confidence)
-    largest = largest_logit(logits.dtype)
     if tuple(size) == (height * stride, width * stride) and not align_corners:
-        return decide_cells(_rimmed(logits, largest), stride, confidence=confidence)
+        return _plain_cells(_rimmed(logits, largest), stride, confidence)
     logits = logits.clamp(-largest, largest)
     parts = [
         decide(upsample_rows(logits, size, top, bottom, align_corners=align_corners), confidence=confidence)
@@ -208,6 +230,33 @@ def argmax_upsampled(
     ]
     labels = torch.cat([part for part, _ in parts], dim=1)
     return labels, torch.cat([part for _, part in parts if part is not None], dim=1) if confidence else None
+
+
+def _kernel_for(logits: Tensor) -> Callable | None:
+    return _kernel(str(logits.device)) if on_gpu(logits) and logits.dtype != torch.float64 else None
+
+
+@cache
+def _kernel(device: str) -> Callable | None:
+    """Return the kernel that upsamples and decides at once, if a small case comes out as it should; else None."""
+
+    def kernel() -> Callable:
+        from pixelwise.kernels.decide import argmax_upsampled
+
+        return argmax_upsampled
+
+    def plain(logits: Tensor, size: tuple[int, int], confidence: bool, aligned: bool, largest: float) -> tuple:
+        return _plain_argmax(logits, size, confidence, aligned, largest)
+
+    def case(where: torch.device) -> tuple:
+        logits = 9 * torch.randn(1, 7, 3, 40, generator=torch.Generator().manual_seed(0))
+        return logits.to(where), (12, 160), True, False, largest_logit(logits.dtype)
+
+    return proven("decide", kernel, plain, case, device)
+
+
+def _decided_at_once(logits: Tensor) -> int:
+    return DECIDED_ELEMENTS * DECIDED_AT_ONCE.get(logits.device.type, 1)
 
 
 def largest_logit(dtype: torch.dtype) -> float:

@@ -1,5 +1,6 @@
 """What may change when a run goes on, key by key."""
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from small_run import small_config, write_scenes
 
 from pixelwise.config import Config
 from pixelwise.errors import ConfigError
-from pixelwise.runs.changed_settings import MAY_CHANGE, PLACE, require_same_settings, say_changes
+from pixelwise.runs.changed_settings import MAY_CHANGE, PLACE, recorded_config, require_same_settings, say_changes
 from pixelwise.training.train import train
 
 BEFORE = small_config(Path("scenes"), Path("run"))
@@ -63,6 +64,14 @@ def test_a_changed_key_is_allowed_and_said_or_refused_with_both_values(table, ke
 def test_what_is_learned_must_stay(table, key):
     with pytest.raises(ConfigError, match="began with other settings"):
         require_same_settings(Path("run"), BEFORE, changed(table, key))
+
+
+def test_old_names_of_keys_that_a_run_recorded_are_not_said():
+    table = BEFORE.model_dump(mode="json", exclude_none=True)
+    table["train"]["batch"] = table["train"].pop("batch_size")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert recorded_config(table, "a state").train == BEFORE.train
 
 
 def test_weights_may_move_but_not_go():

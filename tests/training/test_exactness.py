@@ -33,7 +33,7 @@ def test_a_process_like_the_one_before_has_nothing_to_say(four_cores):
 
 
 def test_the_threads_of_the_beginning_are_taken_where_the_user_has_set_none(four_cores):
-    assert going_on(threads=2) == (2, ["Going on with 2 threads, as before. OMP_NUM_THREADS sets another number."])
+    assert going_on(threads=2) == (2, ["Threads: 2, as before. OMP_NUM_THREADS sets another number."])
 
 
 @pytest.mark.parametrize("why", ["the user's choice", "fewer cores"])

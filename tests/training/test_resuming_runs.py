@@ -177,7 +177,7 @@ def weights_of(folder):
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_learns_and_a_killed_run_ends_with_the_same_bits(scenes, tmp_path, precision):
-    settings = {"mixed_precision": precision, "steps": 6}
+    settings = {"precision": precision, "steps": 6}
     plain = train(small_config(scenes, tmp_path / "plain", steps=6))
     whole = train(small_config(scenes, tmp_path / "whole", **settings))
     assert all(np.isfinite(row["loss"]) for row in whole.log)
@@ -193,7 +193,7 @@ def test_half_precision_learns_and_a_killed_run_ends_with_the_same_bits(scenes, 
 def test_a_step_whose_float16_gradient_overflows_is_left_out_and_the_loss_scaled_less(scenes, tmp_path, monkeypatch):
     real = torch.amp.GradScaler
     monkeypatch.setattr(torch.amp, "GradScaler", lambda *at, **options: real(*at, init_scale=2.0**60, **options))
-    run = train(small_config(scenes, tmp_path / "run", mixed_precision="fp16", steps=2, average=0.0))
+    run = train(small_config(scenes, tmp_path / "run", precision="fp16", steps=2, average=0.0))
     state = run.load_last()
     assert state["scaler"]["scale"] == 2.0**58
     torch.manual_seed(0)

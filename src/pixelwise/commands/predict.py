@@ -45,7 +45,10 @@ from pixelwise.machine import share_cores
 )
 @click.option("--forecast", "only_forecast", is_flag=True, help="Scenes: print time, memory and size, and stop.")
 @click.option(
-    "--device", default="auto", show_default=True, help="'cpu', 'cuda', 'cuda:1'; auto: a GPU if there is one."
+    "--device",
+    default="auto",
+    show_default=True,
+    help="'cpu', 'cuda', 'cuda:1', or several that share a scene: 'cuda:0,cuda:1'; auto: a GPU if there is one.",
 )
 def predict(
     model: Path,
@@ -87,6 +90,7 @@ def predict(
     with interruptible("Finished pieces of a scene are kept; the same command goes on."):
         from pixelwise.commands.progress import shown_share
         from pixelwise.config_table import parsed_options
+        from pixelwise.device import choose_devices
         from pixelwise.fast.allocator import keep_freed_memory
         from pixelwise.inference.options import Fit, TileOptions
         from pixelwise.mapping.map_scene import forecast_scene, map_scene
@@ -94,10 +98,11 @@ def predict(
         from pixelwise.predictor import load, predict_annotations, predict_folder
 
         keep_freed_memory()
-        predictor = load(model, device=device, options=parsed_options(options))
+        devices = choose_devices(device)
+        predictor = load(model, device=str(devices[0]), options=parsed_options(options))
         say_binding(predictor.card.origins)
         tiles = TileOptions(tile, overlap, flips, scale or (1.0,), batch, Fit(units, resolution))
-        wanted = MapOptions(confidence, probabilities, cog, aoi, on)
+        wanted = MapOptions(confidence, probabilities, cog, aoi, on, devices if len(devices) > 1 else ())
         kind = "" if image.is_dir() else output.suffix.lower()
         if only_forecast and kind not in (".tif", ".tiff"):
             raise click.UsageError("A forecast is made for one scene whose map is a .tif.")

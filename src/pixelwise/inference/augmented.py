@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float32
 from torch import Tensor
 
+from pixelwise.device import upload
 from pixelwise.errors import enough_memory
 from pixelwise.inference.tile_grid import GRID
 from pixelwise.models import Segmenter
@@ -37,7 +38,8 @@ def averaged_logits(
         NotEnoughMemoryError: the batch does not fit.
     """
     with enough_memory(lambda: _smaller_tile(images.shape, scales)):
-        return _averaged(model, torch.from_numpy(images).to(next(model.parameters()).device), stride, flips, scales)
+        (batch,) = upload([torch.from_numpy(images)], next(model.parameters()).device).arrived()
+        return _averaged(model, batch, stride, flips, scales)
 
 
 def _averaged(

@@ -9,7 +9,7 @@ bytes whoever makes it: one process from top to bottom, one that goes on where a
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from zlib import crc32
 
@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float32, Integer, Shaped
 from torch import Tensor
 
+from pixelwise.device import DECIDED_AT_ONCE
 from pixelwise.geo.polygon_labels import PolygonLabels
 from pixelwise.geo.raster import Readable, Window, clip_window, normalize
 from pixelwise.inference.augmented import averaged_logits, output_stride
@@ -58,7 +59,7 @@ class ReadTile:
 
 
 DecodedTile = tuple[ReadTile, Float[Tensor, "K h w"] | None]
-"""A tile and its logits at the stride; None where no pixel holds data."""
+"""A tile and its logits at the stride, where the network left them; None where no pixel holds data."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,10 @@ class TileSum:
     digest: int
     """CRC-32 of what was read for it, and not already for a sum to the left."""
 
+    def on(self, device: torch.device | str) -> "TileSum":
+        """Return it with its sums on a device."""
+        return replace(self, total=self.total.to(device), weights=self.weights.to(device))
+
     def part(self, wanted: Rect, plan: StripPlan) -> "TileSum":
         """Return a copy of the cells that lie within a rectangle, so that the rest can be forgotten."""
         cells = self.cells & wanted
@@ -117,6 +122,11 @@ class Tiling:
     """What is wanted of a scene: 1 inside, 0 outside; None: everything."""
 
     @property
+    def device(self) -> torch.device:
+        """Where the network is; tiles are added, upsampled and decided there too."""
+        return next(self.model.parameters()).device
+
+    @property
     def single(self) -> bool:
         """The raster is no larger than a tile, and goes through the network at its own size."""
         return len(self.plan.rows) == len(self.plan.rows[0]) == 1
@@ -140,7 +150,7 @@ class Tiling:
             found = self.logits(batch)
             if self.model.align_corners and self.plan.stride > 1:
                 found = recentred(found, batch.shape[2:])
-            logits += found.cpu()
+            logits += found
         rest = iter(logits)
         return [(tile, next(rest) if tile.valid.any() else None) for tile in tiles]
 
@@ -162,7 +172,8 @@ class Tiling:
         weight = torch.from_numpy(blend_weight(first.height // stride, first.width // stride, plan.overlap // stride))
         cells = plan.sum_cells(row, column)
         pixels, digest = plan.pixels(cells), 0
-        total, weights = torch.zeros(len(self.card.classes), *cells.shape), torch.zeros(cells.shape)
+        device, classes, weight = self.device, len(self.card.classes), weight.to(self.device)
+        total, weights = (torch.zeros(*size, *cells.shape, device=device) for size in ((classes,), ()))
         valid = np.zeros(pixels.shape, bool)
         if begun is not None:
             there = begun.cells.inside(cells)
@@ -195,7 +206,9 @@ class Tiling:
 
         Where no tile held data the sum is 0, and the label there means nothing.
         """
-        plan, classes, needed = self.plan, len(self.card.classes), [sums[each] for each in self.plan.needed(place[0])]
+        plan, classes, device = self.plan, len(self.card.classes), self.device
+        # What an earlier start kept, or another device made, is elsewhere.
+        needed = [sums[each].on(device) for each in plan.needed(place[0])]
         piece = plan.piece(place)
         pixels = plan.pixels(piece)
         valid, labels = np.zeros(pixels.shape, bool), np.zeros(pixels.shape, label_dtype(classes))
@@ -205,17 +218,18 @@ class Tiling:
             known = plan.pixels(each.cells)
             shared = known & pixels
             valid[shared.inside(pixels)] |= each.valid[shared.inside(known)]
-        for upper, lower in strips(torch.Size((1, classes)), piece.shape):
+        at_once = DECIDED_AT_ONCE.get(device.type, 1)
+        for upper, lower in strips(torch.Size((1, classes)), piece.shape, times=at_once):
             strip = Rect(piece.top + upper, piece.left, piece.top + lower, piece.right)
             decided, probability, blended = self._decide(needed, strip, confidence)
             # The last tiles reach beyond the raster.
             seen = plan.pixels(strip) & pixels
             (rows, columns), there = seen.inside(strip.times(plan.stride)), seen.inside(pixels)
-            labels[there] = decided[0, rows, columns].numpy()
+            labels[there] = decided[0, rows, columns].cpu().numpy()
             if shares is not None and probability is not None:
-                shares[there] = probability[0, rows, columns].numpy()
+                shares[there] = probability[0, rows, columns].cpu().numpy()
             if kept is not None:
-                kept[:, upper:lower] = blended.numpy()
+                kept[:, upper:lower] = blended.cpu().numpy()
         return Piece(pixels.top, pixels.left, labels, shares, valid, kept, sums[place[0]].digest)
 
     def _decide(
@@ -241,14 +255,14 @@ class Tiling:
         image = tile.image
         rows, columns = model.padded_size(image.shape[1:])
         image = np.pad(image, ((0, 0), (0, rows - image.shape[1]), (0, columns - image.shape[2])))
-        logits = self.logits(image[None]).cpu()
+        logits = self.logits(image[None])
         labels, probability = argmax_upsampled(logits, (rows, columns), confidence=confidence, align_corners=aligned)
-        shares = None if probability is None else probability[0, :height, :width].numpy()
+        shares = None if probability is None else probability[0, :height, :width].cpu().numpy()
         kept = None
         if cells:
             full = upsample(logits, (rows, columns), align_corners=aligned)
-            kept = full[0, :, :height, :width].contiguous().numpy()
-        return Piece(0, 0, labels[0, :height, :width].numpy(), shares, tile.valid, kept, crc32(tile.digest))
+            kept = full[0, :, :height, :width].contiguous().cpu().numpy()
+        return Piece(0, 0, labels[0, :height, :width].cpu().numpy(), shares, tile.valid, kept, crc32(tile.digest))
 
 
 def predict_strips(
@@ -297,7 +311,8 @@ def predict_strips(
 
 def _blended(sums: Sequence[TileSum], wanted: Rect) -> Float[Tensor, "1 K n w"]:
     """Return a rectangle of cells: the weighted mean over all tiles."""
-    total, weights = torch.zeros(1, len(sums[0].total), *wanted.shape), torch.zeros(wanted.shape)
+    device, classes = sums[0].total.device, len(sums[0].total)
+    total, weights = (torch.zeros(*size, *wanted.shape, device=device) for size in ((1, classes), ()))
     for each in sums:
         shared = each.cells & wanted
         own, there = shared.inside(each.cells), shared.inside(wanted)

@@ -1,7 +1,8 @@
 """The full-size pixels of a batch, strip by strip, from logits that exist at the stride alone.
 
 A *cell* is a position of the coarse logits. There are two ways to upsample from cells to pixels. `_squares` is the
-fast one, for masks that are larger than the logits by a whole factor, the stride. `_rows` takes any size.
+fast one, for masks that are larger than the logits by a whole factor, the stride. `_rows` takes any size. A GPU is
+faster with few large steps, so there `_images` has all pixels of an image in one strip.
 
 `_squares` walks over the squares between the centres of four cells. With stride 4 a square has 16 pixels::
 
@@ -40,6 +41,8 @@ from pixelwise.upsampling import strips, upsample, upsample_rows
 
 STEEPEST = 80.0
 """exp of minus more than this is no normal number in float32."""
+IMAGE_STRIPS = 256
+"""A strip of whole images is up to so many times as large as others: 1 GiB in float32."""
 CHAIN = 4
 """Pixels whose exponentials are made from one; each product costs half a unit in the last place."""
 
@@ -83,7 +86,8 @@ def pixel_strips(
     """
     (h, w), size = logits.shape[-2:], (mask.shape[-2], mask.shape[-1])
     stride = size[0] // h
-    whole = stride > 1 and size == (h * stride, w * stride) and not align_corners
+    large = takes_images(logits.device)
+    whole = stride > 1 and size == (h * stride, w * stride) and not align_corners and not large
     positions = _positions_in_squares(h, w, stride, mask.device) if whole else None
     for image, (own, own_mask) in enumerate(zip(logits.detach(), mask, strict=True)):
         own = own.to(torch.promote_types(own.dtype, torch.float32))
@@ -93,7 +97,13 @@ def pixel_strips(
         if positions is not None:
             yield from _squares(own, labels[positions], positions, stride, image, smoothing, part)
         else:
-            yield from _rows(own, labels, size, align_corners, image, smoothing, part)
+            cut = _images if large else _rows
+            yield from cut(own, labels, size, align_corners, image, smoothing, part)
+
+
+def takes_images(device: torch.device) -> bool:
+    """Return whether a device should get whole images."""
+    return device.type == "cuda"
 
 
 # The fast way: squares between four cells.
@@ -278,3 +288,46 @@ def _centre(row: int, coarse: int, height: int, align_corners: bool) -> float:
     if align_corners:
         return row * ((coarse - 1) / max(1, height - 1))
     return max(0.0, (row + 0.5) * (coarse / height) - 0.5)
+
+
+# A GPU: whole images.
+
+
+def _images(
+    logits: Tensor,
+    labels: Tensor,
+    size: tuple[int, int],
+    align_corners: bool,
+    image: int,
+    smoothing: Tensor | None,
+    gradient: Tensor,
+) -> Iterator[Strip]:
+    """Yield an image in one strip, or in as few as `IMAGE_STRIPS` allows; m and P are as in `_rows`.
+
+    Upsampling is two matrix products, and so is its gradient, which adds in one order.
+    """
+    (height, width), (classes, h, w) = size, logits.shape
+    horizontal = _matrix(w, width, logits, align_corners)
+    vertical = _matrix(h, height, logits, align_corners)
+    for top, bottom in strips(torch.Size((1, classes)), size, times=IMAGE_STRIPS):
+        own = vertical[top:bottom]
+        rows = torch.einsum("mh,khw,xw->mkx", own, logits, horizontal)
+        position = torch.arange(top * width, bottom * width, device=labels.device).view(-1, 1, width)
+        label = labels[position]
+        target = (label - 1).clamp_(min=0)
+        rows -= rows.amax(dim=1, keepdim=True)
+        target_logit = rows.gather(1, target)
+        smoothing_sum = None if smoothing is None else (smoothing @ rows)[:, None]
+        add = partial(_add_to_image, gradient, own, horizontal)
+        yield Strip(rows.exp_(), target_logit, smoothing_sum, label, target, position, image, add)
+
+
+def _matrix(coarse: int, full: int, like: Tensor, align_corners: bool) -> Tensor:
+    """Return the matrix [full, coarse] that upsamples along one axis."""
+    identity = torch.eye(coarse, dtype=like.dtype, device=like.device)[None, None]
+    return upsample_rows(identity, (full, coarse), 0, full, align_corners=align_corners)[0, 0]
+
+
+def _add_to_image(gradient: Tensor, vertical: Tensor, horizontal: Tensor, slope: Tensor) -> None:
+    """Add to the cells [K,h,w] what a gradient by full-size rows [m,K,W] is by them."""
+    gradient += torch.einsum("mh,mkx,xw->khw", vertical, slope, horizontal)

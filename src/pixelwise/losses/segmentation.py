@@ -13,6 +13,7 @@ from pixelwise.losses.boundary import boundary_loss
 from pixelwise.losses.dice import dice_loss, soft_iou_loss
 from pixelwise.losses.lovasz import lovasz_softmax
 from pixelwise.losses.ms_ssim import ms_ssim_loss
+from pixelwise.losses.on_gpu import count_on_gpu, gpu_loss
 from pixelwise.losses.per_image import ImageTerm, image_loss
 from pixelwise.losses.pixels import bootstrapped_loss, hard_example_loss
 from pixelwise.losses.rmi import binary_cross_entropy_sum, mutual_information_loss
@@ -41,18 +42,21 @@ def segmentation_loss(
         align_corners: how logits are upsampled: corner pixels on corner pixels, or edges on edges.
 
     Raises:
-        ValueError: a mask value that is neither a class nor `IGNORE`, or a mask too small for MS-SSIM or RMI.
+        ValueError: a mask value that is neither a class nor `IGNORE`, or a mask too small for MS-SSIM or RMI. The first
+            is not asked of a mask on a GPU, which would have to be waited for; torch itself stops there.
     """
     assert len(logits) == len(mask), f"{len(logits)} images of logits, {len(mask)} masks"
     if mask.dtype == torch.uint8:
         mask = mask.short()
-    require_class_indices(mask, logits.shape[1])
+    if mask.device.type != "cuda":
+        # A GPU would have to be waited for; there, a wrong value stops torch itself.
+        require_class_indices(mask, logits.shape[1])
     if class_weights is None:
         class_weights = torch.ones(logits.shape[1], device=logits.device)
     class_weights = class_weights.detach().to(working_dtype(logits))
     counts = _counts(mask, logits.shape[1])
     terms = _strip_terms(losses, class_weights)
-    of_images = _image_terms(losses, images=int(counts.any(dim=1).sum()), pixels=int(counts.sum()))
+    of_images = _image_terms(losses, counts)
     # Inside a Function gradients are always off, so this is asked here.
     with_gradient = torch.is_grad_enabled() and logits.requires_grad
     return _Loss.apply(logits, mask, counts.to(working_dtype(logits)), terms, of_images, align_corners, with_gradient)
@@ -97,17 +101,19 @@ def _strip_terms(losses: LossConfig, class_weights: Tensor) -> StripTerms:
     )
 
 
-def _image_terms(losses: LossConfig, *, images: int, pixels: int) -> list[ImageTerm]:
+def _image_terms(losses: LossConfig, counts: Tensor) -> list[ImageTerm]:
     """Return the losses that take an image at a time.
 
     Args:
-        images: how many have a valid pixel.
-        pixels: how many are valid.
+        counts: [B,K], the pixels of each class in each image.
     """
+    binary = losses.binary_cross_entropy
+    if binary:
+        # The losses of the images are averaged, but this one is a sum over the batch.
+        binary *= int(counts.any(dim=1).sum()) / (int(counts.sum()) + 1)
     similarity = partial(ms_ssim_loss, foreground_only=losses.foreground_only, product=losses.ms_ssim_product)
     return _wanted(
-        # The losses of the images are averaged, but this one is a sum over the batch.
-        (losses.binary_cross_entropy * images / (pixels + 1), binary_cross_entropy_sum),
+        (binary, binary_cross_entropy_sum),
         (losses.lovasz, lovasz_softmax),
         (losses.ms_ssim, similarity),
         (losses.rmi, partial(mutual_information_loss, radius=losses.rmi_radius)),
@@ -121,6 +127,8 @@ def _wanted(*terms: tuple[float, Callable[..., Tensor]]) -> list[tuple[float, Ca
 
 def _counts(mask: Tensor, classes: int) -> Tensor:
     # [B,K]: the pixels of each class in each image.
+    if mask.device.type == "cuda":
+        return count_on_gpu(mask, classes)
     images = torch.arange(len(mask), device=mask.device)[:, None, None]
     shifted = images * (classes + 1) - IGNORE + mask
     return torch.bincount(shifted.flatten(), minlength=len(mask) * (classes + 1)).view(len(mask), -1)[:, 1:]
@@ -145,8 +153,10 @@ class _Loss(torch.autograd.Function):
         loss = logits.new_zeros((), dtype=dtype)
         # Autocast would compute the products below in half precision.
         with torch.autocast(logits.device.type, enabled=False):
-            if bool(counts.any()):
-                loss = strip_loss(logits, mask, counts, terms, align_corners, gradient)
+            # A GPU is asked only by losses that must know; without a labelled pixel the others are 0 anyway.
+            if (logits.device.type == "cuda" and not (terms.of_pixels or of_images)) or bool(counts.any()):
+                loss_of = gpu_loss(logits, terms) or strip_loss
+                loss = loss_of(logits, mask, counts, terms, align_corners, gradient)
                 loss = loss + image_loss(logits, mask, counts, of_images, align_corners, gradient)
         ctx.dtype = logits.dtype
         ctx.save_for_backward(gradient)

@@ -41,24 +41,25 @@ def strip_loss(
         counts: [B,K], the pixels of each class in each image, in `working_dtype`.
         gradient: [B,K,h,w]; this loss's gradient is added to it.
     """
-    weights = _Weights.of(terms, counts)
+    weights = PixelWeights.of(terms, counts)
     loss, slopes = _gathered_loss(logits, mask, terms, align_corners, counts, with_slopes=gradient is not None)
     if not (terms.losses.cross_entropy or terms.losses.focal) and slopes is None:
         return loss
     smoothing = weights.smoothing if weights.smoothed else None
     for strip in pixel_strips(logits, mask, align_corners=align_corners, smoothing=smoothing, gradient=gradient):
         softmax = _Softmax.of(strip)
-        own_loss, by_loss = _pixel_loss(strip, softmax, weights, terms.losses)
+        pixel_loss = softmax.logarithm - strip.target_logit
+        own_loss, by_loss = pixel_loss_parts(pixel_loss, strip.label, weights, terms.losses)
         loss += own_loss
-        if weights.smoothed:
-            loss += _smoothing_loss(strip, softmax, weights)
+        if strip.smoothing_sum is not None:
+            loss += smoothing_loss(strip.label, softmax.logarithm, strip.smoothing_sum, weights)
         if gradient is not None:
             strip.add_gradient(_slope(strip, softmax, weights, by_loss, slopes))
     return loss
 
 
 @dataclass(frozen=True)
-class _Weights:
+class PixelWeights:
     """How much a pixel counts, by its class. All are divided by the sum of the pixels' class weights, to give means."""
 
     cross_entropy: Tensor
@@ -70,13 +71,14 @@ class _Weights:
     smoothed: bool
 
     @staticmethod
-    def of(terms: StripTerms, counts: Tensor) -> "_Weights":
+    def of(terms: StripTerms, counts: Tensor) -> "PixelWeights":
+        """Return the weights that the pixels of a batch get."""
         losses = terms.losses
         smoothing = losses.label_smoothing if losses.cross_entropy else 0.0
         total = counts.sum(dim=0) @ terms.class_weights
         # If all class weights are 0, so are these.
         scaled = terms.class_weights / torch.where(total > 0, total, torch.inf)
-        return _Weights(
+        return PixelWeights(
             cross_entropy=F.pad(scaled * (losses.cross_entropy * (1 - smoothing)), (1, 0)),
             focal=F.pad(scaled * losses.focal, (1, 0)),
             smoothing=scaled * (losses.cross_entropy * smoothing / counts.shape[1]),
@@ -99,25 +101,30 @@ class _Softmax:
         return _Softmax(total, total.log())
 
 
-def _pixel_loss(strip: Strip, softmax: _Softmax, weights: _Weights, losses: LossConfig) -> tuple[Tensor, Tensor]:
-    """Return the cross-entropy and focal loss of a strip, and their derivative by each pixel's cross-entropy."""
-    pixel_loss, weight = softmax.logarithm - strip.target_logit, weights.cross_entropy[strip.label]
+def pixel_loss_parts(
+    pixel_loss: Tensor, label: Tensor, weights: "PixelWeights", losses: LossConfig
+) -> tuple[Tensor, Tensor]:
+    """Return the cross-entropy and focal loss of pixels, and their derivative by each pixel's cross-entropy.
+
+    Args:
+        label: as `Strip` has it.
+    """
+    weight = weights.cross_entropy[label]
     loss = (weight * pixel_loss).sum()
     if losses.focal:
         focal, by_pixel = focal_parts(pixel_loss.clamp_(min=0), losses.focal_gamma)
-        own_weight = weights.focal[strip.label]
+        own_weight = weights.focal[label]
         loss += (own_weight * focal).sum()
         weight = weight + own_weight * by_pixel
     return loss, weight
 
 
-def _smoothing_loss(strip: Strip, softmax: _Softmax, weights: _Weights) -> Tensor:
+def smoothing_loss(label: Tensor, logarithm: Tensor, smoothing_sum: Tensor, weights: "PixelWeights") -> Tensor:
     """Return the cross-entropy with all classes that label smoothing adds."""
-    assert strip.smoothing_sum is not None
-    return ((strip.label > 0) * (weights.smoothing.sum() * softmax.logarithm - strip.smoothing_sum)).sum()
+    return ((label > 0) * (weights.smoothing.sum() * logarithm - smoothing_sum)).sum()
 
 
-def _slope(strip: Strip, softmax: _Softmax, weights: _Weights, by_loss: Tensor, slopes: "_Slopes | None") -> Tensor:
+def _slope(strip: Strip, softmax: _Softmax, weights: PixelWeights, by_loss: Tensor, slopes: "_Slopes | None") -> Tensor:
     """Return the derivative by a strip's logits [m,K,P], in the memory of the strip's exponentials.
 
     Each loss adds to the same three terms, so one pass over [m,K,P] is enough for all. With p the softmax, it is::

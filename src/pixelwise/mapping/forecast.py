@@ -82,8 +82,10 @@ def _tried(tiling: Tiling, *, confidence: bool) -> _Trial:
         started = time.monotonic()
         logits, *_ = decode()
         decoding = (time.monotonic() - started) / (tiling.batch * tiling.streams)
+        logits = logits[:1].to(tiling.device)
         started = time.monotonic()
-        argmax_upsampled(logits[:1], (tile.window.height, tile.window.width), confidence=confidence)
+        # A GPU has decided when its answer is here.
+        argmax_upsampled(logits, (tile.window.height, tile.window.width), confidence=confidence)[0].cpu()
     own = ((plan.tile - plan.overlap) / plan.tile) ** 2
     return _Trial(tile, reading, decoding, own * (time.monotonic() - started))
 

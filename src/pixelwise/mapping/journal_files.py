@@ -75,7 +75,7 @@ def carry_to_arrays(carry: Carry) -> dict[str, Any]:
         sums["beside"] = carry.beside
     arrays: dict[str, Any] = {}
     for name, part in sums.items():
-        cells, width = part.cells, part.valid.shape[1]
+        part, cells, width = part.on("cpu"), part.cells, part.valid.shape[1]
         arrays[f"{name} place"] = np.array([cells.top, cells.left, part.digest, width], np.int64)
         arrays[f"{name} total"], arrays[f"{name} weights"] = part.total.numpy(), part.weights.numpy()
         arrays[f"{name} valid"] = np.packbits(part.valid, axis=1)

@@ -14,7 +14,7 @@ from pixelwise.inference.options import TileOptions
 from pixelwise.inference.segmentation import provenance
 from pixelwise.inference.tile_grid import PIECE, plan_strips
 from pixelwise.inference.tiling import Tiling
-from pixelwise.mapping import ray_cluster
+from pixelwise.mapping import devices, ray_cluster
 from pixelwise.mapping.capacity import fitting_streams, fitting_tile, free_memory, with_batch
 from pixelwise.mapping.forecast import Forecast, forecast
 from pixelwise.mapping.journal import read_settings
@@ -62,6 +62,11 @@ def map_scene(
         # Each worker finds its own batch.
         make, batch = partial(ray_cluster.make_pieces, batch=tiles.batch), 1
         device = ray_cluster.cluster_device()
+    elif len(options.devices) > 1:
+        # Each device finds its own batch; a core of the processor is one device's.
+        make = partial(devices.make_pieces, devices=options.devices, batch=tiles.batch)
+        batch, tiling = 1, replace(tiling, streams=1)
+        device = "+".join(sorted({each.type for each in options.devices}))
     info = tiling.reader.info
     if say and info.crs is None and not info.gcps and info.rpcs is None:
         say(f"{scene} has no coordinate system, so its map has none.")
@@ -92,9 +97,16 @@ def _tiling(model: Segmenter, card: ModelCard, scene: str | Path, tiles: TileOpt
     info, classes = reader.info, len(card.classes)
     tile, overlap = tiles.grid(card)
     inside = None if options.aoi is None else area_of_interest(options.aoi, info)
-    stride, room = output_stride(model), free_memory(torch.device("cpu"))
+    stride, room = output_stride(model), _room(model)
     if tiles.tile is None:
         tile, overlap = fitting_tile(info, tile, overlap, stride, classes, room=room)
     plan = plan_strips(info.height, info.width, tile, overlap, stride, piece=PIECE)
     tiling = Tiling(model, reader, card, plan, tiles, aoi=inside)
     return replace(tiling, streams=fitting_streams(tiling, tiles.batch, cores=torch.get_num_threads(), room=room))
+
+
+def _room(model: Segmenter) -> int | None:
+    """Return the memory for pieces: of the machine, and of the GPU that they are made on, whichever has less."""
+    where = next(model.parameters()).device
+    found = [free_memory(torch.device("cpu")), free_memory(where) if where.type == "cuda" else None]
+    return min((each for each in found if each is not None), default=None)

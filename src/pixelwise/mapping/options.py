@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from pixelwise.errors import ConfigError
 
 
@@ -24,7 +26,11 @@ class MapOptions:
     """A file of polygons, the area of interest; elsewhere the map has nodata, and nothing is computed."""
     on: str | None = None
     """'ray' for the machines of a Ray cluster; None: this machine."""
+    devices: tuple[torch.device, ...] = ()
+    """Devices of this machine that share the scene; none: the one that the network is on."""
 
     def __post_init__(self) -> None:
+        if self.on is not None and len(self.devices) > 1:
+            raise ConfigError("A Ray cluster chooses its devices itself. Leave out --on ray, or name one device.")
         if self.on not in (None, "ray"):
             raise ConfigError(f"A map cannot be made on {self.on!r}. Leave it out for this machine, or take 'ray'.")

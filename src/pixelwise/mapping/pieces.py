@@ -96,6 +96,29 @@ def _planned(tiling: Tiling, wanted: Sequence[Place], there: set[Place]) -> list
     return work
 
 
+def sum_row(tiling: Tiling, row: int) -> tuple[list[TileSum], list[TileSum]]:
+    """Return the sums of a row of tiles by column of pieces, and what the strips below need of each."""
+    plan = tiling.plan
+    columns = [wanted_tiles(tiling, plan.tiles(row, column, begun=True)) for column in range(len(plan.across))]
+    decoded, sums, below, beside = tiling.decoded(chain(*columns)), [], [], None
+    for column, tiles in enumerate(columns):
+        own = tiling.sum_of(row, column, beside, islice(decoded, len(tiles)))
+        sums.append(own)
+        beside = beside_of(plan, column, own)
+        below.append(own.part(plan.below((row, column)), plan) if row + 1 < len(plan.down) else own)
+    return sums, below
+
+
+def finished(
+    tiling: Tiling, place: Place, sums: Sequence[TileSum], *, confidence: bool = False, cells: bool = False
+) -> Piece:
+    """Return a piece made of the sums of the rows of tiles that it needs, in their order."""
+    if tiling.single:
+        return tiling.whole(confidence=confidence, cells=cells)
+    parts = dict(zip(tiling.plan.needed(place[0]), sums, strict=True))
+    return tiling.finish(place, parts, confidence=confidence, cells=cells)
+
+
 def beside_of(plan: StripPlan, column: int, own: TileSum) -> TileSum | None:
     """Return what a sum has in the piece to the right; None where there is none."""
     if column + 1 == len(plan.across):

@@ -13,7 +13,6 @@ import copy
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -24,7 +23,7 @@ from pixelwise.fast.allocator import keep_freed_memory
 from pixelwise.inference.tile_grid import Place
 from pixelwise.inference.tiling import Piece, TileSum, Tiling
 from pixelwise.mapping.capacity import fitting_streams, free_memory, with_batch
-from pixelwise.mapping.pieces import Carry, beside_of, wanted_tiles
+from pixelwise.mapping.pieces import Carry, finished, sum_row
 from pixelwise.optional import optional_module
 
 if TYPE_CHECKING:
@@ -62,22 +61,13 @@ class Worker:
 
     def sum_row(self, row: int) -> tuple[bool | TileSum, ...]:
         """Return that it worked, the sums of a row of tiles by column of pieces, and what strips below need of each."""
-        tiling, plan = self.tiling, self.tiling.plan
-        columns = [wanted_tiles(tiling, plan.tiles(row, column, begun=True)) for column in range(len(plan.across))]
-        decoded, sums, below, beside = tiling.decoded(chain(*columns)), [], [], None
-        for column, tiles in enumerate(columns):
-            own = tiling.sum_of(row, column, beside, islice(decoded, len(tiles)))
-            sums.append(own)
-            beside = beside_of(plan, column, own)
-            below.append(own.part(plan.below((row, column)), plan) if row + 1 < len(plan.down) else own)
-        return True, *sums, *below
+        # Sums travel between machines, whose devices differ.
+        whole, below = ([each.on("cpu") for each in sums] for sums in sum_row(self.tiling, row))
+        return True, *whole, *below
 
     def finish(self, place: Place, confidence: bool, cells: bool, *sums: TileSum) -> tuple[bool, Piece]:
         """Return that it worked, and a piece made of the rows it needs."""
-        if self.tiling.single:
-            return True, self.tiling.whole(confidence=confidence, cells=cells)
-        parts = dict(zip(self.tiling.plan.needed(place[0]), sums, strict=True))
-        return True, self.tiling.finish(place, parts, confidence=confidence, cells=cells)
+        return True, finished(self.tiling, place, sums, confidence=confidence, cells=cells)
 
 
 @runtime_checkable

@@ -1,9 +1,11 @@
 """What may change when a run goes on: the table, the check, and the words for both."""
 
+import warnings
 from pathlib import Path
 
-from pixelwise.config import Config
-from pixelwise.errors import ConfigError
+from pixelwise.config import Config, parse_config
+from pixelwise.config_table import Table
+from pixelwise.errors import ConfigError, OldNameWarning
 
 PLACE = "a place"
 """Of what must be the same wherever it lies; the run says so itself where it is not."""
@@ -20,14 +22,27 @@ MAY_CHANGE: dict[str, dict[str, str]] = {
         "steps": "the learning rate follows the new length from here on",
         "teacher": PLACE,
         "evaluate_every": "other steps may give the best model",
-        **dict.fromkeys(("device", "compile"), BITS),
-        **dict.fromkeys(("workers", "keep_every", "save_every_minutes", "activation_checkpointing"), NOTHING),
+        **dict.fromkeys(("device", "compile", "accumulate"), BITS),
+        **dict.fromkeys(
+            ("workers", "keep_every", "save_every_minutes", "log_every", "activation_checkpointing"), NOTHING
+        ),
     },
     "predict": dict.fromkeys(("tile", "overlap", "flips", "scales"), SCORES),
 }
 """Table -> key -> what the change does. Every other key must be as before, because it says what is learned."""
 LISTED = 5
 """How many changes a message names."""
+
+
+def recorded_config(table: Table, where: str) -> Config:
+    """Check a configuration that a run has recorded. Old names of keys are not said: the user did not write it.
+
+    Raises:
+        ConfigError: as `parse_config` says.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OldNameWarning)
+        return parse_config(table, where)
 
 
 def require_same_settings(folder: Path, before: Config, now: Config) -> None:

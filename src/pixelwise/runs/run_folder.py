@@ -26,7 +26,7 @@ from pixelwise.files import (
     replacing,
     room_on_disk,
 )
-from pixelwise.runs.changed_settings import require_same_settings
+from pixelwise.runs.changed_settings import recorded_config, require_same_settings
 from pixelwise.runs.kept_scores import scores_from
 from pixelwise.runs.saved_state import EARLIER_STATE, STATE, load_state, read_state, save_state
 
@@ -190,13 +190,13 @@ class Run:
         """
         path = self.folder / "config.toml"
         try:
-            return parse_config(tomllib.loads(read_checked(path)), str(path))
+            return recorded_config(tomllib.loads(read_checked(path)), str(path))
         except ConfigError:
             raise
         except (OSError, ValueError):
             for state in (self.folder / "last" / STATE, self.folder / "last" / EARLIER_STATE):
                 try:
-                    return parse_config(read_state(state)["config"], str(state))
+                    return recorded_config(read_state(state)["config"], str(state))
                 except (ValueError, KeyError):
                     continue
         return None

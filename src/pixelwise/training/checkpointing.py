@@ -42,12 +42,12 @@ def _blocks(module: nn.Module, kind: type[nn.Module]) -> list[nn.Module]:
 
 
 def _recomputing(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return nullcontext(), _still_statistics(block)
+    return nullcontext(), still_statistics(block)
 
 
 @contextmanager
-def _still_statistics(block: nn.Module) -> Iterator[None]:
-    # Without this a batch norm would count the batch twice.
+def still_statistics(block: nn.Module) -> Iterator[None]:
+    """Let batch norms leave their running statistics alone, where a batch goes through them a second time."""
     norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d) and module.track_running_stats]
     kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     try:
@@ -85,5 +85,5 @@ def smaller_step(model: Segmenter, batch: int, crop: int, room: int | None) -> s
         f"There is not enough memory to train: a step of [train].batch_size = {batch} crops of [train].crop_size = "
         f"{crop} pixels takes about {training_bytes(model, batch, crop) / 1e9:.1f} GB{free}. Try {smaller}, for which "
         f"about {training_bytes(model, fits, side) / 1e9:.1f} GB are enough. [train].activation_checkpointing = true "
-        "saves memory too."
+        "saves memory too, and [train].accumulate takes the same step in parts."
     )

@@ -2,9 +2,13 @@
 
 from collections.abc import Iterator
 
+import torch
+
 from pixelwise.config import AugmentConfig
 from pixelwise.data.sampler import Batch, Sampler, batches
 from pixelwise.data.targets import ROUND
+from pixelwise.device import channels_last, upload
+from pixelwise.inference.prefetch import read_ahead
 from pixelwise.training.state import Training
 
 UNLABELLED = 0x0A1B
@@ -31,16 +35,31 @@ def read_batches(training: Training, workers: int) -> Iterator[tuple[Batch, Batc
         last = settings.steps
         if targets is not None and training.config.sampling.hard:
             last = min(last, (first // ROUND + 1) * ROUND)
+            training.record_errors()
             if first % ROUND == 0:
                 targets.begin_round()
         own, others = (
-            batches(each, batch=settings.batch_size, first=first, last=last, workers=workers) if each else None
+            _copied(training, batches(each, batch=settings.batch_size, first=first, last=last, workers=workers))
+            if each
+            else None
             for each in (labelled, unlabelled)
         )
         assert own is not None, "there are always labelled scenes"
         for batch in own:
             yield batch, next(others) if others is not None else None
         first = last
+
+
+def _copied(training: Training, crops: Iterator[Batch]) -> Iterator[Batch]:
+    """Yield batches on the run's device; a GPU gets the next one while it is at work."""
+    if training.device.type != "cuda":
+        yield from crops
+        return
+    layout = torch.channels_last if channels_last(training.model, training.device) else torch.contiguous_format
+    coming = read_ahead(lambda batch: (batch, upload(batch[:2], training.device)), crops, 2)
+    for batch, copy in coming:
+        images, masks = copy.arrived()
+        yield Batch(images.contiguous(memory_format=layout), masks, batch.places)
 
 
 def _sampler(training: Training, augment: AugmentConfig, *, unlabelled: bool = False) -> Sampler:

@@ -37,7 +37,7 @@ def threads_to_go_on(record: dict, device: torch.device, say: Callable[[str], No
     now, threads, before = made_with(device), torch.get_num_threads(), record.get("threads")
     if "threads" in now and before != threads and _may_take(before):
         threads = now["threads"] = before
-        say(f"Going on with {threads} threads, as before. OMP_NUM_THREADS sets another number.")
+        say(f"Threads: {threads}, as before. OMP_NUM_THREADS sets another number.")
     apart = [f"{key} was {record[key]} and is {value}" for key, value in now.items() if record.get(key, value) != value]
     if apart:
         say(f"The last bits of the weights may differ from those of an undisturbed run: {', '.join(apart)}.")

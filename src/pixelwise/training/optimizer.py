@@ -120,8 +120,8 @@ class MovingAverage:
         self.model, self.average, self.decay, self.tail = model, average, decay, tail
         average.load_state_dict(model.state_dict())
         average.requires_grad_(False).eval()
-        self._pairs = list(_floats(model, average))
-        self._others = list(_counters(model, average))
+        self._sources, self._targets = _lists(_floats(model, average))
+        self._counters, self._kept_counters = _lists(_counters(model, average))
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -129,10 +129,15 @@ class MovingAverage:
         decay = min(self.decay, (1 + step) / (10 + step))
         if self.tail is not None and step >= self.tail:
             decay = 1 - 1 / (step - self.tail + 1)
-        for source, target in self._pairs:
-            target.lerp_(source, 1 - decay)
-        for source, target in self._others:
-            target.copy_(source)
+        # All at once: on a GPU each call takes as long to begin as a small tensor to average.
+        torch._foreach_lerp_(self._targets, self._sources, 1 - decay)
+        if self._counters:
+            torch._foreach_copy_(self._kept_counters, self._counters)
+
+
+def _lists(pairs: Iterator[tuple[Tensor, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
+    both = list(pairs)
+    return [source for source, _ in both], [target for _, target in both]
 
 
 def _entries(model: nn.Module, average: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:

@@ -4,7 +4,6 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -12,28 +11,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pixelwise import __version__
-from pixelwise.config import Config, as_places
-from pixelwise.data.contract import contract_of
+from pixelwise.config import Config
 from pixelwise.data.sampler import Batch
 from pixelwise.data.scenes import Scene
-from pixelwise.data.targets import Targets
+from pixelwise.data.targets import Place, Targets
+from pixelwise.device import laid_out, practice
 from pixelwise.errors import ConfigError, PixelwiseError, out_of_memory
 from pixelwise.evaluation.evaluate import evaluate_scenes
-from pixelwise.geo.colours import ColourReader
-from pixelwise.hub.licences import Origin, merged_origins, origins_from, records
+from pixelwise.hub.licences import merged_origins, records
 from pixelwise.labels import IGNORE
 from pixelwise.loss_config import LOSSES, LossConfig
 from pixelwise.losses import total_loss
 from pixelwise.models import Decoded, Segmenter
-from pixelwise.runs.model_folder import ModelCard, save_model
+from pixelwise.runs.model_folder import save_model
 from pixelwise.runs.run_folder import Run
+from pixelwise.train_keys import TrainConfig
+from pixelwise.training.accumulation import LossOf, Parts, backward, in_precision, is_separable, statistics_note
+from pixelwise.training.card import first_origins, model_card
 from pixelwise.training.checkpointing import recompute_blocks
 from pixelwise.training.exactness import made_with
 from pixelwise.training.first_weights import FirstWeights, library_origins, teacher_origins
 from pixelwise.training.lion import Lion
 from pixelwise.training.network import first_network
 from pixelwise.training.optimizer import MovingAverage, parameter_groups, rate_factor
+from pixelwise.training.readings import Made
 from pixelwise.training.teaching import (
     Teacher,
     disturbed,
@@ -76,6 +77,7 @@ class Training:
         require_teacher(config)
         torch.manual_seed(config.train.seed)
         self.config, self.data, self.device, self.run = config, data, device, run
+        self.practice = practice(device, config.train.precision, config.train.log_every)
         self.step, self.best, self.seconds = 0, -1.0, 0.0
         self.score: float | None = None
         self.best_step = 0
@@ -86,18 +88,21 @@ class Training:
         """Of the log, of the newest step."""
         self.model = first_network(config, data, start, state, say)
         self.model.encoder.requires_grad_(not config.train.freeze_encoder)
-        origins = _origins(start, state, run)
+        origins = first_origins(start, state, run)
         if state is None:
             accepted = config.model.accept_licence
             origins = merged_origins(
                 origins or (), library_origins(self.model, accepted), teacher_origins(config.train.teacher, accepted)
             )
-        self.card = _card(config, data, self.model, origins)
+        self.card = model_card(config, data, self.model, origins)
         self.class_weights = class_weights(config, data, device)
         self.unlabelled = list(unlabelled)
         self.teacher = Teacher(config, self.card, self.model, device) if config.train.teacher is not None else None
         aimed = config.sampling.balanced or config.sampling.hard
         self.targets = Targets(data.training, len(data.classes), config.sampling) if aimed else None
+        self._errors: list[tuple[list[Place], Tensor]] = []
+        if config.train.accumulate > 1 and (note := statistics_note(config.train, self.model)) is not None:
+            say(note)
         if config.train.activation_checkpointing and not recompute_blocks(self.model.encoder):
             say(
                 f"The encoder of {config.model.name} has no row of blocks, so [train].activation_checkpointing changes "
@@ -107,8 +112,9 @@ class Training:
     def prepare(self) -> None:
         """Move the network to its device, and make what changes its weights."""
         settings = self.config.train
-        self.model.to(self.device)
-        self.decode = torch.compile(self.model.decode) if settings.compile else self.model.decode
+        laid_out(self.model, self.device)
+        decode = torch.compile(self.model.decode) if settings.compile else self.model.decode
+        self.decode = in_precision(decode, self.practice.half, self.device)
         tail = settings.steps - round(settings.tail_average * settings.steps) if settings.tail_average else None
         self.average = MovingAverage(self.model, copy.deepcopy(self.model), settings.ema_decay, tail)
         self.rate, decoder_lr_mult = _rates(self.config)
@@ -120,7 +126,7 @@ class Training:
             first_layer_lr_mult=settings.first_layer_lr_mult,
         )
         self.optimizer = Lion(groups) if settings.optimizer == "lion" else torch.optim.AdamW(groups, fused=True)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.mixed_precision == "fp16")
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.practice.scaled)
 
     def restore(self, state: dict) -> None:
         """Go back to a state of the run.
@@ -155,6 +161,7 @@ class Training:
 
         The row of the log is in it, since a kill after the state is saved may lose it there.
         """
+        self.record_errors()
         return {
             "model": self.model.state_dict(),
             "average": self.average.average.state_dict(),
@@ -180,46 +187,75 @@ class Training:
         """The network that is evaluated and kept, in evaluation mode."""
         return self.average.average if self.config.train.ema_decay > 0 else self.model.eval()
 
-    def learn(self, batch: Batch, unlabelled: Batch | None = None) -> tuple[float, float]:
-        """Make one step; return its loss on labelled crops and the encoder's learning rate.
+    def learn(self, batch: Batch, unlabelled: Batch | None = None) -> Made:
+        """Make one step; return its loss on labelled crops, and what else the log needs.
+
+        No device is asked for a number here. A step whose loss or gradient is not a finite number changes no weight.
 
         Args:
             unlabelled: crops without labels, whose pseudo labels count too.
-
-        Raises:
-            PixelwiseError: the loss or the gradient is not a finite number.
         """
         settings = self.config.train
         self.model.train()
         self.model.encoder.train(not settings.freeze_encoder)
         # Dropout and drop-path depend on the step alone, so a resumed run draws what an undisturbed one does.
-        torch.manual_seed(settings.seed * 1_000_003 + self.step)
+        torch.manual_seed(self._seed)
         self.model.anneal(self.step / settings.steps)
         factor = self._set_rates()
         image, mask = batch.images.to(self.device), batch.masks.to(self.device)
-        loss, logits = _loss(self.model, self.decode, image, mask, self.config, self.class_weights)
-        if self.teacher is not None and settings.distillation:
-            loss = loss + settings.distillation * self.teacher.loss(image, logits, settings.temperature)
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        separable = is_separable(settings, self.model)
+        loss, logits = self._backward(self._labelled_loss, image, mask, self.class_weights, separable=separable)
         if unlabelled is not None and settings.unlabelled:
-            self.scaler.scale(self._unlabelled_loss(unlabelled)).backward()
+            self._learn_unlabelled(unlabelled)
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.grad_clip)
-        value = loss.item()
-        # A float16 gradient overflows now and then. The scaler then leaves the step out, and scales the loss less.
-        overflow = self.scaler.is_enabled() and self.scaler.get_scale() >= 1
-        if not math.isfinite(value) or not (torch.isfinite(norm) or overflow):
-            raise PixelwiseError(self._not_finite(value))
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        bad = ~torch.isfinite(loss)
+        if self.scaler.is_enabled():
+            # A float16 gradient overflows now and then. The scaler then leaves the step out, and scales the loss less.
+            bad |= ~torch.isfinite(norm) & (self.scaler.scale(torch.ones_like(loss)) < 1)
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            bad |= ~torch.isfinite(norm)
+            setattr(self.optimizer, "found_inf", bad.float())  # noqa: B010  torch's fused optimisers read it
+            self.optimizer.step()
         self.average.update(self.step)
         if self.targets is not None and self.config.sampling.hard:
-            for place, error in zip(batch.places, wrong_shares(logits.detach(), mask), strict=True):
-                if math.isfinite(error):
-                    self.targets.record(place, error)
+            self._errors.append((batch.places, wrong_shares(logits, mask)))
         self.step += 1
-        return value, self.rate * factor
+        return Made(loss, norm, bad, self.rate * factor)
+
+    @property
+    def _seed(self) -> int:
+        return self.config.train.seed * 1_000_003 + self.step
+
+    def _backward(
+        self, loss_of: LossOf, image: Tensor, mask: Tensor, weights: Tensor | None, *, separable: bool
+    ) -> tuple[Tensor, Tensor]:
+        parts = Parts(self.config.train.accumulate, self._seed, separable)
+        scaled = self.scaler.scale
+        return backward(
+            loss_of, self.decode, self.model, image, mask, parts=parts, scaled=scaled, class_weights=weights
+        )
+
+    def _labelled_loss(self, decode: Callable[[Tensor], Decoded], image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        settings = self.config.train
+        loss, logits = _loss(self.model, decode, image, mask, self.config, self.class_weights)
+        if self.teacher is not None and settings.distillation:
+            loss = loss + settings.distillation * self.teacher.loss(image, logits, settings.temperature)
+        return loss, logits
+
+    def record_errors(self) -> None:
+        """Tell `Targets` how wrong the network was, crop by crop, in the steps since the last time."""
+        if self.targets is None or not self._errors:
+            return
+        places = [place for own, _ in self._errors for place in own]
+        shares = torch.cat([own for _, own in self._errors]).tolist()
+        self._errors = []
+        for place, error in zip(places, shares, strict=True):
+            if math.isfinite(error):
+                self.targets.record(place, error)
 
     def _set_rates(self) -> float:
         """Set the learning rates of this step, and return their factor."""
@@ -232,8 +268,8 @@ class Training:
             group["lr"] = group["base_rate"] * factor
         return factor
 
-    def _unlabelled_loss(self, batch: Batch) -> Tensor:
-        """Return the weighted loss on crops without labels, against what the teacher is sure of there."""
+    def _learn_unlabelled(self, batch: Batch) -> None:
+        """Add the gradient of the weighted loss on crops without labels, against what the teacher is sure of there."""
         settings = self.config.train
         image, mask = batch.images.to(self.device), batch.masks.to(self.device)
         with torch.no_grad():
@@ -243,16 +279,30 @@ class Training:
         rng = np.random.default_rng([settings.seed, DISTURBED, self.step])
         image, mask = disturbed(image, mask, self.config.augment, rng)
         # Pixels that do not count make the loss smaller, not the others larger (ClassMix, section 3.2).
-        share = float((mask != IGNORE).float().mean())
-        weight = unlabelled_weight(self.step, settings.steps, settings.unlabelled)
-        loss, _ = _loss(self.model, self.decode, image, mask, self.config, None, LossConfig())
-        return weight * share * loss
+        share = (mask != IGNORE).float().mean()
+        weight = unlabelled_weight(self.step, settings.steps, settings.unlabelled) * share
 
-    def _not_finite(self, loss: float) -> str:
+        def loss_of(decode: Callable[[Tensor], Decoded], image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+            loss, logits = _loss(self.model, decode, image, mask, self.config, None, LossConfig())
+            return weight * loss, logits
+
+        # Its only loss is the cross-entropy.
+        separable = is_separable(TrainConfig(aux_loss=settings.aux_loss), self.model)
+        self._backward(loss_of, image, mask, None, separable=separable)
+
+    def not_finite(self, row: dict) -> PixelwiseError:
+        """Return what stops a run whose step was bad.
+
+        Args:
+            row: of that step, for the log.
+        """
         kept = self.run.folder / "last"
         held = f" {kept} holds the last saved state." if kept.exists() else ""
-        half = " float16 ends at 65,504; mixed_precision = 'bf16' does not." if self.scaler.is_enabled() else ""
-        return f"The loss is {loss} at step {self.step}. Lower [train].learning_rate (it is {self.rate:g}).{half}{held}"
+        half = " float16 ends at 65,504; precision = 'bf16' does not." if self.scaler.is_enabled() else ""
+        what = f"The loss is {row['loss']}" if not math.isfinite(row["loss"]) else "The gradient is not finite"
+        return PixelwiseError(
+            f"{what} at step {row['step'] - 1}. Lower [train].learning_rate (it is {self.rate:g}).{half}{held}"
+        )
 
     @property
     def must_evaluate(self) -> bool:
@@ -309,12 +359,7 @@ def _loss(
     Args:
         losses: other ones than the configuration's.
     """
-    settings = config.train
-    half = settings.mixed_precision in ("bf16", "fp16")
-    half |= settings.mixed_precision == "auto" and image.device.type == "cuda"
-    dtype = torch.float16 if settings.mixed_precision == "fp16" else torch.bfloat16
-    with torch.autocast(image.device.type, dtype=dtype, enabled=half):
-        decoded = decode(image)
+    settings, decoded = config.train, decode(image)
     losses, aux_losses = losses or settings.losses, None
     if settings.aux_loss != "same":
         aux_losses = replace(losses, **{name: float(name == settings.aux_loss) for name in LOSSES})
@@ -331,50 +376,6 @@ def _loss(
         align_corners=model.align_corners,
     )
     return loss, decoded.logits
-
-
-def _origins(start: FirstWeights | None, state: dict | None, run: Run) -> tuple[Origin, ...] | None:
-    """Return what the model descends from; of a run that goes on, as its state says.
-
-    Returns:
-        None for a run of an early version, which did not keep it.
-
-    Raises:
-        ConfigError: a damaged state.
-    """
-    if state is None:
-        return () if start is None else start.origins
-    try:
-        return origins_from(state["origins"]) if "origins" in state else None
-    except ValueError as error:
-        raise ConfigError(f"{run.folder / 'last'} holds a damaged state ({error}). Restore it from a copy.") from None
-
-
-def _card(config: Config, data: TrainingData, model: Segmenter, origins: tuple[Origin, ...] | None) -> ModelCard:
-    scene, without = data.training[0], config.data.unlabelled
-    return ModelCard(
-        architecture=model.architecture,
-        classes=data.classes,
-        bands=scene.reader.bands,
-        dtype=scene.info.dtype,
-        mean=data.mean,
-        std=data.std,
-        nodata=config.data.nodata,
-        file_bands=len(scene.info.data_bands(scene.reader.bands)),
-        grey_too=any(isinstance(each.reader, ColourReader) and each.reader.grey for each in data.training),
-        contract=contract_of(data.training),
-        tile=config.predict.tile,
-        overlap=config.predict.overlap,
-        provenance={
-            "pixelwise": __version__,
-            "images": ", ".join(place.name for place in as_places(config.data.images)),
-            "labels": ", ".join(place.name for place in config.data.label_places),
-            "date": date.today().isoformat(),
-            **({} if config.train.teacher is None else {"teacher": config.train.teacher.name}),
-            **({} if without is None else {"unlabelled": ", ".join(place.name for place in as_places(without))}),
-        },
-        origins=origins,
-    )
 
 
 def _rates(config: Config) -> tuple[float, float]:

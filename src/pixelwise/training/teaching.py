@@ -157,9 +157,9 @@ def require_teacher(config: Config) -> None:
         )
 
 
-def wrong_shares(logits: Float[Tensor, "B K h w"], masks: Int[Tensor, "B H W"]) -> list[float]:
+def wrong_shares(logits: Float[Tensor, "B K h w"], masks: Int[Tensor, "B H W"]) -> Float[Tensor, " B"]:
     """Return the share of wrong cells of each crop at the logits' stride; NaN where none is labelled."""
     truth = F.interpolate(masks[:, None].float(), logits.shape[-2:], mode="nearest")[:, 0]
     counted = truth != IGNORE
     wrong = counted & (logits.argmax(dim=1) != truth)
-    return (wrong.sum(dim=(1, 2)) / counted.sum(dim=(1, 2))).tolist()
+    return wrong.sum(dim=(1, 2)) / counted.sum(dim=(1, 2))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pixelwise import machine
-from pixelwise.config import Config, load_config, parse_config
+from pixelwise.config import Config, load_config
 from pixelwise.data.footprints import resolution_note
 from pixelwise.data.split import open_split, write_split
 from pixelwise.data.unlabelled import open_unlabelled
@@ -15,7 +15,7 @@ from pixelwise.device import choose_device
 from pixelwise.errors import ConfigError, TrainingStopped, WeightsError, enough_memory
 from pixelwise.fast.allocator import keep_freed_memory
 from pixelwise.mapping.capacity import free_memory, threads
-from pixelwise.runs.changed_settings import require_same_settings, say_changes
+from pixelwise.runs.changed_settings import recorded_config, require_same_settings, say_changes
 from pixelwise.runs.model_folder import load_model
 from pixelwise.runs.run_folder import Run, locked_run, open_events, open_run
 from pixelwise.training.boundary_losses import with_boundary_losses
@@ -25,6 +25,7 @@ from pixelwise.training.data_wait import Waiting
 from pixelwise.training.exactness import threads_to_go_on
 from pixelwise.training.first_weights import first_weights
 from pixelwise.training.model_check import require_compiler, require_mask_loss
+from pixelwise.training.readings import Readings
 from pixelwise.training.state import Training
 from pixelwise.training.stopping import Stopping, stopped_by_signals
 from pixelwise.training.training_data import as_begun, read_training_data
@@ -134,7 +135,7 @@ def _kept_state(run: Run, config: Config, say: Say) -> dict | None:
         )
     say(f"Going on from step {step} of {steps}.")
     if "config" in state:
-        before = parse_config(state["config"], f"The state in {run.folder / 'last'}")
+        before = recorded_config(state["config"], f"The state in {run.folder / 'last'}")
         require_same_settings(run.folder, before, config)
         if (changes := say_changes(before, config)) is not None:
             say(changes)
@@ -172,7 +173,7 @@ def _make_steps(training: Training, say: Say) -> None:
     settings, run = training.config.train, training.run
     started = time.monotonic() - training.seconds
     workers = settings.workers if settings.workers is not None else max(1, (os.cpu_count() or 2) // 2)
-    waiting = Waiting()
+    waiting, readings = Waiting(), Readings(training.practice.log_every)
     with stopped_by_signals(settings.save_every_minutes) as stopping, open_events(run.folder) as write_events:
         if training.must_evaluate and _evaluated(training, stopping):
             # A signal came before it, the best model is lost, or other steps were to be evaluated.
@@ -184,22 +185,33 @@ def _make_steps(training: Training, say: Say) -> None:
             raise TrainingStopped(stopping.signal, training.step, run.folder)
         with run.open_log() as log:
             for batch, unlabelled in waiting.over(read_batches(training, workers)):
-                loss, rate = training.learn(batch, unlabelled)
-                training.row = {"step": training.step, "loss": loss, "learning_rate": rate, "waited": waiting.seconds}
+                made = training.learn(batch, unlabelled)
+                training.row = {"step": training.step, "loss": None, "learning_rate": made.rate}
+                training.row |= {"waited": waiting.seconds, "seconds": time.monotonic() - started}
+                readings.add(training.row, made)
                 if (hint := waiting.hint(workers)) is not None:
                     say(hint)
-                if settings.keep_every and training.step % settings.keep_every == 0:
-                    training.save_model(run.checkpoint(training.step))
+                keep = bool(settings.keep_every) and training.step % settings.keep_every == 0
                 save, stop = stopping.after_step()
-                if training.must_evaluate and not stop:
-                    save, stop = True, not _evaluated(training, stopping)
-                training.row["seconds"] = time.monotonic() - started
-                if save:
-                    training.save()
-                    stopping.saved()
-                log(training.row)
-                write_events(training.row)
-                say(Progress(training.step, settings.steps, loss, training.score))
+                if not (readings.due or keep or save or training.must_evaluate):
+                    continue
+                # Read before anything is kept, so that what is kept is good.
+                rows, bad = readings.read()
+                if bad is None:
+                    if keep:
+                        training.save_model(run.checkpoint(training.step))
+                    if training.must_evaluate and not stop:
+                        save, stop = True, not _evaluated(training, stopping)
+                        training.row["seconds"] = time.monotonic() - started
+                    if save:
+                        training.save()
+                        stopping.saved()
+                for row in rows:
+                    log(row)
+                    write_events(row)
+                    say(Progress(row["step"], settings.steps, row["loss"], training.score))
+                if bad is not None:
+                    raise training.not_finite(bad)
                 if stop:
                     break
         # Also one that came after the last step.
