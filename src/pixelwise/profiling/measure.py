@@ -121,7 +121,7 @@ def profile(
                 )
         window = tiling.plan.rows[0][0]
         sample = read_tile(tiling.reader, window, card).image[None]
-        watched = watch(network, lambda: tiling.logits(sample), repeats)
+        watched = watch(network, lambda: tiling.logits(sample).cpu(), repeats)
     return Profile(
         model=str(model),
         runtime=watched.runtime,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
+import torch
 from affine import Affine
 from jaxtyping import Bool, Float, Float32, Shaped
 from torch import Tensor
@@ -124,6 +125,9 @@ class TimedTiling(Tiling):
         """Run the network on normalised images."""
         self.timeline.switch("network")
         found = super().logits(images)
+        if found.is_cuda:
+            # It is only begun there.
+            torch.cuda.synchronize()
         self.timeline.switch("decide")
         return found
 
