@@ -106,6 +106,7 @@ def test_the_commands_of_the_readme_exist():
         "evaluate",
         "predict",
         "polygonize",
+        "profile",
         "score-parcels",
         "models",
         "prune",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pixelwise.parcels.polygonize import polygonize
     from pixelwise.parcels.scores import score_parcels
     from pixelwise.predictor import load
+    from pixelwise.profiling.measure import profile
     from pixelwise.training.train import train
     from pixelwise.weights import load_weights, save_weights
 
@@ -48,6 +49,7 @@ __all__ = [
     "load_config",
     "load_weights",
     "polygonize",
+    "profile",
     "prune",
     "save_weights",
     "score_parcels",
@@ -72,6 +74,7 @@ _HOMES = {
     "load_config": "pixelwise.config",
     "load_weights": "pixelwise.weights",
     "polygonize": "pixelwise.parcels.polygonize",
+    "profile": "pixelwise.profiling.measure",
     "prune": "pixelwise.models.prune",
     "save_weights": "pixelwise.weights",
     "score_parcels": "pixelwise.parcels.scores",

@@ -18,6 +18,7 @@ from pixelwise.commands.init import init
 from pixelwise.commands.networks import analyze, models, prune
 from pixelwise.commands.parcels import polygonize, score_parcels
 from pixelwise.commands.predict import predict
+from pixelwise.commands.profile import profile
 from pixelwise.commands.split import split
 from pixelwise.commands.training import evaluate, report, train
 from pixelwise.commands.weights import licences, weights
@@ -94,7 +95,7 @@ def commands() -> None:
 
 for _command in (
     *(demo, init, check, split, train, evaluate, compare, report, predict, polygonize, score_parcels),
-    *(models, analyze, prune, export),
+    *(models, analyze, prune, export, profile),
     *(weights, licences),
 ):
     commands.add_command(_command)

@@ -21,6 +21,7 @@ EXTRAS = {
     "onnx": ("Writing ONNX", "onnx"),
     "onnxruntime": ("ONNX files", "onnx"),
     "openvino": ("OpenVINO", "openvino"),
+    "nncf": ("int8 for OpenVINO", "int8"),
 }
 """Package -> what needs it, and the extra that installs it. All others draw polygons and are in ``geo``."""
 

@@ -108,3 +108,6 @@ def test_the_command_predicts_without_torch_and_says_what_it_cannot_do(folder):
     assert "pixelwise[train]" in trained.stderr
     assert "Traceback" not in trained.stderr
     assert json.loads(pixelwise("models", "--json").stdout)
+    profiled = pixelwise("profile", "fields.onnx", "--repeats", "1")
+    assert profiled.returncode == 0, profiled.stderr
+    assert "convolution" in profiled.stdout

@@ -10,6 +10,7 @@ import click
 from pixelwise.commands.interruption import interruptible
 from pixelwise.commands.parameters import FILE, RESOLUTION, UNITS
 from pixelwise.commands.weights import say_binding
+from pixelwise.machine import share_cores
 
 
 @click.command()
@@ -85,6 +86,7 @@ def predict(
       pixelwise predict runs/street photos results
       pixelwise predict runs/street photos drafts --as coco
     """
+    share_cores()
     with interruptible("Finished pieces of a scene are kept; the same command goes on."):
         from pixelwise.commands.progress import shown_share
         from pixelwise.config_table import parsed_options

@@ -12,6 +12,7 @@ from pixelwise.commands.doctor import stop_on_errors
 from pixelwise.commands.interruption import interruptible
 from pixelwise.commands.parameters import ACCEPT_LICENCE, FILE, OVERRIDES, RESOLUTION, UNITS
 from pixelwise.commands.weights import say_binding
+from pixelwise.machine import share_cores
 
 if TYPE_CHECKING:
     from pixelwise.evaluation.metrics import Scores
@@ -154,6 +155,7 @@ def evaluate(
       pixelwise evaluate fields.onnx test.toml
       pixelwise evaluate runs/fields test.toml --option output_stride=8 --flips --scale 0.75 --scale 1 --scale 1.25
     """
+    share_cores()
     with interruptible("Nothing was written."):
         from pixelwise.config_table import parsed_options
         from pixelwise.evaluation.evaluate import evaluate

@@ -60,6 +60,7 @@ def metadata_of(about: About, certificate: Mapping[str, object]) -> dict[str, st
         "overlap": card.overlap,
         "licences": _licences(card),
         "model_sha256": about.model_hash,
+        "precision": options.precision,
         "network": card.architecture.name,
         "version": f"pixelwise {__version__}",
         "certificate": certificate,

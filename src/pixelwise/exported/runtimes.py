@@ -151,10 +151,23 @@ class OpenVinoFile:
         self.names = [output.get_any_name() for output in self.model.outputs] if self.metadata else ["logits"]
 
     def _compiled(self, threads: int) -> Any:
-        # Half precision, the default on some processors, would be another network than the one that was checked.
-        settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, **SETTINGS.get(self.kind, {})}
         with damage_named(self.path):
-            return self.core.compile_model(self.model, self.kind, settings)
+            return self.core.compile_model(self.model, self.kind, self.settings(threads))
+
+    def settings(self, threads: int) -> dict[str, Any]:
+        """Return what OpenVINO is told when it compiles the file."""
+        chosen = {"INFERENCE_PRECISION_HINT": self._arithmetic(), "INFERENCE_NUM_THREADS": threads}
+        return chosen | SETTINGS.get(self.kind, {})
+
+    def _arithmetic(self) -> str:
+        """Return what it computes in: half precision for files of that alone, where the device has it.
+
+        Half precision, the default on some processors, would be another network than the one that was checked.
+        """
+        half = {"float16": ("FP16", "f16"), "bfloat16": ("BF16", "bf16")}
+        wanted, name = half.get(self.metadata.get("precision", ""), ("", "f32"))
+        able = self.core.get_property(self.kind, "OPTIMIZATION_CAPABILITIES")
+        return name if wanted in able else "f32"
 
     def run(self, image: Shaped[np.ndarray, "B _ _ _"]) -> Arrays:
         """Return all outputs by name."""

@@ -118,6 +118,10 @@ class Arithmetic(Protocol):
         """Decide logits upsampled by a factor (`pixelwise.upsampling.decide_cells`)."""
         ...
 
+    def finished(self, model: Any) -> None:
+        """Wait until what was begun where the network computes is done."""
+        ...
+
     def room(self, model: Any) -> int | None:
         """Return the bytes that are free where the network computes, if that is no processor; else None."""
         ...

@@ -82,6 +82,12 @@ def zoomed(images: Float[Tensor, "B C _ _"], size: Size) -> Float[Tensor, "B C _
     return F.interpolate(images, size=size, mode="bilinear", align_corners=False)
 
 
+def finished(model: Segmenter) -> None:
+    """Wait for a GPU, where work is only begun."""
+    if device_of(model) == "cuda":
+        torch.cuda.synchronize()
+
+
 def room(model: Segmenter) -> int | None:
     """Return the bytes that are free on the network's GPU; None on others."""
     where = next(model.parameters()).device
