@@ -64,7 +64,7 @@ class Bench:
     def names(self) -> list[str]:
         """Return the networks that are looked at."""
         if self.tiny:
-            return ["segformer-b0", "unet"]
+            return ["segformer-b0", "linknet"]
         return [name for name in list_models() if not name.removesuffix("-ocr").endswith(LARGE)]
 
 

@@ -34,6 +34,7 @@ TOY: dict[str, list[str]] = {
     "class_map": ["--rounds", "1", "--size", "64", "--classes", "3", "--only", "b0", "--without", *MISSING],
     "check": ["--images", "12", "--size", "64"],
     "costs": ["--only", "linknet", "--output", "costs.json"],
+    "distributed": ["--steps", "2", "--without-ray"],
     "engine": ["--toy"],
     "evaluation": ["--images", "11", "--classes", "3", "--size", "32"],
     "exports": ["--json", "exports.json", "--network", "unet", "--to", "model.onnx"],

@@ -1,5 +1,6 @@
 """The group of commands, and how errors are shown. Commands import what is heavy, so that `--help` is fast."""
 
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -29,6 +30,9 @@ from pixelwise.optional import torch_missing
 
 def main() -> None:
     """Run the command; exit with 0, 1 for a mistake of the user, 2 for usage, 128 and its number for a signal."""
+    if "RANK" in os.environ:
+        # One of several processes: torch would warn that it looks for heads without a gradient.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         with _warnings_in_one_line(), garbled_messages_hidden():
             commands.main(prog_name="pixelwise", standalone_mode=False)
@@ -67,6 +71,9 @@ def _warnings_in_one_line() -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
         # Our warnings are for users. The line of code would tell them nothing.
+        if os.environ.get("RANK", "0") != "0":
+            # Of several processes that train together, the first one talks.
+            return
         if issubclass(category, OldNameWarning | ContractWarning):
             # With what is said before the work, so that the last line is the result; but JSON stays JSON.
             click.echo(f"Note: {message}", err="--json" in sys.argv)

@@ -56,7 +56,8 @@ class DataConfig(ConfigTable):
         default="leave_out", description="annotations: images on which nothing is drawn are left out, or background"
     )
     missing_images: Literal["error", "leave_out"] = Field(
-        default="error", description="annotations: images that they name and that are not there"
+        default="error",
+        description="masks and annotations: images that they belong to and that are not there: an error, or left out",
     )
     mask_pattern: str | None = Field(
         default=None,

@@ -101,3 +101,8 @@ def reset_peak_memory() -> None:
     # Elsewhere, and where it is not allowed, peaks are those of the process so far.
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def local_processes() -> int:
+    """Return how many processes of one training torchrun has started on this machine; 1 without it."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

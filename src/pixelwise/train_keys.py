@@ -166,6 +166,11 @@ class TrainConfig(ConfigTable):
         default=False,
         description="compute the encoder's inner maps again in the backward pass: slower, and less memory",
     )
+    parallel: Literal["ddp", "fsdp"] = Field(
+        default="ddp",
+        description="of several processes (docs/distributed.md): ddp: each holds all weights; fsdp: each holds a part, "
+        "for encoders that are too large for one GPU",
+    )
     compile: bool = Field(
         default=False, description="compile the network before the first step (minutes; needs a C++ compiler)"
     )
@@ -195,6 +200,8 @@ class TrainConfig(ConfigTable):
             raise ValueError(f"class_weights is {weights}; give a number from 0 on per class, not all of them 0")
         if self.tail_average and not self.ema_decay:
             raise ValueError("tail_average is an average, and ema_decay = 0 asks for none; leave one of them out")
+        if self.compile and self.parallel == "fsdp":
+            raise ValueError("compile and parallel = 'fsdp' do not go together; leave one of them out")
         if self.accumulate > self.batch_size:
             raise ValueError(
                 f"accumulate is {self.accumulate}, but a step has only {self.batch_size} crops (batch_size)"

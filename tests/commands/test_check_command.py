@@ -1,7 +1,9 @@
 """The command: its exit status, its files, and what training makes of them."""
 
 import json
+import re
 import sys
+import tomllib
 
 import numpy as np
 import pytest
@@ -70,11 +72,26 @@ def test_verbose_lists_every_finding(pixelwise, project):
     assert sum(line.startswith("Error PW130") for line in out.splitlines()) == 2
 
 
-def test_a_folder_without_a_configuration_is_a_mistake(pixelwise, project):
+def test_a_folder_without_a_configuration_is_checked_as_init_configures_it(pixelwise, project):
     (project / "pixelwise.toml").rename(project / "a.txt")
+    Image.fromarray(np.full((40, 40, 3), 9, np.uint8)).save(project / "images/1.png")
+    status, out, err = pixelwise("check", ".", "--out", "there")
+    assert (status, err) == (0, "")
+    assert "holds no configuration, so it is checked as `pixelwise init .` configures it" in out
+    assert "4 images with masks" in out
+    assert "PW218" in out
+    data = tomllib.loads((project / "there/proposed.toml").read_text())["data"]
+    assert data["classes"] == ["background", "object"]
+    assert (project / "there" / data["labels"]).resolve() == project / "masks"
+
+
+def test_of_two_configurations_one_has_to_be_named(pixelwise, project):
+    for name in ("a.toml", "b.toml"):
+        (project / name).write_bytes((project / "pixelwise.toml").read_bytes())
+    (project / "pixelwise.toml").unlink()
     status, _, err = pixelwise("check", ".")
     assert status == 1
-    assert "no configuration" in err
+    assert "2 TOML files" in err
 
 
 def test_fix_writes_copies_and_says_so(pixelwise, project):
@@ -94,4 +111,23 @@ def test_training_stops_on_errors_unless_it_is_told_not_to_look(pixelwise, proje
     assert status == 1
     assert "extra.png belongs to no image" in err
     assert not (project / "runs").exists()
-    assert pixelwise("train", "pixelwise.toml", "--no-check")[0] == 0
+    # The error has the line to paste.
+    (line,) = re.findall(r'missing_images = "leave_out"', err)
+    text = (project / "pixelwise.toml").read_text()
+    (project / "pixelwise.toml").write_text(text.replace("[data]\n", f"[data]\n{line}\n"))
+    assert pixelwise("train", "pixelwise.toml")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "lines"), [("PW190", '[model]\nname = "segformer-b9"'), ("PW191", '[data]\nunlabelled = "nowhere"')]
+)
+def test_what_is_wrong_beside_the_labels_has_a_code_too(pixelwise, project, code, lines):
+    table, line = lines.split("\n")
+    text = (project / "pixelwise.toml").read_text()
+    changed = text.replace(table, lines) if table in text else f"{text}\n{lines}\n"
+    (project / "pixelwise.toml").write_text(changed)
+    status, _, err = pixelwise("check", ".", "--out", "there")
+    assert status == 1
+    found = json.loads((project / "there/check.json").read_text())["findings"]
+    assert [finding["code"] for finding in found] == [code]
+    assert line.split('"')[1] in err

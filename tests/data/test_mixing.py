@@ -21,7 +21,7 @@ def crops(seed, count=4, side=12, classes=5):
 def mixed(seed, **shares):
     images, masks = crops(seed)
     partners = images.roll(-1, 0), masks.roll(-1, 0)
-    found = mix(images, masks, partners, AugmentConfig(**shares), np.random.default_rng(seed))
+    found = mix(images, masks, partners, AugmentConfig(**shares), [np.random.default_rng(seed)] * 4)
     return images, masks, *found
 
 
@@ -71,6 +71,6 @@ def test_as_many_crops_are_mixed_as_asked_for():
 def test_nothing_is_mixed_in_place():
     images, masks = crops(0)
     kept = images.clone(), masks.clone()
-    mix(images, masks, (images, masks), AugmentConfig(cutmix=1.0), np.random.default_rng(0))
+    mix(images, masks, (images, masks), AugmentConfig(cutmix=1.0), [np.random.default_rng(0)] * len(images))
     assert torch.equal(images, kept[0])
     assert torch.equal(masks, kept[1])

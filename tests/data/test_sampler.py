@@ -156,3 +156,15 @@ def test_a_window_with_labels_is_looked_for():
     found = [(drawn.sample(number)[1] != IGNORE).any() for number in range(60)]
     # A single draw has labels with the chance 30/217; eight have with 1 - (187/217)**8 = 0.70.
     assert np.mean(found) > 0.5
+
+
+@given(step=st.integers(0, 5), shares=st.sampled_from([1, 2, 4]), mixed=st.booleans())
+def test_shares_of_a_batch_are_the_batch_also_where_crops_are_mixed(step, shares, mixed):
+    sampler = varied()
+    sampler.config = sampler.config.model_copy(update={"classmix": 0.5 * mixed, "cutmix": 0.3 * mixed})
+    whole = sampler.batch(step, 4)
+    size = 4 // shares
+    parts = [sampler.batch(step, 4, range(i * size, (i + 1) * size)) for i in range(shares)]
+    assert torch.equal(torch.cat([part.images for part in parts]), whole.images)
+    assert torch.equal(torch.cat([part.masks for part in parts]), whole.masks)
+    assert [place for part in parts for place in part.places] == whole.places

@@ -9,7 +9,7 @@ from torch import nn
 import pixelwise as pw
 from pixelwise.labels import IGNORE
 from pixelwise.losses import segmentation_loss
-from pixelwise.losses.masks import mask_loss
+from pixelwise.losses.masks import MaskLoss, mask_loss
 from pixelwise.models import Decoded
 from pixelwise.models.segmenter import Masks
 from pixelwise.train_keys import TrainConfig
@@ -116,7 +116,9 @@ def test_masks_and_auxiliary_outputs_have_the_gradient_of_the_whole_batch():
     def loss_of(decode, image, mask):
         decoded = decode(image)
         # Masks are compared at points in float32.
-        loss = mask_loss(decoded.answers, mask) + 0.3 * segmentation_loss(decoded.aux["early"], mask)
+        loss = mask_loss(decoded.answers, mask, MaskLoss(points=200)) + 0.3 * segmentation_loss(
+            decoded.aux["early"], mask
+        )
         return loss, decoded.logits
 
     torch.manual_seed(7)

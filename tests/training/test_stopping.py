@@ -92,6 +92,23 @@ def test_a_kill_between_the_state_and_its_best_model_loses_neither(scenes, tmp_p
     require_same(train(config, resume=True), whole)
 
 
+def test_rows_that_are_read_late_are_in_the_log_before_the_state_is_saved(scenes, tmp_path, whole, monkeypatch):
+    save = Run.save_last
+
+    def save_and_kill(run, state):
+        save(run, state)
+        killed()
+
+    config = small_config(scenes, tmp_path / "run", steps=5, evaluate_every=4, log_every=10)
+    monkeypatch.setattr(Run, "save_last", save_and_kill)
+    with pytest.raises(KilledError):
+        train(config)
+    monkeypatch.undo()
+    assert [row["step"] for row in Run(tmp_path / "run").log] == [1, 2, 3]
+    run = train(config, resume=True)
+    assert [row["loss"] for row in run.log] == [row["loss"] for row in whole.log]
+
+
 @in_main_thread
 @pytest.mark.parametrize(("step", "rows"), [(2, 3), (3, 4), (5, 5)], ids=["plain", "evaluated", "after the last"])
 def test_a_signal_ends_the_run_after_a_step_and_loses_nothing(scenes, tmp_path, whole, capfd, step, rows):

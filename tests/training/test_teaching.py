@@ -152,7 +152,8 @@ def test_images_are_disturbed_alike_for_the_same_draw_and_empty_pixels_stay_empt
     images, masks = torch.randn(3, 5, 8, 8), torch.randint(0, 3, (3, 8, 8))
     images[:, :, :2] = 0
     masks[:, :2] = IGNORE
-    first, again = (teaching.disturbed(images, masks, AugmentConfig(), np.random.default_rng(4)) for _ in range(2))
+    draws = [[np.random.default_rng([4, i]) for i in range(3)] for _ in range(2)]
+    first, again = (teaching.disturbed(images, masks, AugmentConfig(), rngs) for rngs in draws)
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[1], again[1])
     assert not first[0][:, :, :2].any()

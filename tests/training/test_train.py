@@ -244,9 +244,9 @@ def test_an_encoder_without_blocks_is_trained_as_it_is_and_the_user_is_told(scen
 def test_slow_reading_is_told_once_with_the_fix(scenes, tmp_path, monkeypatch):
     said, batch = [], Sampler.batch
 
-    def slow(sampler, step, size):
+    def slow(sampler, *which):
         time.sleep(0.4)
-        return batch(sampler, step, size)
+        return batch(sampler, *which)
 
     monkeypatch.setattr(Sampler, "batch", slow)
     monkeypatch.setattr(job, "Waiting", lambda: Waiting(2))

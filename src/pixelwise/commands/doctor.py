@@ -1,7 +1,8 @@
 """The command that looks at data and a configuration before any training."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,12 @@ FIRST = 3
 @click.argument("config", type=FILE)
 @OVERRIDES
 @click.option("--with", "run", type=FILE, metavar="RUN", help="A trained run: rank labels that it contradicts.")
+@click.option(
+    "--folds",
+    type=click.IntRange(min=2),
+    metavar="K",
+    help="Train K networks, each on the other parts of the data, and rank labels that they contradict.",
+)
 @click.option("--out", type=FILE, help="Folder for check.html and check.json.  [default: checks/NAME]")
 @click.option("--verbose", "-v", is_flag=True, help="List every finding, not one line for each code.")
 @click.option("--fix", is_flag=True, help="Write corrected copies beside the old files: NAME_fixed.toml, masks_fixed.")
@@ -37,6 +44,7 @@ def check(
     config: Path,
     overrides: tuple[str, ...],
     run: Path | None,
+    folds: int | None,
     out: Path | None,
     verbose: bool,
     fix: bool,
@@ -44,24 +52,29 @@ def check(
 ) -> None:
     """Read every file of a configuration and say what is wrong.
 
-    CONFIG is a configuration, or a folder that holds one. The exit status is 1 if there are errors, and 0 if there are
-    warnings alone. A second check reads only what changed. check.html shows a picture of each problem.
+    CONFIG is a configuration, or a folder that holds one; a folder without one is checked as `pixelwise init` would
+    configure it. The exit status is 1 if there are errors, and 0 if there are warnings alone. A second check reads only
+    what changed. check.html shows a picture of each problem.
 
     \b
     Example:
       pixelwise check fields.toml
       pixelwise check fields.toml --fix
+      pixelwise check photos
       pixelwise check fields.toml --with runs/fields
+      pixelwise check fields.toml --folds 2
     """
+    if run is not None and folds is not None:
+        raise click.UsageError("--with RUN and --folds K both say which networks judge the labels. Give one of them.")
     with interruptible("What was read is kept; the same command goes on."):
         from pixelwise.commands.progress import shown_stages
         from pixelwise.config import load_config
         from pixelwise.data.doctor import Finding, examine
         from pixelwise.training.model_check import check_model, network_stride
 
-        path = config_in(config)
+        folder = out if out is not None else FOLDER / name_of(config)
+        path = config_in(config, or_else=lambda: _proposed(config, folder))
         loaded = load_config(path, overrides)
-        folder = out if out is not None else FOLDER / name_of(path)
         with shown_stages() as advance:
             found = examine(
                 loaded,
@@ -76,8 +89,10 @@ def check(
         found = _with(found, [*model, *(Finding("PW191", "[data].unlabelled", said, " ") for said in unlabelled)])
         _show_parts(found)
         _show_findings(found, verbose=verbose)
-        _write(folder, str(config), found, loaded, run=None if found.errors else run)
-        if run is not None and found.errors:
+        judged = run is not None or folds is not None
+        compare = partial(_suspicious, folder, loaded, run, folds) if judged and not found.errors else None
+        _write(folder, str(config), found, loaded, compare)
+        if judged and found.errors:
             click.echo("Labels are compared with predictions once there are no errors.")
         if fix:
             _fix(path, loaded, found)
@@ -102,8 +117,11 @@ def _problems_of_unlabelled(config: "Config") -> list[str]:
     return []
 
 
-def config_in(path: Path) -> Path:
+def config_in(path: Path, *, or_else: Callable[[], Path] | None = None) -> Path:
     """Return a configuration; in a folder, that is pixelwise.toml, or the only TOML file there.
+
+    Args:
+        or_else: makes one for a folder without any.
 
     Raises:
         ConfigError: the folder holds none, or several.
@@ -112,14 +130,34 @@ def config_in(path: Path) -> Path:
         return path
     found = sorted(path.glob("*.toml"))
     named = [each for each in found if each.name == "pixelwise.toml"] or found
+    if not named and or_else is not None:
+        return or_else()
     if len(named) != 1:
         what = f"{len(named)} TOML files, none of them pixelwise.toml" if named else "no configuration"
         raise ConfigError(f"The folder {path} holds {what}. Name the configuration's file.")
     return named[0]
 
 
+def _proposed(folder: Path, results: Path) -> Path:
+    """Write the configuration that `init` would write for a folder, beside the results of its check."""
+    from pixelwise.commands.init import proposed_for, show_proposal
+    from pixelwise.data.survey.toml import to_toml
+    from pixelwise.files import ensure_folder, replacing
+
+    found = proposed_for(folder, ask=False)
+    path = ensure_folder(results) / "proposed.toml"
+    with replacing(path) as temporary:
+        temporary.write_text(to_toml(found, path), encoding="utf-8", newline="\n")
+    click.echo(f"{folder} holds no configuration, so it is checked as `pixelwise init {folder}` configures it: {path}.")
+    show_proposal(found)
+    return path
+
+
 def name_of(path: Path) -> str:
     """Return the name of a configuration's results: its own, or its folder's where it is called pixelwise.toml."""
+    if path.is_dir():
+        named = sorted(path.glob("*.toml"))
+        return name_of(named[0]) if len(named) == 1 else path.resolve().name
     return path.resolve().parent.name if path.stem == "pixelwise" else path.stem
 
 
@@ -194,16 +232,27 @@ def _show_findings(found: "Examination", *, verbose: bool) -> None:
         say_error(said.strip())
 
 
-def _suspicious(folder: Path, config: "Config", run: Path) -> "Section":
-    """Rank labels that a run contradicts, write them as files, and return their part of the page."""
+def _suspicious(folder: Path, config: "Config", run: Path | None, folds: int | None) -> "Section":
+    """Rank labels that networks contradict, write them as files, and return their part of the page.
+
+    Args:
+        run: of the network; None: one is trained for each fold.
+    """
     from pixelwise.commands.progress import shown_stages
     from pixelwise.evaluation.suspect_files import write_suspect_json, write_suspect_polygons
-    from pixelwise.evaluation.suspects import suspects_of
+    from pixelwise.evaluation.suspects import suspects_of, suspects_of_folds
     from pixelwise.labels import make_classes
     from pixelwise.report.suspect_gallery import suspect_section
+    from pixelwise.training.folds import train_folds
 
     with shown_stages() as advance:
-        suspects, scenes = suspects_of(run, config, advance=advance)
+        if run is not None:
+            suspects, scenes = suspects_of(run, config, advance=advance)
+        else:
+            assert folds is not None
+            run = folder / "folds"
+            trained = train_folds(config, folds, run, advance=advance)
+            suspects, scenes = suspects_of_folds([(each.run.folder, each.judged) for each in trained], advance=advance)
     written = [folder / "suspicious.json"]
     write_suspect_json(written[0], suspects, run)
     if write_suspect_polygons(folder / "suspicious.gpkg", suspects, scenes):
@@ -219,10 +268,12 @@ def _suspicious(folder: Path, config: "Config", run: Path) -> "Section":
     return suspect_section(suspects, make_classes(config.data.classes, config.data.palette), run)
 
 
-def _write(folder: Path, title: str, found: "Examination", config: "Config", *, run: Path | None) -> None:
+def _write(
+    folder: Path, title: str, found: "Examination", config: "Config", compare: Callable[[], "Section"] | None
+) -> None:
     from pixelwise.report.check_page import write_check_json, write_check_page
 
-    sections = [] if run is None else [_suspicious(folder, config, run)]
+    sections = [] if compare is None else [compare()]
     try:
         write_check_json(folder / "check.json", title, found)
         write_check_page(folder / "check.html", title, found, config, sections)

@@ -1,5 +1,6 @@
 """How a mistake is told."""
 
+import os
 import sys
 import textwrap
 from shutil import get_terminal_size
@@ -8,7 +9,12 @@ import click
 
 
 def say_error(text: str) -> None:
-    """Print a paragraph to stderr: wrapped and red on a terminal, on one line in a log, so that grep finds it."""
+    """Print a paragraph to stderr: wrapped and red on a terminal, on one line in a log, so that grep finds it.
+
+    Of the processes that torchrun starts on a machine, the first prints it.
+    """
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return
     if sys.stderr.isatty():
         width = max(40, min(100, get_terminal_size().columns))
         # A terminal would break lines in the middle of words.

@@ -4,11 +4,15 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pixelwise.commands.interruption import interruptible
 from pixelwise.commands.parameters import FILE
+
+if TYPE_CHECKING:
+    from pixelwise.data.survey.proposal import Proposal
 
 LONGEST = 600
 """Letters of a complaint that are shown; `check` says all of it."""
@@ -32,26 +36,13 @@ def init(folder: Path, out: Path, yes: bool, force: bool) -> None:
       pixelwise train pixelwise.toml
     """
     with interruptible("Nothing was written."):
-        import torch
-        from rasterio.errors import NotGeoreferencedWarning
-
-        from pixelwise.data.survey.proposal import Machine, propose
         from pixelwise.data.survey.toml import to_toml
         from pixelwise.data.survey.writing import complaint, require_free, write_configuration
-        from pixelwise.machine import free_memory
 
-        # A photo has no place on the ground. Threads share these filters, so they are set here.
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
         require_free(out, force=force)
-        machine = Machine(torch.cuda.is_available(), free_memory())
-        ask = _first if yes or not sys.stdin.isatty() else _asked
-        found = propose(folder, machine=machine, ask=ask, say=click.echo)
+        found = proposed_for(folder, ask=not yes)
         copy = write_configuration(out, to_toml(found, out))
-        for title, sentences in (("Saw", found.saw), ("Guessed", found.guessed), ("Left out", found.later)):
-            if sentences:
-                click.echo(f"{title}:")
-            for sentence in sentences:
-                click.echo(f"  - {sentence}")
+        show_proposal(found)
         if copy is not None:
             click.echo(f"The configuration that was there is kept as {copy}.")
         click.echo(f"{out} is written.")
@@ -60,6 +51,33 @@ def init(folder: Path, out: Path, yes: bool, force: bool) -> None:
             click.echo(f"`pixelwise check {out}` will complain: {short}")
         else:
             click.echo(f"Next: pixelwise check {out}, then pixelwise train {out}.")
+
+
+def proposed_for(folder: Path, *, ask: bool) -> "Proposal":
+    """Look at a folder and return a configuration for it.
+
+    Args:
+        ask: on a terminal, where two readings are equally likely.
+    """
+    import torch
+    from rasterio.errors import NotGeoreferencedWarning
+
+    from pixelwise.data.survey.proposal import Machine, propose
+    from pixelwise.machine import free_memory
+
+    # A photo has no place on the ground. Threads share these filters, so they are set here.
+    warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    machine = Machine(torch.cuda.is_available(), free_memory())
+    return propose(folder, machine=machine, ask=_asked if ask and sys.stdin.isatty() else _first, say=click.echo)
+
+
+def show_proposal(found: "Proposal") -> None:
+    """Say what was seen, what was guessed and what is left out."""
+    for title, sentences in (("Saw", found.saw), ("Guessed", found.guessed), ("Left out", found.later)):
+        if sentences:
+            click.echo(f"{title}:")
+        for sentence in sentences:
+            click.echo(f"  - {sentence}")
 
 
 def _first(question: str, answers: Sequence[str]) -> int:

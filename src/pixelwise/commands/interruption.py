@@ -1,5 +1,6 @@
 """What a command does at Ctrl-C, and when another signal has stopped a training."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +16,14 @@ def interruptible(advice: str) -> Iterator[None]:
     try:
         yield
     except TrainingStopped as stopped:
-        click.echo(f"\n{stopped} {advice}", err=True)
+        _say(f"{stopped} {advice}")
         sys.exit(128 + stopped.signal)
     except KeyboardInterrupt:
-        click.echo(f"\nInterrupted. {advice}", err=True)
+        _say(f"Interrupted. {advice}")
         sys.exit(130)
+
+
+def _say(text: str) -> None:
+    # Of the processes that torchrun starts, one speaks.
+    if os.environ.get("RANK", "0") == "0":
+        click.echo(f"\n{text}", err=True)

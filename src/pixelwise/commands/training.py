@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 @click.option("--no-check", is_flag=True, help="Do not look for mistakes in the data first.")
 @OVERRIDES
 @ACCEPT_LICENCE
+@click.option("--on", "where", type=click.Choice(["ray"]), help="Train on the machines of a Ray cluster.")
+@click.option("--processes", type=click.IntRange(1), help="With --on ray: how many processes train, one for each GPU.")
 @click.option("--print-config", is_flag=True, help="Print every key with its default and meaning, and exit.")
 def train(
     config: Path | None,
@@ -33,6 +35,8 @@ def train(
     no_check: bool,
     overrides: tuple[str, ...],
     accepted: tuple[str, ...],
+    where: str | None,
+    processes: int | None,
     print_config: bool,
 ) -> None:
     """Train a network as a configuration says.
@@ -45,6 +49,8 @@ def train(
       pixelwise train fields.toml
       pixelwise train fields.toml --set train.steps=200 --set model.name=segformer-b1
       pixelwise train fields.toml --resume
+      torchrun --nproc-per-node 4 -m pixelwise train fields.toml
+      pixelwise train fields.toml --on ray --processes 4
     """
     if print_config:
         from pixelwise.config import explain_config
@@ -53,15 +59,22 @@ def train(
         return
     if config is None:
         raise click.UsageError("Name a configuration, or ask for one with --print-config.")
+    if processes is not None and where is None:
+        raise click.UsageError(
+            f"--processes goes with --on ray. Here: torchrun --nproc-per-node {processes} -m pixelwise train CONFIG"
+        )
     flags = [*(["--run", str(folder)] if folder else []), *(part for each in overrides for part in ("--set", each))]
     flags += [part for each in accepted for part in ("--accept-licence", each)]
+    flags += [*(["--on", where] if where else []), *(["--processes", str(processes)] if processes else [])]
     again = shlex.join([str(config), *flags])
     with interruptible(f"`pixelwise train {again} --resume` goes on from the last saved step."):
         from pixelwise.commands.progress import shown_download, shown_training
         from pixelwise.config import RunConfig, load_config
         from pixelwise.hub.download import NotKeptError
+        from pixelwise.processes import is_first
         from pixelwise.runs.model_card import read_origins
         from pixelwise.training.first_weights import first_weights
+        from pixelwise.training.joining import first_alone, joined, launched, restarted
         from pixelwise.training.train import train
 
         loaded = load_config(config, overrides)
@@ -70,18 +83,31 @@ def train(
         if accepted:
             model = loaded.model.model_copy(update={"accept_licence": [*loaded.model.accept_licence, *accepted]})
             loaded = loaded.model_copy(update={"model": model})
-        if not resume:
-            # A name or a licence that does not work is said at once; nothing is fetched yet.
-            with suppress(NotKeptError):
-                first_weights(loaded.model, offline=True)
-            if not no_check:
-                # A run that goes on has seen its data.
-                stop_on_errors(config, loaded)
-            # Training finds them kept; here a bar shows how they come.
-            with shown_download() as advance:
-                first_weights(loaded.model, advance=advance)
-        with shown_training() as report:
-            run = train(loaded, resume=resume, report=report)
+        if where is not None and launched():
+            raise click.UsageError("--on ray starts its own processes. Leave torchrun out.")
+        resume = resume or (restarted() and loaded.run.folder is not None and loaded.run.folder.is_dir())
+        with joined(loaded):
+            with first_alone() as first:
+                if first and not resume:
+                    # A name or a licence that does not work is said at once; nothing is fetched yet.
+                    with suppress(NotKeptError):
+                        first_weights(loaded.model, offline=True)
+                    if not no_check:
+                        # A run that goes on has seen its data.
+                        stop_on_errors(config, loaded)
+                    # Training finds them kept; here a bar shows how they come.
+                    with shown_download() as advance:
+                        first_weights(loaded.model, advance=advance)
+            if not is_first():
+                train(loaded, resume=resume)
+                return
+            with shown_training() as report:
+                if where == "ray":
+                    from pixelwise.training.ray_training import train_on_ray
+
+                    run = train_on_ray(loaded, processes=processes or 1, resume=resume, report=report)
+                else:
+                    run = train(loaded, resume=resume, report=report)
         click.echo(f"The run is in {run.folder}, its best model in {run.folder / 'model'}.")
         say_binding(read_origins(run.folder))
         if loaded.data.validation or loaded.data.validation_images:

@@ -11,6 +11,7 @@ from pathlib import Path
 from pixelwise.data.problems import Problem
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.geo.drivers import IMAGE_SUFFIXES
+from pixelwise.geo.vector_source import is_geodatabase
 from pixelwise.source_name import is_local, local_path
 
 MASK_ENDINGS = ("", "_mask", "_masks", "_label", "_labels", "_gt", "_L")
@@ -71,6 +72,26 @@ def _walked(top: Path) -> Iterator[Path]:
                     (links if entry.is_symlink() else folders).append(path)
             elif path.suffix.lower() in IMAGE_SUFFIXES:
                 yield path
+
+
+def label_groups(images: tuple[Path, ...], labels: tuple[Path, ...]) -> list[tuple[tuple[Path, ...], Path]]:
+    """Return which images belong to which labels: one place of labels for all images, or one each.
+
+    Raises:
+        ConfigError: another number of places.
+    """
+    if len(labels) == 1:
+        return [(images, labels[0])]
+    if len(labels) != len(images):
+        raise ConfigError(
+            f"[data].labels lists {len(labels)} places for {len(images)} of images. Give one for all, or one for each."
+        )
+    return [((image,), label) for image, label in zip(images, labels, strict=True)]
+
+
+def holds_masks(place: Path) -> bool:
+    """Return whether a place of labels holds masks, and not polygons."""
+    return not is_geodatabase(place) if place.is_dir() else place.suffix.lower() in IMAGE_SUFFIXES
 
 
 def image_place(path: Path, folders: Sequence[Path]) -> str:
@@ -218,7 +239,10 @@ def _no_mask(image: Path, expected: Path, elsewhere: Path | None, *, own: bool) 
     elif elsewhere:
         hint = f"There is {elsewhere}: put masks in the same subfolders as their images."
     else:
-        hint = "Add the mask, move the image out of the folder, or say with [data].mask_pattern how masks are called."
+        hint = (
+            "Add the mask, move the image out of the folder, or say with [data].mask_pattern how masks are called. To "
+            'go on without such images, write below [data]: missing_masks = "leave_out".'
+        )
     said = f"{image} has no mask: expected {expected}. {hint}"
     return Problem(NoMaskError(said), tuple(path for path in (image, expected, elsewhere) if path))
 

@@ -1,5 +1,7 @@
 """Crops that are pasted into others, with their labels: ClassMix and CutMix."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,16 +16,17 @@ def mix(
     masks: Int[Tensor, "B H W"],
     partners: tuple[Float[Tensor, "B C H W"], Int[Tensor, "B H W"]],
     config: AugmentConfig,
-    rng: np.random.Generator,
+    rngs: Sequence[np.random.Generator],
 ) -> tuple[Float[Tensor, "B C H W"], Int[Tensor, "B H W"]]:
     """Paste a part of each crop's partner into it, or leave it as it is. Each pixel keeps its own label.
 
     Args:
         partners: the images and masks that parts are taken from.
         config: how often (``classmix``, ``cutmix``).
+        rngs: of each crop, so that it is mixed alike whichever crops are mixed with it in one call.
     """
     images, masks = images.clone(), masks.clone()
-    for i, (image, mask) in enumerate(zip(*partners, strict=True)):
+    for i, (image, mask, rng) in enumerate(zip(*partners, rngs, strict=True)):
         choice = rng.random()
         if choice < config.classmix:
             pasted = _half_of_classes(mask, rng)

@@ -85,17 +85,25 @@ class Sampler:
         image, mask = augment(crop, self.config, rng, rotate90=rotate90, mean=self.mean, std=self.std)
         return image, mask, place
 
-    def batch(self, step: int, size: int) -> Batch:
-        """Return the crops of a step, mixed as the configuration says."""
-        images, masks, places = zip(*(self.sample_with_place(step * size + i) for i in range(size)), strict=True)
+    def batch(self, step: int, size: int, own: range | None = None) -> Batch:
+        """Return the crops of a step, mixed as the configuration says.
+
+        Args:
+            size: of the whole batch.
+            own: positions in it that are wanted; None: all.
+        """
+        own = range(size) if own is None else own
+        images, masks, places = zip(*(self.sample_with_place(step * size + i) for i in own), strict=True)
         image, mask = torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(masks)).long()
         if self.config.classmix or self.config.cutmix:
-            partners = image.roll(-1, 0), mask.roll(-1, 0)
-            if size == 1:
-                # Alone in its batch, a crop is mixed with that of the next step.
-                other, labels = self.sample(step + 1)
-                partners = torch.from_numpy(other)[None], torch.from_numpy(labels)[None].long()
-            image, mask = mix(image, mask, partners, self.config, np.random.default_rng([self.seed, MIXING, step]))
+            # The partner of a crop is the next one in the batch; of a crop that is alone in it, that of the next step.
+            follower = image[:1], mask[:1]
+            if size == 1 or len(own) < size:
+                other, labels = self.sample(step * size + own.stop % size if size > 1 else step + 1)
+                follower = torch.from_numpy(other)[None], torch.from_numpy(labels)[None].long()
+            partners = torch.cat([image[1:], follower[0]]), torch.cat([mask[1:], follower[1]])
+            rngs = [np.random.default_rng([self.seed, MIXING, step, i]) for i in own]
+            image, mask = mix(image, mask, partners, self.config, rngs)
         return Batch(image, mask, list(places))
 
     def _anywhere(self, scene: int, geometry: Geometry, rng: np.random.Generator) -> tuple[Place, Crop]:
@@ -119,20 +127,25 @@ def _random_window(scene: Scene, geometry: Geometry, crop: int, rng: np.random.G
     return Window(top, left, side, side)
 
 
-def batches(sampler: Sampler, *, batch: int, first: int, last: int, workers: int) -> Iterator[Batch]:
+def batches(
+    sampler: Sampler, *, batch: int, first: int, last: int, workers: int, own: range | None = None
+) -> Iterator[Batch]:
     """Yield the batches of the steps ``first`` to ``last`` - 1, read ahead by threads.
 
     Threads share the resident scenes, and numpy, GDAL and torch release the interpreter's lock while they work.
+
+    Args:
+        own: positions in each batch that are wanted; None: all.
     """
     if workers == 0:
-        yield from (sampler.batch(step, batch) for step in range(first, last))
+        yield from (sampler.batch(step, batch, own) for step in range(first, last))
         return
     with ThreadPoolExecutor(workers, thread_name_prefix="crops") as pool:
         waiting: list[Future[Batch]] = []
         try:
             for step in range(first, last):
                 while len(waiting) <= 2 * workers and step + len(waiting) < last:
-                    waiting.append(pool.submit(sampler.batch, step + len(waiting), batch))
+                    waiting.append(pool.submit(sampler.batch, step + len(waiting), batch, own))
                 yield waiting.pop(0).result()
         finally:
             for future in waiting:

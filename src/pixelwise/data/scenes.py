@@ -12,18 +12,24 @@ from jaxtyping import Bool, Int16, Shaped
 
 from pixelwise.config import DataConfig, Places, as_places
 from pixelwise.data.annotated import annotated_scenes
-from pixelwise.data.folder import Naming, NoMaskError, distinct_names, find_images, pair_masks
+from pixelwise.data.drawing import Drawing
+from pixelwise.data.folder import (
+    Naming,
+    NoMaskError,
+    distinct_names,
+    find_images,
+    holds_masks,
+    label_groups,
+    pair_masks,
+)
 from pixelwise.data.masks import open_mask
 from pixelwise.data.problems import Problem, grouped
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.geo.colours import open_image
-from pixelwise.geo.drivers import IMAGE_SUFFIXES
-from pixelwise.geo.polygon_labels import count_touching, labels_for_scene
 from pixelwise.geo.raster import RasterInfo, Readable, Window, clip_window, describe
-from pixelwise.geo.vector import Polygons, read_polygons
-from pixelwise.geo.vector_source import is_geodatabase, split_layer
+from pixelwise.geo.vector_source import split_layer
 from pixelwise.labels import IGNORE, Classes, MaskTable, make_classes, make_mask_table
-from pixelwise.machine import free_memory
+from pixelwise.machine import free_memory, local_processes
 from pixelwise.source_name import is_local
 
 RESIDENT_BYTES = 1 << 30
@@ -187,22 +193,22 @@ class _Wanted:
 
 def _images_with_labels(
     data: DataConfig, classes: Classes, images: tuple[Path, ...], labels: tuple[Path, ...]
-) -> tuple[list[_Wanted], list["_Drawing"], list[Problem]]:
+) -> tuple[list[_Wanted], list[Drawing], list[Problem]]:
     """Return each image with what opens its labels, the files of polygons, and what is wrong with some images."""
     wanted: list[_Wanted] = []
-    drawings: list[_Drawing] = []
+    drawings: list[Drawing] = []
     problems: list[Problem] = []
-    for folders, place in _groups(images, labels):
+    for folders, place in label_groups(images, labels):
         if data.annotations is not None:
             found = annotated_scenes(data, classes, folders, place)
             wanted += [_Wanted(each.path, each.open_labels, each.part, found.notes) for each in found.scenes]
             problems += found.problems
-        elif _holds_masks(place):
+        elif holds_masks(place):
             pairs, unpaired = _pairs(data, classes, folders, place)
             wanted += [_Wanted(*pair) for pair in pairs]
             problems += unpaired
         elif place.exists() or not is_local(place) or split_layer(place)[1] is not None:
-            drawings.append(_Drawing(data, classes, place, folders))
+            drawings.append(Drawing(data, classes, place, folders))
             wanted += [_Wanted(image, drawings[-1].labels) for folder in folders for image in _images(data, folder)]
         else:
             raise DataError(f"There is no {place}. Fix [data].labels: a folder of masks, or a file of polygons.")
@@ -211,28 +217,13 @@ def _images_with_labels(
 
 def keep_in_memory(scenes: Sequence[Scene]) -> None:
     """Let scenes stay in memory after they were read, if all of them fit."""
-    needed = sum(
+    needed = local_processes() * sum(
         s.info.height * s.info.width * (len(s.reader.bands) * np.dtype(s.info.dtype).itemsize + 3) for s in scenes
     )
     room = free_memory()
     for scene in scenes:
         # Reading a scene takes at least twice the memory that it keeps.
         scene.resident = needed <= min(RESIDENT_BYTES, RESIDENT_BYTES if room is None else room // 4)
-
-
-def _groups(images: tuple[Path, ...], labels: tuple[Path, ...]) -> list[tuple[tuple[Path, ...], Path]]:
-    """Return which images belong to which labels: one place of labels for all images, or one each."""
-    if len(labels) == 1:
-        return [(images, labels[0])]
-    if len(labels) != len(images):
-        raise ConfigError(
-            f"[data].labels lists {len(labels)} places for {len(images)} of images. Give one for all, or one for each."
-        )
-    return [((image,), label) for image, label in zip(images, labels, strict=True)]
-
-
-def _holds_masks(place: Path) -> bool:
-    return not is_geodatabase(place) if place.is_dir() else place.suffix.lower() in IMAGE_SUFFIXES
 
 
 def _images(data: DataConfig, folder: Path) -> list[Path]:
@@ -287,79 +278,6 @@ def _collected(problems: list[Problem], image: Path) -> Iterator[None]:
 def _raise(problems: Sequence[Problem]) -> None:
     if problems:
         raise problems[0].error if len(problems) == 1 else DataError(" ".join(grouped(problems)))
-
-
-class _Drawing:
-    """The polygons of a file. They become the labels of scenes."""
-
-    def __init__(self, data: DataConfig, classes: Classes, place: Path, folders: Sequence[Path]) -> None:
-        self.polygons = read_polygons(place, attribute=data.attribute, layer=data.layer)
-        self.place, self.folders, self.data = place, folders, data
-        self.background = classes.names.index(data.background) if data.background in classes.names else IGNORE
-        self.boundary = classes.names.index(data.boundary) if data.boundary in classes.names else None
-        taken = {self.background, self.boundary}
-        self.class_of = _class_of_polygons(data, classes, self.polygons, taken, place)
-        self.scenes = self.touched = 0
-
-    def labels(self, image: RasterInfo) -> Labels:
-        """Return the labels of a scene."""
-        drawn = labels_for_scene(
-            self.polygons,
-            image,
-            self.class_of,
-            background=self.background,
-            boundary=self.boundary,
-            boundary_width=self.data.boundary_width,
-            all_touched=self.data.all_touched,
-        )
-        self.scenes += 1
-        self.touched += count_touching(self.polygons, image)
-        return drawn
-
-    def require_touching(self) -> None:
-        """Check that some polygon is on some scene.
-
-        Raises:
-            DataError: no polygon touches any of them.
-        """
-        if not self.touched:
-            raise DataError(
-                f"None of the {len(self.polygons.geometries)} polygons in {self.place} touches any of the "
-                f"{self.scenes} scenes in {', '.join(map(str, self.folders))}. Check that both lie in the same place "
-                "and that their coordinate systems are right."
-            )
-
-
-def _class_of_polygons(
-    data: DataConfig, classes: Classes, polygons: Polygons, taken: set[int | None], place: Path
-) -> Int16[np.ndarray, " n"]:
-    free = [index for index in range(len(classes)) if index not in taken]
-    if data.attribute is None or polygons.values is None:
-        if len(free) != 1:
-            raise ConfigError(
-                f"[data].classes leaves {len(free)} classes for the polygons of {place} besides background "
-                f"and boundary ({', '.join(classes.names[i] for i in free) or 'none'}). Name the column that tells "
-                "them apart with [data].attribute, or keep one."
-            )
-        return np.full(len(polygons.geometries), free[0], np.int16)
-    listed = data.values or {name: [name] for name in classes.names}
-    index = {str(value): classes.index(name) for name, values in listed.items() for value in values}
-    index |= {str(value): IGNORE for value in data.ignore or []}
-    found = [_listed_as(value, index) for value in polygons.values]
-    strange = sorted(set(found) - set(index))
-    if strange:
-        more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
-        raise DataError(
-            f"{place} has {', '.join(map(repr, strange[:5]))}{more} in the column {data.attribute!r}, which no "
-            f"class has. Map it with [data].values, or mark it ignored with ignore = [{strange[0]!r}]."
-        )
-    return np.array([index[value] for value in found], np.int16)
-
-
-def _listed_as(value: object, index: dict[str, int]) -> str:
-    # A yes-or-no column may be mapped as true, as 1 or as 'true'.
-    spellings = [str(value).lower(), str(int(value)), str(value)] if isinstance(value, bool) else [str(value)]
-    return next((each for each in spellings if each in index), spellings[0])
 
 
 def require_same_kind(scenes: Sequence[Scene]) -> None:

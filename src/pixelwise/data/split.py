@@ -111,25 +111,33 @@ def split_scenes(
 
     Args:
         lists: part -> a text file that says what is in it, instead of the shares. What no list names is left out.
+            Lists for training and test alone leave validation to its share of the training images.
         may_be_gone: leave out images that lists name and that are not there.
 
     Raises:
         ConfigError: too few scenes or blocks to divide, or a list that does not fit.
     """
     if data.split == "block" and (lists or data.validation or data.test):
-        return _split_by_block(scenes, data, np.random.default_rng([seed, 0x5917]), lists or {})
+        return _split_by_block(scenes, data, _rng(seed), lists or {})
     if lists:
         found = scenes_of_lists(scenes, as_places(data.images), lists, may_be_gone=may_be_gone)
         if not found["training"]:
             raise ConfigError(f"{lists.get('training', 'The lists')} names no image to train on.")
-        return Split(**found)
-    rng = np.random.default_rng([seed, 0x5917])
+        if "validation" in lists or "test" not in lists or not data.validation or data.validation_images is not None:
+            return Split(**found)
+        rest = _split_by_scene(found["training"], data.model_copy(update={"test": 0.0}), _rng(seed))
+        return replace(rest, test=found["test"])
+    rng = _rng(seed)
     parts = table_parts(scenes, data) if data.split_table is not None else given_parts(scenes, data)
     if parts is not None:
         return _split_as_given(scenes, data, parts, rng)
     if not data.validation and not data.test:
         return Split(list(scenes), [], [])
     return _split_by_scene(scenes, data, rng)
+
+
+def _rng(seed: int) -> np.random.Generator:
+    return np.random.default_rng([seed, 0x5917])
 
 
 def _split_as_given(
@@ -271,7 +279,7 @@ def _split_by_block(
             Scene(scene.name, scene.reader, scene.labels, part=BlockPart(grid, listed))
             for scene, grid in zip(scenes, grids, strict=True)
         ]
-        made = [scene for scene in made if isinstance(scene.part, BlockPart) and _touches(scene, scene.part)]
+        made = [scene for scene in made if isinstance(scene.part, BlockPart) and touches(scene, scene.part)]
         for scene in made:
             scene.resident = scenes[0].resident
         return made
@@ -302,7 +310,8 @@ def _chosen_blocks(blocks: dict[Block, int], data: DataConfig, rng: np.random.Ge
     return found | {"training": frozenset(free)}
 
 
-def _touches(scene: Scene, part: BlockPart) -> bool:
+def touches(scene: Scene, part: BlockPart) -> bool:
+    """Return whether some pixel of a scene belongs to a part."""
     info = scene.info
     strips = (Window(top, 0, min(1024, info.height - top), info.width) for top in range(0, info.height, 1024))
     return any(part.read(strip).any() for strip in strips)

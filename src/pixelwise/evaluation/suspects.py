@@ -1,6 +1,6 @@
 """Regions where a trained network is sure of another class than the labels have: likely mistakes in the labels."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,6 +122,35 @@ def suspects_of(
         learned = {id(scene) for scene in scenes if scene.name in names}
     found = find_suspects(fuse(model), card, split, learned=learned, most=most, advance=advance)
     return found, scenes
+
+
+def suspects_of_folds(
+    folds: Sequence[tuple[Path, Split]],
+    *,
+    most: int = MOST,
+    advance: Callable[[str, float], None] | None = None,
+) -> tuple[list[Suspect], list[Scene]]:
+    """Rank regions that networks contradict which have not learned from them.
+
+    Args:
+        folds: runs, and the scenes that each of them judges, since it has not learned from these.
+        most: how many are kept.
+        advance: called with what is done and the share of it, 0 to 1.
+
+    Returns:
+        the suspects, the likeliest first, and all scenes that were judged.
+    """
+    found, scenes = list[Suspect](), list[Scene]()
+    for done, (run, judged) in enumerate(folds):
+
+        def onward(stage: str, share: float, done: int = done) -> None:
+            if advance:
+                advance(stage, (done + share) / len(folds))
+
+        model, card, _ = load_model(run)
+        found += find_suspects(fuse(model), card, judged, learned=(), most=most, advance=onward)
+        scenes += [scene for part in ("validation", "test", "training") for scene in getattr(judged, part)]
+    return sorted(found, key=lambda suspect: -suspect.score)[:most], scenes
 
 
 def find_suspects(

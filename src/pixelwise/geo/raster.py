@@ -60,7 +60,7 @@ def clip_window(window: Window, height: int, width: int) -> tuple[Window, tuple[
     return Window(top, left, bottom - top, right - left), rows, columns
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RasterInfo:
     """What the header of a raster says."""
 

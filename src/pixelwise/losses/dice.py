@@ -9,6 +9,8 @@ the papers' case, since the softmax of logits (0, z) is the sigmoid of z.
 from jaxtyping import Float
 from torch import Tensor
 
+from pixelwise.processes import all_sum, mean_count
+
 DICE_SMOOTH = 1.0
 """Added to numerator and denominator of Dice, so that a class of few pixels does not change it much."""
 
@@ -27,7 +29,7 @@ def dice_loss(
     are left out.
     """
     first = int(foreground_only)
-    own, all_of, there = (sums[:, first:].sum(dim=0) for sums in (intersection, predicted, counts))
+    own, all_of, there = (all_sum(sums[:, first:].sum(dim=0)) for sums in (intersection, predicted, counts))
     present = there > 0
     ratio = (2 * own + DICE_SMOOTH) / (all_of + there + DICE_SMOOTH)
     return ((1 - ratio) * present).sum() / present.sum().clamp(min=1)
@@ -50,4 +52,4 @@ def soft_iou_loss(
     present = there > 0
     loss = (1 - own / (all_of + there - own).where(present, 1)) * present
     classes = present.sum(dim=1)
-    return (loss.sum(dim=1) / classes.clamp(min=1)).sum() / (classes > 0).sum().clamp(min=1)
+    return (loss.sum(dim=1) / classes.clamp(min=1)).sum() / mean_count((classes > 0).sum())

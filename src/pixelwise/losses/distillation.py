@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from pixelwise.processes import mean_count
+
 
 def distillation_loss(
     logits: Float[Tensor, "B K h w"],
@@ -27,4 +29,4 @@ def distillation_loss(
         wide = torch.promote_types(logits.dtype, torch.float32)
         own, wanted = (F.log_softmax(each.to(wide) / temperature, dim=1) for each in (logits, teacher))
         divergence = (wanted.exp() * (wanted - own)).sum(dim=1)
-        return temperature**2 * torch.where(counted, divergence, 0).sum() / counted.sum().clamp(min=1)
+        return temperature**2 * torch.where(counted, divergence, 0).sum() / mean_count(counted.sum())

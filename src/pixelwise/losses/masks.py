@@ -21,6 +21,7 @@ from pixelwise.labels import IGNORE
 from pixelwise.losses.segmentation import require_class_indices
 from pixelwise.models.segmenter import Masks
 from pixelwise.optional import optional_module
+from pixelwise.processes import all_mean, mean_count
 
 ROUNDING = 1e-3
 """A point that is sampled from valid pixels to a smaller share has none."""
@@ -106,6 +107,7 @@ def _answer_loss(
     ]
     loss = settings.classes * _class_loss(answer.classes, targets, matches, settings, class_weights)
     pairs = [(i, *match) for i, match in enumerate(matches) if match is not None]
+    count = mean_count(answer.classes.new_tensor(sum(len(queries) for _, queries, _ in pairs)))
     if not pairs:
         # An image without a valid pixel changes nothing, and a batch of such has the loss 0.
         return loss + 0 * answer.masks.sum()
@@ -120,7 +122,7 @@ def _answer_loss(
     inside = logits.sigmoid() * weights
     overlap, sizes = (inside * labels).sum(dim=1), inside.sum(dim=1) + (labels * weights).sum(dim=1)
     dice = 1 - (2 * overlap + 1) / (sizes + 1)
-    return loss + (settings.mask * entropy.sum() + settings.dice * dice.sum()) / len(predicted)
+    return loss + (settings.mask * entropy.sum() + settings.dice * dice.sum()) / count
 
 
 def _class_loss(
@@ -143,9 +145,9 @@ def _class_loss(
         else:
             queries, objects = match
             wanted[i, queries] = targets[i].classes[objects]
-    if bool((wanted == IGNORE).all()):
-        return 0 * logits.sum()
-    return F.cross_entropy(logits.transpose(1, 2), wanted, weights, ignore_index=IGNORE)
+    total = all_mean(weights[wanted[wanted != IGNORE]].sum())
+    loss = F.cross_entropy(logits.transpose(1, 2), wanted, weights, ignore_index=IGNORE, reduction="sum")
+    return loss / torch.where(total > 0, total, 1)
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pixelwise.losses.streaming import working_dtype
+from pixelwise.processes import mean_count
 from pixelwise.upsampling import upsample
 
 ImageTerm = tuple[float, Callable[..., Tensor]]
@@ -31,6 +32,7 @@ def image_loss(
     loss = logits.new_zeros((), dtype=working_dtype(logits))
     if not terms:
         return loss
+    images = float(mean_count(counts.any(dim=1).sum()))
     known = counts.any(dim=1).nonzero()[:, 0].tolist()
     for i in known:
         coarse = logits[i : i + 1].detach().to(loss.dtype).requires_grad_(gradient is not None)
@@ -41,7 +43,7 @@ def image_loss(
         # One term at a time, so that only one graph is in memory.
         for weight, term in terms:
             with torch.enable_grad():
-                own_loss = term(full[0], mask[i]) * (weight / len(known))
+                own_loss = term(full[0], mask[i]) * (weight / images)
             loss += own_loss.detach()
             if gradient is not None:
                 slope += torch.autograd.grad(own_loss, full)[0]

@@ -5,6 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pixelwise.labels import IGNORE
+from pixelwise.processes import gathered, mean_count
 
 
 def focal_parts(
@@ -48,15 +49,17 @@ def hard_example_loss(
     valid = mask != IGNORE
     losses = pixel_loss[valid]
     probability = (-losses.detach()).exp()
-    if keep < len(losses):
-        bound = probability.kthvalue(keep + 1).values.clamp(min=threshold)
+    of_batch = gathered(probability)
+    if keep < len(of_batch):
+        bound = of_batch.kthvalue(keep + 1).values.clamp(min=threshold)
         hard = probability < bound
-        if not bool(hard.any()):
+        if not bool((of_batch < bound).any()):
             hard = probability <= bound
         losses, valid_classes = losses[hard], mask[valid][hard]
     else:
         valid_classes = mask[valid]
-    return (class_weights[valid_classes.long()] * losses).mean()
+    count = mask.new_tensor(len(losses), dtype=torch.long)
+    return (class_weights[valid_classes.long()] * losses).sum() / mean_count(count)
 
 
 def bootstrapped_loss(
@@ -78,7 +81,7 @@ def bootstrapped_loss(
         mask: class indices and `IGNORE`; at least one pixel is valid.
         class_weights: factors of the losses, before the worst are chosen.
     """
-    means = []
+    means = [pixel_loss.new_zeros(0)]
     for own, own_mask in zip(pixel_loss, mask, strict=True):
         valid = own_mask != IGNORE
         losses = class_weights[own_mask[valid].long()] * own[valid]
@@ -86,5 +89,6 @@ def bootstrapped_loss(
             continue
         worst = losses.topk(min(keep, len(losses))).values
         above = losses[losses.detach() > threshold]
-        means.append((above if len(above) > keep else worst).mean())
-    return torch.stack(means).mean()
+        means.append((above if len(above) > keep else worst).mean()[None])
+    images = torch.cat(means)
+    return images.sum() / mean_count(mask.new_tensor(len(images), dtype=torch.long))

@@ -18,6 +18,7 @@ from pixelwise.losses.per_image import ImageTerm, image_loss
 from pixelwise.losses.pixels import bootstrapped_loss, hard_example_loss
 from pixelwise.losses.rmi import binary_cross_entropy_sum, mutual_information_loss
 from pixelwise.losses.streaming import StripTerms, strip_loss, working_dtype
+from pixelwise.processes import agreed, all_mean, mean_count, world
 
 
 def segmentation_loss(
@@ -110,7 +111,8 @@ def _image_terms(losses: LossConfig, counts: Tensor) -> list[ImageTerm]:
     binary = losses.binary_cross_entropy
     if binary:
         # The losses of the images are averaged, but this one is a sum over the batch.
-        binary *= int(counts.any(dim=1).sum()) / (int(counts.sum()) + 1)
+        images, pixels = mean_count(counts.any(dim=1).sum()), all_mean(counts.sum())
+        binary *= float(images) / (float(pixels) + 1 / world())
     similarity = partial(ms_ssim_loss, foreground_only=losses.foreground_only, product=losses.ms_ssim_product)
     return _wanted(
         (binary, binary_cross_entropy_sum),
@@ -154,7 +156,7 @@ class _Loss(torch.autograd.Function):
         # Autocast would compute the products below in half precision.
         with torch.autocast(logits.device.type, enabled=False):
             # A GPU is asked only by losses that must know; without a labelled pixel the others are 0 anyway.
-            if (logits.device.type == "cuda" and not (terms.of_pixels or of_images)) or bool(counts.any()):
+            if (logits.device.type == "cuda" and not (terms.of_pixels or of_images)) or agreed(counts.any())[0]:
                 loss_of = gpu_loss(logits, terms) or strip_loss
                 loss = loss_of(logits, mask, counts, terms, align_corners, gradient)
                 loss = loss + image_loss(logits, mask, counts, of_images, align_corners, gradient)

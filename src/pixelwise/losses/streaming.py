@@ -15,6 +15,7 @@ from torch import Tensor
 from pixelwise.loss_config import LossConfig
 from pixelwise.losses.pixel_strips import Strip, pixel_strips
 from pixelwise.losses.pixels import focal_parts
+from pixelwise.processes import all_mean
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class PixelWeights:
         """Return the weights that the pixels of a batch get."""
         losses = terms.losses
         smoothing = losses.label_smoothing if losses.cross_entropy else 0.0
-        total = counts.sum(dim=0) @ terms.class_weights
+        total = all_mean(counts.sum(dim=0)) @ terms.class_weights
         # If all class weights are 0, so are these.
         scaled = terms.class_weights / torch.where(total > 0, total, torch.inf)
         return PixelWeights(

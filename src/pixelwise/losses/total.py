@@ -13,6 +13,7 @@ from pixelwise.loss_config import LossConfig
 from pixelwise.losses.masks import mask_loss
 from pixelwise.losses.segmentation import segmentation_loss
 from pixelwise.models.segmenter import Decoded
+from pixelwise.processes import mean_count
 
 
 def total_loss(
@@ -62,4 +63,4 @@ def _presence_loss(logits: Tensor, mask: Tensor) -> Tensor:
     known = (mask != IGNORE).flatten(1).any(dim=1)
     target = torch.where(known, holds, IGNORE)
     loss = F.cross_entropy(torch.where(known[:, None], logits.float(), 0), target, ignore_index=IGNORE, reduction="sum")
-    return loss / known.sum().clamp(min=1)
+    return loss / mean_count(known.sum())

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import DataError
+from pixelwise.processes import own_share, world
 from pixelwise.upsampling import has_size, recorded
 
 
@@ -86,7 +87,9 @@ class DropPath(nn.Module):
         """Return image + branch, or the image where that is left out; what is kept grows, so that the mean stays."""
         if not self.training or self.chance == 0:
             return image + branch
-        kept = torch.rand(len(branch), *[1] * (branch.ndim - 1), device=branch.device) >= self.chance
+        # Drawn for the whole batch, which several processes may share.
+        images = world() * len(branch)
+        kept = own_share(torch.rand(images, *[1] * (branch.ndim - 1), device=branch.device)) >= self.chance
         return torch.addcmul(image, branch, kept.to(branch.dtype) / (1 - self.chance))
 
 

@@ -22,7 +22,7 @@ MAY_CHANGE: dict[str, dict[str, str]] = {
         "steps": "the learning rate follows the new length from here on",
         "teacher": PLACE,
         "evaluate_every": "other steps may give the best model",
-        **dict.fromkeys(("device", "compile", "accumulate"), BITS),
+        **dict.fromkeys(("device", "compile", "accumulate", "parallel"), BITS),
         **dict.fromkeys(
             ("workers", "keep_every", "save_every_minutes", "log_every", "activation_checkpointing"), NOTHING
         ),
@@ -63,9 +63,9 @@ def require_same_settings(folder: Path, before: Config, now: Config) -> None:
     if changed:
         more = f", and {len(changed) - LISTED} more" if len(changed) > LISTED else ""
         raise ConfigError(
-            f"{folder} began with other settings: {', '.join(changed[:LISTED])}{more}. A run keeps what says what it "
-            f"learns. Set them back (`pixelwise train {folder / 'config.toml'} --resume` has all as before), or begin "
-            "another run (--run)."
+            f"{folder} began with other settings: {', '.join(changed[:LISTED])}{more}. They say what is learned, so a "
+            f"run keeps them. Set them back (`pixelwise train {folder / 'config.toml'} --resume` has all as before), "
+            "or begin another run (--run)."
         )
 
 
@@ -84,13 +84,13 @@ NOT_SET = "not set"
 
 def _changes(before: Config, now: Config) -> list[tuple[str, str, str, str | None]]:
     """Return each key that differs, both values, and what it does; None where it may not."""
-    return [
-        (f"[{table}].{key}", *map(_shown, values), MAY_CHANGE.get(table, {}).get(key))
-        for table in type(now).model_fields
-        if table != "run"
-        for key in type(getattr(now, table)).model_fields
-        if (values := (getattr(getattr(before, table), key), getattr(getattr(now, table), key)))[0] != values[1]
-    ]
+    found = []
+    for table in type(now).model_fields:
+        for key in type(getattr(now, table)).model_fields if table != "run" else ():
+            was, is_now = getattr(getattr(before, table), key), getattr(getattr(now, table), key)
+            if was != is_now:
+                found.append((f"[{table}].{key}", _shown(was), _shown(is_now), MAY_CHANGE.get(table, {}).get(key)))
+    return found
 
 
 def _shown(value: object) -> str:

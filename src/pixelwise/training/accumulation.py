@@ -19,6 +19,7 @@ from pixelwise.labels import IGNORE
 from pixelwise.loss_config import LOSSES
 from pixelwise.models import Decoded, Segmenter
 from pixelwise.models.segmenter import Masks
+from pixelwise.processes import all_mean
 from pixelwise.training.checkpointing import still_statistics
 
 Decode = Callable[[Tensor], Decoded]
@@ -128,7 +129,7 @@ def _in_one_pass(
     scaled: Callable[[Tensor], Tensor],
     class_weights: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    counted = torch.stack([_counted(mask, class_weights) for _, mask in cut])
+    counted = all_mean(torch.stack([_counted(mask, class_weights) for _, mask in cut]))
     # Where no pixel of the batch counts, all losses are 0.
     shares = (counted / counted.sum().clamp(min=torch.finfo(counted.dtype).tiny)).float()
     total, logits = shares.new_zeros(()), []

@@ -19,16 +19,20 @@ SHARE = 0.8
 def recompute_blocks(encoder: nn.Module) -> int:
     """Let each block of an encoder keep only its input, and compute its inner maps again in the backward pass.
 
-    Gradients, running statistics and random draws stay the same. The blocks are the members of the encoder's outermost
-    `nn.Sequential`s or, if it has none, of its outermost `nn.ModuleList`s.
+    Gradients, running statistics and random draws stay the same. The blocks are those of `blocks_of`.
 
     Returns:
         the number of blocks.
     """
-    blocks = _blocks(encoder, nn.Sequential) or _blocks(encoder, nn.ModuleList)
+    blocks = blocks_of(encoder)
     for block in blocks:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False, context_fn=partial(_recomputing, block))
     return len(blocks)
+
+
+def blocks_of(encoder: nn.Module) -> list[nn.Module]:
+    """Return the members of an encoder's outermost `nn.Sequential`s, else of its outermost `nn.ModuleList`s."""
+    return _blocks(encoder, nn.Sequential) or _blocks(encoder, nn.ModuleList)
 
 
 def _blocks(module: nn.Module, kind: type[nn.Module]) -> list[nn.Module]:

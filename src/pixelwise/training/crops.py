@@ -9,6 +9,7 @@ from pixelwise.data.sampler import Batch, Sampler, batches
 from pixelwise.data.targets import ROUND
 from pixelwise.device import channels_last, upload
 from pixelwise.inference.prefetch import read_ahead
+from pixelwise.processes import own_range
 from pixelwise.training.state import Training
 
 UNLABELLED = 0x0A1B
@@ -18,12 +19,14 @@ UNLABELLED = 0x0A1B
 def read_batches(training: Training, workers: int) -> Iterator[tuple[Batch, Batch | None]]:
     """Yield the batches of the steps that are left, and with ``[data].unlabelled`` those of images without labels.
 
-    With ``[sampling].hard`` crops are read ahead only to the end of a round, after which the new errors count.
+    Of several processes, each gets its share of every batch. With ``[sampling].hard`` crops are read ahead only to the
+    end of a round, after which the new errors count.
 
     Args:
         workers: threads that read crops.
     """
     settings, targets, first = training.config.train, training.targets, training.step
+    size, own_part = settings.batch_size, own_range(settings.batch_size)
     labelled = _sampler(training, training.config.augment)
     unlabelled = None
     if training.unlabelled:
@@ -39,7 +42,7 @@ def read_batches(training: Training, workers: int) -> Iterator[tuple[Batch, Batc
             if first % ROUND == 0:
                 targets.begin_round()
         own, others = (
-            _copied(training, batches(each, batch=settings.batch_size, first=first, last=last, workers=workers))
+            _copied(training, batches(each, batch=size, first=first, last=last, workers=workers, own=own_part))
             if each
             else None
             for each in (labelled, unlabelled)

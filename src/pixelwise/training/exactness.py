@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from pixelwise import __version__
+from pixelwise.processes import world
 
 CHOSEN_BY_USER = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """Variables of the environment that set the number of threads."""
@@ -17,6 +18,7 @@ CHOSEN_BY_USER = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 def made_with(device: torch.device) -> dict[str, str | int]:
     """Return what a state records of the process that it is made by."""
     return {
+        "processes": world(),
         **({"threads": torch.get_num_threads()} if device.type == "cpu" else {}),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "processor": f"{platform.machine()} with {torch.backends.cpu.get_cpu_capability()}",

@@ -17,15 +17,16 @@ from pixelwise.data.scenes import Scene
 from pixelwise.data.targets import Place, Targets
 from pixelwise.device import laid_out, practice
 from pixelwise.errors import ConfigError, PixelwiseError, out_of_memory
-from pixelwise.evaluation.evaluate import evaluate_scenes
 from pixelwise.hub.licences import merged_origins, records
 from pixelwise.labels import IGNORE
 from pixelwise.loss_config import LOSSES, LossConfig
 from pixelwise.losses import total_loss
 from pixelwise.models import Decoded, Segmenter
+from pixelwise.processes import all_mean, is_first, own_range
 from pixelwise.runs.model_folder import save_model
 from pixelwise.runs.run_folder import Run
 from pixelwise.train_keys import TrainConfig
+from pixelwise.training import distributed
 from pixelwise.training.accumulation import LossOf, Parts, backward, in_precision, is_separable, statistics_note
 from pixelwise.training.card import first_origins, model_card
 from pixelwise.training.checkpointing import recompute_blocks
@@ -44,6 +45,7 @@ from pixelwise.training.teaching import (
     wrong_shares,
 )
 from pixelwise.training.training_data import TrainingData, class_weights
+from pixelwise.training.whole_batch import step_seed
 
 DISTURBED = 0x0D15
 """Parts the draws that disturb images without labels from others."""
@@ -113,10 +115,6 @@ class Training:
         """Move the network to its device, and make what changes its weights."""
         settings = self.config.train
         laid_out(self.model, self.device)
-        decode = torch.compile(self.model.decode) if settings.compile else self.model.decode
-        self.decode = in_precision(decode, self.practice.half, self.device)
-        tail = settings.steps - round(settings.tail_average * settings.steps) if settings.tail_average else None
-        self.average = MovingAverage(self.model, copy.deepcopy(self.model), settings.ema_decay, tail)
         self.rate, decoder_lr_mult = _rates(self.config)
         groups = parameter_groups(
             self.model,
@@ -125,6 +123,12 @@ class Training:
             weight_decay=settings.weight_decay,
             first_layer_lr_mult=settings.first_layer_lr_mult,
         )
+        average = copy.deepcopy(self.model)
+        self.shared = distributed.share_network(self.model, average, groups, self.config, self.device)
+        decode = torch.compile(self.shared.decode) if settings.compile else self.shared.decode
+        self.decode = in_precision(decode, self.practice.half, self.device)
+        tail = settings.steps - round(settings.tail_average * settings.steps) if settings.tail_average else None
+        self.average = MovingAverage(self.model, average, settings.ema_decay, tail)
         self.optimizer = Lion(groups) if settings.optimizer == "lion" else torch.optim.AdamW(groups, fused=True)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.practice.scaled)
 
@@ -135,9 +139,9 @@ class Training:
             ConfigError: the state is of another network.
         """
         try:
-            self.model.load_state_dict(state["model"])
-            self.average.average.load_state_dict(state["average"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            self.model.load_state_dict(distributed.as_shares(state["model"], self.model))
+            self.average.average.load_state_dict(distributed.as_shares(state["average"], self.average.average))
+            self.optimizer.load_state_dict(distributed.as_optimizer_shares(state["optimizer"], self.optimizer))
             self.scaler.load_state_dict(state.get("scaler", {}))
             if self.targets is not None and "targets" in state:
                 self.targets.restore(state["targets"])
@@ -163,9 +167,9 @@ class Training:
         """
         self.record_errors()
         return {
-            "model": self.model.state_dict(),
-            "average": self.average.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "model": distributed.whole(self.model.state_dict(), keep=is_first()),
+            "average": distributed.whole(self.average.average.state_dict(), keep=is_first()),
+            "optimizer": distributed.whole(self.optimizer.state_dict(), keep=is_first()),
             "scaler": self.scaler.state_dict(),
             "step": self.step,
             "best": self.best,
@@ -185,7 +189,8 @@ class Training:
     @property
     def judged(self) -> Segmenter:
         """The network that is evaluated and kept, in evaluation mode."""
-        return self.average.average if self.config.train.ema_decay > 0 else self.model.eval()
+        network = self.average.average if self.config.train.ema_decay > 0 else self.model.eval()
+        return distributed.whole_network(network, self.shared, self.device)
 
     def learn(self, batch: Batch, unlabelled: Batch | None = None) -> Made:
         """Make one step; return its loss on labelled crops, and what else the log needs.
@@ -209,7 +214,8 @@ class Training:
         if unlabelled is not None and settings.unlabelled:
             self._learn_unlabelled(unlabelled)
         self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.grad_clip)
+        norm = distributed.whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.grad_clip))
+        loss = all_mean(loss)
         bad = ~torch.isfinite(loss)
         if self.scaler.is_enabled():
             # A float16 gradient overflows now and then. The scaler then leaves the step out, and scales the loss less.
@@ -228,7 +234,7 @@ class Training:
 
     @property
     def _seed(self) -> int:
-        return self.config.train.seed * 1_000_003 + self.step
+        return step_seed(self.model, self.config.train.seed, self.step)
 
     def _backward(
         self, loss_of: LossOf, image: Tensor, mask: Tensor, weights: Tensor | None, *, separable: bool
@@ -250,10 +256,10 @@ class Training:
         """Tell `Targets` how wrong the network was, crop by crop, in the steps since the last time."""
         if self.targets is None or not self._errors:
             return
-        places = [place for own, _ in self._errors for place in own]
-        shares = torch.cat([own for _, own in self._errors]).tolist()
+        shares = iter(torch.cat([own for _, own in self._errors]).tolist())
+        found = [[(place, next(shares)) for place in places] for places, _ in self._errors]
         self._errors = []
-        for place, error in zip(places, shares, strict=True):
+        for place, error in distributed.errors_of_all(found):
             if math.isfinite(error):
                 self.targets.record(place, error)
 
@@ -276,10 +282,11 @@ class Training:
             model = self.average.average if self.teacher is None else self.teacher.model
             logits = model.decode(image).logits if self.teacher is None else self.teacher.logits(image)
         mask = pseudo_labels(model, logits, mask, settings.confidence)
-        rng = np.random.default_rng([settings.seed, DISTURBED, self.step])
-        image, mask = disturbed(image, mask, self.config.augment, rng)
+        positions = own_range(settings.batch_size)
+        rngs = [np.random.default_rng([settings.seed, DISTURBED, self.step, i]) for i in positions]
+        image, mask = disturbed(image, mask, self.config.augment, rngs)
         # Pixels that do not count make the loss smaller, not the others larger (ClassMix, section 3.2).
-        share = (mask != IGNORE).float().mean()
+        share = all_mean((mask != IGNORE).float().mean())
         weight = unlabelled_weight(self.step, settings.steps, settings.unlabelled) * share
 
         def loss_of(decode: Callable[[Tensor], Decoded], image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -316,7 +323,7 @@ class Training:
         """Return the scores of the judged network on the validation part, for the log. It changes nothing."""
         if not self.data.validation:
             return {}
-        scores = evaluate_scenes(self.judged, self.data.validation, self.card, self.config.predict).scores
+        scores = distributed.evaluate_together(self.judged, self.data.validation, self.card, self.config.predict).scores
         return {"mIoU": scores.miou if scores.miou is not None else 0.0, "pixel_accuracy": scores.pixel_accuracy}
 
     def take_scores(self, scores: dict[str, float | None]) -> None:
@@ -335,14 +342,18 @@ class Training:
 
         A kill between the two loses nothing: the state has the weights of that model.
         """
-        self.run.save_last(self.state())
+        state = self.state()
+        if is_first():
+            self.run.save_last(state)
         if self.best_step == self.step:
             self.save_model(self.run.folder / "model")
 
     def save_model(self, folder: Path) -> None:
         """Write the judged network as a model folder, which says of which step it is."""
         card = replace(self.card, provenance={**self.card.provenance, "step": str(self.step)})
-        save_model(folder, self.judged, card)
+        judged = self.judged
+        if is_first():
+            save_model(folder, judged, card)
 
 
 def _loss(

@@ -9,6 +9,9 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TypeVar
 
+from pixelwise.processes import is_first
+from pixelwise.training.joining import leave_at_once
+
 Result = TypeVar("Result")
 
 SIGNALS = tuple(
@@ -78,7 +81,8 @@ class Stopping:
             # Not by a callback: it may be in the middle of something.
             with suppress(OSError):
                 name = signal.Signals(number).name
-                os.write(2, f"\n{name}: the run stops after this step. Ctrl-C now stops at once.\n".encode())
+                if is_first():
+                    os.write(2, f"\n{name}: the run stops after this step. Ctrl-C now stops at once.\n".encode())
             if self._may_leave:
                 self._may_leave = False
                 raise _Left
@@ -99,7 +103,7 @@ def stopped_by_signals(minutes: float) -> Iterator[Stopping]:
     stopping = Stopping(minutes)
     before = {}
     if threading.current_thread() is threading.main_thread():
-        defaults = (signal.SIG_DFL, signal.default_int_handler)
+        defaults = (signal.SIG_DFL, signal.default_int_handler, leave_at_once)
         before = {each: handler for each in SIGNALS if (handler := signal.getsignal(each)) in defaults}
     try:
         for each in before:

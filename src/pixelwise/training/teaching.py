@@ -1,6 +1,7 @@
 """What a network learns from another one: a teacher's logits, and pseudo labels for images without labels."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from pixelwise.fast.fuse import fuse
 from pixelwise.labels import IGNORE
 from pixelwise.losses.distillation import distillation_loss
 from pixelwise.models import Segmenter
+from pixelwise.processes import followers
 from pixelwise.runs.model_folder import ModelCard, load_model
 from pixelwise.upsampling import argmax_upsampled, upsample
 
@@ -132,13 +134,19 @@ def unlabelled_weight(step: int, steps: int, weight: float) -> float:
 
 
 def disturbed(
-    images: Float[Tensor, "B C H W"], masks: Int[Tensor, "B H W"], config: AugmentConfig, rng: np.random.Generator
+    images: Float[Tensor, "B C H W"],
+    masks: Int[Tensor, "B H W"],
+    config: AugmentConfig,
+    rngs: Sequence[np.random.Generator],
 ) -> tuple[Float[Tensor, "B C H W"], Int[Tensor, "B H W"]]:
-    """Return what the network has to learn from pseudo labels: images in other colours, and mixed (ClassMix)."""
-    partners = images.roll(-1, 0), masks.roll(-1, 0)
-    images, masks = mix(images, masks, partners, AugmentConfig(classmix=MIXED), rng)
+    """Return what the network has to learn from pseudo labels: images in other colours, and mixed (ClassMix).
+
+    Args:
+        rngs: of each image.
+    """
+    images, masks = mix(images, masks, (followers(images), followers(masks)), AugmentConfig(classmix=MIXED), rngs)
     changed = []
-    for image in images:
+    for image, rng in zip(images, rngs, strict=True):
         stretch, shift = (torch.from_numpy(each).to(image) for each in colour_change(config, len(image), rng))
         changed.append((image * stretch[:, None, None] + shift[:, None, None]) * (image != 0).any(dim=0))
     return torch.stack(changed), masks

@@ -1,6 +1,7 @@
 """Training on one page: build, restore, step, evaluate and save."""
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,19 +12,28 @@ from pixelwise.config import Config, load_config
 from pixelwise.data.footprints import resolution_note
 from pixelwise.data.split import open_split, write_split
 from pixelwise.data.unlabelled import open_unlabelled
-from pixelwise.device import choose_device
 from pixelwise.errors import ConfigError, TrainingStopped, WeightsError, enough_memory
 from pixelwise.fast.allocator import keep_freed_memory
 from pixelwise.mapping.capacity import free_memory, threads
+from pixelwise.processes import agreed, from_first, is_first, own_range, world
 from pixelwise.runs.changed_settings import recorded_config, require_same_settings, say_changes
 from pixelwise.runs.model_folder import load_model
-from pixelwise.runs.run_folder import Run, locked_run, open_events, open_run
+from pixelwise.runs.run_folder import Run, open_run
 from pixelwise.training.boundary_losses import with_boundary_losses
 from pixelwise.training.checkpointing import smaller_step
 from pixelwise.training.crops import read_batches
 from pixelwise.training.data_wait import Waiting
+from pixelwise.training.distributed import (
+    data_of_first,
+    events_of_first,
+    log_of_first,
+    own_device,
+    require_shares,
+    run_of_all,
+)
 from pixelwise.training.exactness import threads_to_go_on
 from pixelwise.training.first_weights import first_weights
+from pixelwise.training.joining import first_alone, joined
 from pixelwise.training.model_check import require_compiler, require_mask_loss
 from pixelwise.training.readings import Readings
 from pixelwise.training.state import Training
@@ -51,6 +61,7 @@ def train(config: Config | str | Path, *, resume: bool = False, report: Say | No
     The first weights are those of a resumed run, else ``[model].weights``, else fresh ones. The same configuration
     gives the same weights on the same machine, however often the run was killed and resumed. The process keeps freed
     memory from then on (`keep_freed_memory`). In the main thread, signals end the run after a step (`stopping.py`).
+    Processes that torchrun has started train one network together, and the first of them reports and writes.
 
     Args:
         config: a configuration, or the path of one.
@@ -67,9 +78,14 @@ def train(config: Config | str | Path, *, resume: bool = False, report: Say | No
         TrainingStopped: a signal came, such as Ctrl-C; the state is saved.
     """
     config = load_config(config) if not isinstance(config, Config) else config
-    say = report or (lambda _: None)
+    with joined(config):
+        return _train_together(config, resume, report if report is not None and is_first() else (lambda _: None))
+
+
+def _train_together(config: Config, resume: bool, say: Say) -> Run:
+    require_shares(config)
     config = with_boundary_losses(config, say)
-    device = choose_device(config.train.device)
+    device = own_device(config.train.device)
     require_mask_loss(config)
     if config.train.compile:
         require_compiler(device)
@@ -79,9 +95,11 @@ def train(config: Config | str | Path, *, resume: bool = False, report: Say | No
     classes, split = open_split(config, kept=kept, may_be_gone=resume)
     if (note := resolution_note([scene.info for scene in [*split.training, *split.validation]])) is not None:
         say(note)
-    with locked_run(config, resume=resume) as run:
-        data = read_training_data(classes, split.training, split.validation, say)
-        state = _kept_state(run, config, say) if resume else None
+    with run_of_all(config, resume=resume) as run:
+        with first_alone() as first:
+            data = read_training_data(classes, split.training, split.validation, say) if first else None
+        data = data_of_first(data, classes, split.training, split.validation)
+        state = from_first(_kept_state(run, config, say) if is_first() else None) if resume else None
         if state is not None and "data" in state:
             data = as_begun(data, state["data"], say)
         keep_freed_memory()
@@ -94,8 +112,9 @@ def train(config: Config | str | Path, *, resume: bool = False, report: Say | No
         training = Training(config, data, device, run, start, state, say, unlabelled)
         with enough_memory(lambda: smaller_step(training.model, config.train.batch_size, config.train.crop_size, room)):
             _require_room_for_a_batch(config, len(data.training[0].reader.bands))
-        run.begin(config)
-        write_split(run.split, config.data, split)
+        if is_first():
+            run.begin(config)
+            write_split(run.split, config.data, split)
         count = threads_to_go_on({} if state is None else state.get("made_with", {}), device, say)
         with (
             threads(count),
@@ -111,7 +130,7 @@ def train(config: Config | str | Path, *, resume: bool = False, report: Say | No
 
 def _require_room_for_a_batch(config: Config, bands: int) -> None:
     # Crops are read one after the other: the system would end this process before the batch is whole.
-    batch, room = 4 * bands * config.train.batch_size * config.train.crop_size**2, machine.free_memory()
+    batch, room = 4 * bands * len(own_range(config.train.batch_size)) * config.train.crop_size**2, machine.free_memory()
     if room is not None and batch > room:
         raise MemoryError(f"the images of a batch alone take {batch / 1e9:,.1f} GB")
 
@@ -150,18 +169,25 @@ def _require_best_model(training: Training, say: Say) -> None:
     if training.best_step == 0:
         return
     folder, of_this_step = training.run.folder / "model", training.best_step == training.step
-    try:
-        _, card, _ = load_model(folder)
-    except WeightsError as problem:
+    problem, step = from_first(_kept_model(folder) if is_first() else (None, None))
+    if problem is not None:
         say(f"{problem} The model of step {training.step} takes its place.")
         if not of_this_step:
             training.forget_scores()
             return
-    else:
-        if not of_this_step or card.provenance.get("step") == str(training.step):
-            return
+    elif not of_this_step or step == str(training.step):
+        return
     # A kill came after the state was saved, and before the model was.
     training.save_model(folder)
+
+
+def _kept_model(folder: Path) -> tuple[str | None, object]:
+    """Return why a run's best model cannot be read, or of which step it is."""
+    try:
+        _, card, _ = load_model(folder)
+    except WeightsError as problem:
+        return str(problem), None
+    return None, card.provenance.get("step")
 
 
 def _make_steps(training: Training, say: Say) -> None:
@@ -174,16 +200,22 @@ def _make_steps(training: Training, say: Say) -> None:
     started = time.monotonic() - training.seconds
     workers = settings.workers if settings.workers is not None else max(1, (os.cpu_count() or 2) // 2)
     waiting, readings = Waiting(), Readings(training.practice.log_every)
-    with stopped_by_signals(settings.save_every_minutes) as stopping, open_events(run.folder) as write_events:
+    with stopped_by_signals(settings.save_every_minutes) as stopping, events_of_first(run) as write_events:
         if training.must_evaluate and _evaluated(training, stopping):
             # A signal came before it, the best model is lost, or other steps were to be evaluated.
             training.row["seconds"] = time.monotonic() - started
             training.save()
-            run.rewind_log(training.step, training.row)
+            if is_first():
+                run.rewind_log(training.step, training.row)
             write_events(training.row)
-        if stopping.signal is not None:
-            raise TrainingStopped(stopping.signal, training.step, run.folder)
-        with run.open_log() as log:
+        _stop_if_asked(training, stopping)
+        with log_of_first(run) as log:
+
+            def tell(row: dict) -> None:
+                log(row)
+                write_events(row)
+                say(Progress(row["step"], settings.steps, row["loss"], training.score))
+
             for batch, unlabelled in waiting.over(read_batches(training, workers)):
                 made = training.learn(batch, unlabelled)
                 training.row = {"step": training.step, "loss": None, "learning_rate": made.rate}
@@ -192,11 +224,14 @@ def _make_steps(training: Training, say: Say) -> None:
                 if (hint := waiting.hint(workers)) is not None:
                     say(hint)
                 keep = bool(settings.keep_every) and training.step % settings.keep_every == 0
-                save, stop = stopping.after_step()
+                save, stop = agreed(*stopping.after_step())
                 if not (readings.due or keep or save or training.must_evaluate):
                     continue
                 # Read before anything is kept, so that what is kept is good.
                 rows, bad = readings.read()
+                # A state has the newest row itself; those before it must be in the log.
+                for row in rows[:-1]:
+                    tell(row)
                 if bad is None:
                     if keep:
                         training.save_model(run.checkpoint(training.step))
@@ -206,23 +241,27 @@ def _make_steps(training: Training, say: Say) -> None:
                     if save:
                         training.save()
                         stopping.saved()
-                for row in rows:
-                    log(row)
-                    write_events(row)
-                    say(Progress(row["step"], settings.steps, row["loss"], training.score))
+                for row in rows[-1:]:
+                    tell(row)
                 if bad is not None:
                     raise training.not_finite(bad)
                 if stop:
                     break
         # Also one that came after the last step.
-        if stopping.signal is not None:
-            raise TrainingStopped(stopping.signal, training.step, run.folder)
+        _stop_if_asked(training, stopping)
 
 
 def _evaluated(training: Training, stopping: Stopping) -> bool:
     """Evaluate; return False if a signal ended it."""
-    scores = stopping.unless_stopped(training.evaluate)
+    # A process that leaves by itself would let the others wait.
+    scores = training.evaluate() if world() > 1 else stopping.unless_stopped(training.evaluate)
     if scores is None:
         return False
     training.take_scores(scores)
     return True
+
+
+def _stop_if_asked(training: Training, stopping: Stopping) -> None:
+    """Raise `TrainingStopped` if a signal came, to any of the processes that train together."""
+    if agreed(stopping.signal is not None)[0]:
+        raise TrainingStopped(stopping.signal or signal.SIGTERM, training.step, training.run.folder)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
 from PIL import Image
 from planted import COLOURS, FORMS, Planted, crops, write_geojson
@@ -124,6 +125,62 @@ def stretched_blob(mask):
     return out
 
 
+def several_pages(p):
+    page = Image.open(p / "masks/03.tif")
+    page.save(p / "images/03.tif", save_all=True, append_images=[page.copy()])
+
+
+def one_small_object(p):
+    """A class of 25 pixels in all: too many for a speck, too few to learn from."""
+    every_mask(p, values(0, 1, 1))
+    p.picture("masks/03.png", lambda m: np.where(np.pad(np.ones((5, 5), bool), ((40, 51), (40, 51))), np.uint8(2), m))
+
+
+def the_same_upside_down(values):
+    """A picture that half a turn changes nothing in."""
+    out = values.copy()
+    out[48:] = values[:48][::-1, ::-1]
+    return out
+
+
+def turned_but_alike(p):
+    p.picture("images/00.jpg", the_same_upside_down, quality=95)
+    p.picture("masks/00.png", the_same_upside_down)
+    oriented(p, 3)
+
+
+def empty_jpeg_mask(p):
+    Image.fromarray(np.zeros((96, 96), np.uint8)).save(p / "masks/03.jpg", quality=90)
+    (p / "masks/03.png").unlink()
+
+
+def scaled(p):
+    with rasterio.open(p / "images/03.tif", "r+") as file:
+        file.scales = [1e-4] * file.count
+
+
+def at_two_dates(p):
+    names = {"02.tif": "p2020-05-01.tif", "05.tif": "p2020-09-01.tif"}
+    for old, new in names.items():
+        for folder in ("images", "masks"):
+            p.tiff(f"{folder}/{old}", transform=Affine(1, 0, 500400, 0, -1, 4600000))
+            shutil.move(p / folder / old, p / folder / new)
+        (p / "train.txt").write_text((p / "train.txt").read_text().replace(old, new))
+
+
+def spiked(features):
+    """Let an outline run out to a point and back, which changes no area."""
+    first, *others = features
+    (x, y), *rest = first["geometry"]["coordinates"][0]
+    ring = [[x, y], [x + 0.3, y + 0.4], [x, y], *rest]
+    return [{**first, "geometry": {"type": "Polygon", "coordinates": [ring]}}, *others]
+
+
+def undrawn(features):
+    """Leave out the polygons of the scene 03, which lies 600 m to the east."""
+    return [each for each in features if not 500595 < each["geometry"]["coordinates"][0][0][0] < 500705]
+
+
 FAULTS = {
     # code, file, form, what is done
     "an image without a mask": ("PW101", "03.png", "pairs", lambda p: (p / "masks/03.png").unlink()),
@@ -153,6 +210,7 @@ FAULTS = {
     "a truncated PNG": ("PW111", "03.png", "pairs", lambda p: truncated(p / "images/03.png", 0.7)),
     "a truncated mask": ("PW111", "03.png", "coloured", lambda p: truncated(p / "masks/03.png", 0.7)),
     "a truncated TIFF": ("PW111", "03.tif", "reflectance", lambda p: truncated(p / "images/03.tif", 0.8)),
+    "several pages": ("PW112", "03.tif", "reflectance", several_pages),
     "another size": ("PW120", "03.png", "pairs", lambda p: p.picture("masks/03.png", lambda m: m[:, :-3])),
     "half the size": ("PW120", "03.tif", "reflectance", lambda p: p.tiff("masks/03.tif", lambda m: m[:, ::2, ::2])),
     "EXIF on its side": ("PW121", "00.png", "coloured", lambda p: oriented(p, 6)),
@@ -278,6 +336,7 @@ FAULTS = {
         "pairs",
         lambda p: (p / "val.txt").write_text("nobody.png\n"),
     ),
+    "a rare class": ("PW201", "[data].classes", "pairs", one_small_object),
     "a class in one part alone": (
         "PW202",
         "[data].split",
@@ -293,6 +352,8 @@ FAULTS = {
             "masks/03.png", lambda m: np.where((np.arange(96 * 96).reshape(96, 96) < 40), m, np.uint8(255))
         ),
     ),
+    "turned, and both readings fit": ("PW205", "00.png", "coloured", turned_but_alike),
+    "a JPEG mask that fits": ("PW206", "03.jpg", "pairs", empty_jpeg_mask),
     "a constant band": (
         "PW210",
         "03.png",
@@ -316,14 +377,25 @@ FAULTS = {
         "reflectance",
         lambda p: [p.tiff(f"{d}/03.tif", transform=Affine(2, 0, 510000, 0, -2, 4600000)) for d in ("images", "masks")],
     ),
+    "an image much brighter": ("PW215", "03.tif", "reflectance", lambda p: p.tiff("images/03.tif", lambda v: v * 6)),
+    "another scale tag": ("PW216", "03.tif", "reflectance", scaled),
+    "infrared called alpha": (
+        "PW217",
+        "03.tif",
+        "reflectance",
+        lambda p: p.tiff("images/03.tif", lambda v: np.concatenate([v, v[:1] + 5]), photometric="RGB", ALPHA="YES"),
+    ),
     "a blank image": ("PW218", "03.png", "pairs", lambda p: p.picture("images/03.png", lambda v: np.full_like(v, 7))),
+    "a place at two dates": ("PW220", "p2020-09-01.tif", "reflectance", at_two_dates),
     "an image twice": ("PW221", "05.png", "pairs", lambda p: copied(p, "02.png", "05.png")),
+    "a polygon with a spike": ("PW222", "fields.geojson", "scenes", lambda p: p.features(spiked)),
     "a polygon outside": (
         "PW223",
         "fields.geojson",
         "scenes",
         lambda p: p.features(lambda f: [*f, moved(f[0], 90000, 0)]),
     ),
+    "a scene without polygons": ("PW224", "03.tif", "scenes", lambda p: p.features(undrawn)),
 }
 
 
@@ -335,3 +407,16 @@ def test_a_planted_fault_is_found_with_its_file_and_nothing_else_is(planted, fau
     found = found_in(project, stride=4)
     assert found == {(code, file)}
     assert code in CODES
+
+
+def test_masks_without_an_image_may_be_left_out(planted):
+    project = planted("pairs")
+    shutil.copy(project / "masks/03.png", project / "masks/extra.png")
+    project.configure("[data]", '[data]\nmissing_images = "leave_out"')
+    assert found_in(project) == set()
+
+
+def test_all_codes_of_the_data_are_planted():
+    # PW132 is in test_fix.py; those of networks and of images without labels come from the command.
+    elsewhere = {"PW132", "PW190", "PW191"}
+    assert {code for code, *_ in FAULTS.values()} | elsewhere == set(CODES)

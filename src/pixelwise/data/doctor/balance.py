@@ -75,7 +75,8 @@ def check_cover(samples: Sequence[Sample], index: dict[int, int], classes: Class
     """
     shares = []
     for sample in samples:
-        parts = sample.facts.get("parts", {}).values()
+        facts = sample.facts
+        parts = facts.get("parts", {}).values()
         counts = [0] * len(classes)
         valid = sum(part["count"] for part in parts)
         for part in parts:
@@ -83,7 +84,7 @@ def check_cover(samples: Sequence[Sample], index: dict[int, int], classes: Class
             counts = [a + b for a, b in zip(counts, found, strict=True)]
         if background >= 0 and sample.drawn is not None:
             counts[background] = 0
-        if valid and sample.sound and "content" in sample.facts:
+        if valid and sample.sound and "content" in facts:
             shares.append((sum(counts) / valid, sample))
     usual = sorted(share for share, _ in shares)[len(shares) // 2] if shares else 0.0
     if usual < LIMITS.usual_cover:

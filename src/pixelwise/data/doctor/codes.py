@@ -24,10 +24,14 @@ _MAP = "Map it with [data.values], add a class, or list it in [data].ignore."
 CODES: dict[str, Code] = {
     # Files and pairs.
     "PW101": Code(
-        "image without a mask", "A mask is missing, or has another name.", "Add the mask, or move the image out."
+        "image without a mask",
+        "A mask is missing, or has another name.",
+        "Add the mask, move the image out, or set [data].missing_masks = 'leave_out'.",
     ),
     "PW102": Code(
-        "mask without an image", "An image is missing, or has another name.", "Add the image, or move the mask out."
+        "mask without an image",
+        "An image is missing, or has another name.",
+        "Add the image, move the mask out, or set [data].missing_images = 'leave_out'.",
     ),
     "PW103": Code("two masks for one image", "Both have its name, with another suffix or ending.", "Keep one."),
     "PW104": Code("names differ by case only", "Some systems take the two names for one.", "Rename one of them."),

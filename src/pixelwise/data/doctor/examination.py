@@ -5,7 +5,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,8 +19,9 @@ from pixelwise.data.doctor.cache import FactCache
 from pixelwise.data.doctor.facts import class_counts, read_facts
 from pixelwise.data.doctor.finding import Examination, Finding, PartSummary, Spot
 from pixelwise.data.doctor.fit import check_fit, check_orientation
-from pixelwise.data.doctor.headers import header_from_dict, header_to_dict
-from pixelwise.data.doctor.leaks import check_copies, check_ground, hashes_available
+from pixelwise.data.doctor.hashes import hashes_available
+from pixelwise.data.doctor.headers import header_from_dict, header_to_dict, with_shared_values
+from pixelwise.data.doctor.leaks import check_copies, check_ground
 from pixelwise.data.doctor.outlines import check_polygons
 from pixelwise.data.doctor.pairs import gather
 from pixelwise.data.doctor.parts import divide
@@ -32,10 +33,11 @@ from pixelwise.data.doctor.pixels import (
     check_tags,
     check_units,
 )
-from pixelwise.data.doctor.sample import Facts, Sample
+from pixelwise.data.doctor.sample import WHOLE, Facts, Sample
 from pixelwise.data.doctor.values import check_values, class_index
+from pixelwise.data.drawing import Drawing
 from pixelwise.data.notes import doubtful_alpha
-from pixelwise.data.scenes import Part, _Drawing
+from pixelwise.data.scenes import Part
 from pixelwise.data.stats import BandStatistics, merge_statistics, no_statistics
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.geo.colours import open_image
@@ -44,8 +46,6 @@ from pixelwise.labels import IGNORE, Classes, MaskTable, make_classes, make_mask
 
 Advance = Callable[[str, float], None]
 """Called with a stage's name and the share of it that is done."""
-WHOLE = "whole"
-"""The name in the facts of all pixels of a scene, where no part of it is apart."""
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -62,11 +62,11 @@ class _Work:
     workers: int
     findings: list[Finding] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
-    drawings: list[_Drawing] = field(default_factory=list)
+    drawings: list[Drawing] = field(default_factory=list)
     colours: bool = False
     """Among photos in colours, a grey one is read with three equal bands."""
     inside: dict[int, dict[str, Part | None]] = field(default_factory=dict)
-    """Sample -> part of the split -> which of its pixels belong to it."""
+    """Sample (by `id`) -> part of the split -> which of its pixels belong to it."""
     read: int = 0
 
 
@@ -145,6 +145,7 @@ def _open(work: _Work) -> None:
     work.findings += found
     paths = dict.fromkeys(path for s in work.samples for path in (s.image, s.mask) if path is not None)
     headers = dict[Path, RasterInfo | DataError](_headers(work, list(paths)))
+    alike = dict[RasterInfo, RasterInfo]()
     for sample in work.samples:
         for path in (sample.image, sample.mask):
             header = headers[path] if path is not None else None
@@ -153,8 +154,8 @@ def _open(work: _Work) -> None:
                 sample.sound = False
             elif path == sample.image:
                 sample.info = header
-            else:
-                sample.mask_info = header
+            elif header is not None:
+                sample.mask_header = alike.setdefault(replace(header, path=Path()), header)
         work.findings += check_fit(sample, work.table)
     work.findings += check_orientation(work.samples)
     opened = [sample.info for sample in work.samples if sample.info is not None]
@@ -163,7 +164,7 @@ def _open(work: _Work) -> None:
 
 
 def _headers(work: _Work, paths: list[Path]) -> Iterable[tuple[Path, RasterInfo | DataError]]:
-    systems: dict[str, CRS] = {}
+    systems, known = dict[str, CRS](), dict[tuple, object]()
     missing = []
     for path in paths:
         kept = work.cache.get(f"header {path}", [path])
@@ -171,14 +172,14 @@ def _headers(work: _Work, paths: list[Path]) -> Iterable[tuple[Path, RasterInfo 
             missing.append(path)
             continue
         try:
-            yield path, header_from_dict(path, kept, systems)
+            yield path, with_shared_values(header_from_dict(path, kept, systems), known)
         except CRSError:
             # A system that is known where it was read, and not by its text.
             missing.append(path)
     for path, header in _in_parallel(work, "Opening files", _header, missing):
         if isinstance(header, RasterInfo) and (kept := header_to_dict(header)) is not None:
             work.cache.put(f"header {path}", [path], kept)
-        yield path, header
+        yield path, with_shared_values(header, known) if isinstance(header, RasterInfo) else header
 
 
 def _header(path: Path) -> RasterInfo | DataError:
@@ -207,9 +208,12 @@ def _divide(work: _Work) -> None:
     except (ConfigError, DataError) as problem:
         if not any(finding.severity == "error" for finding in work.findings):
             work.findings.append(Finding("PW173", "[data].split", str(problem), " "))
+    everywhere: dict[str, Part | None] = {} if work.inside else {"training": None}
+    alike: dict[tuple[str, ...], tuple[str, ...]] = {}
     for sample in usable:
-        inside = work.inside.setdefault(id(sample), {} if work.inside else {"training": None})
-        sample.parts = list(inside)
+        parts = tuple(work.inside.get(id(sample), everywhere))
+        # Thousands of images share one tuple.
+        sample.parts = alike.setdefault(parts, parts)
 
 
 def _read(work: _Work) -> None:
@@ -221,41 +225,34 @@ def _read(work: _Work) -> None:
     for source in dict.fromkeys(sample.source for sample in work.samples if sample.source is not None):
         drawn.update(_annotation_digest(source, data))
     common = [data.bands, data.nodata, work.table.colours, work.colours]
-    names: dict[int, tuple[str, list[Path]]] = {}
-    missing = []
-    for sample in work.samples:
-        if sample.info is None:
-            continue
+
+    def name_of(sample: Sample) -> str:
         parts = {name: _signature(part) for name, part in work.inside.get(id(sample), {}).items()}
         # Which part a whole scene is in changes nothing in it.
         about = [*common, sample.sound, parts if any(parts.values()) else "whole"]
         about += [drawn.hexdigest()] if sample.drawn is not None else []
         name = hashlib.sha256(repr(about).encode()).hexdigest()[:16]
-        names[id(sample)] = (f"facts {sample.image} {sample.mask or ''} {name}", _files(sample))
-        kept = work.cache.get(*names[id(sample)])
-        if kept is None:
+        return f"facts {sample.image} {sample.mask or ''} {name}"
+
+    missing = []
+    for sample in work.samples:
+        if sample.info is None:
+            continue
+        place = work.cache.find(name_of(sample), _files(sample))
+        if place is None:
             missing.append(sample)
         else:
-            sample.facts = _renamed(kept, work.inside.get(id(sample), {}))
+            sample.facts_in, sample.place = work.cache, place
     work.read = len(missing)
     for sample, facts in _in_parallel(work, "Reading images", lambda sample: _facts(work, sample), missing):
-        work.cache.put(*names[id(sample)], facts)
-        sample.facts = _renamed(facts, work.inside.get(id(sample), {}))
+        sample.facts_in, sample.place = work.cache, work.cache.put(name_of(sample), _files(sample), facts)
 
 
 def _files(sample: Sample) -> list[Path]:
     return [sample.image, *([sample.mask] if sample.mask is not None else [])]
 
 
-def _renamed(facts: Facts, parts: dict[str, Part | None]) -> Facts:
-    """Return facts under the names of the parts that a scene is in now; a whole scene may be in none."""
-    kept = facts["parts"]
-    if WHOLE not in kept:
-        return facts
-    return facts | {"parts": {part: kept[WHOLE] for part in parts}}
-
-
-def _digest(drawing: _Drawing) -> bytes:
+def _digest(drawing: Drawing) -> bytes:
     from pixelwise.optional import optional_module
 
     shapes = optional_module("shapely").to_wkb(drawing.polygons.geometries)
@@ -362,9 +359,10 @@ def _summaries(
 
     found: dict[str, list] = {}
     for sample in samples:
-        for name, part in sample.facts.get("parts", {}).items():
+        facts = sample.facts
+        for name, part in facts.get("parts", {}).items():
             counts = np.zeros(len(classes), np.int64)
-            numbers = raw_values({"values": part["pixels"], "packed": sample.facts.get("packed")}, table)
+            numbers = raw_values({"values": part["pixels"], "packed": facts.get("packed")}, table)
             pixels = {str(value): count for value, count in numbers.items()}
             counts += class_counts(pixels, drawn if sample.drawn is not None else index, len(classes))
             statistics = BandStatistics(part["count"], np.array(part["mean"]), np.array(part["deviations"]))
@@ -386,9 +384,9 @@ def _objects(
 ) -> dict[str, list[int]]:
     totals: dict[str, list[int]] = {}
     for sample in samples:
-        of = drawn if sample.drawn is not None else index
-        grey = sample.facts.get("packed") and not table.colours
-        for value, sizes in sample.facts.get("objects", {}).items():
+        of, facts = drawn if sample.drawn is not None else index, sample.facts
+        grey = facts.get("packed") and not table.colours
+        for value, sizes in facts.get("objects", {}).items():
             found = of.get(int(value) & 0xFF if grey else int(value), IGNORE)
             if found >= 0:
                 kept = totals.setdefault(classes.names[found], [0] * len(sizes))

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, Integer, Shaped, UInt8
 
+from pixelwise.data.doctor.hashes import hashes_available, perceptual_hash
 from pixelwise.data.doctor.sample import Facts, Sample
 from pixelwise.data.scenes import Labels, Part
 from pixelwise.data.stats import BandStatistics, merge_statistics, no_statistics, statistics_of
@@ -125,6 +126,7 @@ def read_facts(sample: Sample, reader: ImageReader, parts: dict[str, Part | None
         facts |= {
             "content": content.hexdigest(),
             "thumb": [*small.shape, base64.b64encode(small.tobytes()).decode("ascii")],
+            "hash": perceptual_hash(small) if hashes_available() and min(small.shape) >= 8 else None,
             "low": bands.low.tolist(),
             "high": bands.high.tolist(),
             "at_high": bands.at_high.tolist(),
@@ -356,6 +358,13 @@ def thumb_of(facts: Facts) -> UInt8[np.ndarray, "h w"] | None:
         return None
     height, width, text = facts["thumb"]
     return np.frombuffer(base64.b64decode(text), np.uint8).reshape(height, width)
+
+
+def hash_of(facts: Facts) -> int:
+    """Return the perceptual hash of an image that could be read."""
+    kept, thumb = facts.get("hash"), thumb_of(facts)
+    assert thumb is not None
+    return perceptual_hash(thumb) if kept is None else kept
 
 
 def class_counts(pixels: dict[str, int], index: dict[int, int], classes: int) -> Sequence[int]:

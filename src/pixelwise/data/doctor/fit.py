@@ -34,7 +34,7 @@ def check_fit(sample: Sample, table: MaskTable) -> list[Finding]:
     sample.sound = False
     if finding.code in ("PW124", "PW125"):
         # Its values say nothing.
-        sample.mask_info = None
+        sample.mask_header = None
     return [finding]
 
 

@@ -1,6 +1,6 @@
 """A raster's header as JSON can hold it, so that a second look need not open the file."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from pixelwise.geo.orientation import Turn
 from pixelwise.geo.raster import RasterInfo
 
 _TUPLES = ("dtypes", "nodatas", "scales", "offsets")
+_SHARED = ("height", "width", "dtype", "transform", "turn", *_TUPLES)
 
 
 def header_to_dict(info: RasterInfo) -> dict | None:
@@ -47,3 +48,13 @@ def header_from_dict(path: Path, kept: dict, systems: dict[str, CRS]) -> RasterI
         turn=Turn(**given.pop("turn")),
         **given,
     )
+
+
+def with_shared_values(info: RasterInfo, known: dict[tuple, object]) -> RasterInfo:
+    """Return an equal header that shares its values with others, so that thousands of equal ones take little memory.
+
+    Args:
+        known: values of other headers, to which new ones are added.
+    """
+    values: dict[str, Any] = {name: getattr(info, name) for name in _SHARED}
+    return replace(info, **{name: known.setdefault((name, value), value) for name, value in values.items()})

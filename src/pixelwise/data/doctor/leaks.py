@@ -1,22 +1,22 @@
 """Images that are there twice, and parts of a split that share ground."""
 
 import re
+from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, UInt8, UInt64
+from jaxtyping import Float64
 from PIL import Image
 
 from pixelwise.data.doctor.cache import FactCache
-from pixelwise.data.doctor.facts import thumb_of
+from pixelwise.data.doctor.facts import hash_of, thumb_of
 from pixelwise.data.doctor.finding import Finding, Spot
-from pixelwise.data.doctor.sample import Sample
+from pixelwise.data.doctor.hashes import hashes_available, near_pairs
+from pixelwise.data.doctor.sample import Facts, Sample
 from pixelwise.data.doctor.thresholds import LIMITS
 from pixelwise.data.footprints import exact_place, pixel_metres
 from pixelwise.errors import DataError
@@ -29,8 +29,8 @@ COMPARED = 48
 """Side in pixels of two images when they are compared."""
 MOST_PIXELS = 1 << 26
 """Larger images are compared by their small pictures alone."""
-CHUNK = 512
-"""Images that are compared with all others at once."""
+PICTURES = 512
+"""So many images stay in memory while they are compared."""
 DATE = re.compile(r"(?<!\d)(?:19|20)\d\d[-_.]?(?:0[1-9]|1[0-2])(?:[-_.]?(?:0[1-9]|[12]\d|3[01]))?(?!\d)")
 SIDE_POINTS = 5
 """Of a footprint's outline, on each side."""
@@ -42,18 +42,22 @@ def check_copies(samples: Sequence[Sample], cache: FactCache) -> list[Finding]:
     Args:
         cache: keeps how alike two images are.
     """
-    read = [sample for sample in samples if "content" in sample.facts and _has_contrast(sample)]
+    read, codes, by_content = list[Sample](), array("Q"), defaultdict[str, list[int]](list)
+    for sample in samples:
+        facts = sample.facts
+        if _has_contrast(facts):
+            by_content[facts["content"]].append(len(read))
+            read.append(sample)
+            if hashes_available():
+                codes.append(hash_of(facts))
     findings, seen = list[Finding](), set[tuple[int, int]]()
-    by_content: dict[str, list[int]] = defaultdict(list)
-    for i, sample in enumerate(read):
-        by_content[sample.facts["content"]].append(i)
     for same in by_content.values():
         for i in same[1:]:
             first = next((j for j in same if j < i and _leak(read[j], read[i])), same[0])
             findings.append(_copy(read[first], read[i], None))
         seen |= {(i, j) for i in same for j in same if i < j}
     pictures: dict[int, Float64[np.ndarray, "h w"] | None] = {}
-    for i, j in _alike(read):
+    for i, j in _alike(read, codes):
         if (i, j) in seen:
             continue
         one, other = read[i], read[j]
@@ -76,15 +80,16 @@ def _likeness(
     if kept is None:
         for sample in (one, other):
             if id(sample) not in pictures:
+                if len(pictures) >= PICTURES:
+                    del pictures[next(each for each in pictures if each not in (id(one), id(other)))]
                 pictures[id(sample)] = _small(sample)
         kept = {"correlation": correlation(pictures[id(one)], pictures[id(other)])}
         cache.put(name, files, kept)
     return kept["correlation"]
 
 
-def _has_contrast(sample: Sample) -> bool:
-    thumb = thumb_of(sample.facts)
-    return thumb is not None and min(thumb.shape) >= 8 and max(sample.facts["high"]) > min(sample.facts["low"])
+def _has_contrast(facts: Facts) -> bool:
+    return "content" in facts and min(facts["thumb"][:2]) >= 8 and max(facts["high"]) > min(facts["low"])
 
 
 def _leak(one: Sample, other: Sample) -> bool:
@@ -107,36 +112,11 @@ def _copy(one: Sample, other: Sample, likeness: float | None) -> Finding:
     return Finding(code, str(other.image), said, value=value, picture=spot, others=(str(one.image),))
 
 
-def hashes_available() -> bool:
-    """Return whether the packages of perceptual hashes are installed."""
-    return find_spec("imagehash") is not None and find_spec("scipy") is not None
-
-
-def _alike(samples: Sequence[Sample]) -> Iterable[tuple[int, int]]:
+def _alike(samples: Sequence[Sample], codes: Sequence[int]) -> Iterable[tuple[int, int]]:
     """Yield pairs of images whose perceptual hashes differ in few bits, and whose small pictures are alike."""
-    if not hashes_available() or len(samples) < 2:
-        return
-    imagehash = optional_module("imagehash")
-    thumbs = [thumb_of(sample.facts) for sample in samples]
-    codes = np.array([_packed(imagehash, thumb) for thumb in thumbs], np.uint64)
-    for first in range(0, len(codes), CHUNK):
-        chunk = codes[first : first + CHUNK]
-        apart = _bits(chunk[:, None] ^ codes[None, first:])
-        for i, j in np.argwhere(apart <= LIMITS.hash_distance).tolist():
-            if j > i and correlation(thumbs[first + i], thumbs[first + j]) >= LIMITS.alike:
-                yield first + i, first + j
-
-
-def _packed(imagehash: Any, thumb: UInt8[np.ndarray, "h w"] | None) -> int:
-    assert thumb is not None
-    bits = imagehash.phash(Image.fromarray(thumb)).hash.ravel()
-    return int("".join("1" if bit else "0" for bit in bits), 2)
-
-
-def _bits(values: UInt64[np.ndarray, "a b"]) -> np.ndarray:
-    """Return how many bits are set."""
-    table = np.array([bin(i).count("1") for i in range(1 << 16)], np.uint8)
-    return reduce(np.add, (table[(values >> np.uint64(shift)) & np.uint64(0xFFFF)] for shift in (0, 16, 32, 48)))
+    for i, j in near_pairs(np.array(codes, np.uint64), LIMITS.hash_distance):
+        if correlation(thumb_of(samples[i].facts), thumb_of(samples[j].facts)) >= LIMITS.alike:
+            yield i, j
 
 
 def correlation(one: np.ndarray | None, other: np.ndarray | None) -> float:

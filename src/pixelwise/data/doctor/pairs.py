@@ -1,35 +1,45 @@
 """Which images and labels a configuration names, and what is wrong with their names."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pixelwise.config import DataConfig, as_places
 from pixelwise.data.annotated import annotated_scenes
 from pixelwise.data.doctor.finding import Finding, Spot
 from pixelwise.data.doctor.sample import Sample
-from pixelwise.data.folder import MASK_ENDINGS, Naming, NoMaskError, find_images, pair_masks
-from pixelwise.data.scenes import _Drawing, _groups, _holds_masks
+from pixelwise.data.drawing import Drawing
+from pixelwise.data.folder import (
+    MASK_ENDINGS,
+    Naming,
+    NoMaskError,
+    find_images,
+    holds_masks,
+    label_groups,
+    pair_masks,
+)
 from pixelwise.errors import ConfigError, DataError, PixelwiseError
 from pixelwise.geo.vector_source import split_layer
 from pixelwise.labels import Classes
 from pixelwise.source_name import is_local
 
+ORPHAN_FIX = 'Add the image, move the mask out, or write below [data]: missing_images = "leave_out".'
 
-def gather(data: DataConfig, classes: Classes) -> tuple[list[Sample], list[_Drawing], list[Finding]]:
+
+def gather(data: DataConfig, classes: Classes) -> tuple[list[Sample], list[Drawing], list[Finding]]:
     """List the images of a configuration with their masks, or the polygons that are drawn on them.
 
     Returns:
         samples, the files of polygons, and findings on names and pairs.
     """
-    samples, drawings, findings = list[Sample](), list[_Drawing](), list[Finding]()
+    samples, drawings, findings = list[Sample](), list[Drawing](), list[Finding]()
     wanted = [(data.images, data.label_places, False)]
     if data.validation_images is not None:
         apart = data.validation_labels
         wanted.append((data.validation_images, data.label_places if apart is None else as_places(apart), True))
     for images, labels, apart in wanted:
         try:
-            groups = _groups(as_places(images), labels)
+            groups = label_groups(as_places(images), labels)
         except ConfigError as problem:
             findings.append(Finding("PW106", "[data].labels", str(problem), " "))
             continue
@@ -37,7 +47,7 @@ def gather(data: DataConfig, classes: Classes) -> tuple[list[Sample], list[_Draw
             try:
                 if data.annotations is not None:
                     samples += _annotated(data, classes, folders, place, apart, findings)
-                elif _holds_masks(place):
+                elif holds_masks(place):
                     samples += _masked(data, folders, place, apart, findings)
                 elif place.exists() or not is_local(place) or split_layer(place)[1] is not None:
                     samples += _drawn(data, classes, folders, place, apart, drawings, findings)
@@ -82,12 +92,24 @@ def _masked(
         for mask in (find_images(place) if place.is_dir() else [])
         if mask not in used and mask not in listed and naming.mask_name(mask) is not None
     ]
-    findings += _lonely(alone, orphans, naming, folders)
+    if data.missing_images == "leave_out":
+        orphans = []
+    findings += _lonely(alone, orphans, naming, folders, {naming.image_name(image): image for image in listed})
     return samples
 
 
-def _lonely(alone: list[Finding], orphans: list[Path], naming: Naming, folders: Sequence[Path]) -> list[Finding]:
-    """Return findings on images and masks without a partner; two whose names differ by case only are one finding."""
+def _lonely(
+    alone: list[Finding],
+    orphans: list[Path],
+    naming: Naming,
+    folders: Sequence[Path],
+    named: Mapping[str | None, Path],
+) -> list[Finding]:
+    """Return findings on images and masks without a partner; two whose names differ by case only are one finding.
+
+    Args:
+        named: the images by their names.
+    """
     by_name = {(naming.mask_name(mask) or "").casefold(): mask for mask in orphans}
     found, paired = list[Finding](), set[Path]()
     for finding in alone:
@@ -104,7 +126,9 @@ def _lonely(alone: list[Finding], orphans: list[Path], naming: Naming, folders: 
     for mask in orphans:
         if mask not in paired:
             said = f"{mask} belongs to no image in {places}."
-            found.append(Finding("PW102", str(mask), said, picture=Spot(None, mask)))
+            if (elsewhere := named.get(naming.mask_name(mask))) is not None:
+                said += f" {elsewhere} has its name, but lies in another subfolder."
+            found.append(Finding("PW102", str(mask), said, ORPHAN_FIX, picture=Spot(None, mask)))
     return found
 
 
@@ -114,13 +138,13 @@ def _drawn(
     folders: Sequence[Path],
     place: Path,
     apart: bool,
-    drawings: list[_Drawing],
+    drawings: list[Drawing],
     findings: list[Finding],
 ) -> list[Sample]:
     naming = Naming(image=data.image_pattern)
     images = [image for folder in folders for image in find_images(folder) if naming.image_name(image) is not None]
     try:
-        drawing = _Drawing(data, classes, place, folders)
+        drawing = Drawing(data, classes, place, folders)
     except ConfigError as problem:
         findings.append(Finding("PW106", str(place), str(problem), " "))
     except DataError as problem:

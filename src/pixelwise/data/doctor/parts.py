@@ -21,7 +21,7 @@ class _Unlabelled:
 
 
 def divide(samples: list[Sample], config: Config) -> dict[int, dict[str, Part | None]]:
-    """Return sample (by ``id``) -> part -> which of its pixels belong to it; None: all.
+    """Return sample (by ``id``) -> part -> which of its pixels belong to it (None: all); without those in no part.
 
     Raises:
         ConfigError, DataError: as `split_scenes` says.
@@ -39,10 +39,15 @@ def divide(samples: list[Sample], config: Config) -> dict[int, dict[str, Part | 
         scenes[-1].given = sample.given
     split = split_scenes(scenes, data, seed=config.train.seed, lists=lists)
     by_path = {sample.info.path: id(sample) for sample in own if sample.info is not None}
-    found: dict[int, dict[str, Part | None]] = {id(sample): {} for sample in own}
+    found = dict[int, dict[str, Part | None]]()
     for part in PARTS:
+        # Thousands of whole scenes share one table.
+        whole: dict[str, Part | None] = {part: None}
         for scene in getattr(split, part):
-            found[by_path[scene.info.path]][part] = scene.part
+            if scene.part is None:
+                found[by_path[scene.info.path]] = whole
+            else:
+                found.setdefault(by_path[scene.info.path], {})[part] = scene.part
     for sample in samples:
         if sample.apart:
             found[id(sample)] = {"validation": None}

@@ -4,10 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float64
 
 from pixelwise.data.doctor.finding import Finding, Spot
-from pixelwise.data.doctor.sample import Sample
+from pixelwise.data.doctor.sample import Facts, Sample
 from pixelwise.data.doctor.thresholds import LIMITS
 from pixelwise.data.footprints import RESOLUTIONS, pixel_metres
 from pixelwise.errors import DataError
@@ -65,7 +64,7 @@ def check_ranges(samples: Sequence[Sample]) -> list[Finding]:
         for band in np.flatnonzero(low == high).tolist():
             said = f"Band {band + 1} of {file} is {high[band]:g} everywhere."
             findings.append(Finding("PW210", file, said, value={"band": band + 1, "value": high[band]}, picture=spot))
-        findings += _saturated(sample, high)
+        findings += _saturated(sample, facts)
         eight = "" if info.dtype != "uint16" else _eight_bits(facts)
         if eight:
             said = f"{file} has 16 bits, but {eight}."
@@ -73,8 +72,8 @@ def check_ranges(samples: Sequence[Sample]) -> list[Finding]:
     return findings
 
 
-def _saturated(sample: Sample, high: Float64[np.ndarray, " C"]) -> list[Finding]:
-    facts, info = sample.facts, sample.info
+def _saturated(sample: Sample, facts: Facts) -> list[Finding]:
+    info, high = sample.info, np.array(facts["high"])
     assert info is not None
     dtype = np.dtype(info.dtypes[0] if info.dtypes and not info.paletted else "uint8")
     shares = np.array(facts["at_high"]) / max(1, facts["valid"])
@@ -93,7 +92,7 @@ def _saturated(sample: Sample, high: Float64[np.ndarray, " C"]) -> list[Finding]
     return findings
 
 
-def _eight_bits(facts: dict) -> str:
+def _eight_bits(facts: Facts) -> str:
     high = max(facts["high"])
     if high <= 255:
         return f"its largest value is {high:g}"
@@ -107,8 +106,8 @@ UNITS = ((1.5, "0 to 1"), (255.0, "0 to 255"), (20_000.0, "0 to 10,000"), (65_53
 
 def check_units(samples: Sequence[Sample]) -> list[Finding]:
     """Find scenes whose values are of another magnitude than those of most."""
-    read = [(sample, max(sample.facts["high"])) for sample in samples if "content" in sample.facts]
-    read = [(sample, high) for sample, high in read if sample.info and sample.info.dtype != "uint8" and high > 0]
+    read = [sample for sample in samples if sample.info and sample.info.dtype != "uint8" and sample.readable]
+    read = [(sample, high) for sample in read if (high := max(sample.facts["high"])) > 0]
     if len(read) < 2:
         return []
     units = {id(sample): next((name for top, name in UNITS if high <= top), "more") for sample, high in read}
@@ -165,8 +164,8 @@ def check_statistics(samples: Sequence[Sample], known: set[str]) -> list[Finding
     Args:
         known: files that another finding explains.
     """
-    read = [sample for sample in samples if "content" in sample.facts and str(sample.image) not in known]
-    moments = [_moments(sample) for sample in read]
+    read = [sample for sample in samples if str(sample.image) not in known and sample.readable]
+    moments = [_moments(sample.facts) for sample in read]
     bands = Counter(len(each) for each in moments).most_common(1)
     usable = [(sample, each) for sample, each in zip(read, moments, strict=True) if each and len(each) == bands[0][0]]
     if len(usable) < LIMITS.outlier_scenes:
@@ -193,9 +192,9 @@ def check_statistics(samples: Sequence[Sample], known: set[str]) -> list[Finding
     return findings
 
 
-def _moments(sample: Sample) -> list[float]:
+def _moments(facts: Facts) -> list[float]:
     """Return the means, then the standard deviations, of all bands over all parts."""
-    parts = [part for part in sample.facts["parts"].values() if part["count"]]
+    parts = [part for part in facts["parts"].values() if part["count"]]
     if not parts:
         return []
     counts = np.array([part["count"] for part in parts], float)

@@ -43,17 +43,19 @@ def check_values(samples: Sequence[Sample], table: MaskTable) -> list[Finding]:
         return []
     known = {value for value, _ in table.values} | set(table.ignored)
     masked = [sample for sample in samples if sample.mask is not None and "values" in sample.facts]
-    by_sample = {id(sample): raw_values(sample.facts, table) for sample in masked}
-    everywhere = Counter[int]()
-    for values in by_sample.values():
+    everywhere, ignored_elsewhere = Counter[int](), False
+    for sample in masked:
+        values = raw_values(sample.facts, table)
         everywhere.update(dict.fromkeys(values, 1))
+        # 255 means 'ignored' in masks that hold the second class too.
+        ignored_elsewhere |= 255 in values and bool(set(values) - {0, 255})
     findings = []
     for sample in masked:
-        values = by_sample[id(sample)]
+        values = raw_values(sample.facts, table)
         unknown = {value: count for value, count in values.items() if value not in known}
         if unknown:
             findings.append(_finding(sample, values, unknown, table, everywhere))
-        elif 0 in everywhere and _white(values, table) and not _ignored_elsewhere(by_sample):
+        elif 0 in everywhere and _white(values, table) and not ignored_elsewhere:
             findings.append(_white_finding(sample, values, table))
     return _in_order(_for_some(findings, len(masked)), sorted(everywhere), table)
 
@@ -91,11 +93,6 @@ def class_index(samples: Sequence[Sample], table: MaskTable) -> dict[int, int]:
 
 def _white(values: Mapping[int, int], table: MaskTable) -> bool:
     return not table.colours and len(table.classes) == 2 and 255 in table.ignored and {255} <= set(values) <= {0, 255}
-
-
-def _ignored_elsewhere(by_sample: Mapping[int, Mapping[int, int]]) -> bool:
-    """Return whether 255 means 'ignored' in masks that hold the second class too."""
-    return any(255 in values and set(values) - {0, 255} for values in by_sample.values())
 
 
 def _white_finding(sample: Sample, values: Mapping[int, int], table: MaskTable) -> Finding:

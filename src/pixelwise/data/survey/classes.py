@@ -15,6 +15,8 @@ Ask = Callable[[str, Sequence[str]], int]
 """Asks a question with answers; returns the number of the chosen one. The first one is the guess."""
 
 SHOWN = 12
+MUCH = 0.3
+"""From this share of the pixels on, 0 may be a background."""
 LISTED_STRAYS = 8
 """So many stray values are listed as ignored; more are left to a rule."""
 COLOUR_NAMES = {
@@ -89,7 +91,7 @@ def _of_numbers(
 ) -> ClassTable:
     saw = [f"Values in the masks: {_listed(found, values)}."]
     guessed: list[str] = []
-    names, ignored = _names_of_numbers(found, values, files, places, saw, guessed)
+    names, ignored = _names_of_numbers(found, values, files, places, saw, guessed, ask)
     # Grey levels that are spread evenly up to 255 are all classes; else 255 is the usual number of no class.
     spread = len(values) > 1 and values[0] == 0 and values[-1] == 255 and len(set(_steps(values))) == 1
     if 255 in values and 255 not in names and len(values) > 2 and not spread:
@@ -101,13 +103,16 @@ def _of_numbers(
         if found.share([last]) < 0.05 and ask(question, ["no, ignore it", "yes, a class"]) == 0:
             ignored.add(last)
             guessed.append(f"{last} is no class, since it stands far from the other values: it is ignored.")
+    if below := [value for value in values if value < 0 and value not in names]:
+        ignored.update(below)
+        guessed.append(f"{_few(list(map(str, below)))} is no class, since it is below 0: it is ignored.")
     kept = [value for value in values if value not in ignored]
     if len(kept) == 2 and not names:
         names = {kept[0]: "background", kept[1]: "object"}
         guessed.append(f"{kept[0]} is the background and {kept[1]} an object; give the object its name.")
     elif len(kept) > 2 and not names:
         names = {value: f"class_{value}" for value in kept}
-        if kept[0] == 0 and found.share([0]) > 0.3:
+        if kept[0] == 0 and found.share([0]) > MUCH:
             names[0] = "background"
         guessed.append("No file names the classes, so they are called by their values; give them their names.")
     table = ClassTable(_distinct([names.get(value, f"class_{value}") for value in kept]), saw=saw, guessed=guessed)
@@ -131,6 +136,7 @@ def _names_of_numbers(
     places: Sequence[str],
     saw: list[str],
     guessed: list[str],
+    ask: Ask,
 ) -> tuple[dict[int, str], set[int]]:
     """Return the names of values, and values that are no class by their names."""
     for file in files:
@@ -144,8 +150,13 @@ def _names_of_numbers(
         if 0 in values and 0 not in table:
             if any(name.lower() == "background" for name in table.values()):
                 return {}, set()
-            void.add(0)
-            guessed.append(f"{file.path.name} has no name for 0, so 0 is not labelled: it is ignored.")
+            if len(set(values) - {0, 255}) < 2 or _is_background(found, file, ask):
+                table = {0: "background", **table}
+                names[0] = "background"
+                guessed.append(f"{file.path.name} has no name for 0, on {found.share([0]):.0%}: it is the background.")
+            else:
+                void.add(0)
+                guessed.append(f"{file.path.name} has no name for 0, so 0 is not labelled: it is ignored.")
         return {value: names[value] for value in values if value in names and value not in void}, void
     known = known_classes(values, places)
     if known is not None:
@@ -154,6 +165,17 @@ def _names_of_numbers(
     for file in files:
         saw.append(f"{file.path.name} names {len(file.classes)} classes, which do not fit the values in the masks.")
     return {}, set()
+
+
+def _is_background(found: MaskValues, file: NameFile, ask: Ask) -> bool:
+    """Return whether 0, which a file of classes does not name, is a class all the same."""
+    if found.share([0]) <= MUCH:
+        return False
+    question = f"{file.path.name} has no name for 0, which is on {found.share([0]):.0%} of the pixels. What is it?"
+    answers = ["the background, a class", "nobody labelled it: ignore it"]
+    # Numbers that somebody gave from 1 on leave 0 to the background.
+    numbered = any(each.value is not None for each in file.classes)
+    return answers[:: 1 if numbered else -1][ask(question, answers[:: 1 if numbered else -1])] == answers[0]
 
 
 def _of_colours(found: MaskValues, files: Sequence[NameFile]) -> ClassTable:

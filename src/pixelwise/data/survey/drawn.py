@@ -6,6 +6,7 @@ from pathlib import Path
 from pixelwise.data.survey.annotated import Drawn, annotated_images
 from pixelwise.data.survey.classes import Ask
 from pixelwise.data.survey.groups import Group
+from pixelwise.data.survey.pairing import matched
 from pixelwise.data.survey.polygons import JSON, SUFFIXES, Drawing, classes_of_polygons, look_at_polygons
 from pixelwise.data.survey.walk import Files
 from pixelwise.errors import DataError
@@ -26,7 +27,7 @@ def drawn_labels(folder: Path, groups: Sequence[Group], files: Files, ask: Ask) 
     annotated = None if polygons else annotated_images(folder, groups, files, ask, reasons)
     if (drawn := polygons or annotated) is not None:
         return drawn
-    raise DataError(_nothing(folder, groups, reasons))
+    raise DataError(_nothing(folder, groups, [*unread(files), *reasons]))
 
 
 def _by_polygons(groups: Sequence[Group], files: Files, ask: Ask, reasons: list[str]) -> Drawn | None:
@@ -42,8 +43,7 @@ def _by_polygons(groups: Sequence[Group], files: Files, ask: Ask, reasons: list[
         except DataError:
             continue
     found: list[Drawing] = []
-    by_stem = {path.stem: path for path in scenes}
-    paired = [(by_stem[path.stem], path) for path in vectors if path.stem in by_stem]
+    paired = _paired(placed, vectors)
     if len(paired) > 1 and len(paired) >= 0.5 * len(vectors):
         return _one_each(paired, ask, reasons)
     for path in vectors[:50]:
@@ -71,6 +71,20 @@ def _by_polygons(groups: Sequence[Group], files: Files, ask: Ask, reasons: list[
     if len(scenes) == 1 or any(len(g.paths) != _rasters_below(g.folder, files) for g in placed):
         images = scenes[0] if len(scenes) == 1 else scenes
     return Drawn(scenes, table, {"images": images, "labels": best.path, **keys})
+
+
+def _paired(groups: Sequence[Group], vectors: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """Return scenes with the files of polygons whose names hold theirs, such as buildings_img7.geojson for img7.tif."""
+    by_stem = {path.stem: path for group in groups for path in group.paths}
+    paired = [(by_stem[path.stem], path) for path in vectors if path.stem in by_stem]
+    if paired:
+        return paired
+    for folder in dict.fromkeys(path.parent for path in vectors):
+        drawn = Group(folder, tuple(path for path in vectors if path.parent == folder))
+        together = [matched(group, drawn) for group in groups] if len(drawn.paths) > 1 else []
+        found = max((each[2] for each in together if each is not None), key=len, default=())
+        paired = max(paired, [*found], key=len)
+    return paired
 
 
 def _one_each(paired: list[tuple[Path, Path]], ask: Ask, reasons: list[str]) -> Drawn | None:
@@ -101,6 +115,28 @@ def _one_each(paired: list[tuple[Path, Path]], ask: Ask, reasons: list[str]) -> 
     table, keys = classes_of_polygons(joined, ask)
     data: dict[str, object] = {"images": [image for image, _ in kept], "labels": [vector for _, vector in kept]}
     return Drawn([image for image, _ in kept], table, data | keys)
+
+
+PACKED = (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z", ".bz2", ".xz")
+ARRAYS = (".npy", ".npz", ".mat", ".h5", ".hdf5", ".pt", ".pkl", ".tfrecord", ".tfrecords", ".zarr")
+
+
+def unread(files: Files) -> list[str]:
+    """Say what to do with files that may hold images and are not read as they are."""
+    found = []
+    if packed := [path for path in files.others if path.suffix.lower() in PACKED]:
+        found.append(f"{_first(packed)} packed: unpack {'it' if len(packed) == 1 else 'them'} first.")
+    if arrays := [path for path in files.others if path.suffix.lower() in ARRAYS]:
+        found.append(
+            f"{_first(arrays)} arrays, which say nothing of their bands: write them as TIFF (rasterio, tifffile), "
+            "images with bands first, and masks of whole numbers."
+        )
+    return found
+
+
+def _first(paths: Sequence[Path]) -> str:
+    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    return f"{paths[0].name}{more} {'are' if more else 'is'}"
 
 
 def _rasters_below(folder: Path, files: Files) -> int:

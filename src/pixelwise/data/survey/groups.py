@@ -5,11 +5,16 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
+import numpy as np
+
 from pixelwise.data.survey.look import Look, look_at, mask_word
 
+SAME = 0.9
+"""Intersection over union of what two files hold besides their commonest value, from which they hold the same."""
 LOOKED_AT = 6
 """Files of a group that are opened."""
 TOKENS = re.compile(r"\d+|[A-Za-z]+|[^A-Za-z\d]+")
@@ -48,6 +53,17 @@ class Group:
     def could_be_masks(self) -> bool:
         """Whether most of its files could be masks."""
         return 2 * sum(look.could_be_mask for look in self.looks) > len(self.looks)
+
+    @cached_property
+    def constant(self) -> bool:
+        """Whether its files hold nearly the same, so that they say nothing of what is in an image."""
+        sketches = [look.sketch for look in self.looks]
+        if len(sketches) < 2 or len({sketch.shape for sketch in sketches}) > 1:
+            return False
+        values, counts = np.unique(sketches[0], return_counts=True)
+        shown = [sketch != values[counts.argmax()] for sketch in sketches]
+        least = min((a & b).sum() / max(1, (a | b).sum()) for a, b in pairwise(shown))
+        return bool(least > SAME)
 
     @property
     def stems(self) -> list[str]:

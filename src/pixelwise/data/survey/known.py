@@ -15,6 +15,8 @@ class Known:
     ignored: tuple[int, ...]
     stems: str
     """A regular expression that a file's name or folder fits."""
+    telling: bool = False
+    """No other data set has such names, so two of its values are enough."""
 
 
 VOC = [
@@ -81,10 +83,19 @@ KNOWN = (
         "Cityscapes (labelIds; its 19 classes of the evaluation)",
         dict(zip(CITYSCAPES_IDS, CITYSCAPES, strict=True)),
         (*(i for i in range(34) if i not in CITYSCAPES_IDS), 255),
-        r"labelIds",
+        r"gtFine_labelIds|gtCoarse_labelIds",
+        telling=True,
     ),
     Known("Cityscapes (labelTrainIds)", dict(enumerate(CITYSCAPES)), (255,), r"(?i)trainids|gtFine"),
     Known("Pascal VOC", dict(enumerate(VOC)), (255,), r"SegmentationClass|(^|/)20\d\d_\d{6}$"),
+    Known(
+        "LoveDA",
+        dict(enumerate(("background", "building", "road", "water", "barren", "forest", "agriculture"), start=1)),
+        (0, 255),
+        r"(Urban|Rural)/masks_png/",
+        telling=True,
+    ),
+    Known("Oxford-IIIT pets (trimaps)", {1: "pet", 2: "background", 3: "border"}, (), r"trimaps/", telling=True),
     Known("CamVid (11 classes)", dict(enumerate(CAMVID)), (11,), r"(0001TP|0006R0|0016E5|Seq05VD)_f?\d+"),
 )
 
@@ -97,7 +108,7 @@ def known_classes(values: Collection[int], places: Sequence[str]) -> Known | Non
     """
     for known in KNOWN:
         fits = set(values) <= set(known.names) | set(known.ignored)
-        most = len(set(values) & set(known.names)) >= max(2, len(known.names) // 3)
+        most = len(set(values) & set(known.names)) >= (2 if known.telling else max(2, len(known.names) // 3))
         if fits and most and places and all(re.search(known.stems, place) for place in places):
             return known
     return None

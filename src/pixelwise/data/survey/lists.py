@@ -12,6 +12,7 @@ from pixelwise.errors import ConfigError
 NAMES = {
     "training_list": re.compile(r"(?i)^train(ing)?([_\-.](list|files|ids|set|split|images))?$"),
     "validation_list": re.compile(r"(?i)^(val|valid|validation|dev)([_\-.](list|files|ids|set|split|images))?$"),
+    "both": re.compile(r"(?i)^train[_\-.]?val$"),
     "test_list": re.compile(r"(?i)^test(ing)?([_\-.](list|files|ids|set|split|images))?$"),
 }
 
@@ -33,4 +34,8 @@ def find_lists(paths: Sequence[Path], layout: Layout) -> dict[str, Path]:
             continue
         if lines and all(len(named.find(line, path.parent)) == 1 for line in lines):
             found[key] = path
+    if "both" in found and {"training_list", "validation_list"}.isdisjoint(found):
+        # What is for validation is taken from it.
+        found["training_list"] = found["both"]
+    found.pop("both", None)
     return found if "training_list" in found and len(found) > 1 else {}

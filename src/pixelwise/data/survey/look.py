@@ -13,6 +13,8 @@ from pixelwise.geo.raster import RasterInfo, RasterReader, Window, describe
 
 SIDE = 512
 """Of the window in the middle that is looked at."""
+SKETCH = 64
+"""Side of the coarse grid on which the looks of two files are compared."""
 FLAT, FEW = 0.6, 64
 """Of a mask at least this share of neighbours is equal, or it has at most so many values."""
 MASK_WORDS = re.compile(
@@ -36,6 +38,8 @@ class Look:
     """Share of pixels that are equal to their right neighbour."""
     values: int
     """Distinct values, or colours."""
+    sketch: np.ndarray
+    """Its first band on a coarse grid."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -71,7 +75,8 @@ def look_at(path: Path) -> Look | None:
     mixed = values[0].copy()
     for band in values[1:]:
         mixed = mixed * 65537 + band
-    return Look(info, float(same.mean()) if same.size else 1.0, len(np.unique(mixed)))
+    sketch = values[0, :: max(1, height // SKETCH), :: max(1, width // SKETCH)]
+    return Look(info, float(same.mean()) if same.size else 1.0, len(np.unique(mixed)), sketch)
 
 
 def mask_word(text: str) -> int:

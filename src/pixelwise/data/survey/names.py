@@ -41,9 +41,9 @@ class NameFile:
     classes: tuple[Named, ...]
 
     def by_value(self, values: Collection[int]) -> dict[int, str] | None:
-        """Return the names of some mask values; None if it does not name all of them but 255."""
+        """Return the names of some mask values; None if it does not name all of them but 255, and 0."""
         wanted = {value for value in values if value != 255} or set(values)
-        given = {each.value: each.name for each in self.classes if each.value is not None}
+        given = {each.value: each.name for each in self.classes if each.value is not None} or self._greys()
         plain = {i: each.name for i, each in enumerate(self.classes)}
         tables = [given] if given else [plain]
         if not given and 0 not in wanted and len(wanted) == len(self.classes):
@@ -52,10 +52,18 @@ class NameFile:
             # Names of the classes from 1 on; 0 is what has none.
             tables = [{i + 1: name for i, name in plain.items()}]
             wanted -= {0}
+        elif 0 not in given:
+            wanted -= {0}
         for table in tables:
             if wanted and wanted <= set(table):
                 return table
         return None
+
+    def _greys(self) -> dict[int, str]:
+        """Return the names of grey levels, where all its colours are grey."""
+        colours = {each.colour: each.name for each in self.classes if each.colour is not None}
+        grey = {colour & 0xFF: name for colour, name in colours.items() if colour == (colour & 0xFF) * 0x010101}
+        return grey if len(grey) == len(self.classes) else {}
 
     def by_colour(self, colours: Collection[int]) -> dict[int, str]:
         """Return the names of those colours that it has."""
@@ -135,9 +143,9 @@ def _of_table(table: dict) -> list[Named]:
     return found if len(found) >= 2 else []
 
 
-def _csv(text: str) -> list[Named]:
+def _csv(text: str, delimiters: str = ",;\t") -> list[Named]:
     try:
-        dialect = csv.Sniffer().sniff(text[:4096], delimiters=",;\t")
+        dialect = csv.Sniffer().sniff(text[:4096], delimiters=delimiters)
         rows = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines(), dialect) if row]
     except csv.Error:
         return []
@@ -163,6 +171,8 @@ _CHANNELS = (("r", "red"), ("g", "green"), ("b", "blue"))
 
 def _text(text: str) -> list[Named]:
     """Read a name per line, with a number or a colour before or behind it; or CVAT's label:r,g,b:parts:actions."""
+    if "\t" in (head := text.partition("\n")[0]) and {cell.strip().lower() for cell in head.split("\t")} & {*NAME_KEYS}:
+        return _csv(text, "\t")
     found = []
     for line in text.splitlines():
         line = line.strip()

@@ -3,7 +3,7 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from itertools import combinations
 from pathlib import Path
@@ -60,6 +60,8 @@ class Pairs:
     image_names: Affixes
     mask_names: Affixes
     paired: tuple[tuple[Path, Path], ...]
+    rivals: tuple[Group, ...] = ()
+    """Other groups of masks of the same images, which were not chosen."""
 
     @property
     def alone(self) -> list[Path]:
@@ -75,19 +77,39 @@ def find_pairs(groups: Sequence[Group], root: Path) -> list[Pairs]:
         root: the folder that holds all; names below it may say a part, which images and masks have in common.
     """
     found = _pairs_among(_candidates(groups), root)
-    if not found and len(groups) <= FEW:
+    if len(groups) <= FEW and (not found or _masks_for_images(found, groups)):
         # Folders that lie at other depths: images/ and annotations/masks/.
         found = _pairs_among(list(combinations(groups, 2)), root)
+    if not found:
+        found = _pairs_among(_candidates(groups), root, resized=True)
     # A group that is the masks of another is no image, however it looks.
     masks = {id(pairs.masks) for pairs in found if not _image_of_better(pairs, found)}
     best: dict[int, Pairs] = {}
     for pairs in sorted(found, key=_preference):
         if id(pairs.images) not in masks:
             best[id(pairs.images)] = pairs
-    return [pairs for pairs in found if best.get(id(pairs.images)) is pairs]
+    return [
+        replace(
+            pairs, rivals=tuple(other.masks for other in found if other.images is pairs.images and other is not pairs)
+        )
+        for pairs in found
+        if best.get(id(pairs.images)) is pairs
+    ]
 
 
-def _pairs_among(candidates: Sequence[tuple[Group, Group]], root: Path) -> list[Pairs]:
+def _masks_for_images(found: Sequence[Pairs], groups: Sequence[Group]) -> bool:
+    """Return whether masks of two kinds were paired with each other, while photos were left over."""
+    used = {id(group) for pairs in found for group in (pairs.images, pairs.masks)}
+    left = any(group.looks and not group.could_be_masks and id(group) not in used for group in groups)
+    return left and any(pairs.images.could_be_masks for pairs in found)
+
+
+def _pairs_among(candidates: Sequence[tuple[Group, Group]], root: Path, *, resized: bool = False) -> list[Pairs]:
+    """Return pairs of groups whose names go together.
+
+    Args:
+        resized: masks may be of another size than their images, in the same proportions; `check` says so then.
+    """
     found: list[Pairs] = []
     for one, other in candidates:
         if not (one.could_be_masks or other.could_be_masks):
@@ -96,11 +118,11 @@ def _pairs_among(candidates: Sequence[tuple[Group, Group]], root: Path) -> list[
             # Masks of two places, of which there may be hundreds.
             continue
         parts = {part_of(group.folder, root) for group in (one, other)} - {None}
-        matched = None if len(parts) > 1 else _matched(one, other)
-        if matched is None:
+        together = None if len(parts) > 1 else matched(one, other)
+        if together is None:
             continue
-        names_one, names_other, paired = matched
-        if not _same_sizes(one, other, paired):
+        names_one, names_other, paired = together
+        if not _sizes_fit(one, other, paired, resized=resized):
             continue
         if one.maskness > other.maskness:
             one, other, names_one, names_other = other, one, names_other, names_one
@@ -118,7 +140,8 @@ def _image_of_better(pairs: Pairs, found: Sequence[Pairs]) -> bool:
 def _preference(pairs: Pairs) -> tuple[int, int, float]:
     """Sort pairs from the worst masks to the best: complete, class numbers before colours, those before instances."""
     text = f"{pairs.masks.folder.name} {pairs.mask_names.pattern or ''} {pairs.masks.word}".lower()
-    kind = -2 if "instance" in text else 0
+    # What is the same in all files, such as the field of view of a microscope, is no label.
+    kind = -4 if pairs.masks.constant else -2 if "instance" in text and "color" not in text else 0
     kind += 2 if "trainid" in text else 1 if "labelid" in text else 0
     kind -= 1 if "color" in text or "colour" in text or "vis" in text.split("_") else 0
     # The photo that looks least like a mask is the image of a mask; others are masks of another kind.
@@ -142,7 +165,7 @@ def _candidates(groups: Sequence[Group]) -> list[tuple[Group, Group]]:
     return [(groups[a], groups[b]) for a, b in sorted(by_folder)]
 
 
-def _matched(one: Group, other: Group) -> tuple[Affixes, Affixes, tuple[tuple[Path, Path], ...]] | None:
+def matched(one: Group, other: Group) -> tuple[Affixes, Affixes, tuple[tuple[Path, Path], ...]] | None:
     """Return how names of two groups go together, and the pairs; None where they do not."""
     few, many = (one, other) if len(one.paths) <= len(other.paths) else (other, one)
     votes: Counter[tuple[Affixes, Affixes]] = Counter()
@@ -199,8 +222,8 @@ def _affixes(one: Sequence[str], other: Sequence[str]) -> tuple[Affixes, Affixes
     )
 
 
-def _same_sizes(one: Group, other: Group, paired: Sequence[tuple[Path, Path]]) -> bool:
-    """Return whether most pairs that were looked at have one size."""
+def _sizes_fit(one: Group, other: Group, paired: Sequence[tuple[Path, Path]], *, resized: bool) -> bool:
+    """Return whether most pairs that were looked at have one size, or the same proportions."""
     sizes = {look.info.path: look.size for group in (one, other) for look in group.looks}
     seen = [(sizes[a], sizes[b]) for a, b in paired if a in sizes and b in sizes]
     if not seen:
@@ -208,4 +231,5 @@ def _same_sizes(one: Group, other: Group, paired: Sequence[tuple[Path, Path]]) -
 
         looks = [(look_at(a), look_at(b)) for a, b in paired[:3]]
         seen = [(a.size, b.size) for a, b in looks if a is not None and b is not None]
-    return 2 * sum(a == b for a, b in seen) >= len(seen) > 0
+    fit = sum(abs(a[0] * b[1] - a[1] * b[0]) <= max(*a, *b) if resized else a == b for a, b in seen)
+    return 2 * fit >= len(seen) > 0

@@ -10,7 +10,7 @@ from pathlib import Path
 from pixelwise.data.survey.annotated import Drawn, annotated_images
 from pixelwise.data.survey.bands import choose_bands
 from pixelwise.data.survey.classes import Ask, ClassTable, classes_of_masks
-from pixelwise.data.survey.drawn import drawn_labels
+from pixelwise.data.survey.drawn import drawn_labels, unread
 from pixelwise.data.survey.groups import Group, grouped_files
 from pixelwise.data.survey.layout import Layout, layout_of
 from pixelwise.data.survey.lists import find_lists
@@ -108,6 +108,7 @@ def _without_images(folder: Path, files: Files, ask: Ask) -> Drawn:
     reasons: list[str] = []
     drawn = annotated_images(folder, [], files, ask, reasons)
     if drawn is None:
+        reasons = [*unread(files), *reasons]
         raise DataError(
             f"{folder} holds no images ({_counted(files)}). {' '.join(reasons[:3])}".strip()
             + (
@@ -170,6 +171,8 @@ def _from_masks(
         parts = {"training": [*pairs]}
     layouts = {part: layout_of(found) for part, found in parts.items()}
     _unused(groups, pairs, proposal)
+    _rivals(pairs, proposal)
+    _resized(pairs, proposal)
     training = layouts["training"]
     _add_places(data, training)
     for part, layout in layouts.items():
@@ -217,6 +220,40 @@ def _unused(groups: Sequence[Group], pairs: Sequence[Pairs], proposal: Proposal)
         if group.folder not in used and not group.could_be_masks and len(proposal.later) < 5:
             place = _place([group.folder], proposal.folder)
             proposal.later.append(f"{place} holds {len(group.paths)} images without masks ({group.paths[0].name} ...).")
+
+
+def _rivals(pairs: Sequence[Pairs], proposal: Proposal) -> None:
+    """Name masks of the same images that were not chosen."""
+    others = {_name_of(group, each.masks): None for each in pairs for group in each.rivals}
+    if others:
+        chosen = ", ".join(dict.fromkeys(_name_of(each.masks, *each.rivals) for each in pairs if each.rivals))
+        proposal.guessed.append(
+            f"Labels are the masks {chosen}. The same images have others, which are left out: "
+            f"{', '.join([*others][:5])}."
+        )
+
+
+def _name_of(group: Group, *others: Group) -> str:
+    """Return what tells a group of masks from others: its word, or its folder."""
+    if group.word and any(other.folder == group.folder for other in others):
+        return group.word
+    named = [part for part in group.folder.parts if any(part not in other.folder.parts for other in others)]
+    return "/".join(named) or group.word or group.folder.name
+
+
+def _resized(pairs: Sequence[Pairs], proposal: Proposal) -> None:
+    """Say that masks have another size than their images."""
+    image, mask = pairs[0].paired[0]
+    try:
+        one, other = describe(image), describe(mask)
+    except DataError:
+        # `check` names it.
+        return
+    if (one.height, one.width) != (other.height, other.width):
+        proposal.guessed.append(
+            f"{mask.name} is {other.width}x{other.height} pixels, and its image {one.width}x{one.height}. Masks must "
+            "have the size of their images: `pixelwise check --fix` writes such copies."
+        )
 
 
 def _one_kind(pairs: Sequence[Pairs], proposal: Proposal, ask: Ask) -> list[Pairs]:

@@ -5,9 +5,14 @@ import shutil
 from pathlib import Path
 
 from pixelwise.config import load_config
+from pixelwise.data.scenes import Scene
 from pixelwise.data.split import open_split
 from pixelwise.errors import ConfigError, PixelwiseError
 from pixelwise.files import replacing
+from pixelwise.geo.raster import Window
+
+TRIED = 8
+"""Images of each part of which a crop is read."""
 
 
 def require_free(path: Path, *, force: bool) -> None:
@@ -40,9 +45,28 @@ def write_configuration(path: Path, text: str) -> Path | None:
 
 
 def complaint(path: Path) -> str | None:
-    """Return what is wrong with a configuration's headers and pairs; None if training can open them."""
+    """Return what is wrong with a configuration; None if training can open all pairs, and read crops of some.
+
+    Crops are read as training reads them: pixels, labels, and the parts of the split.
+    """
     try:
-        open_split(load_config(path))
+        config = load_config(path)
+        _, split = open_split(config)
+        for part in ("training", "validation"):
+            scenes = getattr(split, part)
+            for scene in scenes[:: max(1, -(-len(scenes) // TRIED))]:
+                scene.resident = False
+                _read_crop(scene, config.train.crop_size)
     except PixelwiseError as problem:
         return str(problem)
     return None
+
+
+def _read_crop(scene: Scene, side: int) -> None:
+    """Read the crop in the middle of a scene.
+
+    Raises:
+        DataError: a file that is cut off, or a mask value without a class.
+    """
+    top, left = (scene.info.height - side) // 2, (scene.info.width - side) // 2
+    scene.read_padded(Window(top, left, side, side))
