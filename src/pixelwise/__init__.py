@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         TrainingStopped,
         WeightsError,
     )
+    from pixelwise.evaluation.calibrate import calibrate
     from pixelwise.evaluation.evaluate import evaluate
     from pixelwise.exporting.export import export
     from pixelwise.fast.fuse import fuse
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pixelwise.predictor import load
     from pixelwise.profiling.measure import profile
     from pixelwise.training.train import train
+    from pixelwise.tuning.tune import tune
     from pixelwise.weights import load_weights, save_weights
 
 __version__ = "0.1.0"
@@ -39,6 +41,7 @@ __all__ = [
     "PixelwiseError",
     "TrainingStopped",
     "WeightsError",
+    "calibrate",
     "cost",
     "create",
     "evaluate",
@@ -54,6 +57,7 @@ __all__ = [
     "save_weights",
     "score_parcels",
     "train",
+    "tune",
 ]
 
 _HOMES = {
@@ -64,6 +68,7 @@ _HOMES = {
     "PixelwiseError": "pixelwise.errors",
     "TrainingStopped": "pixelwise.errors",
     "WeightsError": "pixelwise.errors",
+    "calibrate": "pixelwise.evaluation.calibrate",
     "cost": "pixelwise.models.cost",
     "create": "pixelwise.models",
     "evaluate": "pixelwise.evaluation.evaluate",
@@ -79,6 +84,7 @@ _HOMES = {
     "save_weights": "pixelwise.weights",
     "score_parcels": "pixelwise.parcels.scores",
     "train": "pixelwise.training.train",
+    "tune": "pixelwise.tuning.tune",
 }
 
 

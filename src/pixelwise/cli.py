@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from pixelwise import __version__
+from pixelwise.commands.calibrate import calibrate
 from pixelwise.commands.compare import compare
 from pixelwise.commands.demo import demo
 from pixelwise.commands.doctor import check
@@ -22,6 +23,7 @@ from pixelwise.commands.predict import predict
 from pixelwise.commands.profile import profile
 from pixelwise.commands.split import split
 from pixelwise.commands.training import evaluate, report, train
+from pixelwise.commands.tune import tune
 from pixelwise.commands.weights import licences, weights
 from pixelwise.errors import ContractWarning, OldNameWarning, PixelwiseError, out_of_memory
 from pixelwise.geo.gdal_messages import garbled_messages_hidden
@@ -101,7 +103,7 @@ def commands() -> None:
 
 
 for _command in (
-    *(demo, init, check, split, train, evaluate, compare, report, predict, polygonize, score_parcels),
+    *(demo, init, check, split, train, tune, evaluate, calibrate, compare, report, predict, polygonize, score_parcels),
     *(models, analyze, prune, export, profile),
     *(weights, licences),
 ):

@@ -25,6 +25,7 @@ from pixelwise.encoder_name import is_folder_name, is_library_name
 from pixelwise.errors import ConfigError
 from pixelwise.files import replacing, with_checksum
 from pixelwise.train_keys import TrainConfig
+from pixelwise.tune_keys import TuneConfig
 
 SHORT_NAMES = ("imagenet", "ade20k", "cityscapes", "coco", "carvana", "dinov2")
 """Weights that [model].weights names by what they were trained on; the ledger says which are meant."""
@@ -43,7 +44,9 @@ __all__ = [
     "RunConfig",
     "SamplingConfig",
     "TrainConfig",
+    "TuneConfig",
     "as_places",
+    "changed_config",
     "explain_config",
     "load_config",
     "override_config",
@@ -65,8 +68,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """
     path = Path(path)
     table = read_table(path, _placed)
-    # A run's folder counts from the current folder, so that examples never write beside their data.
-    table = merged({"run": {"folder": str(Path("runs") / path.stem)}}, table)
+    # Folders of results count from the current folder, so that examples never write beside their data.
+    results = {"run": str(Path("runs") / path.stem), "tune": str(Path("runs") / f"{path.stem}-tune")}
+    table = merged({name: {"folder": folder} for name, folder in results.items()}, table)
     return parse_config(merged(table, _placed(parsed_overrides(overrides), Path.cwd())), _named(str(path), overrides))
 
 
@@ -76,9 +80,21 @@ def override_config(config: Config, overrides: Sequence[str]) -> Config:
     Raises:
         ConfigError: an unknown key, or a value that is not allowed.
     """
-    table = _placed(parsed_overrides(overrides), Path.cwd())
+    return changed_config(config, parsed_overrides(overrides), Path.cwd(), _named("The configuration", overrides))
+
+
+def changed_config(config: Config, table: Table, folder: Path, where: str) -> Config:
+    """Return a configuration with the values of a table in place of its own.
+
+    Args:
+        folder: relative paths in the table count from here.
+        where: what the values come from, for messages.
+
+    Raises:
+        ConfigError: an unknown key, or a value that is not allowed.
+    """
     before = config.model_dump(mode="json", exclude_unset=True)
-    return parse_config(merged(before, table), _named("The configuration", overrides))
+    return parse_config(merged(before, _placed(table, folder)), where)
 
 
 def _named(where: str, overrides: Sequence[str]) -> str:
@@ -108,9 +124,9 @@ def parse_config(table: Table, where: str) -> Config:
 
 
 def save_config(config: Config, path: str | Path) -> None:
-    """Write every value that is set, so that the file alone repeats the run."""
+    """Write every value that is set, so that the file alone repeats the run. What [tune] would try is left out."""
     with replacing(path) as temporary:
-        text = tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+        text = tomli_w.dumps(config.model_dump(mode="json", exclude_none=True, exclude={"tune"}))
         temporary.write_text(with_checksum(text), encoding="utf-8", newline="\n")
 
 
@@ -141,11 +157,11 @@ def toml_assignment(key: str, value: object) -> str:
 
 
 def _placed(table: Table, folder: Path) -> Table:
-    """Return a table whose paths are absolute; relative ones count from a folder. ``[run].folder`` is left alone."""
+    """Return a table whose paths are absolute; relative ones count from a folder. Folders of results are left alone."""
     result = dict(table)
     for name, entry in Config.model_fields.items():
         section = table.get(name)
-        if name == "run" or not isinstance(section, dict):
+        if name in ("run", "tune") or not isinstance(section, dict):
             continue
         fields = getattr(entry.annotation, "model_fields", {})
         placed = {

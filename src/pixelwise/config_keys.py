@@ -10,6 +10,7 @@ from pixelwise.config_table import ConfigTable, images_beside, renamed
 from pixelwise.labels import Value
 from pixelwise.recipes import with_recipe
 from pixelwise.train_keys import TrainConfig
+from pixelwise.tune_keys import TuneConfig
 
 
 def _as_list(value: object) -> object:
@@ -253,6 +254,7 @@ class Config(ConfigTable):
     augment: AugmentConfig = AugmentConfig()
     predict: PredictConfig = PredictConfig()
     run: RunConfig = RunConfig()
+    tune: TuneConfig = TuneConfig()
 
     @model_validator(mode="before")
     @classmethod

@@ -22,6 +22,7 @@ EXTRAS = {
     "onnxruntime": ("ONNX files", "onnx"),
     "openvino": ("OpenVINO", "openvino"),
     "nncf": ("int8 for OpenVINO", "int8"),
+    "optuna": ("A search", "tune"),
 }
 """Package -> what needs it, and the extra that installs it. All others draw polygons and are in ``geo``."""
 

@@ -121,11 +121,14 @@ def upsample_rows(
 
 
 def decide(
-    logits: Float[Tensor, "B K h w"], *, confidence: bool = False
+    logits: Float[Tensor, "B K h w"], *, confidence: bool = False, temperature: float = 1.0
 ) -> tuple[Integer[Tensor, "B h w"], Float[Tensor, "B h w"] | None]:
     """Return the class with the highest logit (ties to the lower class) and, if asked, its softmax probability.
 
     Labels are uint8, or uint16 from 257 classes on.
+
+    Args:
+        temperature: by which logits are divided before the softmax, and there alone: no label depends on it.
     """
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     batch, classes, height, width = logits.shape
@@ -135,7 +138,7 @@ def decide(
     lines = logits.new_empty(batch, count, classes, width)
     for top in _steps(height, count):
         lines.copy_(logits[:, :, top : top + count].transpose(1, 2))
-        decided, probability = _decide_lines(lines.flatten(0, 1), confidence)
+        decided, probability = _decide_lines(lines.flatten(0, 1), confidence, temperature)
         labels[:, top : top + count] = decided.view(batch, count, width)
         if confidences is not None and probability is not None:
             confidences[:, top : top + count] = probability.view(batch, count, width)
@@ -143,7 +146,7 @@ def decide(
 
 
 def decide_cells(
-    cells: Float[Tensor, "B K n w"], stride: int, *, confidence: bool = False
+    cells: Float[Tensor, "B K n w"], stride: int, *, confidence: bool = False, temperature: float = 1.0
 ) -> tuple[Integer[Tensor, "B H W"], Float[Tensor, "B H W"] | None]:
     """Return `decide` of logits upsampled by a whole factor, for all cells but the outermost: those are neighbours.
 
@@ -155,13 +158,13 @@ def decide_cells(
     """
     if (kernel := _kernel_for(cells)) is not None:
         size = (cells.shape[2] * stride, cells.shape[3] * stride)
-        found = kernel(cells, size, confidence, False, largest_logit(cells.dtype))
+        found = kernel(cells, size, confidence, False, largest_logit(cells.dtype), temperature)
         inner = [None if each is None else each[:, stride:-stride, stride:-stride].contiguous() for each in found]
         return inner[0].to(_label_dtype(cells.shape[1])), inner[1]
-    return _plain_cells(cells, stride, confidence)
+    return _plain_cells(cells, stride, confidence, temperature)
 
 
-def _plain_cells(cells: Tensor, stride: int, confidence: bool) -> tuple[Tensor, Tensor | None]:
+def _plain_cells(cells: Tensor, stride: int, confidence: bool, temperature: float) -> tuple[Tensor, Tensor | None]:
     cells = cells.float() if cells.dtype in (torch.float16, torch.bfloat16) else cells
     batch, classes, n, w = cells.shape[0], cells.shape[1], cells.shape[2] - 2, cells.shape[3] - 2
     labels = torch.empty((batch, n, stride, w, stride), dtype=_label_dtype(classes), device=cells.device)
@@ -178,7 +181,7 @@ def _plain_cells(cells: Tensor, stride: int, confidence: bool) -> tuple[Tensor, 
             for j in range(stride):
                 first, share = neighbour_and_share(j, stride)
                 torch.lerp(rows[..., first : first + w], rows[..., first + 1 : first + 1 + w], share, out=pixels)
-                decided, probability = _decide_lines(pixels.flatten(0, 1), confidence)
+                decided, probability = _decide_lines(pixels.flatten(0, 1), confidence, temperature)
                 labels[:, top : top + count, i, :, j] = decided.view(batch, count, w)
                 if confidences is not None and probability is not None:
                     confidences[:, top : top + count, i, :, j] = probability.view(batch, count, w)
@@ -191,30 +194,37 @@ def argmax_upsampled(
     size: tuple[int, int] | torch.Size,
     *,
     confidence: bool = False,
+    temperature: float = 1.0,
     align_corners: bool = False,
 ) -> tuple[Integer[Tensor, "B H W"], Float[Tensor, "B H W"] | None]:
     """Return `decide` of the upsampled logits, without building them."""
     largest = largest_logit(logits.dtype)
     if (kernel := _kernel_for(logits)) is not None:
-        labels, share = kernel(logits, tuple(size), confidence, align_corners, largest)
+        labels, share = kernel(logits, tuple(size), confidence, align_corners, largest, temperature)
         return labels.to(_label_dtype(logits.shape[1])), share
-    return _plain_argmax(logits, size, confidence, align_corners, largest)
+    return _plain_argmax(logits, size, confidence, align_corners, largest, temperature)
 
 
 def _plain_argmax(
-    logits: Tensor, size: tuple[int, int] | torch.Size, confidence: bool, align_corners: bool, largest: float
+    logits: Tensor,
+    size: tuple[int, int] | torch.Size,
+    confidence: bool,
+    align_corners: bool,
+    largest: float,
+    temperature: float,
 ) -> tuple[Tensor, Tensor | None]:
     height, width = logits.shape[-2:]
     stride = size[0] // height
     if tuple(size) == (height, width):
-        return decide(logits, confidence=confidence)
+        return decide(logits, confidence=confidence, temperature=temperature)
     if tuple(size) == (height * stride, width * stride) and not align_corners:
-        return _plain_cells(_rimmed(logits, largest), stride, confidence)
+        return _plain_cells(_rimmed(logits, largest), stride, confidence, temperature)
     logits = logits.clamp(-largest, largest)
-    parts = [
-        decide(upsample_rows(logits, size, top, bottom, align_corners=align_corners), confidence=confidence)
+    rows = (
+        upsample_rows(logits, size, top, bottom, align_corners=align_corners)
         for top, bottom in strips(logits.shape, size)
-    ]
+    )
+    parts = [decide(each, confidence=confidence, temperature=temperature) for each in rows]
     labels = torch.cat([part for part, _ in parts], dim=1)
     return labels, torch.cat([part for _, part in parts if part is not None], dim=1) if confidence else None
 
@@ -232,12 +242,12 @@ def _kernel(device: str) -> Callable | None:
 
         return argmax_upsampled
 
-    def plain(logits: Tensor, size: tuple[int, int], confidence: bool, aligned: bool, largest: float) -> tuple:
-        return _plain_argmax(logits, size, confidence, aligned, largest)
+    def plain(logits: Tensor, size: tuple[int, int], confidence: bool, aligned: bool, *numbers: float) -> tuple:
+        return _plain_argmax(logits, size, confidence, aligned, *numbers)
 
     def case(where: torch.device) -> tuple:
         logits = 9 * torch.randn(1, 7, 3, 40, generator=torch.Generator().manual_seed(0))
-        return logits.to(where), (12, 160), True, False, largest_logit(logits.dtype)
+        return logits.to(where), (12, 160), True, False, largest_logit(logits.dtype), 1.7
 
     return proven("decide", kernel, plain, case, device)
 
@@ -267,7 +277,7 @@ def _rimmed(logits: Float[Tensor, "B K h w"], largest: float) -> Float[Tensor, "
 
 
 def _decide_lines(
-    lines: Float[Tensor, "n K w"], confidence: bool
+    lines: Float[Tensor, "n K w"], confidence: bool, temperature: float
 ) -> tuple[Integer[Tensor, "n w"], Float[Tensor, "n w"] | None]:
     # Max pooling over all classes, with pixels as channels, is vectorised and finds the first of equal classes. max()
     # with indices is not vectorised, and 20 times slower.
@@ -275,7 +285,11 @@ def _decide_lines(
     channels_last = lines.as_strided((n, width, classes, 1), (classes * width, 1, width, width))
     highest, labels = F.max_pool2d(channels_last, (classes, 1), return_indices=True)
     highest, labels = highest.view(n, 1, width), labels.view(n, width)
-    return labels, 1 / (lines - highest).exp_().sum(dim=1) if confidence else None
+    if not confidence:
+        return labels, None
+    below = lines - highest
+    below = below if temperature == 1 else below.div_(temperature)
+    return labels, 1 / below.exp_().sum(dim=1)
 
 
 def _label_dtype(classes: int) -> torch.dtype:

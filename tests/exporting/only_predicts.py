@@ -32,7 +32,10 @@ def main(folder: Path) -> dict[str, object]:
         predictor.map_scene(folder / "scene.tif", output, confidence=True, probabilities=True, flips=True)
         predictor.segment(folder / "scene.tif", scales=(0.5, 1.0)).save(folder / f"{name}.png")
         found = pw.polygonize(output, folder / f"{name}.gpkg")
-        told[name] = {"parcels": found.parcels, "miou": pw.evaluate(folder / name, folder / "test.toml").scores.miou}
+        scored = pw.evaluate(folder / name, folder / "test.toml")
+        honest = scored.calibration.after
+        told[name] = {"parcels": found.parcels, "miou": scored.scores.miou}
+        told[name] |= {"temperature": honest.temperature, "nll": honest.nll}
         write_report(folder / "run", ParcelFiles(output, folder / f"{name}.gpkg"))
     for name in ("train", "create", "fuse", "export"):
         try:

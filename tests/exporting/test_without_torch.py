@@ -64,7 +64,10 @@ def test_a_scene_is_mapped_as_the_run_maps_it_with_torch(folder, name):
 def test_parcels_scores_and_the_page_are_made_too(folder, name):
     told = json.loads((folder / "told.json").read_text())[name]
     assert told["parcels"] == pw.polygonize(folder / f"{name}.tif", folder / "again.gpkg").parcels > 0
-    assert told["miou"] == pytest.approx(pw.evaluate(folder / "run", folder / "test.toml").scores.miou, abs=1e-3)
+    scored = pw.evaluate(folder / "run", folder / "test.toml")
+    assert told["miou"] == pytest.approx(scored.scores.miou, abs=1e-3)
+    assert told["temperature"] == scored.calibration.after.temperature != 1
+    assert told["nll"] == pytest.approx(scored.calibration.after.nll, abs=1e-3)
     assert "parcels" in (folder / "run" / "report.html").read_text()
 
 

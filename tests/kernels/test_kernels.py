@@ -46,10 +46,13 @@ for coarse, full, aligned in (((2, 3), (4, 6), False), ((3, 2), (5, 7), True), (
                     .gather(1, target[:, None])[:, 0])).sum(), leaf)
     labels, confidence = argmax_upsampled(logits, full, True, aligned, 1e30)
     top = wide.softmax(1).max(1)
+    hot = argmax_upsampled(logits, full, True, aligned, 1e30, 1.7)
     rows.append({
         "total": worst(found[0], total), "own": worst(found[1], own), "smoothed": worst(found[2], smoothed),
         "gradient": worst(gradient, leaf.grad), "without smoothing": worst(plain, alone),
         "labels": worst(labels, top.indices), "confidence": worst(confidence, top.values),
+        "labels at 1.7": worst(hot[0], top.indices),
+        "confidence at 1.7": worst(hot[1], (wide / 1.7).softmax(1).amax(1)),
     })
 ties = torch.zeros(1, 3, 2, 2)
 ties[:, 2] = torch.inf

@@ -194,6 +194,18 @@ def test_strips_of_a_scene_that_has_changed_since_are_set_aside(tmp_path):
     assert output.read_bytes() == made
 
 
+def test_a_map_with_confidence_does_not_mix_two_temperatures(tmp_path):
+    scene, said = write_scene(tmp_path / "scene.tif", noise(3, 300, 200)), []
+    for name, wanted in (("map.tif", False), ("sure.tif", True)):
+        interrupted(scene, tmp_path / name, confidence=wanted)
+        predictor_of(temperature=1.7).map_scene(scene, tmp_path / name, confidence=wanted, say=said.append)
+    assert sum("another temperature" in text for text in said) == 1
+    predictor_of(temperature=1.7).map_scene(scene, tmp_path / "whole.tif", confidence=True)
+    sure, whole = (tmp_path / f"{name}.confidence.tif" for name in ("sure", "whole"))
+    with rasterio.open(sure) as found, rasterio.open(whole) as plain:
+        np.testing.assert_array_equal(found.read(), plain.read())
+
+
 def test_strips_of_another_model_are_set_aside(tmp_path):
     scene, output, said = write_scene(tmp_path / "scene.tif", noise(3, 300, 200)), tmp_path / "map.tif", []
     interrupted(scene, output)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pixelwise.commands.calibrate import show_calibration
 from pixelwise.commands.doctor import stop_on_errors
 from pixelwise.commands.interruption import interruptible
 from pixelwise.commands.parameters import ACCEPT_LICENCE, FILE, OVERRIDES, RESOLUTION, UNITS
@@ -15,7 +16,7 @@ from pixelwise.commands.weights import say_binding
 from pixelwise.machine import share_cores
 
 if TYPE_CHECKING:
-    from pixelwise.evaluation.metrics import Scores
+    from pixelwise.evaluation.evaluate import Evaluation
 
 
 @click.command()
@@ -119,7 +120,7 @@ def _evaluate_and_report(folder: Path) -> None:
     from pixelwise.evaluation.evaluate import evaluate
     from pixelwise.report import write_report
 
-    _show_scores(evaluate(folder).scores)
+    _show_scores(evaluate(folder))
     try:
         click.echo(f"{write_report(folder)} shows curves, scores and the worst tiles.")
     except MissingExtraError as problem:
@@ -209,12 +210,13 @@ def evaluate(
         if as_json:
             click.echo(json.dumps({"name": result.name, **result.to_dict()}, indent=2))
             return
-        _show_scores(result.scores)
+        _show_scores(result)
         if run.is_dir():
             click.echo(f"Kept as {result.name!r} in {run / 'metrics.json'}.")
 
 
-def _show_scores(scores: "Scores") -> None:
+def _show_scores(result: "Evaluation") -> None:
+    scores = result.scores
     click.echo(f"{'class':20}{'IoU':>8}{'precision':>11}{'recall':>8}{'F1':>8}{'pixels':>14}")
     for each in scores.classes:
         parts = f"{_share(each.iou):>8}{_share(each.precision):>11}{_share(each.recall):>8}{_share(each.f1):>8}"
@@ -223,6 +225,8 @@ def _show_scores(scores: "Scores") -> None:
         f"mIoU {_share(scores.miou)}, pixel accuracy {_share(scores.pixel_accuracy)}, "
         f"mean accuracy {_share(scores.mean_accuracy)}, kappa {_share(scores.kappa)}"
     )
+    if result.calibration is not None:
+        show_calibration(result.calibration)
 
 
 def _share(value: float | None) -> str:

@@ -31,6 +31,14 @@ def kept_lists(folder: Path) -> dict[str, Path]:
     return {part: path for part, path in found.items() if path.exists()}
 
 
+def lists_any(folder: Path, part: str) -> bool:
+    """Return whether a run has kept a list of a part in a folder, with something in it."""
+    path = folder / PARTS[part]
+    return path.is_file() and any(
+        line.strip() and not line.startswith("#") for line in path.read_text(encoding="utf-8").splitlines()
+    )
+
+
 def write_lists(folder: Path, lines: dict[str, list[str]], head: str) -> None:
     """Write a list for each part.
 

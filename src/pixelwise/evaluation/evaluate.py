@@ -17,10 +17,12 @@ from pixelwise.data.split import open_split
 from pixelwise.data.split_lists import PARTS
 from pixelwise.errors import ConfigError, ContractWarning, DataError
 from pixelwise.evaluation.blocks import BlockCounter, BlockCounts, save_blocks
+from pixelwise.evaluation.calibration import FITTED_ON, Calibration, calibration
 from pixelwise.evaluation.learned_from import learned_scenes
 from pixelwise.evaluation.metrics import Scores, confusion_matrix, scores
 from pixelwise.evaluation.names import VALIDATION, About, choose_name, evaluation_digest
 from pixelwise.evaluation.pictures import Picture, Thumbnail, WorstTiles, save_pictures
+from pixelwise.evaluation.pixel_sample import PixelSample
 from pixelwise.exported.network_file import is_exported, load_exported
 from pixelwise.geo.raster import Window
 from pixelwise.inference.fitting import ConvertedReader, fitted
@@ -28,6 +30,7 @@ from pixelwise.inference.images import require_fitting, require_image
 from pixelwise.inference.networks import Network
 from pixelwise.inference.options import Fit, TileOptions
 from pixelwise.inference.resampled import ResampledLabels, ResampledReader
+from pixelwise.inference.sampled_logits import Watch
 from pixelwise.inference.tiling import predict_strips
 from pixelwise.optional import torch_needed
 from pixelwise.runs.model_card import ModelCard
@@ -64,12 +67,16 @@ class Evaluation:
     """Names of scenes that the run learned from, or that lie on the same ground as those."""
     blocks: BlockCounts | None = None
     """What was counted in each block of ground."""
+    calibration: Calibration | None = None
+    """How honest the confidence is; None where no sample was drawn."""
 
     def to_dict(self) -> dict:
         """Return what ``metrics.json`` keeps."""
         names = list(self.scores.names)
         each = {scene.name: scores(scene.matrix, names).miou for scene in self.scenes}
-        told = {"confusion": self.matrix.tolist(), "scenes": each, "learned": list(self.learned)}
+        told: dict = {"confusion": self.matrix.tolist(), "scenes": each, "learned": list(self.learned)}
+        if self.calibration is not None:
+            told["calibration"] = self.calibration.to_dict()
         return {**self.scores.to_dict(), **told, **({"about": asdict(self.about)} if self.about else {})}
 
     def warning(self) -> str | None:
@@ -156,7 +163,7 @@ def evaluate(
     free_name = partial(choose_name, about=about, wanted=name, own=own_name, plain=plain)
     # A name that does not work is refused before the work.
     free_name(kept.metrics)
-    result = evaluate_scenes(fuse(model), scenes, card, predict, pictures=True, report=report)
+    result = _scored(fuse(model), scenes, card, predict, report, fitted_here=source == VALIDATION)
     return _keep(kept, replace(result, about=about, learned=learned), free_name)
 
 
@@ -174,8 +181,25 @@ def _evaluate_file(
     scenes = _open_other(data, card, fit or Fit())
     predict = _predict_settings(PredictConfig(tile=card.tile, overlap=card.overlap), data.predict, chosen)
     source, name = _named(config)
-    result = evaluate_scenes(network, scenes, card, predict, pictures=True, report=report)
+    result = _scored(network, scenes, card, predict, report, fitted_here=False)
     return replace(result, name=name, about=_about(source, data, predict, options, fit, weights))
+
+
+def _scored(
+    model: Network,
+    scenes: Sequence[Scene],
+    card: ModelCard,
+    settings: PredictConfig,
+    report: Callable[[str], None] | None,
+    *,
+    fitted_here: bool,
+) -> Evaluation:
+    """Score classes and confidence, with pictures."""
+    sample = PixelSample(len(card.classes))
+    result = evaluate_scenes(model, scenes, card, settings, pictures=True, sample=sample, report=report)
+    fitted_on = card.provenance.get(FITTED_ON, "")
+    honest = calibration(sample.pixels(), card.temperature, fitted_on=fitted_on, fitted_here=fitted_here)
+    return replace(result, calibration=honest)
 
 
 def _about(
@@ -298,12 +322,14 @@ def evaluate_scenes(
     settings: PredictConfig,
     *,
     pictures: bool = False,
+    sample: PixelSample | None = None,
     report: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Predict and count, strip by strip; memory does not grow with the number or the height of scenes.
 
     Args:
         pictures: keep pictures of the scenes and of the worst tiles.
+        sample: draws labelled pixels with their logits.
         report: called with a sentence per scene.
 
     Raises:
@@ -314,11 +340,15 @@ def evaluate_scenes(
     results: list[SceneResult] = []
     for scene in scenes:
         require_fitting(scene.info, scene.reader.bands, card)
-    for scene in scenes:
+    for number, scene in enumerate(scenes):
+        if sample is not None:
+            sample.begin(number)
         matrix = np.zeros((len(names), len(names)), np.int64)
         thumbnail = Thumbnail(scene.info.height, scene.info.width)
-        for window, prediction in _strips(model, scene, card, settings):
+        for window, prediction in _strips(model, scene, card, settings, None if sample is None else sample.show):
             crop = scene.read(window)
+            if sample is not None:
+                sample.settle(window, crop.mask)
             matrix += counter.add(scene.name, window.top, crop.mask, prediction)
             if pictures:
                 strip = Picture(scene.name, crop.values, crop.mask, prediction, None)
@@ -344,14 +374,14 @@ def _rank_tiles(strip: Picture, top: int, names: list[str], worst: WorstTiles) -
 
 
 def _strips(
-    model: Network, scene: Scene, card: ModelCard, settings: PredictConfig
+    model: Network, scene: Scene, card: ModelCard, settings: PredictConfig, watch: Watch | None
 ) -> Iterator[tuple[Window, Integer[np.ndarray, "h w"]]]:
     """Predict a scene in strips of `TILE` rows; the last one may be lower."""
     height, width = scene.info.height, scene.info.width
     options = TileOptions(settings.tile, settings.overlap, settings.flips, tuple(settings.scales))
     waiting = np.empty((0, width), np.uint8)
     top = 0
-    for piece in predict_strips(model, scene.reader, card, options):
+    for piece in predict_strips(model, scene.reader, card, options, watch=watch):
         waiting = np.concatenate([waiting, piece.labels]) if len(waiting) else piece.labels
         while len(waiting) >= TILE or (len(waiting) and top + len(waiting) == height):
             yield Window(top, 0, min(TILE, len(waiting)), width), waiting[:TILE]

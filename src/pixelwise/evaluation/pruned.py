@@ -77,7 +77,9 @@ def prune_run(run: str | Path, output: str | Path, *, depth: int) -> None:
     model, card, _ = load_model(run)
     smaller = prune(model, depth)
     provenance = {**card.provenance, "pruned": f"depth {depth} of {_levels(model)[-1]}, from {Path(run).name}"}
-    save_model(folder, smaller, replace(card, architecture=smaller.architecture, provenance=provenance))
+    # Its temperature was fitted to the whole network.
+    smaller_card = replace(card, architecture=smaller.architecture, provenance=provenance, temperature=1.0)
+    save_model(folder, smaller, smaller_card)
 
 
 def table_text(found: list[Depth]) -> str:

@@ -56,6 +56,7 @@ def metadata_of(about: About, certificate: Mapping[str, object]) -> dict[str, st
         "units": card.dtype,
         "mean": list(card.mean),
         "std": list(card.std),
+        "temperature": card.temperature,
         "tile": card.tile,
         "overlap": card.overlap,
         "licences": _licences(card),

@@ -260,7 +260,9 @@ def expected(model: Segmenter, about: About, values: Float32[np.ndarray, "B C H 
     everywhere = np.ones((height, width), bool)
     images = torch.from_numpy(np.stack([normalize(one, everywhere, card.mean, card.std) for one in values]))
     logits, covered = model.decode(images).logits, model.padded_size((height, width))
-    labels, shares = argmax_upsampled(logits, covered, confidence=True, align_corners=model.align_corners)
+    labels, shares = argmax_upsampled(
+        logits, covered, confidence=True, temperature=card.temperature, align_corners=model.align_corners
+    )
     assert shares is not None
     found = {
         "logits": logits.numpy(),
@@ -269,7 +271,7 @@ def expected(model: Segmenter, about: About, values: Float32[np.ndarray, "B C H 
     }
     if "probabilities" in about.options.outputs:
         full = upsample(logits, covered, align_corners=model.align_corners)[..., :height, :width]
-        found["probabilities"] = full.softmax(dim=1).numpy()
+        found["probabilities"] = (full / card.temperature).softmax(dim=1).numpy()
     return found
 
 

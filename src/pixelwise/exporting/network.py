@@ -24,6 +24,7 @@ class ExportedNetwork(nn.Module):
         options, card = about.options, about.card
         self.channels_last, self.outputs = options.layout == "nhwc", options.outputs
         self.range = DEEPNESS_RANGE if options.deepness else 1.0
+        self.temperature = card.temperature
         # As `pixelwise.geo.raster.normalize` has them.
         self.mean = nn.Buffer(_by_band(card.mean).float())
         self.scale = nn.Buffer((1 / _by_band(card.std)).float())
@@ -73,6 +74,8 @@ class ExportedNetwork(nn.Module):
         found = []
         if "labels" in self.outputs:
             found.append(logits.argmax(dim=1).to(torch.uint8 if logits.shape[1] <= 256 else torch.int32))
+        # No label depends on it.
+        logits = logits if self.temperature == 1 else logits / self.temperature
         if "confidence" in self.outputs:
             found.append(logits.softmax(dim=1).amax(dim=1))
         if "probabilities" in self.outputs:

@@ -109,12 +109,20 @@ class Arithmetic(Protocol):
         ...
 
     def argmax_upsampled(
-        self, logits: Any, size: Size, *, confidence: bool = False, align_corners: bool = False
+        self,
+        logits: Any,
+        size: Size,
+        *,
+        confidence: bool = False,
+        temperature: float = 1.0,
+        align_corners: bool = False,
     ) -> tuple[Any, Any]:
         """Decide logits upsampled to a size (`pixelwise.upsampling.argmax_upsampled`)."""
         ...
 
-    def decide_cells(self, cells: Any, stride: int, *, confidence: bool = False) -> tuple[Any, Any]:
+    def decide_cells(
+        self, cells: Any, stride: int, *, confidence: bool = False, temperature: float = 1.0
+    ) -> tuple[Any, Any]:
         """Decide logits upsampled by a factor (`pixelwise.upsampling.decide_cells`)."""
         ...
 

@@ -24,6 +24,7 @@ from pixelwise.inference.augmented import averaged_logits, output_stride
 from pixelwise.inference.networks import Arithmetic, Network, arithmetic_of
 from pixelwise.inference.options import TileOptions
 from pixelwise.inference.prefetch import read_ahead
+from pixelwise.inference.sampled_logits import Cells, Watch
 from pixelwise.inference.tile_grid import GRID, Place, Rect, StripPlan, blend_weight, plan_strips
 from pixelwise.labels import label_dtype
 from pixelwise.runs.model_card import ModelCard
@@ -67,7 +68,7 @@ class Piece:
     left: int
     labels: Integer[np.ndarray, "n m"]
     confidence: Float32[np.ndarray, "n m"] | None
-    """Softmax probability of the label, 0 to 1; None where it was not asked for."""
+    """Softmax probability of the label at the card's temperature, 0 to 1; None where it was not asked for."""
     valid: Bool[np.ndarray, "n m"]
     """False where the raster holds no data; the label there means nothing."""
     cells: Float32[np.ndarray, "K h w"] | None = None
@@ -209,11 +210,20 @@ class Tiling:
         return {each: sums[each].part(plan.below(place), plan) for each in plan.needed(row + 1) if each <= row}
 
     def finish(
-        self, place: Place, sums: Mapping[int, TileSum], *, confidence: bool = False, cells: bool = False
+        self,
+        place: Place,
+        sums: Mapping[int, TileSum],
+        *,
+        confidence: bool = False,
+        cells: bool = False,
+        watch: Watch | None = None,
     ) -> Piece:
         """Blend the rows of tiles that a piece needs (`StripPlan.needed`), upsample and decide.
 
         Where no tile held data the sum is 0, and the label there means nothing.
+
+        Args:
+            watch: called with the logits of each strip.
         """
         plan, classes, ops, model = self.plan, len(self.card.classes), arithmetic_of(self.model), self.model
         # What an earlier start kept, or another device made, is elsewhere.
@@ -229,28 +239,32 @@ class Tiling:
             valid[shared.inside(pixels)] |= each.valid[shared.inside(known)]
         for upper, lower in strips((1, classes), piece.shape, times=ops.at_once(model)):
             strip = Rect(piece.top + upper, piece.left, piece.top + lower, piece.right)
-            decided, probability, blended = self._decide(needed, strip, confidence)
+            decided, probability, padded = self._decide(needed, strip, confidence)
             # The last tiles reach beyond the raster.
             seen = plan.pixels(strip) & pixels
+            if watch is not None:
+                watch(Cells.blended(ops.taken(padded), strip, plan.stride, seen))
             (rows, columns), there = seen.inside(strip.times(plan.stride)), seen.inside(pixels)
             labels[there] = ops.taken(decided[0, rows, columns])
             if shares is not None and probability is not None:
                 shares[there] = ops.taken(probability[0, rows, columns])
             if kept is not None:
-                kept[:, upper:lower] = ops.taken(blended)
+                kept[:, upper:lower] = ops.taken(padded[:, 1:-1, 1:-1])
         return Piece(pixels.top, pixels.left, labels, shares, valid, kept, sums[place[0]].digest)
 
     def _decide(self, sums: Sequence[TileSum], strip: Rect, confidence: bool) -> tuple[Any, Any, Any]:
-        """Return the labels of a strip's pixels, their confidence if asked for, and its blended cells."""
+        """Return the labels of a strip's pixels, their confidence if asked for, and its cells [K,n,w] with a rim."""
         around = strip.grown(1)
         there = around & self.plan.cells
         # At the rim of the raster the outermost cell stands for the one beyond.
         ops = arithmetic_of(self.model)
         padded = ops.edged(_blended(ops, self.model, sums, there), *there.short_of(around))
-        labels, probability = ops.decide_cells(padded, self.plan.stride, confidence=confidence)
-        return labels, probability, padded[0, :, 1:-1, 1:-1]
+        labels, probability = ops.decide_cells(
+            padded, self.plan.stride, confidence=confidence, temperature=self.card.temperature
+        )
+        return labels, probability, padded[0]
 
-    def whole(self, *, confidence: bool = False, cells: bool = False) -> Piece:
+    def whole(self, *, confidence: bool = False, cells: bool = False, watch: Watch | None = None) -> Piece:
         """Predict a `single` raster in one piece: its labels are those of `Segmenter.label_map`.
 
         Its cells, if asked for, are pixels: the image is small, and padding may have given it odd strides.
@@ -263,7 +277,11 @@ class Tiling:
         rows, columns = model.padded_size((image.shape[1], image.shape[2]))
         image = np.pad(image, ((0, 0), (0, rows - image.shape[1]), (0, columns - image.shape[2])))
         logits, full = self.logits(image[None]), (rows, columns)
-        labels, probability = ops.argmax_upsampled(logits, full, confidence=confidence, align_corners=aligned)
+        labels, probability = ops.argmax_upsampled(
+            logits, full, confidence=confidence, temperature=self.card.temperature, align_corners=aligned
+        )
+        if watch is not None:
+            watch(Cells.whole(ops.taken(logits[0]), full, plan.raster, align_corners=aligned))
         shares = None if probability is None else ops.taken(probability[0, :height, :width])
         kept = None
         if cells:
@@ -279,6 +297,7 @@ def predict_strips(
     options: TileOptions,
     *,
     confidence: bool = False,
+    watch: Watch | None = None,
     advance: Callable[[float], None] | None = None,
 ) -> Iterator[Piece]:
     """Predict a raster of any size; strips of its full width come from top to bottom and cover it.
@@ -287,6 +306,7 @@ def predict_strips(
     labels are those of `Segmenter.label_map`.
 
     Args:
+        watch: called with the logits of all pixels, strip by strip, before the piece that they are in comes.
         advance: called with the share that is done, 0 to 1, after each tile.
 
     Raises:
@@ -297,7 +317,7 @@ def predict_strips(
     plan = plan_strips(height, width, *options.grid(card), output_stride(model), piece=width)
     tiling = Tiling(model, reader, card, plan, options)
     if tiling.single:
-        yield tiling.whole(confidence=confidence)
+        yield tiling.whole(confidence=confidence, watch=watch)
         if advance:
             advance(1)
         return
@@ -311,7 +331,8 @@ def predict_strips(
 
     for row in range(len(plan.rows)):
         sums[row] = tiling.sum_of(row, 0, None, tiles(row))
-        made, sums = tiling.finish((row, 0), sums, confidence=confidence), tiling.below((row, 0), sums)
+        made = tiling.finish((row, 0), sums, confidence=confidence, watch=watch)
+        sums = tiling.below((row, 0), sums)
         if len(made.labels):
             yield made
 

@@ -19,7 +19,7 @@ BLOCK = 128
 @triton.jit
 def _decide(
     logits, labels, confidences, rows, row_shares, columns, column_shares,
-    classes, h, w, height, width, by_image, by_class, by_row, by_column, largest,
+    classes, h, w, height, width, by_image, by_class, by_row, by_column, largest, coldness,
     with_confidence: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     line = tl.program_id(0).to(tl.int64)
@@ -49,7 +49,7 @@ def _decide(
         higher = logit > highest
         above = tl.maximum(logit, highest)
         if with_confidence:
-            total = total * tl.exp(highest - above) + tl.exp(logit - above)
+            total = total * tl.exp((highest - above) * coldness) + tl.exp((logit - above) * coldness)
         best = tl.where(higher, k, best)
         highest = above
     tl.store(labels + line * width + x, best.to(labels.dtype.element_ty), mask=inside)
@@ -58,7 +58,12 @@ def _decide(
 
 
 def argmax_upsampled(
-    logits: Tensor, size: tuple[int, int], confidence: bool, align_corners: bool, largest: float
+    logits: Tensor,
+    size: tuple[int, int],
+    confidence: bool,
+    align_corners: bool,
+    largest: float,
+    temperature: float = 1.0,
 ) -> tuple[Tensor, Tensor | None]:
     """Return labels [B,H,W] (uint8; from 257 classes on int32) and confidence, as the plain function does.
 
@@ -66,6 +71,7 @@ def argmax_upsampled(
         logits: [B,K,h,w], of any layout.
         size: the full height and width.
         largest: logits are clamped to it.
+        temperature: by which logits are divided before the softmax, and there alone.
     """
     batch, classes, h, w = logits.shape
     height, width = size
@@ -77,7 +83,7 @@ def argmax_upsampled(
     with where(logits):
         _decide[(batch * height, triton.cdiv(width, BLOCK))](
             logits, labels, confidences, *tables,
-            classes, h, w, height, width, *logits.stride(), largest,
+            classes, h, w, height, width, *logits.stride(), largest, 1 / temperature,
             with_confidence=confidence, block=BLOCK,
         )  # fmt: skip
     return labels, confidences if confidence else None

@@ -133,15 +133,15 @@ def _write_probabilities(
 
 def _probabilities(tiling: Tiling, journal: Journal, block: Rect) -> Float32[np.ndarray, "K n m"]:
     """Return the probabilities of all classes in a rectangle of pixels that starts at multiples of 32."""
-    plan = tiling.plan
+    plan, temperature = tiling.plan, np.float32(tiling.card.temperature)
     if tiling.single:
         # Its cells are pixels.
         logits = journal.cells((0, 0))[:, *block.inside(plan.raster)]
-        return softmax(np.array(logits))
+        return softmax(np.array(logits) / temperature)
     # One more cell on each side, for upsampling; at the rim the outermost stands for it.
     around = plan.covering(block).grown(1)
     there = around & plan.cells
     cells = np.pad(_joined_cells(plan, there, journal.cells), ((0, 0), *there.short_of(around)), mode="edge")
     pixels = around.times(plan.stride)
     full = upsample(cells[None], pixels.shape)[0]
-    return softmax(full[:, *block.inside(pixels)])
+    return softmax(full[:, *block.inside(pixels)] / temperature)

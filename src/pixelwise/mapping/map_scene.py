@@ -82,7 +82,9 @@ def map_scene(
         "PIXELWISE_OVERLAP": str(tiling.plan.overlap),
     }
     area = None if tiling.aoi is None else tiling.aoi.digest()
-    settings = {"model": model_hash, "area": area, "device": device}
+    # `pixelwise calibrate` may have changed it since the map was begun.
+    temperature = card.temperature if options.confidence and card.temperature != 1 else None
+    settings = {"model": model_hash, "area": area, "device": device, "temperature": temperature}
     return write_map(
         tiling, scene, output, options, tags=tags, settings=settings, batch=batch, make=make, advance=advance, say=say
     )

@@ -18,6 +18,7 @@ from pixelwise.inference.augmented import output_stride
 from pixelwise.inference.fitting import open_fitting
 from pixelwise.inference.networks import Network, arithmetic_of
 from pixelwise.inference.options import TileOptions
+from pixelwise.inference.sampled_logits import Watch
 from pixelwise.inference.segmentation import provenance
 from pixelwise.inference.tile_grid import PIECE, Place, plan_strips
 from pixelwise.inference.tiling import DecodedTile, Piece, ReadTile, TileSum, Tiling, read_tile
@@ -129,17 +130,23 @@ class TimedTiling(Tiling):
         return found
 
     def finish(
-        self, place: Place, sums: Mapping[int, TileSum], *, confidence: bool = False, cells: bool = False
+        self,
+        place: Place,
+        sums: Mapping[int, TileSum],
+        *,
+        confidence: bool = False,
+        cells: bool = False,
+        watch: Watch | None = None,
     ) -> Piece:
         """Blend, upsample and decide."""
         self.timeline.switch("decide")
-        made = super().finish(place, sums, confidence=confidence, cells=cells)
+        made = super().finish(place, sums, confidence=confidence, cells=cells, watch=watch)
         self.timeline.switch("write")
         return made
 
-    def whole(self, *, confidence: bool = False, cells: bool = False) -> Piece:
+    def whole(self, *, confidence: bool = False, cells: bool = False, watch: Watch | None = None) -> Piece:
         """Predict a small image in one piece."""
-        made = super().whole(confidence=confidence, cells=cells)
+        made = super().whole(confidence=confidence, cells=cells, watch=watch)
         self.timeline.switch("write")
         return made
 

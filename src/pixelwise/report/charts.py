@@ -96,7 +96,7 @@ def loss_chart(loss: Points) -> str:
     line = list(zip([step for step, _ in loss], mean, strict=True))
     place, axes = _axes(400, loss[-1][0], min(0.0, *values), top)
     drawn = _line(place, thinned(loss), "raw") + _line(place, thinned(line), "line")
-    return _svg(400, f"Loss over {loss[-1][0]:,} steps, from {mean[0]:.3g} to {mean[-1]:.3g}", axes + drawn)
+    return svg(400, f"Loss over {loss[-1][0]:,} steps, from {mean[0]:.3g} to {mean[-1]:.3g}", axes + drawn)
 
 
 def score_chart(score: Points, last_step: int) -> str:
@@ -112,14 +112,14 @@ def score_chart(score: Points, last_step: int) -> str:
     )
     # Thinning keeps the best, which is the highest of its stretch.
     drawn = _line(place, thinned(score), "line") + (dots if len(score) <= 60 else "") + mark
-    return _svg(400, f"mIoU at {len(score)} evaluations; the best is {value:.3f} at step {best:,}", axes + drawn)
+    return svg(400, f"mIoU at {len(score)} evaluations; the best is {value:.3f} at step {best:,}", axes + drawn)
 
 
 def rate_chart(rate: Points) -> str:
     """Draw the learning rate, from 0."""
     highest = max(value for _, value in rate)
     place, axes = _axes(270, rate[-1][0], 0.0, highest * 1.08)
-    return _svg(270, f"Learning rate, at most {highest:.3g}", axes + _line(place, thinned(rate), "line quiet"))
+    return svg(270, f"Learning rate, at most {highest:.3g}", axes + _line(place, thinned(rate), "line quiet"))
 
 
 def curves_chart(curves: Sequence[Points], label: str, *, low: float | None = None, width: int = 540) -> str:
@@ -140,7 +140,33 @@ def curves_chart(curves: Sequence[Points], label: str, *, low: float | None = No
             '<circle cx="{:.1f}" cy="{:.1f}" r="2.6" fill="{}"/>'.format(*place(*point), colour)
             for point in (curve if len(curve) <= 60 else ())
         )
-    return _svg(width, label, axes + drawn)
+    return svg(width, label, axes + drawn)
+
+
+def reliability_chart(
+    confidence: Sequence[float | None], accuracy: Sequence[float | None], pixels: Sequence[int], label: str
+) -> str:
+    """Draw accuracy against confidence, both from 0 to 1: bars and dots for bins, a line where both are equal.
+
+    Args:
+        confidence, accuracy: means of each bin of equal width, None where it is empty.
+        pixels: in each bin; a dot's area grows with them.
+        label: what the drawing shows, for those who do not see it.
+    """
+    place, axes = _axes(400, 1, 0.0, 1.0)
+    drawn, most = "", max(1, *pixels)
+    for i, (sure, right, count) in enumerate(zip(confidence, accuracy, pixels, strict=True)):
+        if sure is None or right is None:
+            continue
+        (left, top), (end, floor) = place(i / len(pixels), right), place((i + 1) / len(pixels), 0)
+        told = f"confidence {sure:.3f}, accuracy {right:.3f}, {count:,} pixels"
+        drawn += (
+            f'<rect class="bin" x="{left + 1:.1f}" y="{top:.1f}" width="{end - left - 2:.1f}" '
+            f'height="{floor - top:.1f}"><title>{told}</title></rect>'
+        )
+        x, y = place(sure, right)
+        drawn += f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="{2 + 5 * math.sqrt(count / most):.1f}"/>'
+    return svg(400, label, axes + _line(place, [(0, 0.0), (1, 1.0)], "ideal") + drawn)
 
 
 def _axes(width: int, last_step: int, low: float, high: float) -> tuple[Callable[[float, float], tuple], str]:
@@ -158,15 +184,16 @@ def _axes(width: int, last_step: int, low: float, high: float) -> tuple[Callable
     for value in ticks(low, high):
         y = place(0, value)[1]
         parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{width - RIGHT}"/>')
-        parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{_short(value)}</text>')
+        parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{short_number(value)}</text>')
     for step in ticks(0, last_step, 3 if width < 300 else 5):
         x = place(step, low)[0]
         anchor = "end" if x > width - 24 else "middle"
-        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 14}" text-anchor="{anchor}">{_short(step)}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 14}" text-anchor="{anchor}">{short_number(step)}</text>')
     return place, "".join(parts)
 
 
-def _short(value: float) -> str:
+def short_number(value: float) -> str:
+    """Return a number as an axis shows it."""
     if abs(value) >= 10_000:
         return f"{value / 1000:g}k"
     return f"{value:.0e}".replace("e-0", "e-") if 0 < abs(value) < 0.01 else f"{value:.4g}"
@@ -177,5 +204,6 @@ def _line(place: Callable[[float, float], tuple], points: Points, kind: str) -> 
     return f'<path class="{kind}" d="M' + "L".join(f"{x:.1f} {y:.1f}" for x, y in places) + '"/>'
 
 
-def _svg(width: int, label: str, inside: str) -> str:
+def svg(width: int, label: str, inside: str) -> str:
+    """Return a drawing of the height of charts, with a label for those who do not see it."""
     return f'<svg viewBox="0 0 {width} {HEIGHT}" role="img" aria-label="{label}">{inside}</svg>'

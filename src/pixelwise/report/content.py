@@ -1,7 +1,7 @@
 """What the page shows. It comes from a run's folder alone: neither the model nor the data is opened."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from jaxtyping import Int64
 from safetensors import SafetensorError, safe_open
 
 from pixelwise.config import Config, as_places
+from pixelwise.data.split_lists import lists_any
 from pixelwise.errors import ConfigError, WeightsError
 from pixelwise.evaluation.names import VALIDATION
 from pixelwise.evaluation.pictures import Picture, load_pictures
@@ -45,6 +46,10 @@ class Content:
     parcels: ParcelMap | None
     weights: dict[str, str]
     """Size and hash of the weights, in words."""
+    calibrations: dict[str, dict] = field(default_factory=dict)
+    """By name of the evaluation, as `Calibration.to_dict` gives them; first that of the one that is shown."""
+    unscored_test: bool = False
+    """The run keeps a test part that was not scored yet."""
 
 
 def gather(folder: str | Path, files: ParcelFiles | None = None) -> Content:
@@ -89,11 +94,27 @@ def gather(folder: str | Path, files: ParcelFiles | None = None) -> Content:
         worst=worst,
         parcels=parcel_map(run.folder, files or ParcelFiles(), config, classes),
         weights=_about_weights(run.folder / "model" / "model.safetensors"),
+        calibrations=_calibrations(metrics, name),
+        unscored_test="test" not in map(_data_of, metrics.values()) and lists_any(run.split, "test"),
     )
 
 
+def _calibrations(metrics: dict, shown: str) -> dict[str, dict]:
+    """Return the calibrations of the shown evaluation, of those of the test part, and of the validation part."""
+    names = [shown, *(key for key, kept in metrics.items() if _data_of(kept) == "test"), VALIDATION]
+    return {
+        name: metrics[name]["calibration"]
+        for name in dict.fromkeys(names)
+        if name in metrics and metrics[name].get("calibration", {}).get("pixels")
+    }
+
+
+def _data_of(kept: dict) -> str | None:
+    return kept.get("about", {}).get("data")
+
+
 def _of_other_data(kept: dict) -> bool:
-    return kept.get("about", {}).get("data") != VALIDATION
+    return _data_of(kept) != VALIDATION
 
 
 def _apart(config: Config, scenes: dict) -> bool:
@@ -170,4 +191,4 @@ def _duration(seconds: float) -> str:
 
 def config_text(content: Content) -> str:
     """Return the configuration of the run as TOML, for the foot of the page."""
-    return tomli_w.dumps(content.config.model_dump(mode="json", exclude_none=True))
+    return tomli_w.dumps(content.config.model_dump(mode="json", exclude_none=True, exclude={"tune"}))

@@ -9,7 +9,17 @@ from pixelwise.files import replacing
 from pixelwise.geo.label_map import colourise, to_picture
 from pixelwise.hub.licences import needs_consent
 from pixelwise.labels import IGNORE, Classes
-from pixelwise.report.charts import data_uri, loss_chart, mistakes, path_of, rate_chart, score_chart
+from pixelwise.report.charts import (
+    CURVES,
+    curves_chart,
+    data_uri,
+    loss_chart,
+    mistakes,
+    path_of,
+    rate_chart,
+    reliability_chart,
+    score_chart,
+)
 from pixelwise.report.content import Content, config_text, gather, load_log_rows, summary
 from pixelwise.report.parcel_map import ParcelFiles, ParcelMap
 from pixelwise.report.template import page_from
@@ -65,6 +75,8 @@ def render(content: Content) -> str:
         bound=[origin for origin in content.card.origins or () if needs_consent(origin)],
         colours=colours,
         charts=_charts(content),
+        confidence=_confidence_charts(content),
+        curve_colours=[colour for colour, _ in CURVES],
         strange_losses=len(content.log) - len(load_log_rows(content, "loss")),
         matrix=_matrix(content) if count <= WIDEST_MATRIX else None,
         with_counts=count <= WIDEST_COUNTS,
@@ -88,6 +100,24 @@ def _charts(content: Content) -> list[tuple[str, str]]:
         charts.append(("mIoU on the validation part", score_chart(score, last_step)))
     if rate:
         charts.append(("Learning rate", rate_chart(rate)))
+    return charts
+
+
+def _confidence_charts(content: Content) -> list[tuple[str, str]]:
+    """Return titles and drawings of how far the confidence can be trusted, in the evaluation that is shown."""
+    found = content.calibrations.get(content.evaluation)
+    if found is None:
+        return []
+    stages = {"before": found["before"], **({"after": found["after"]} if found["fitted_on"] else {})}
+    charts = []
+    for stage, each in stages.items():
+        title = f"Accuracy against confidence, {stage}" if len(stages) > 1 else "Accuracy against confidence"
+        bins = each["bins"]
+        label = f"{title}: expected calibration error {each['ece']:.3f}"
+        charts.append((title, reliability_chart(bins["confidence"], bins["accuracy"], bins["pixels"], label)))
+    curves = [[(percent, risk) for percent, risk in enumerate(each["risk"], start=1)] for each in stages.values()]
+    title = "Share of wrong pixels against % of pixels kept"
+    charts.append((title, curves_chart(curves, "Risk against coverage", low=0.0, width=400)))
     return charts
 
 

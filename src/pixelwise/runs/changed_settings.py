@@ -86,7 +86,7 @@ def _changes(before: Config, now: Config) -> list[tuple[str, str, str, str | Non
     """Return each key that differs, both values, and what it does; None where it may not."""
     found = []
     for table in type(now).model_fields:
-        for key in type(getattr(now, table)).model_fields if table != "run" else ():
+        for key in type(getattr(now, table)).model_fields if table not in ("run", "tune") else ():
             was, is_now = getattr(getattr(before, table), key), getattr(getattr(now, table), key)
             if was != is_now:
                 found.append((f"[{table}].{key}", _shown(was), _shown(is_now), MAY_CHANGE.get(table, {}).get(key)))

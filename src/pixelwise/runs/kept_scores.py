@@ -18,6 +18,32 @@ class _ClassScores(BaseModel):
     pixels: _Count = 0
 
 
+class _Bins(BaseModel):
+    pixels: list[_Count]
+    confidence: list[float | None]
+    accuracy: list[float | None]
+
+
+class _CalibrationScores(BaseModel):
+    temperature: float
+    ece: float | None
+    adaptive_ece: float | None
+    nll: float | None
+    brier: float | None
+    aurc: float | None
+    bins: _Bins
+    risk: list[float]
+
+
+class _Calibration(BaseModel):
+    before: _CalibrationScores
+    after: _CalibrationScores
+    pixels: _Count
+    labelled: _Count
+    fitted_on: str
+    fitted_here: bool
+
+
 class _Scores(BaseModel):
     model_config = ConfigDict(extra="allow")
 
@@ -31,6 +57,7 @@ class _Scores(BaseModel):
     classes: dict[str, _ClassScores]
     confusion: list[list[_Count]]
     scenes: dict[str, float | None] = {}
+    calibration: _Calibration | None = None
     about: dict[str, Any] = {}
 
     @model_validator(mode="after")

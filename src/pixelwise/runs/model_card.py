@@ -46,6 +46,8 @@ class ModelCard:
     """Range of values, ground resolution and colours of the training images; None in folders of before version 0.3."""
     tile: int = 512
     overlap: int = 128
+    temperature: float = 1.0
+    """By which logits are divided before they become confidence and probabilities (`evaluation.calibration`)."""
     provenance: dict[str, str] = field(default_factory=dict)
     """Where the model came from: version, data, licence, date, score."""
     origins: tuple[Origin, ...] | None = None
@@ -127,5 +129,7 @@ def _checked_card(table: dict) -> ModelCard:
         raise ValueError("colours are numbers from 0 to 255")
     if card.contract is not None and not len(card.contract.low) == len(card.contract.high) == bands:
         raise ValueError(f"the contract has {len(card.contract.low)} bands, and the model {bands}")
+    if not (np.isfinite(card.temperature) and card.temperature > 0):
+        raise ValueError("the temperature must be finite, and above 0")
     np.dtype(card.dtype)
     return card

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pixelwise.errors import ConfigError, WeightsError
-from pixelwise.files import file_digest, recovered_folder, replacing_folder, with_checksum
+from pixelwise.files import file_digest, recovered_folder, replacing, replacing_folder, with_checksum
 from pixelwise.hub.licences import notice, records
 from pixelwise.models import Segmenter, rebuilt
 from pixelwise.models.library_encoder import versions_apart
@@ -49,10 +49,27 @@ def save_model(folder: str | Path, model: Segmenter, card: ModelCard) -> None:
             write_state(model, weights, header)
         except SafetensorError as error:
             raise ConfigError(f"{Path(folder) / weights.name} could not be written: {error}.") from None
-        table = {DIGEST: file_digest(weights), **_without_none(asdict(card))}
-        (temporary / "model.toml").write_text(with_checksum(tomli_w.dumps(table)), encoding="utf-8", newline="\n")
+        _write_card(temporary / "model.toml", card, file_digest(weights))
         if origins:
             (temporary / NOTICE).write_text(notice(origins), encoding="utf-8", newline="\n")
+
+
+def replace_card(folder: str | Path, card: ModelCard) -> None:
+    """Replace ``model.toml`` of a model folder, or of the best model of a run; its weights stay as they are.
+
+    Raises:
+        WeightsError: no model there, or a damaged one.
+        ConfigError: a folder that cannot be written.
+    """
+    folder = _model_folder(Path(folder))
+    _, digest = read_card(folder)
+    with replacing(folder / "model.toml") as temporary:
+        _write_card(temporary, card, digest)
+
+
+def _write_card(path: Path, card: ModelCard, digest: str | None) -> None:
+    table = {**({} if digest is None else {DIGEST: digest}), **_without_none(asdict(card))}
+    path.write_text(with_checksum(tomli_w.dumps(table)), encoding="utf-8", newline="\n")
 
 
 def _without_none(table: dict) -> dict:

@@ -13,6 +13,7 @@ from pixelwise.data.footprints import resolution_note
 from pixelwise.data.split import open_split, write_split
 from pixelwise.data.unlabelled import open_unlabelled
 from pixelwise.errors import ConfigError, TrainingStopped, WeightsError, enough_memory
+from pixelwise.evaluation.calibrate import calibrate_model
 from pixelwise.fast.allocator import keep_freed_memory
 from pixelwise.mapping.capacity import free_memory, threads
 from pixelwise.processes import agreed, from_first, is_first, own_range, world
@@ -125,6 +126,8 @@ def _train_together(config: Config, resume: bool, say: Say) -> Run:
                 training.restore(state)
                 _require_best_model(training, say)
             _make_steps(training, say)
+            if split.validation:
+                calibrate_model(run.folder, split.validation, config.predict, report=say)
     return run
 
 
