@@ -102,8 +102,10 @@ def test_a_profile_of_onnx_runtime_is_read_from_its_last_run():
     assert (softmax.name, softmax.kind) == ("the graph", "softmax")
 
 
-@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
-def test_exported_files_have_layers_too(model, tmp_path, suffix, monkeypatch):
+@pytest.mark.parametrize(
+    ("suffix", "runtime"), [(".onnx", "ONNX Runtime"), (".xml", "OpenVINO"), (".pt2", "torch.export")]
+)
+def test_exported_files_have_layers_too(model, tmp_path, suffix, runtime, monkeypatch):
     monkeypatch.setattr("pixelwise.exporting.samples.COUNT", 1)
     monkeypatch.setattr("pixelwise.exporting.samples.SIDE", 64)
     # Sizes are tensors while torch traces.
@@ -114,8 +116,8 @@ def test_exported_files_have_layers_too(model, tmp_path, suffix, monkeypatch):
         jaxtyping.config.update("jaxtyping_disable", False)
     network = pw.load(file).model
     found = watch(network, lambda: network.logits(np.zeros((1, 3, 64, 64), np.float32)), 1)
-    assert found.runtime.startswith("ONNX Runtime" if suffix == ".onnx" else "OpenVINO")
-    assert any(layer.name.startswith("encoder") and "convolution" in layer.kind for layer in found.layers)
+    assert found.runtime.startswith(f"{runtime} ")
+    assert any("encoder" in layer.name and "convolution" in layer.kind for layer in found.layers)
     assert all(layer.seconds >= 0 for layer in found.layers)
 
 
