@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pixelwise.parcels.scores import score_parcels
     from pixelwise.predictor import load
     from pixelwise.profiling.measure import profile
+    from pixelwise.training.events import StopTraining
     from pixelwise.training.train import train
     from pixelwise.tuning.tune import tune
     from pixelwise.weights import load_weights, save_weights
@@ -39,6 +40,7 @@ __all__ = [
     "DataError",
     "MissingExtraError",
     "PixelwiseError",
+    "StopTraining",
     "TrainingStopped",
     "WeightsError",
     "calibrate",
@@ -66,6 +68,7 @@ _HOMES = {
     "DataError": "pixelwise.errors",
     "MissingExtraError": "pixelwise.errors",
     "PixelwiseError": "pixelwise.errors",
+    "StopTraining": "pixelwise.training.events",
     "TrainingStopped": "pixelwise.errors",
     "WeightsError": "pixelwise.errors",
     "calibrate": "pixelwise.evaluation.calibrate",

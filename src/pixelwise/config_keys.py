@@ -242,6 +242,9 @@ class RunConfig(ConfigTable):
     """Where results go."""
 
     folder: Path | None = Field(default=None, description="the run's folder; default: runs/NAME of the configuration")
+    track: list[Literal["mlflow", "wandb"]] = Field(
+        default=[], description="servers that show the run too: 'mlflow', 'wandb' (Weights & Biases)"
+    )
 
 
 class Config(ConfigTable):

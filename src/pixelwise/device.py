@@ -103,8 +103,8 @@ def laid_out(model: nn.Module, device: torch.device) -> nn.Module:
     Convolutions on a GPU are fastest with channels last. Attention asks for the other layout again and again, so
     networks whose weights are mostly of convolutions get it, and others do not.
     """
-    model = model.to(device)
-    return model.to(memory_format=torch.channels_last) if channels_last(model, device) else model
+    layout = torch.channels_last if channels_last(model, device) else torch.preserve_format
+    return model.to(device, memory_format=layout)
 
 
 def channels_last(model: nn.Module, device: torch.device) -> bool:

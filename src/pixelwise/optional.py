@@ -22,6 +22,8 @@ EXTRAS = {
     "onnxruntime": ("ONNX files", "onnx"),
     "openvino": ("OpenVINO", "openvino"),
     "nncf": ("int8 for OpenVINO", "int8"),
+    "mlflow": ("[run].track", "mlflow"),
+    "wandb": ("[run].track", "wandb"),
     "optuna": ("A search", "tune"),
 }
 """Package -> what needs it, and the extra that installs it. All others draw polygons and are in ``geo``."""

@@ -142,6 +142,11 @@ def followers(own: Tensor) -> Tensor:
     return torch.cat([own[1:], firsts[following : following + 1]])
 
 
+def own_part(tensor: Tensor) -> Tensor:
+    """Return what this process holds of a tensor that FSDP shares out, in the same memory; others as they are."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
 def own_share(whole: Tensor) -> Tensor:
     """Return this process's part of what stands for the whole batch along the first axis."""
     return whole if world() == 1 else whole.chunk(world())[rank()]

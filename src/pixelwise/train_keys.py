@@ -138,6 +138,9 @@ class TrainConfig(ConfigTable):
     evaluate_every: int | None = Field(
         default=None, ge=1, description="steps between evaluations; default: a tenth of steps"
     )
+    patience: int | None = Field(
+        default=None, ge=1, description="stop after so many evaluations without a better mIoU; default: make all steps"
+    )
     keep_every: int | None = Field(
         default=None,
         ge=1,

@@ -159,8 +159,11 @@ def decide_cells(
     if (kernel := _kernel_for(cells)) is not None:
         size = (cells.shape[2] * stride, cells.shape[3] * stride)
         found = kernel(cells, size, confidence, False, largest_logit(cells.dtype), temperature)
-        inner = [None if each is None else each[:, stride:-stride, stride:-stride].contiguous() for each in found]
-        return inner[0].to(_label_dtype(cells.shape[1])), inner[1]
+        labels, probability = (
+            each if each is None else each[:, stride:-stride, stride:-stride].contiguous() for each in found
+        )
+        assert labels is not None, "the kernel always decides"
+        return labels.to(_label_dtype(cells.shape[1])), probability
     return _plain_cells(cells, stride, confidence, temperature)
 
 

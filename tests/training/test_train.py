@@ -162,7 +162,7 @@ def test_resuming_with_other_settings_names_what_changed(scenes, undisturbed):
     ("mistake", "message"),
     [
         ({"class_weights": [1.0, 2.0, 3.0]}, "3 numbers for 2 classes"),
-        ({"learning_rate": 1e30, "evaluate_every": 6}, r"learning_rate \(it is 1e\+30\)\.$"),
+        ({"learning_rate": 1e30, "evaluate_every": 6}, r"learning_rate \(it is 1e\+30\) .* batch is in \S+\.$"),
     ],
     ids=["found before the first step", "found in a step"],
 )

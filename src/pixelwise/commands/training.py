@@ -70,17 +70,18 @@ def train(
     again = shlex.join([str(config), *flags])
     with interruptible(f"`pixelwise train {again} --resume` goes on from the last saved step."):
         from pixelwise.commands.progress import shown_download, shown_training
-        from pixelwise.config import RunConfig, load_config
+        from pixelwise.config import load_config
         from pixelwise.hub.download import NotKeptError
         from pixelwise.processes import is_first
         from pixelwise.runs.model_card import read_origins
         from pixelwise.training.first_weights import first_weights
         from pixelwise.training.joining import first_alone, joined, launched, restarted
+        from pixelwise.training.trackers import send_report
         from pixelwise.training.train import train
 
         loaded = load_config(config, overrides)
         if folder is not None:
-            loaded = loaded.model_copy(update={"run": RunConfig(folder=folder)})
+            loaded = loaded.model_copy(update={"run": loaded.run.model_copy(update={"folder": folder})})
         if accepted:
             model = loaded.model.model_copy(update={"accept_licence": [*loaded.model.accept_licence, *accepted]})
             loaded = loaded.model_copy(update={"model": model})
@@ -113,6 +114,7 @@ def train(
         say_binding(read_origins(run.folder))
         if loaded.data.validation or loaded.data.validation_images:
             _evaluate_and_report(run.folder)
+            send_report(run.folder, loaded, click.echo)
 
 
 def _evaluate_and_report(folder: Path) -> None:
@@ -233,6 +235,15 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
+def _show_live(run: Path, port: int | None) -> None:
+    from pixelwise.report.live_server import live_server
+
+    with live_server(run, port) as server:
+        click.echo(f"{server.address} follows {run}, for this machine alone. Ctrl-C ends the page, not the run.")
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
+
+
 @click.command()
 @click.argument("run", type=FILE)
 @click.option("--map", "label_map", type=FILE, help="The map to draw parcels over.  [default: RUN/map.tif]")
@@ -240,19 +251,36 @@ def _share(value: float | None) -> str:
 @click.option("--truth", type=FILE, help="True parcels: they are drawn too, and the parcels are scored.")
 @click.option("--tolerance", type=float, default=3.0, show_default=True, help="Metres, for the scores of boundaries.")
 @click.option("--scene", type=FILE, help="The mapped scene, if it is not beside the map or among the run's images.")
+@click.option("--live", is_flag=True, help="Show a page that follows the run, until Ctrl-C; nothing is written.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Of the page that --live shows.  [default: 6010 or above]")
 def report(
-    run: Path, label_map: Path | None, parcels: Path | None, truth: Path | None, tolerance: float, scene: Path | None
+    run: Path,
+    label_map: Path | None,
+    parcels: Path | None,
+    truth: Path | None,
+    tolerance: float,
+    scene: Path | None,
+    live: bool,
+    port: int | None,
 ) -> None:
-    """Write the page report.html of a run again.
+    """Write the page report.html of a run again, or follow a run that trains.
 
-    It shows the curves of the training, and the scores, the confusion matrix and the worst tiles of the newest
-    evaluation.
+    The page shows the curves of the training, and the scores, the confusion matrix and the worst tiles of the newest
+    evaluation. With --live it shows the curves, samples, warnings and the time left of a run while it trains.
 
     \b
     Example:
       pixelwise report runs/fields
       pixelwise report runs/fields --map county.tif --parcels county.gpkg --truth drawn.gpkg
+      pixelwise report --live runs/fields
     """
+    if port is not None and not live:
+        raise click.UsageError("--port goes with --live.")
+    if live:
+        if label_map or parcels or truth or scene:
+            raise click.UsageError("--live shows a run that trains. Leave --map, --parcels, --truth and --scene out.")
+        _show_live(run, port)
+        return
     from pixelwise.report import ParcelFiles, write_report
 
     files = ParcelFiles(label_map, parcels, truth, tolerance, scene)

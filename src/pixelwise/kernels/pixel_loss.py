@@ -5,6 +5,8 @@ functions make a number per pixel of them; the second kernel takes those back. E
 cells and gathers from the pixels around them. So additions have one order, and a step gives the same bits each time.
 """
 
+# pyright: reportArgumentType=false, reportCallIssue=false, reportPossiblyUnbound=false  a kernel is called as Triton does
+
 import torch
 import triton
 import triton.language as tl

@@ -81,8 +81,8 @@ def render(content: Content) -> str:
         matrix=_matrix(content) if count <= WIDEST_MATRIX else None,
         with_counts=count <= WIDEST_COUNTS,
         confusions=_confusions(content) if count > WIDEST_COUNTS else None,
-        scenes=[_pictures(picture, classes) for picture in content.scenes[:SCENES_SHOWN]],
-        worst=[_pictures(picture, classes) for picture in content.worst],
+        scenes=[shown_picture(picture, classes) for picture in content.scenes[:SCENES_SHOWN]],
+        worst=[shown_picture(picture, classes) for picture in content.worst],
         parcels=None if content.parcels is None else _parcels(content.parcels, colours),
         config=config_text(content),
     )
@@ -137,7 +137,8 @@ def _confusions(content: Content) -> list[tuple[str, str, int, float]]:
     return [(names[t], names[p], int(wrong[t, p]), float(wrong[t, p] / totals[t])) for t, p in found if wrong[t, p] > 0]
 
 
-def _pictures(picture: Picture, classes: Classes) -> dict:
+def shown_picture(picture: Picture, classes: Classes) -> dict:
+    """Return what a template shows of a picture: image, truth, prediction and mistakes as data URIs, and numbers."""
     image = to_picture(picture.image)
     counted = picture.truth != IGNORE
     shown = np.where(counted, picture.prediction.astype(np.int32), IGNORE)

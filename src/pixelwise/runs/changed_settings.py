@@ -22,6 +22,7 @@ MAY_CHANGE: dict[str, dict[str, str]] = {
         "steps": "the learning rate follows the new length from here on",
         "teacher": PLACE,
         "evaluate_every": "other steps may give the best model",
+        "patience": "the run may end at another step",
         **dict.fromkeys(("device", "compile", "accumulate", "parallel"), BITS),
         **dict.fromkeys(
             ("workers", "keep_every", "save_every_minutes", "log_every", "activation_checkpointing"), NOTHING

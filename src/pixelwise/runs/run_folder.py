@@ -55,8 +55,7 @@ class Run:
             return []
         if not path.is_file():
             raise ConfigError(f"{path} should be the run's log, but is not a file. Remove it.")
-        lines = path.read_bytes().decode("utf-8", errors="replace").splitlines()
-        return [row for row in map(_row, lines) if row is not None]
+        return log_rows(path.read_bytes())
 
     @property
     def metrics(self) -> dict:
@@ -96,6 +95,11 @@ class Run:
     def blocks(self, evaluation: str) -> Path:
         """Return the file of an evaluation's counts, block by block."""
         return self.folder / "evaluations" / "blocks" / f"{evaluation}.npz"
+
+    @property
+    def samples(self) -> Path:
+        """The file of the validation crops that are looked at while the run trains."""
+        return self.folder / "samples.npz"
 
     @contextmanager
     def locked_metrics(self) -> Iterator[None]:
@@ -200,6 +204,12 @@ class Run:
                 except (ValueError, KeyError):
                     continue
         return None
+
+
+def log_rows(text: bytes) -> list[dict]:
+    """Return the rows in whole lines of ``log.jsonl``, without those that are damaged."""
+    lines = text.decode("utf-8", errors="replace").splitlines()
+    return [row for row in map(_row, lines) if row is not None]
 
 
 def _row(line: str) -> dict | None:
@@ -311,24 +321,3 @@ def open_finished_run(folder: str | Path) -> tuple[Run, Config]:
             f"{kept} is damaged ({' '.join(str(error).split())[:200]}). "
             "`pixelwise train CONFIG --resume` with the run's own configuration writes a new one."
         ) from None
-
-
-@contextmanager
-def open_events(folder: Path) -> Iterator[Callable[[dict], None]]:
-    """Give a function that adds a row of the log to TensorBoard's events; without the extra it does nothing."""
-    try:
-        from tensorboardX import SummaryWriter
-    except ModuleNotFoundError:
-        yield lambda row: None
-        return
-    # It has a thread and an open file, which stay until it is closed.
-    with SummaryWriter(str(folder / "events")) as writer:
-
-        def write(row: dict) -> None:
-            for key in ("loss", "learning_rate", "mIoU", "pixel_accuracy"):
-                if row.get(key) is not None:
-                    writer.add_scalar(key, row[key], row["step"])
-            if "mIoU" in row:
-                writer.flush()
-
-        yield write

@@ -27,13 +27,7 @@ def read_batches(training: Training, workers: int) -> Iterator[tuple[Batch, Batc
     """
     settings, targets, first = training.config.train, training.targets, training.step
     size, own_part = settings.batch_size, own_range(settings.batch_size)
-    labelled = _sampler(training, training.config.augment)
-    unlabelled = None
-    if training.unlabelled:
-        # The teacher sees images as they are, but for their place; the network sees them disturbed.
-        plain = AugmentConfig(**training.config.augment.model_dump(include={"flip", "rotate90", "scale", "rotate"}))
-        plain = plain.model_copy(update={"brightness": 0.0, "contrast": 0.0})
-        unlabelled = _sampler(training, plain, unlabelled=True)
+    labelled, unlabelled = _samplers(training)
     while first < settings.steps:
         last = settings.steps
         if targets is not None and training.config.sampling.hard:
@@ -51,6 +45,23 @@ def read_batches(training: Training, workers: int) -> Iterator[tuple[Batch, Batc
         for batch in own:
             yield batch, next(others) if others is not None else None
         first = last
+
+
+def batch_of(training: Training, step: int) -> tuple[Batch, Batch | None]:
+    """Draw the batch of a step again, and with ``[data].unlabelled`` that of images without labels."""
+    size = training.config.train.batch_size
+    labelled, unlabelled = _samplers(training)
+    return labelled.batch(step, size), unlabelled.batch(step, size) if unlabelled is not None else None
+
+
+def _samplers(training: Training) -> tuple[Sampler, Sampler | None]:
+    labelled = _sampler(training, training.config.augment)
+    if not training.unlabelled:
+        return labelled, None
+    # The teacher sees images as they are, but for their place; the network sees them disturbed.
+    plain = AugmentConfig(**training.config.augment.model_dump(include={"flip", "rotate90", "scale", "rotate"}))
+    plain = plain.model_copy(update={"brightness": 0.0, "contrast": 0.0})
+    return labelled, _sampler(training, plain, unlabelled=True)
 
 
 def _copied(training: Training, crops: Iterator[Batch]) -> Iterator[Batch]:

@@ -29,7 +29,7 @@ from pixelwise.labels import Classes
 from pixelwise.models import Decoded, Segmenter
 from pixelwise.processes import collected, from_first, is_first, local_rank, rank, world
 from pixelwise.runs.model_folder import ModelCard
-from pixelwise.runs.run_folder import Run, locked_run, open_events
+from pixelwise.runs.run_folder import Run, locked_run
 from pixelwise.training.checkpointing import blocks_of
 from pixelwise.training.training_data import PARTS, TrainingData
 from pixelwise.training.whole_batch import see_whole_batch
@@ -123,13 +123,6 @@ def data_of_first(
 def log_of_first(run: Run) -> Iterator[Add]:
     """Give the function that adds a row to the log; in all processes but the first it does nothing."""
     with run.open_log() if is_first() else nullcontext(_nothing) as add:
-        yield add
-
-
-@contextmanager
-def events_of_first(run: Run) -> Iterator[Add]:
-    """Give the function that adds a row to the events; in all processes but the first it does nothing."""
-    with open_events(run.folder) if is_first() else nullcontext(_nothing) as add:
         yield add
 
 

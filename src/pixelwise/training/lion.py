@@ -1,5 +1,7 @@
 """Lion, an optimiser that moves each weight by the sign of its momentum."""
 
+# pyright: reportPrivateImportUsage=false  torch's own optimisers use these functions of lists of tensors
+
 from collections.abc import Iterable
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Parameter groups, the schedule of the learning rate, and the average of the weights: moving (EMA), or of the tail."""
 
+# pyright: reportPrivateImportUsage=false  torch's own optimisers use these functions of lists of tensors
+
 import math
 from collections.abc import Iterator
 
@@ -8,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from pixelwise.models import Segmenter
+from pixelwise.processes import own_part
 
 
 def parameter_groups(
@@ -137,7 +140,7 @@ class MovingAverage:
 
 def _lists(pairs: Iterator[tuple[Tensor, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
     both = list(pairs)
-    return [source for source, _ in both], [target for _, target in both]
+    return [own_part(source) for source, _ in both], [own_part(target) for _, target in both]
 
 
 def _entries(model: nn.Module, average: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:

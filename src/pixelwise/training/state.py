@@ -16,7 +16,8 @@ from pixelwise.data.sampler import Batch
 from pixelwise.data.scenes import Scene
 from pixelwise.data.targets import Place, Targets
 from pixelwise.device import laid_out, practice
-from pixelwise.errors import ConfigError, PixelwiseError, out_of_memory
+from pixelwise.errors import ConfigError, out_of_memory
+from pixelwise.evaluation.evaluate import Evaluation
 from pixelwise.hub.licences import merged_origins, records
 from pixelwise.labels import IGNORE
 from pixelwise.loss_config import LOSSES, LossConfig
@@ -88,6 +89,10 @@ class Training:
         """The last step that was evaluated."""
         self.row: dict[str, float | None] = {}
         """Of the log, of the newest step."""
+        self.evaluation: Evaluation | None = None
+        """The newest of this process."""
+        self.without_better = 0
+        """Evaluations since the best one."""
         self.model = first_network(config, data, start, state, say)
         self.model.encoder.requires_grad_(not config.train.freeze_encoder)
         origins = first_origins(start, state, run)
@@ -155,6 +160,7 @@ class Training:
         if self.teacher is not None:
             self.teacher.require_same(state)
         self.step, self.best, self.seconds = state["step"], state["best"], state["seconds"]
+        self.without_better = state.get("without_better", 0)
         # Early versions saved nothing but what was evaluated.
         self.best_step, self.evaluated = state.get("best_step", -1), state.get("evaluated", self.step)
         self.row = {"step": self.step, **state.get("row", {})}
@@ -173,6 +179,7 @@ class Training:
             "scaler": self.scaler.state_dict(),
             "step": self.step,
             "best": self.best,
+            "without_better": self.without_better,
             "best_step": self.best_step,
             "evaluated": self.evaluated,
             "seconds": self.row["seconds"],
@@ -297,19 +304,9 @@ class Training:
         separable = is_separable(TrainConfig(aux_loss=settings.aux_loss), self.model)
         self._backward(loss_of, image, mask, None, separable=separable)
 
-    def not_finite(self, row: dict) -> PixelwiseError:
-        """Return what stops a run whose step was bad.
-
-        Args:
-            row: of that step, for the log.
-        """
-        kept = self.run.folder / "last"
-        held = f" {kept} holds the last saved state." if kept.exists() else ""
-        half = " float16 ends at 65,504; precision = 'bf16' does not." if self.scaler.is_enabled() else ""
-        what = f"The loss is {row['loss']}" if not math.isfinite(row["loss"]) else "The gradient is not finite"
-        return PixelwiseError(
-            f"{what} at step {row['step'] - 1}. Lower [train].learning_rate (it is {self.rate:g}).{half}{held}"
-        )
+    def loss_with(self, image: Tensor, mask: Tensor, losses: LossConfig) -> float:
+        """Return the loss of crops with other weights of its parts, without what a teacher says."""
+        return _loss(self.model, self.model.decode, image, mask, self.config, self.class_weights, losses)[0].item()
 
     @property
     def must_evaluate(self) -> bool:
@@ -320,18 +317,24 @@ class Training:
         return self.evaluated < 0 or (due and self.evaluated != self.step)
 
     def evaluate(self) -> dict[str, float | None]:
-        """Return the scores of the judged network on the validation part, for the log. It changes nothing."""
+        """Return the scores of the judged network on the validation part, for the log. It changes no weight."""
         if not self.data.validation:
             return {}
-        scores = distributed.evaluate_together(self.judged, self.data.validation, self.card, self.config.predict).scores
-        return {"mIoU": scores.miou if scores.miou is not None else 0.0, "pixel_accuracy": scores.pixel_accuracy}
+        self.evaluation = distributed.evaluate_together(
+            self.judged, self.data.validation, self.card, self.config.predict
+        )
+        scores = self.evaluation.scores
+        found = {"mIoU": scores.miou if scores.miou is not None else 0.0, "pixel_accuracy": scores.pixel_accuracy}
+        return found | {f"IoU/{each.name}": each.iou for each in scores.classes}
 
     def take_scores(self, scores: dict[str, float | None]) -> None:
         """Take note of an evaluation after this step."""
         self.row |= scores
         self.evaluated, self.score = self.step, scores.get("mIoU")
+        self.without_better += 1
         if self.score is None or self.score > self.best:
             self.best, self.best_step = self.best if self.score is None else self.score, self.step
+            self.without_better = 0
 
     def forget_scores(self) -> None:
         """Evaluate next, whatever the step: the best model is lost."""

@@ -12,7 +12,7 @@ from pixelwise.config import Config, load_config
 from pixelwise.data.footprints import resolution_note
 from pixelwise.data.split import open_split, write_split
 from pixelwise.data.unlabelled import open_unlabelled
-from pixelwise.errors import ConfigError, TrainingStopped, WeightsError, enough_memory
+from pixelwise.errors import ConfigError, PixelwiseError, TrainingStopped, WeightsError, enough_memory
 from pixelwise.evaluation.calibrate import calibrate_model
 from pixelwise.fast.allocator import keep_freed_memory
 from pixelwise.mapping.capacity import free_memory, threads
@@ -20,13 +20,13 @@ from pixelwise.processes import agreed, from_first, is_first, own_range, world
 from pixelwise.runs.changed_settings import recorded_config, require_same_settings, say_changes
 from pixelwise.runs.model_folder import load_model
 from pixelwise.runs.run_folder import Run, open_run
+from pixelwise.training.bad_batch import not_finite
 from pixelwise.training.boundary_losses import with_boundary_losses
 from pixelwise.training.checkpointing import smaller_step
 from pixelwise.training.crops import read_batches
 from pixelwise.training.data_wait import Waiting
 from pixelwise.training.distributed import (
     data_of_first,
-    events_of_first,
     log_of_first,
     own_device,
     require_shares,
@@ -34,12 +34,15 @@ from pixelwise.training.distributed import (
 )
 from pixelwise.training.exactness import threads_to_go_on
 from pixelwise.training.first_weights import first_weights
+from pixelwise.training.forecast import room_needed
 from pixelwise.training.joining import first_alone, joined
 from pixelwise.training.model_check import require_compiler, require_mask_loss
 from pixelwise.training.readings import Readings
 from pixelwise.training.state import Training
 from pixelwise.training.stopping import Stopping, stopped_by_signals
+from pixelwise.training.trackers import open_followers, require_trackers
 from pixelwise.training.training_data import as_begun, read_training_data
+from pixelwise.training.watching import Callback, Watch, watched
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,13 @@ class Progress:
 Say = Callable[[Progress | str], None]
 
 
-def train(config: Config | str | Path, *, resume: bool = False, report: Say | None = None) -> Run:
+def train(
+    config: Config | str | Path,
+    *,
+    resume: bool = False,
+    report: Say | None = None,
+    callback: Callback | None = None,
+) -> Run:
     """Train a network on a configuration's data, and keep the best one.
 
     The first weights are those of a resumed run, else ``[model].weights``, else fresh ones. The same configuration
@@ -68,6 +77,8 @@ def train(config: Config | str | Path, *, resume: bool = False, report: Say | No
         config: a configuration, or the path of one.
         resume: go on with the run that is in the folder.
         report: called with a `Progress` after each step, and with sentences about the work.
+        callback: called with each event of the run (`pixelwise.training.events`). It ends the run in good order if it
+            raises `StopTraining`; another exception ends it at once.
 
     Returns:
         the run; its folder has the model, the log and the scores.
@@ -75,19 +86,22 @@ def train(config: Config | str | Path, *, resume: bool = False, report: Say | No
     Raises:
         ConfigError, DataError, WeightsError: a user's mistake, found before the first step; or a full disk.
         NotEnoughMemoryError: the batch or the crop is too large for the machine.
-        PixelwiseError: the loss is no longer a finite number.
+        PixelwiseError: the loss is no longer a finite number; or the callback raised an error.
         TrainingStopped: a signal came, such as Ctrl-C; the state is saved.
     """
     config = load_config(config) if not isinstance(config, Config) else config
     with joined(config):
-        return _train_together(config, resume, report if report is not None and is_first() else (lambda _: None))
+        if not is_first():
+            report = callback = None
+        return _train_together(config, resume, report or (lambda _: None), callback)
 
 
-def _train_together(config: Config, resume: bool, say: Say) -> Run:
+def _train_together(config: Config, resume: bool, say: Say, callback: Callback | None) -> Run:
     require_shares(config)
     config = with_boundary_losses(config, say)
     device = own_device(config.train.device)
     require_mask_loss(config)
+    require_trackers(config)
     if config.train.compile:
         require_compiler(device)
     kept = open_run(config, resume=resume).split if resume else None
@@ -113,6 +127,7 @@ def _train_together(config: Config, resume: bool, say: Say) -> Run:
         training = Training(config, data, device, run, start, state, say, unlabelled)
         with enough_memory(lambda: smaller_step(training.model, config.train.batch_size, config.train.crop_size, room)):
             _require_room_for_a_batch(config, len(data.training[0].reader.bands))
+        say(room_needed(training.model, config, run.folder, room))
         if is_first():
             run.begin(config)
             write_split(run.split, config.data, split)
@@ -125,8 +140,9 @@ def _train_together(config: Config, resume: bool, say: Say) -> Run:
             if state is not None:
                 training.restore(state)
                 _require_best_model(training, say)
-            _make_steps(training, say)
-            if split.validation:
+            _make_steps(training, say, callback)
+        with first_alone() as first:
+            if first and split.validation:
                 calibrate_model(run.folder, split.validation, config.predict, report=say)
     return run
 
@@ -193,7 +209,7 @@ def _kept_model(folder: Path) -> tuple[str | None, object]:
     return None, card.provenance.get("step")
 
 
-def _make_steps(training: Training, say: Say) -> None:
+def _make_steps(training: Training, say: Say, callback: Callback | None) -> None:
     """Make the steps that are left; evaluate and save now and then, and after the last.
 
     Raises:
@@ -203,55 +219,69 @@ def _make_steps(training: Training, say: Say) -> None:
     started = time.monotonic() - training.seconds
     workers = settings.workers if settings.workers is not None else max(1, (os.cpu_count() or 2) // 2)
     waiting, readings = Waiting(), Readings(training.practice.log_every)
-    with stopped_by_signals(settings.save_every_minutes) as stopping, events_of_first(run) as write_events:
+    followers = open_followers(run.folder, training.config, training.card, training.step, say) if is_first() else []
+    with (
+        stopped_by_signals(settings.save_every_minutes) as stopping,
+        watched(training, say, callback, followers) as watch,
+    ):
         if training.must_evaluate and _evaluated(training, stopping):
             # A signal came before it, the best model is lost, or other steps were to be evaluated.
             training.row["seconds"] = time.monotonic() - started
             training.save()
+            watch.saved("state", run.folder / "last")
             if is_first():
                 run.rewind_log(training.step, training.row)
-            write_events(training.row)
+            watch.logged(training.row)
         _stop_if_asked(training, stopping)
         with log_of_first(run) as log:
 
             def tell(row: dict) -> None:
                 log(row)
-                write_events(row)
+                watch.logged(row)
                 say(Progress(row["step"], settings.steps, row["loss"], training.score))
 
-            for batch, unlabelled in waiting.over(read_batches(training, workers)):
+            # A run that has stopped early goes on with more patience only.
+            for batch, unlabelled in () if _ends(watch) else waiting.over(read_batches(training, workers)):
                 made = training.learn(batch, unlabelled)
                 training.row = {"step": training.step, "loss": None, "learning_rate": made.rate}
                 training.row |= {"waited": waiting.seconds, "seconds": time.monotonic() - started}
                 readings.add(training.row, made)
                 if (hint := waiting.hint(workers)) is not None:
-                    say(hint)
+                    watch.warn("waiting-for-crops", hint)
                 keep = bool(settings.keep_every) and training.step % settings.keep_every == 0
                 save, stop = agreed(*stopping.after_step())
                 if not (readings.due or keep or save or training.must_evaluate):
                     continue
                 # Read before anything is kept, so that what is kept is good.
                 rows, bad = readings.read()
+                watch.steps(rows)
                 # A state has the newest row itself; those before it must be in the log.
                 for row in rows[:-1]:
                     tell(row)
                 if bad is None:
                     if keep:
                         training.save_model(run.checkpoint(training.step))
-                    if training.must_evaluate and not stop:
+                        watch.saved("checkpoint", run.checkpoint(training.step))
+                    if (training.must_evaluate or _ends(watch)) and not stop:
                         save, stop = True, not _evaluated(training, stopping)
                         training.row["seconds"] = time.monotonic() - started
                     if save:
                         training.save()
                         stopping.saved()
+                        watch.saved("state", run.folder / "last")
                 for row in rows[-1:]:
                     tell(row)
                 if bad is not None:
-                    raise training.not_finite(bad)
-                if stop:
+                    raise PixelwiseError(not_finite(training, bad))
+                if stop or (_ends(watch) and training.evaluated == training.step):
                     break
         # Also one that came after the last step.
         _stop_if_asked(training, stopping)
+
+
+def _ends(watch: Watch) -> bool:
+    """Return whether the run is to end before its last step, in all of the processes that train together."""
+    return agreed(watch.stopping is not None)[0]
 
 
 def _evaluated(training: Training, stopping: Stopping) -> bool:

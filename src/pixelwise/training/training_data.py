@@ -10,7 +10,7 @@ from torch import Tensor
 from pixelwise.config import Config
 from pixelwise.data.check import require_usable, survey
 from pixelwise.data.scenes import Scene
-from pixelwise.data.stats import balanced_weights
+from pixelwise.data.stats import BandStatistics, balanced_weights
 from pixelwise.errors import ConfigError
 from pixelwise.labels import Classes
 
@@ -31,6 +31,11 @@ class TrainingData:
     """Of the training part."""
     contents: dict[str, dict[str, list[int]]]
     """Part -> scene -> checksums of its pixels and of its labels."""
+    training_statistics: BandStatistics | None = None
+    validation_statistics: BandStatistics | None = None
+    """As they are today, to compare the parts; None where there is no validation part."""
+    validation_pixels: tuple[int, ...] = ()
+    """Of each class."""
 
     @property
     def record(self) -> dict:
@@ -53,6 +58,7 @@ def read_training_data(
     for note in found.notes:
         say(note)
     contents = {"training": found.contents, "validation": {}}
+    other = None
     if validation:
         other = survey(validation, classes)
         require_usable(other, classes, "validation")
@@ -65,6 +71,9 @@ def read_training_data(
         tuple(float(std) for std in found.statistics.std),
         tuple(int(pixels) for pixels in found.class_pixels),
         contents,
+        found.statistics,
+        None if other is None else other.statistics,
+        () if other is None else tuple(int(pixels) for pixels in other.class_pixels),
     )
 
 
