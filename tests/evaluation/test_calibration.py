@@ -184,7 +184,9 @@ def test_a_sample_has_a_bound_and_each_pixel_the_same_chance(scenes, monkeypatch
     first = {row.tobytes() for row in every.logits[: (opened[0].read(opened[0].whole).mask >= 0).sum()]}
     share = sum(row.tobytes() in first for row in few.logits) / len(few.truth)
     assert share == pytest.approx(len(first) / every.labelled, abs=0.03)
-    assert fit_temperature(few).temperature == pytest.approx(fit_temperature(every).temperature, rel=0.1)
+    # Four standard errors of a mean of 1500.
+    apart = few.logits.mean(axis=0) - every.logits.mean(axis=0)
+    assert (np.abs(apart) <= 0.1 * every.logits.std(axis=0)).all()
 
 
 def test_a_run_is_calibrated_when_it_ends_and_says_on_what(tmp_path):
