@@ -90,8 +90,10 @@ def _layers(runs: Sequence[Sequence[Call]]) -> tuple[LayerTime, ...]:
 def _way(model: Network, run: Run) -> tuple[str, Counted]:
     """Return the runtime's name, and what runs the network once and counts."""
     if not isinstance(model, NetworkFile):
+        from pixelwise.models import Segmenter
         from pixelwise.profiling.torch_clocks import module_calls
 
+        assert isinstance(model, Segmenter)
         return f"torch {arithmetic_of(model).version_of(model)['torch']}", module_calls(model, run)
     runtime = model.runtime
     image = _given_to(model, run)
