@@ -45,13 +45,14 @@ def test_a_photo_gets_the_same_classes(folder, name, source, tile):
 
 
 def test_the_confidence_of_a_file_is_calibrated_and_its_classes_stay(folder, tmp_path):
-    network, card = saved(tmp_path / "hot", *SEGFORMER, temperature=1.7)
+    # A fresh network hardly knows, so that only a small temperature shows.
+    network, card = saved(tmp_path / "hot", *SEGFORMER, temperature=0.01)
     file = pw.load(pw.export(tmp_path / "hot", tmp_path / "hot.onnx").path)
     values = noise(3, 64, 64)
     found = file.segment(np.moveaxis(values, 0, -1))
     logits = network.decode(normalised(values[None], card)).logits
     full = torch.nn.functional.interpolate(logits, size=(64, 64), mode="bilinear")
-    np.testing.assert_allclose(found.confidence, (full / 1.7).softmax(1).amax(1)[0].numpy(), atol=1e-5)
+    np.testing.assert_allclose(found.confidence, (full / 0.01).softmax(1).amax(1)[0].numpy(), atol=1e-5)
     scene = write_scene(tmp_path / "scene.tif", noise(3, 100, 130))
     maps = {}
     for name, predictor in (("hot", file), ("plain", pw.load(folder / "model.onnx"))):
@@ -64,7 +65,7 @@ def test_the_confidence_of_a_file_is_calibrated_and_its_classes_stay(folder, tmp
     sure = 254 * file.segment(scene).confidence
     assert np.abs(maps["hot.confidence"][0] - sure).max() <= 0.51
     assert np.abs(maps["hot.probabilities"].max(axis=0) - sure).max() <= 0.51
-    assert (maps["hot.confidence"] < maps["plain.confidence"]).mean() > 0.5
+    assert (maps["hot.confidence"] > maps["plain.confidence"]).mean() > 0.5
 
 
 def test_a_scene_with_nodata_gets_the_same_map(folder, tmp_path):

@@ -171,10 +171,10 @@ def evaluate(
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Score a run on a part of its own data, or on other data; or an exported file on any.
+    """Score a run, or an exported file, on labelled images.
 
-    CONFIG names the other data; all of it is scored. Scores are kept in the run's metrics.json. In the place of RUN
-    stands a file that `pixelwise export` wrote: its scores are printed alone.
+    They are a part of the run's own data; or those that CONFIG names, and all of them. Scores are kept in the run's
+    metrics.json. RUN can be a file that `pixelwise export` wrote: it needs CONFIG, and its scores are printed alone.
 
     \b
     Example:
@@ -263,7 +263,7 @@ def report(
     live: bool,
     port: int | None,
 ) -> None:
-    """Write the page report.html of a run again, or follow a run that trains.
+    """Write a run's page report.html again, or follow training.
 
     The page shows the curves of the training, and the scores, the confusion matrix and the worst tiles of the newest
     evaluation. With --live it shows the curves, samples, warnings and the time left of a run while it trains.

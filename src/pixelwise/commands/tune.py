@@ -31,9 +31,9 @@ def tune(
     no_check: bool,
     overrides: tuple[str, ...],
 ) -> None:
-    """Search for values with which a network scores best on the validation part.
+    """Search for values with which a network scores best.
 
-    [tune.space] in CONFIG says what is tried. Each trial is a run. The same command goes on where the search was
+    That is on the validation part. [tune.space] in CONFIG says what is tried. Each trial is a run. The same command goes on where the search was
     stopped, and can be given in several terminals at once.
 
     \b
