@@ -90,14 +90,16 @@ def measured(name: str, out: str, size: list[int] | None) -> dict:
 
 def table(rows: list[dict]) -> str:
     """Return the table of the page: a row per network and size, with the largest difference in each runtime."""
-    lines = ["| network | sides from | ONNX Runtime | OpenVINO |", "|---|---|---|---|"]
+    runtimes = {"model.onnx": "ONNX Runtime", "model.xml": "OpenVINO", "model.pt2": "torch"}
+    shown = {to: runtime for to, runtime in runtimes.items() if any(row["to"] == to for row in rows)}
+    lines = [f"| network | sides from | {' | '.join(shown.values())} |", "|---" * (2 + len(shown)) + "|"]
     for name in NETWORKS:
         for size in (None, [SIDE, SIDE]):
             found = {row["to"]: row for row in rows if row["network"] == name and row["size"] == size}
             if found:
                 smallest = next((row["smallest_side"] for row in found.values() if "refused" not in row), "")
                 called = f"`{name}`" + (f", {SIDE} x {SIDE} alone" if size else "")
-                cells = (_cell(found.get(to)) for to in ("model.onnx", "model.xml"))
+                cells = (_cell(found.get(to)) for to in shown)
                 lines.append(f"| {called} | {smallest} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -111,7 +111,7 @@ def prepare() -> None:
         Path(f"{name}.toml").write_text(text)
     must("train", "small.toml")
     shutil.copy("runs/small/model/model.safetensors", "w.safetensors")
-    torch.save({"state_dict": pixelwise.predictor.load_model("runs/small")[0].state_dict()}, "w.pt")
+    torch.save({"state_dict": pixelwise.runs.model_folder.load_model("runs/small")[0].state_dict()}, "w.pt")
     weights = SETTINGS + '[model]\nweights = "w.{}"\n'
     for suffix in ("pt", "safetensors"):
         text = Path("small.toml").read_text().replace(SETTINGS, weights.format(suffix))

@@ -43,6 +43,7 @@ TOY: dict[str, list[str]] = {
     "goldens": ["--only", "linknet"],
     "gpu": ["--device", "cpu", "--tiny", "--out", "gpu.jsonl"],
     "huge": [SCENES, "--sizes", "600"],
+    "int8": ["--toy"],
     "kills": ["--kills", "1", "--height", "256", "--width", "600", "--polygonize", "1"],
     "kills_of_training": ["--kills", "1", "--runs", "1", "--stops", "1"],
     "large_scene_peers": [SCENES, "--sides", "600", "--rounds", "1"],
@@ -51,6 +52,7 @@ TOY: dict[str, list[str]] = {
     "networks": ["--rounds", "1", "--size", "64", "--classes", "3", "--only", "linknet"],
     "overfit": ["pairs", "--steps", "1", "--side", "32", "--only", "linknet"],
     "power_cut": ["--cuts", "1", "--jobs", "polygonize"],
+    "runtimes": [SCENES, "--side", "600", "--network", "small"],
     "seams": ["--steps", "2", "--scene", "small.tif"],
     "suspicious_labels": ["few", "--steps", "1", "--first", "5"],
     "time_to_score": [

@@ -9,7 +9,8 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -31,6 +32,8 @@ class Way:
 
     make: Callable[..., Callable[[], Any]]
     arguments: tuple[object, ...]
+    environment: tuple[tuple[str, str], ...] = ()
+    """Variables of its process, which libraries read when they start."""
 
 
 KEPT = " with kept memory"
@@ -74,7 +77,8 @@ def take_turns(ways: dict[str, Way], rounds: int, *, seconds: float = 0.0, clock
     for name, way in ways.items():
         connections[name], theirs = context.Pipe()
         processes.append(context.Process(target=_work, args=(way, theirs, clock)))
-        processes[-1].start()
+        with _environment(way.environment):
+            processes[-1].start()
         # Waited for before the next process begins, so that no two work at a time.
         answers[name], memory[name] = connections[name].recv()
     taken = []
@@ -94,6 +98,18 @@ def take_turns(ways: dict[str, Way], rounds: int, *, seconds: float = 0.0, clock
         {name: round(statistics.median(each[name] for each in taken), 4) for name in ways},
         {name: round(statistics.median(each[name] / each[first] for each in taken), 2) for name in ways},
     )
+
+
+@contextmanager
+def _environment(variables: tuple[tuple[str, str], ...]) -> Iterator[None]:
+    """Set variables for the processes that begin meanwhile."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def machine() -> dict[str, object]:

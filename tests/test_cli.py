@@ -99,13 +99,16 @@ def assert_user_error(result: tuple[int, str, str], *parts: str) -> None:
 def test_the_commands_of_the_readme_exist():
     assert set(NAMES) == {
         "analyze",
+        "calibrate",
         "demo",
         "check",
         "compare",
         "train",
+        "tune",
         "evaluate",
         "predict",
         "polygonize",
+        "profile",
         "score-parcels",
         "models",
         "prune",

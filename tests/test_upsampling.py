@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixelwise import upsampling
+from pixelwise import array_upsampling, upsampling
 
 sides = st.integers(1, 20)
 
@@ -36,11 +36,11 @@ def test_a_part_of_the_coarse_rows_is_enough(h, stride, data):
 @given(sides, sides, st.integers(1, 70), st.integers(1, 70), st.integers(1, 5000))
 def test_labels_and_confidence_by_strips_are_those_of_the_whole(h, w, height, width, elements):
     logits = torch.randn(2, 4, h, w) * 3
-    kept, upsampling.STRIP_ELEMENTS = upsampling.STRIP_ELEMENTS, elements
+    kept, array_upsampling.STRIP_ELEMENTS = array_upsampling.STRIP_ELEMENTS, elements
     try:
         labels, confidence = upsampling.argmax_upsampled(logits, (height, width), confidence=True)
     finally:
-        upsampling.STRIP_ELEMENTS = kept
+        array_upsampling.STRIP_ELEMENTS = kept
     whole = F.interpolate(logits, size=(height, width), mode="bilinear", align_corners=False)
     best = whole.topk(2, dim=1).values
     clear = best[:, 0] - best[:, 1] > 1e-4
@@ -61,7 +61,7 @@ def test_a_class_that_is_forbidden_by_an_infinite_logit_is_never_chosen(size):
 
 
 def test_logits_of_full_size_are_decided_as_they_are(monkeypatch):
-    monkeypatch.setattr(upsampling, "STRIP_ELEMENTS", 100)
+    monkeypatch.setattr(array_upsampling, "STRIP_ELEMENTS", 100)
     logits = torch.randn(2, 7, 9, 11, generator=torch.Generator().manual_seed(0))
     labels, confidence = upsampling.argmax_upsampled(logits, (9, 11), confidence=True)
     assert torch.equal(labels, logits.argmax(1).to(torch.uint8))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pixelwise.parcels.polygonize import polygonize
     from pixelwise.parcels.scores import score_parcels
     from pixelwise.predictor import load
+    from pixelwise.profiling.measure import profile
     from pixelwise.training.events import StopTraining
     from pixelwise.training.train import train
     from pixelwise.tuning.tune import tune
@@ -53,6 +54,7 @@ __all__ = [
     "load_config",
     "load_weights",
     "polygonize",
+    "profile",
     "prune",
     "save_weights",
     "score_parcels",
@@ -80,6 +82,7 @@ _HOMES = {
     "load_config": "pixelwise.config",
     "load_weights": "pixelwise.weights",
     "polygonize": "pixelwise.parcels.polygonize",
+    "profile": "pixelwise.profiling.measure",
     "prune": "pixelwise.models.prune",
     "save_weights": "pixelwise.weights",
     "score_parcels": "pixelwise.parcels.scores",
@@ -91,7 +94,12 @@ _HOMES = {
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'pixelwise' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
+    try:
+        value = getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        from pixelwise.optional import torch_missing
+
+        raise torch_missing(error, f"pixelwise.{name}") or error from None
     globals()[name] = value
     return value
 

@@ -20,12 +20,14 @@ from pixelwise.commands.init import init
 from pixelwise.commands.networks import analyze, models, prune
 from pixelwise.commands.parcels import polygonize, score_parcels
 from pixelwise.commands.predict import predict
+from pixelwise.commands.profile import profile
 from pixelwise.commands.split import split
 from pixelwise.commands.training import evaluate, report, train
 from pixelwise.commands.tune import tune
 from pixelwise.commands.weights import licences, weights
 from pixelwise.errors import ContractWarning, OldNameWarning, PixelwiseError, out_of_memory
 from pixelwise.geo.gdal_messages import garbled_messages_hidden
+from pixelwise.optional import torch_missing
 
 
 def main() -> None:
@@ -43,6 +45,11 @@ def main() -> None:
         sys.exit(130)
     except PixelwiseError as problem:
         say_error(str(problem))
+        sys.exit(1)
+    except ModuleNotFoundError as problem:
+        if (said := torch_missing(problem, "This command")) is None:
+            raise
+        say_error(str(said))
         sys.exit(1)
     except (MemoryError, RuntimeError) as problem:
         if not out_of_memory(problem):
@@ -97,7 +104,7 @@ def commands() -> None:
 
 for _command in (
     *(demo, init, check, split, train, tune, evaluate, calibrate, compare, report, predict, polygonize, score_parcels),
-    *(models, analyze, prune, export),
+    *(models, analyze, prune, export, profile),
     *(weights, licences),
 ):
     commands.add_command(_command)

@@ -1,7 +1,56 @@
-"""What this machine has left: memory and open files."""
+"""What this machine is, and what it has left: instructions, memory, open files."""
 
 import os
+import platform
+import sys
+from contextlib import suppress
 from pathlib import Path
+
+LOW_PRECISION = {
+    "amx_int8": "AMX-INT8",
+    "amx_bf16": "AMX-BF16",
+    "amx_fp16": "AMX-FP16",
+    "avx512_vnni": "AVX512-VNNI",
+    "avx512_bf16": "AVX512-BF16",
+    "avx512_fp16": "AVX512-FP16",
+    "avx_vnni": "AVX-VNNI",
+    "i8mm": "I8MM",
+    "asimddp": "dot product",
+    "bf16": "BF16",
+}
+"""Flags of the Linux kernel -> instructions that multiply in eight or 16 bits."""
+
+
+SPINS = "1000"
+"""How often a thread of libgomp looks for work before it sleeps: what libgomp itself takes for more threads than cores,
+some tens of microseconds. Else it looks for milliseconds after each operation of a network, and keeps the core from the
+thread that it waits for (`docs/profile.md`)."""
+WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
+"""Variables by which a user says how threads wait."""
+
+
+def share_cores() -> None:
+    """Let threads that wait for each other sleep soon, so that a neighbour on one core does not stop all.
+
+    torch computes with libgomp, which reads this when it starts. So it does nothing once torch is imported, and nothing
+    where the user has said how threads wait.
+    """
+    if "torch" not in sys.modules and not any(name in os.environ for name in WAITING):
+        os.environ["GOMP_SPINCOUNT"] = SPINS
+
+
+def instructions() -> str:
+    """Return which instructions the processor has that make a lower precision faster."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    flags = next((line.split() for line in lines if line.startswith(("flags", "Features"))), [])
+    found = [name for flag, name in LOW_PRECISION.items() if flag in flags]
+    vectors = [name for name in ("avx512f", "avx2") if name in flags][:1]
+    if flags:
+        return ", ".join(found) or ", ".join([*(each.upper() for each in vectors), "none for 8 or 16 bits"])
+    return f"not known ({platform.machine()})"
 
 
 def free_memory() -> int | None:
@@ -45,6 +94,13 @@ def _address_space() -> int | None:
     except (ModuleNotFoundError, AttributeError, OSError, ValueError):
         return None
     return None if limit == resource.RLIM_INFINITY else max(0, limit - taken)
+
+
+def reset_peak_memory() -> None:
+    """Let the largest memory of the process, as the system counts it, begin anew; where the system can."""
+    # Elsewhere, and where it is not allowed, peaks are those of the process so far.
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def local_processes() -> int:

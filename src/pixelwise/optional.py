@@ -1,6 +1,8 @@
 """Imports of what comes with an extra."""
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 from pixelwise.errors import MissingExtraError
@@ -19,6 +21,7 @@ EXTRAS = {
     "onnx": ("Writing ONNX", "onnx"),
     "onnxruntime": ("ONNX files", "onnx"),
     "openvino": ("OpenVINO", "openvino"),
+    "nncf": ("int8 for OpenVINO", "int8"),
     "mlflow": ("[run].track", "mlflow"),
     "wandb": ("[run].track", "wandb"),
     "optuna": ("A search", "tune"),
@@ -43,3 +46,35 @@ def optional_module(name: str, *, what: str = "", extra: str = "") -> ModuleType
             what, extra = EXTRAS.get(package, ("Polygons", "geo"))
         verb = "need" if what.endswith("s") else "needs"
         raise MissingExtraError(f"{what} {verb} {package}. Install it with: pip install 'pixelwise[{extra}]'") from None
+
+
+def torch_missing(error: ModuleNotFoundError, what: str) -> MissingExtraError | None:
+    """Return what to say of an import that failed, if it was torch's.
+
+    Args:
+        what: needs torch, such as 'Training'.
+    """
+    if (error.name or "").split(".")[0] != "torch":
+        return None
+    return MissingExtraError(
+        f"{what} needs torch. Install it with: pip install 'pixelwise[train]'. Without torch you predict with exported "
+        "files, .onnx and .xml, and score them."
+    )
+
+
+@contextmanager
+def torch_needed(what: str) -> Iterator[None]:
+    """Say in a sentence that torch is missing, where it is imported.
+
+    Args:
+        what: needs torch, such as 'Training'.
+
+    Raises:
+        MissingExtraError: torch is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (said := torch_missing(error, what)) is not None:
+            raise said from None
+        raise

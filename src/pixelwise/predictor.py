@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -14,16 +15,16 @@ from pixelwise.data.annotations.formats import WRITTEN
 from pixelwise.data.annotations.labelme import written_path as labelme_path
 from pixelwise.data.annotations.traced import TracedImage, trace
 from pixelwise.data.folder import find_images
-from pixelwise.device import choose_device, choose_devices
-from pixelwise.errors import ConfigError, DataError
-from pixelwise.exporting.network_file import NetworkFile, is_exported, load_exported
-from pixelwise.fast.fuse import fuse
+from pixelwise.errors import ConfigError, DataError, WeightsError
+from pixelwise.exported.network_file import is_exported, load_exported
+from pixelwise.exported.runtimes import SUFFIXES
 from pixelwise.files import ensure_folder
 from pixelwise.geo.label_map import confidence_path, label_nodata, probabilities_path, to_picture
 from pixelwise.geo.outputs import made_here
 from pixelwise.geo.raster import RasterInfo, Readable, Window, describe
 from pixelwise.inference.fitting import fitted, open_fitting
 from pixelwise.inference.images import open_array
+from pixelwise.inference.networks import ArrayNetwork, Network
 from pixelwise.inference.options import Fit, TileOptions
 from pixelwise.inference.segmentation import Segmentation, provenance
 from pixelwise.inference.tiling import predict_strips
@@ -33,8 +34,8 @@ from pixelwise.mapping.forecast import Forecast
 from pixelwise.mapping.map_scene import forecast_scene, map_scene
 from pixelwise.mapping.options import MapOptions
 from pixelwise.mapping.write_map import SceneMap
-from pixelwise.models import Segmenter
-from pixelwise.runs.model_folder import ModelCard, load_model
+from pixelwise.optional import torch_needed
+from pixelwise.runs.model_card import ModelCard
 
 PIXEL_BYTES = 16
 """Of memory for a pixel of a `Segmentation`, besides the image: classes, confidence, a picture, and their parts."""
@@ -45,8 +46,8 @@ Picture = str | Path | Image.Image | np.ndarray
 class Predictor:
     """A trained network with its normalisation: takes raw units, answers with classes."""
 
-    def __init__(self, model: Segmenter, card: ModelCard, model_hash: str) -> None:
-        self.model = model if isinstance(model, NetworkFile) else fuse(model)
+    def __init__(self, model: Network, card: ModelCard, model_hash: str) -> None:
+        self.model = model if isinstance(model, ArrayNetwork) else _fused(model)
         self.card = card
         self.model_hash = model_hash
 
@@ -117,7 +118,7 @@ class Predictor:
             ConfigError: an output that cannot be written, or a tile or a scale that does not work.
         """
         tiles = TileOptions(tile, overlap, flips, tuple(scales), batch, Fit(units, resolution))
-        shared = () if devices is None else choose_devices(devices)
+        shared = () if devices is None else _several(devices)
         options = MapOptions(confidence, probabilities, cog, _aoi(aoi, area), on, shared)
         return self._map(scene, output, tiles, options, advance=advance, say=say)
 
@@ -184,6 +185,18 @@ class Predictor:
         return fitted(open_array(image, self.card), self.card, fit)
 
 
+def _fused(model: Any) -> Network:
+    from pixelwise.fast.fuse import fuse
+
+    return fuse(model)
+
+
+def _several(devices: str) -> tuple[Any, ...]:
+    with torch_needed("A scene that several devices share"):
+        from pixelwise.device import choose_devices
+    return choose_devices(devices)
+
+
 def _aoi(aoi: str | Path | None, area: str | Path | None) -> str | Path | None:
     """Return the area of interest, under its own name or the one it had."""
     if area is None:
@@ -222,8 +235,19 @@ def load(folder: str | Path, *, device: str = "auto", options: Mapping[str, obje
         ConfigError: a device that this machine does not have, or an option that the network does not have.
         MissingExtraError: the file's runtime is not installed.
     """
+    path = Path(folder)
+    if path.is_file() and not is_exported(path):
+        beside = path.with_suffix(".xml")
+        raise WeightsError(
+            f"{path} is a file that is not loaded. Name {beside}, to which it belongs."
+            if path.suffix.lower() == ".bin" and beside.is_file()
+            else f"{path} is no exported file: those end in {', '.join(SUFFIXES)}. Name one, or a run or model folder."
+        )
     if is_exported(folder):
-        return Predictor(*load_exported(Path(folder), device, options))
+        return Predictor(*load_exported(path, device, options))
+    with torch_needed(f"{folder} is a run or a model folder, which"):
+        from pixelwise.device import choose_device
+        from pixelwise.runs.model_folder import load_model
     model, card, model_hash = load_model(folder, options=options)
     return Predictor(model.to(choose_device(device)), card, model_hash)
 

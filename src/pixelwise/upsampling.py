@@ -4,7 +4,7 @@ Bilinear upsampling is two linear maps, rows then columns. A strip of full-size 
 above and below it. So losses, scores and label maps go strip by strip, and [B,K,H,W] never exists.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -12,11 +12,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Integer
 from torch import Tensor
 
+from pixelwise.array_upsampling import neighbour_and_share, strips
 from pixelwise.device import DECIDED_AT_ONCE
 from pixelwise.kernels import on_gpu, proven
 
-STRIP_ELEMENTS = 1 << 20
-"""Largest number of logits in one strip: 4 MB in float32, about a core's share of cache."""
 DECIDED_ELEMENTS = 1 << 19
 """Largest number of logits that are decided at once: 2 MB in float32, about a core's own cache."""
 
@@ -87,18 +86,6 @@ def recentred(logits: Float[Tensor, "B K h w"], size: tuple[int, int] | torch.Si
         axes.append(centre * (2 / (pixels - 1)) - 1)
     grid = torch.stack(torch.meshgrid(axes[1], axes[0], indexing="xy"), dim=-1)
     return F.grid_sample(logits, grid.expand(len(logits), -1, -1, -1), mode="bilinear", align_corners=True)
-
-
-def strips(shape: torch.Size, size: tuple[int, int] | torch.Size, *, times: int = 1) -> Iterator[tuple[int, int]]:
-    """Cut the full-size rows 0 to ``size[0]`` into ranges small enough for ``times`` `STRIP_ELEMENTS`.
-
-    Args:
-        shape: of the coarse logits, [B,K,h,w].
-        size: full height and width, or the height of the part that is wanted.
-    """
-    rows = max(1, times * STRIP_ELEMENTS // max(1, shape[0] * shape[1] * size[1]))
-    for top in range(0, size[0], rows):
-        yield top, min(size[0], top + rows)
 
 
 def upsample_rows(
@@ -191,11 +178,11 @@ def _plain_cells(cells: Tensor, stride: int, confidence: bool, temperature: floa
     pixels = cells.new_empty(batch, count, classes, w)
     for top in _steps(n, count):
         for i in range(stride):
-            first, share = _place(i, stride)
+            first, share = neighbour_and_share(i, stride)
             above, below = (by_line[:, top + cell : top + cell + count] for cell in (first, first + 1))
             torch.lerp(above, below, share, out=rows)
             for j in range(stride):
-                first, share = _place(j, stride)
+                first, share = neighbour_and_share(j, stride)
                 torch.lerp(rows[..., first : first + w], rows[..., first + 1 : first + 1 + w], share, out=pixels)
                 decided, probability = _decide_lines(pixels.flatten(0, 1), confidence, temperature)
                 labels[:, top : top + count, i, :, j] = decided.view(batch, count, w)
@@ -290,15 +277,6 @@ def _rimmed(logits: Float[Tensor, "B K h w"], largest: float) -> Float[Tensor, "
     lines[:, 1:-1, :, 0], lines[:, 1:-1, :, -1] = lines[:, 1:-1, :, 1], lines[:, 1:-1, :, -2]
     lines[:, 0], lines[:, -1] = lines[:, 1], lines[:, -2]
     return lines.transpose(1, 2)
-
-
-def _place(pixel: int, stride: int) -> tuple[int, float]:
-    """Return the first of the two cells that a pixel lies between, and the share of the second.
-
-    The first is 0 for the cell before the pixel's own, 1 for its own.
-    """
-    centre = (pixel + 0.5) / stride + 0.5
-    return int(centre), centre - int(centre)
 
 
 def _decide_lines(

@@ -23,9 +23,9 @@ from pixelwise.evaluation.calibrate import calibrate
 from pixelwise.evaluation.calibration import calibration_scores, fit_temperature
 from pixelwise.evaluation.evaluate import evaluate, evaluate_scenes
 from pixelwise.evaluation.pixel_sample import PixelSample, SampledPixels
-from pixelwise.exporting.about import About, metadata_of
+from pixelwise.exported.about import About, metadata_of
+from pixelwise.exported.options import ExportOptions
 from pixelwise.exporting.network import ExportedNetwork
-from pixelwise.exporting.options import ExportOptions
 from pixelwise.predictor import Predictor
 from pixelwise.report import write_report
 from pixelwise.runs.model_folder import load_model, read_card, replace_card, save_model
@@ -184,6 +184,9 @@ def test_a_sample_has_a_bound_and_each_pixel_the_same_chance(scenes, monkeypatch
     first = {row.tobytes() for row in every.logits[: (opened[0].read(opened[0].whole).mask >= 0).sum()]}
     share = sum(row.tobytes() in first for row in few.logits) / len(few.truth)
     assert share == pytest.approx(len(first) / every.labelled, abs=0.03)
+    # Four standard errors of a mean of 1500.
+    apart = few.logits.mean(axis=0) - every.logits.mean(axis=0)
+    assert (np.abs(apart) <= 0.1 * every.logits.std(axis=0)).all()
 
 
 def test_a_run_is_calibrated_when_it_ends_and_says_on_what(tmp_path):
@@ -227,7 +230,7 @@ def test_a_run_of_an_earlier_version_is_calibrated_later_and_its_classes_stay(tm
 
 
 def card_of_table(table, card):
-    from pixelwise.runs.model_folder import _checked_card
+    from pixelwise.runs.model_card import _checked_card
 
     table.pop("weights_sha256")
     older = _checked_card(table)

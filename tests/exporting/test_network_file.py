@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -13,6 +14,8 @@ from test_export import FAMILIES, SEGFORMER, normalised, raw, saved
 
 import pixelwise as pw
 from pixelwise import optional
+from pixelwise.exported.network_file import NetworkFile
+from pixelwise.predictor import Predictor
 
 CLASSES = ["class 0", "class 1", "class 2", "class 3"]
 
@@ -24,12 +27,14 @@ def folder(tmp_path_factory):
     pw.export(folder / "model", folder / "model.onnx")
     saved(folder / "unet", "unet", FAMILIES["unet"])
     pw.export(folder / "unet", folder / "unet.xml")
+    pw.export(folder / "unet", folder / "unet.pt2")
     pw.export(folder / "model", folder / "sized.onnx", size=(96, 96))
     return folder
 
 
 @pytest.mark.parametrize(
-    ("name", "source", "tile"), [("model.onnx", "model", 64), ("unet.xml", "unet", 64), ("sized.onnx", "model", 96)]
+    ("name", "source", "tile"),
+    [("model.onnx", "model", 64), ("unet.xml", "unet", 64), ("unet.pt2", "unet", 64), ("sized.onnx", "model", 96)],
 )
 def test_a_photo_gets_the_same_classes(folder, name, source, tile):
     image = np.moveaxis(noise(3, 110, 130), 0, -1)
@@ -37,6 +42,30 @@ def test_a_photo_gets_the_same_classes(folder, name, source, tile):
     assert found.classes == wanted.classes
     assert (found.labels == wanted.labels).mean() >= 0.9999
     np.testing.assert_allclose(found.confidence, wanted.confidence, atol=1e-5)
+
+
+def test_the_confidence_of_a_file_is_calibrated_and_its_classes_stay(folder, tmp_path):
+    # A fresh network hardly knows, so that only a small temperature shows.
+    network, card = saved(tmp_path / "hot", *SEGFORMER, temperature=0.01)
+    file = pw.load(pw.export(tmp_path / "hot", tmp_path / "hot.onnx").path)
+    values = noise(3, 64, 64)
+    found = file.segment(np.moveaxis(values, 0, -1))
+    logits = network.decode(normalised(values[None], card)).logits
+    full = torch.nn.functional.interpolate(logits, size=(64, 64), mode="bilinear")
+    np.testing.assert_allclose(found.confidence, (full / 0.01).softmax(1).amax(1)[0].numpy(), atol=1e-5)
+    scene = write_scene(tmp_path / "scene.tif", noise(3, 100, 130))
+    maps = {}
+    for name, predictor in (("hot", file), ("plain", pw.load(folder / "model.onnx"))):
+        predictor.map_scene(scene, tmp_path / f"{name}.tif", confidence=True, probabilities=True)
+        for kind in ("", ".confidence", ".probabilities"):
+            with rasterio.open(tmp_path / f"{name}{kind}.tif") as opened:
+                maps[name + kind] = opened.read().astype(int)
+    np.testing.assert_array_equal(maps["hot"], maps["plain"])
+    # Of 254 steps.
+    sure = 254 * file.segment(scene).confidence
+    assert np.abs(maps["hot.confidence"][0] - sure).max() <= 0.51
+    assert np.abs(maps["hot.probabilities"].max(axis=0) - sure).max() <= 0.51
+    assert (maps["hot.confidence"] > maps["plain.confidence"]).mean() > 0.5
 
 
 def test_a_scene_with_nodata_gets_the_same_map(folder, tmp_path):
@@ -55,12 +84,12 @@ def test_a_scene_with_nodata_gets_the_same_map(folder, tmp_path):
 
 def test_a_file_travels_to_another_machine_with_its_bytes(folder):
     predictor = pw.load(folder / "model.onnx")
-    image = normalised(raw(1, 3, 64, 80), predictor.card)
+    image = normalised(raw(1, 3, 64, 80), predictor.card).numpy()
     there = pickle.loads(pickle.dumps(predictor.model))
-    torch.testing.assert_close(there.decode(image).logits, predictor.model.decode(image).logits)
+    np.testing.assert_array_equal(there.logits(image), predictor.model.logits(image))
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "unet.xml"])
+@pytest.mark.parametrize("name", ["model.onnx", "unet.xml", "unet.pt2"])
 def test_a_truncated_file_is_named(folder, tmp_path, name):
     whole = (folder / name).read_bytes()
     path = (tmp_path / "cut").with_suffix((folder / name).suffix)
@@ -90,6 +119,8 @@ def test_a_file_of_others_works_once_it_is_described(folder, tmp_path):
         pw.load(tmp_path / "foreign.onnx")
     with pytest.raises(pw.ConfigError, match="3 bands, so bands, mean and std"):
         pw.load(tmp_path / "foreign.onnx", options={"classes": CLASSES, "mean": [0.0], "std": [1.0]})
+    with pytest.raises(pw.ConfigError, match="2 classes that were named"):
+        pw.load(tmp_path / "foreign.onnx", options={"classes": CLASSES[:2], "mean": [0.0] * 3, "std": [1.0] * 3})
     # The file takes raw values, so to its user they are normalised by 0 and 1.
     described = {"classes": CLASSES, "mean": [0.0] * 3, "std": [1.0] * 3, "tile": 64, "overlap": 32}
     image = np.moveaxis(noise(3, 90, 130), 0, -1)
@@ -97,13 +128,14 @@ def test_a_file_of_others_works_once_it_is_described(folder, tmp_path):
     np.testing.assert_array_equal(found.labels, pw.load(folder / "model.onnx").segment(image).labels)
 
 
-def test_a_runtime_that_is_missing_names_its_extra(folder, monkeypatch):
+@pytest.mark.parametrize(("name", "extra"), [("model.onnx", "onnx"), ("unet.xml", "openvino")])
+def test_a_runtime_that_is_missing_names_its_extra(folder, monkeypatch, name, extra):
     def missing(name):
         raise ModuleNotFoundError(name)
 
     monkeypatch.setattr(optional.importlib, "import_module", missing)
-    with pytest.raises(pw.MissingExtraError, match=r"pip install 'pixelwise\[onnx\]'"):
-        pw.load(folder / "model.onnx")
+    with pytest.raises(pw.MissingExtraError, match=rf"pip install 'pixelwise\[{extra}\]'"):
+        pw.load(folder / name)
 
 
 def test_options_of_an_exported_network_cannot_be_changed(folder):
@@ -116,3 +148,34 @@ def test_options_of_an_exported_network_cannot_be_changed(folder):
 def test_a_file_of_one_size_says_so_to_larger_tiles(folder):
     with pytest.raises(pw.DataError, match="--tile 96"):
         pw.load(folder / "sized.onnx").segment(np.moveaxis(noise(3, 140, 140), 0, -1), tile=128)
+
+
+def test_images_that_are_too_small_for_the_file_are_refused(folder):
+    predictor = pw.load(folder / "model.onnx")
+    about = replace(predictor.model.about, smallest_side=64)
+    small = Predictor(NetworkFile(predictor.model.runtime, about), predictor.card, predictor.model_hash)
+    with pytest.raises(pw.DataError, match="50x40 pixels, and this file answers as its network does from 64x64 on"):
+        small.segment(np.moveaxis(noise(3, 40, 50), 0, -1))
+    assert small.segment(np.moveaxis(noise(3, 64, 70), 0, -1)).labels.shape == (64, 70)
+
+
+def test_other_files_are_refused_in_a_sentence(folder):
+    with pytest.raises(pw.WeightsError, match=r"Name .*unet.xml, to which it belongs"):
+        pw.load(folder / "unet.bin")
+    with pytest.raises(pw.WeightsError, match=r"is no exported file: those end in \.onnx, \.xml, \.pt2"):
+        pw.load(folder / "model" / "model.safetensors")
+    (folder / "alone.xml").write_bytes((folder / "unet.xml").read_bytes())
+    with pytest.raises(pw.WeightsError, match=r"alone.bin is missing"):
+        pw.load(folder / "alone.xml")
+    (folder / "alone.bin").write_bytes((folder / "unet.bin").read_bytes()[:1000])
+    with pytest.raises(pw.WeightsError, match=r"alone.xml is damaged"):
+        pw.load(folder / "alone.xml")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [({}, "Name a configuration"), ({"name": "mine"}, "keeps no scores"), ({"part": "test"}, "no data")],
+)
+def test_a_file_has_neither_data_nor_scores_of_its_own(folder, more, said):
+    with pytest.raises(pw.ConfigError, match=said):
+        pw.evaluate(folder / "model.onnx", None if not more else folder / "none.toml", **more)

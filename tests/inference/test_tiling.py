@@ -103,7 +103,7 @@ def test_a_map_is_that_of_all_tiles_blended_in_memory_and_upsampled_in_one_piece
         height += tile
     network = small_network(bands=2, classes=classes, stride=stride, seed=seed)
     card, reader = card_of(network), scene(seed, 2, height, width)
-    with patch("pixelwise.upsampling.STRIP_ELEMENTS", strip):
+    with patch("pixelwise.array_upsampling.STRIP_ELEMENTS", strip):
         strips = predict_strips(network, reader, card, TileOptions(tile, overlap), confidence=True)
         labels, confidence, valid = whole(strips)
     expected, probability, lead = blended_in_one_piece(network, reader, card, tile=tile, overlap=overlap)

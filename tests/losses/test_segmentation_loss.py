@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pixelwise import upsampling
+from pixelwise import array_upsampling
 from pixelwise.labels import IGNORE
 from pixelwise.losses import LossConfig, segmentation_loss
 
@@ -183,7 +183,7 @@ def test_the_size_of_the_strips_does_not_matter(case, elements):
     logits, mask, options = case
     whole = loss_and_gradient(of_options, logits, mask, options)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(upsampling, "STRIP_ELEMENTS", elements)
+        patch.setattr(array_upsampling, "STRIP_ELEMENTS", elements)
         cut = loss_and_gradient(of_options, logits, mask, options)
     torch.testing.assert_close(cut[0], whole[0], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(cut[1], whole[1], rtol=1e-4, atol=1e-6)
@@ -284,7 +284,7 @@ class Largest(TorchDispatchMode):
 
 
 def test_no_tensor_is_as_large_as_the_full_size_logits(monkeypatch):
-    monkeypatch.setattr(upsampling, "STRIP_ELEMENTS", 3000)
+    monkeypatch.setattr(array_upsampling, "STRIP_ELEMENTS", 3000)
     logits, mask = torch.randn(2, 6, 24, 24), torch.randint(-1, 6, (2, 96, 96))
     with Largest() as largest:
         options = {"dice": 1.0, "label_smoothing": 0.1, "focal": 1.0, "soft_iou": 1.0, "ohem": 1.0, "bootstrapped": 1.0}

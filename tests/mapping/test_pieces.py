@@ -154,7 +154,7 @@ def test_memory_of_sums_does_not_grow_with_the_width():
 
         def noted(*arguments, sum_of=sum_of, sizes=sizes):
             own = sum_of(*arguments)
-            sizes.append(own.total.numel())
+            sizes.append(own.total.nelement())
             return own
 
         object.__setattr__(tiling, "sum_of", noted)

@@ -4,15 +4,19 @@ import os
 import threading
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import small_network
 import torch
-from small_network import noise, predictor_of, write_scene
+from small_network import card_of, noise, predictor_of, write_scene
 
+import pixelwise as pw
 from pixelwise.errors import ConfigError, DataError
+from pixelwise.exporting import samples
 from pixelwise.mapping import map_scene as scenes
 from pixelwise.mapping.journal import journal_folder
 from pixelwise.mapping.ray_cluster import _Cluster
+from pixelwise.runs.model_folder import save_model
 
 ray = pytest.importorskip("ray")
 cluster_utils = pytest.importorskip("ray.cluster_utils")
@@ -114,3 +118,21 @@ def test_another_kind_of_cluster_is_refused(tmp_path):
     scene = write_scene(tmp_path / "scene.tif", noise(3, 100, 100))
     with pytest.raises(ConfigError, match=r"'slurm'.*'ray'"):
         mapped(tmp_path, scene, on="slurm")
+
+
+def test_an_exported_file_travels_to_the_workers_and_changes_no_byte(cluster, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    model = pw.create("unet", classes=3, filters=[4, 8], batch_norm=False).eval().requires_grad_(False)
+    save_model(tmp_path / "model", model, card_of(model))
+    monkeypatch.setattr(samples, "SIDE", 64)
+    # Sizes are tensors while torch traces, so the types in signatures do not hold then.
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        pw.export(tmp_path / "model", tmp_path / "model.onnx")
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+    scene, made = write_scene(tmp_path / "scene.tif", noise(3, 150, 130)), []
+    for on in (None, "ray"):
+        pw.load(tmp_path / "model.onnx").map_scene(scene, tmp_path / "map.tif", confidence=True, on=on)
+        made.append([(tmp_path / name).read_bytes() for name in ("map.tif", "map.confidence.tif")])
+    assert made[0] == made[1]

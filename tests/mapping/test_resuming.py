@@ -144,7 +144,7 @@ def test_a_map_that_goes_on_computes_with_as_many_threads_as_it_began_with(tmp_p
     monkeypatch.setattr(scenes, "make_pieces", noted)
     # For five networks at the same time.
     monkeypatch.setattr(capacity, "PIXEL_BYTES", capacity.SHARE * 2**30 / 64**2 / 5.5)
-    monkeypatch.setattr(scenes, "free_memory", lambda device: 2**30)
+    monkeypatch.setattr(scenes, "free_memory", lambda: 2**30)
     with capacity.threads(11):
         with pytest.raises(KeyboardInterrupt):
             predictor_of().map_scene(scene, tmp_path / "map.tif", advance=stop)
@@ -192,6 +192,18 @@ def test_strips_of_a_scene_that_has_changed_since_are_set_aside(tmp_path):
     made = output.read_bytes()
     predictor_of().map_scene(scene, output)
     assert output.read_bytes() == made
+
+
+def test_a_map_with_confidence_does_not_mix_two_temperatures(tmp_path):
+    scene, said = write_scene(tmp_path / "scene.tif", noise(3, 300, 200)), []
+    for name, wanted in (("map.tif", False), ("sure.tif", True)):
+        interrupted(scene, tmp_path / name, confidence=wanted)
+        predictor_of(temperature=1.7).map_scene(scene, tmp_path / name, confidence=wanted, say=said.append)
+    assert sum("another temperature" in text for text in said) == 1
+    predictor_of(temperature=1.7).map_scene(scene, tmp_path / "whole.tif", confidence=True)
+    sure, whole = (tmp_path / f"{name}.confidence.tif" for name in ("sure", "whole"))
+    with rasterio.open(sure) as found, rasterio.open(whole) as plain:
+        np.testing.assert_array_equal(found.read(), plain.read())
 
 
 def test_strips_of_another_model_are_set_aside(tmp_path):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.argument("run", type=FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print the scores before and after as JSON.")
 def calibrate(run: Path, as_json: bool) -> None:
-    """Fit the temperature of a run's model, so that its confidence can be trusted.
+    """Fit the temperature that makes a run's confidence honest.
 
     `pixelwise train` does it at its end; this is for runs of earlier versions. The temperature is fitted on the
     validation part and kept with the model. No class changes. Validation is scored again, and the test part if the run

@@ -1,10 +1,14 @@
 """The command that exports a network for other runtimes."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pixelwise.commands.interruption import interruptible
+
+if TYPE_CHECKING:
+    from pixelwise.exporting.certificate import Certificate, Lowered
 
 PATH = click.Path(path_type=Path)
 
@@ -43,6 +47,29 @@ PATH = click.Path(path_type=Path)
 @click.option(
     "--option", "options", multiple=True, metavar="KEY=VALUE", help="A network's option: output_stride=8; repeatable."
 )
+@click.option(
+    "--precision",
+    default="float32",
+    show_default=True,
+    type=click.Choice(["float32", "float16", "bfloat16", "int8"]),
+    help="Of weights and arithmetic; below float32 the certificate says what it costs. With onnx and openvino.",
+)
+@click.option(
+    "--calibration",
+    type=PATH,
+    metavar="FOLDER",
+    help="int8: images to calibrate on.  [default: the run's training part]",
+)
+@click.option(
+    "--calibration-images", type=int, default=64, show_default=True, metavar="N", help="int8: crops of these."
+)
+@click.option(
+    "--keep-float",
+    multiple=True,
+    metavar="LAYER",
+    help="int8: layers that stay float32: decoder, 'encoder.stages.0*'; repeatable.  [default: those that cost much]",
+)
+@click.option("--allow", is_flag=True, help="Take a lower precision that costs more than one point of mIoU.")
 def export(
     run: Path,
     out: Path,
@@ -54,6 +81,11 @@ def export(
     purpose: str | None,
     resolution: float | None,
     options: tuple[str, ...],
+    precision: str,
+    calibration: Path | None,
+    calibration_images: int,
+    keep_float: tuple[str, ...],
+    allow: bool,
 ) -> None:
     """Write a trained network for another runtime.
 
@@ -68,6 +100,7 @@ def export(
       pixelwise export runs/fields fields.onnx --output labels --output confidence --input uint8
       pixelwise export runs/fields fields-qgis.onnx --for deepness
       pixelwise export runs/fields fields.xml --to openvino
+      pixelwise export runs/fields fields-int8.xml --precision int8
     """
     with interruptible("No file is written; give the same command again."):
         from pixelwise.config_table import parsed_options
@@ -84,8 +117,18 @@ def export(
             purpose=purpose,
             resolution=resolution,
             options=parsed_options(options),
+            precision=precision,
+            calibration=calibration,
+            calibration_images=calibration_images,
+            keep_float=keep_float,
+            allow=allow,
+            report=click.echo,
         )
         proof = made.certificate
+        if proof.lowered is not None:
+            for line in _cost(made.path, proof, proof.lowered):
+                click.echo(line)
+            return
         click.echo(
             f"{made.path}: {proof.runtime} gives what torch gives on {len(proof.cases)} batches of {proof.images}. "
             f"Largest difference {proof.difference:.1e} of the largest value; {proof.equal_labels:.4%} of labels equal."
@@ -97,3 +140,27 @@ def export(
             )
         if proof.smallest_side > 32 and size is None and purpose is None:
             click.echo(f"Images need sides of at least {proof.smallest_side} pixels.")
+
+
+def _cost(path: Path, proof: "Certificate", lowered: "Lowered") -> list[str]:
+    """Return what a lower precision gives and costs."""
+    before, after = lowered.bytes_float32 / 1e6, lowered.bytes / 1e6
+    made = f", calibrated on {lowered.calibrated_on}" if lowered.calibrated_on else ""
+    lines = [f"{path}: {lowered.precision}{made}. {after:.1f} MB instead of {before:.1f} MB in float32."]
+    if lowered.kept_float:
+        lines.append(f"Kept in float32: {', '.join(lowered.kept_float)}.")
+    equal = f"{proof.equal_labels:.2%} of all labels are equal"
+    if proof.loss is None:
+        lines.append(f"{equal} on {proof.images}. What that is in mIoU is not known: no labelled image is at hand.")
+    else:
+        lines.append(
+            f"mIoU on {proof.images} ({proof.labelled_pixels:,} labelled pixels): torch {proof.miou_torch:.4f}, the "
+            f"file {proof.miou_export:.4f}, {_points(proof.loss)}; {equal}."
+        )
+    lines.append(f"Tried with {proof.runtime} on a processor with {lowered.processor}.")
+    return lines
+
+
+def _points(loss: float) -> str:
+    points = round(100 * loss, 2)
+    return "no loss" if points == 0 else f"{abs(points):.2f} points {'less' if points > 0 else 'more'}"

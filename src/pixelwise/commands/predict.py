@@ -10,6 +10,7 @@ import click
 from pixelwise.commands.interruption import interruptible
 from pixelwise.commands.parameters import FILE, RESOLUTION, UNITS
 from pixelwise.commands.weights import say_binding
+from pixelwise.machine import share_cores
 
 
 @click.command()
@@ -85,10 +86,10 @@ def predict(
       pixelwise predict runs/street photos results
       pixelwise predict runs/street photos drafts --as coco
     """
+    share_cores()
     with interruptible("Finished pieces of a scene are kept; the same command goes on."):
         from pixelwise.commands.progress import shown_share
         from pixelwise.config_table import parsed_options
-        from pixelwise.device import choose_devices
         from pixelwise.fast.allocator import keep_freed_memory
         from pixelwise.inference.options import Fit, TileOptions
         from pixelwise.mapping.map_scene import forecast_scene, map_scene
@@ -96,8 +97,12 @@ def predict(
         from pixelwise.predictor import load, predict_annotations, predict_folder
 
         keep_freed_memory()
-        devices = choose_devices(device)
-        predictor = load(model, device=str(devices[0]), options=parsed_options(options))
+        devices = ()
+        if "," in device:
+            from pixelwise.device import choose_devices
+
+            devices = choose_devices(device)
+        predictor = load(model, device=str(devices[0]) if devices else device, options=parsed_options(options))
         say_binding(predictor.card.origins)
         tiles = TileOptions(tile, overlap, flips, scale or (1.0,), batch, Fit(units, resolution))
         wanted = MapOptions(confidence, probabilities, cog, aoi, on, devices if len(devices) > 1 else ())

@@ -13,6 +13,7 @@ from pixelwise.commands.doctor import stop_on_errors
 from pixelwise.commands.interruption import interruptible
 from pixelwise.commands.parameters import ACCEPT_LICENCE, FILE, OVERRIDES, RESOLUTION, UNITS
 from pixelwise.commands.weights import say_binding
+from pixelwise.machine import share_cores
 
 if TYPE_CHECKING:
     from pixelwise.evaluation.evaluate import Evaluation
@@ -72,7 +73,7 @@ def train(
         from pixelwise.config import load_config
         from pixelwise.hub.download import NotKeptError
         from pixelwise.processes import is_first
-        from pixelwise.runs.model_folder import read_origins
+        from pixelwise.runs.model_card import read_origins
         from pixelwise.training.first_weights import first_weights
         from pixelwise.training.joining import first_alone, joined, launched, restarted
         from pixelwise.training.trackers import send_report
@@ -170,17 +171,20 @@ def evaluate(
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Score a run on a part of its own data, or on other data.
+    """Score a run, or an exported file, on labelled images.
 
-    CONFIG names the other data; all of it is scored. Scores are kept in the run's metrics.json.
+    They are a part of the run's own data; or those that CONFIG names, and all of them. Scores are kept in the run's
+    metrics.json. RUN can be a file that `pixelwise export` wrote: it needs CONFIG, and its scores are printed alone.
 
     \b
     Example:
       pixelwise evaluate runs/fields
       pixelwise evaluate runs/fields --part test
       pixelwise evaluate runs/fields test.toml
+      pixelwise evaluate fields.onnx test.toml
       pixelwise evaluate runs/fields test.toml --option output_stride=8 --flips --scale 0.75 --scale 1 --scale 1.25
     """
+    share_cores()
     with interruptible("Nothing was written."):
         from pixelwise.config_table import parsed_options
         from pixelwise.evaluation.evaluate import evaluate
@@ -209,7 +213,8 @@ def evaluate(
             click.echo(json.dumps({"name": result.name, **result.to_dict()}, indent=2))
             return
         _show_scores(result)
-        click.echo(f"Kept as {result.name!r} in {run / 'metrics.json'}.")
+        if run.is_dir():
+            click.echo(f"Kept as {result.name!r} in {run / 'metrics.json'}.")
 
 
 def _show_scores(result: "Evaluation") -> None:
@@ -258,7 +263,7 @@ def report(
     live: bool,
     port: int | None,
 ) -> None:
-    """Write the page report.html of a run again, or follow a run that trains.
+    """Write a run's page report.html again, or follow training.
 
     The page shows the curves of the training, and the scores, the confusion matrix and the worst tiles of the newest
     evaluation. With --live it shows the curves, samples, warnings and the time left of a run while it trains.

@@ -31,10 +31,10 @@ def tune(
     no_check: bool,
     overrides: tuple[str, ...],
 ) -> None:
-    """Search for values with which a network scores best on the validation part.
+    """Search for values with which a network scores best.
 
-    [tune.space] in CONFIG says what is tried. Each trial is a run. The same command goes on where the search was
-    stopped, and can be given in several terminals at once.
+    It is scored on the validation part. [tune.space] in CONFIG says what is tried. Each trial is a run. The same
+    command goes on where the search was stopped, and can be given in several terminals at once.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""Evaluation of a run or of a network: one confusion matrix, and pictures that explain it."""
+"""Evaluation of a run, an exported file or a network: one confusion matrix, and pictures that explain it."""
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,16 +23,17 @@ from pixelwise.evaluation.metrics import Scores, confusion_matrix, scores
 from pixelwise.evaluation.names import VALIDATION, About, choose_name, evaluation_digest
 from pixelwise.evaluation.pictures import Picture, Thumbnail, WorstTiles, save_pictures
 from pixelwise.evaluation.pixel_sample import PixelSample
-from pixelwise.fast.fuse import fuse
+from pixelwise.exported.network_file import is_exported, load_exported
 from pixelwise.geo.raster import Window
 from pixelwise.inference.fitting import ConvertedReader, fitted
 from pixelwise.inference.images import require_fitting, require_image
+from pixelwise.inference.networks import Network
 from pixelwise.inference.options import Fit, TileOptions
 from pixelwise.inference.resampled import ResampledLabels, ResampledReader
 from pixelwise.inference.sampled_logits import Watch
 from pixelwise.inference.tiling import predict_strips
-from pixelwise.models import Segmenter
-from pixelwise.runs.model_folder import ModelCard, load_model
+from pixelwise.optional import torch_needed
+from pixelwise.runs.model_card import ModelCard
 from pixelwise.runs.run_folder import Run, open_finished_run
 
 TILE = 256
@@ -105,16 +106,19 @@ def evaluate(
     fit: Fit | None = None,
     report: Callable[[str], None] | None = None,
 ) -> Evaluation:
-    """Score a run's best model, and keep the scores in the run's ``metrics.json``.
+    """Score a run's best model, and keep the scores in the run's ``metrics.json``; or score an exported file.
 
     Args:
-        run: the run's folder.
+        run: the run's folder; or a file that ends in .onnx, .xml (OpenVINO) or .pt2 (torch), which has no run: its
+            scores are returned and not kept.
         config: data to score on, all of it; None: a part of the run's own data.
         part: which one: 'training', 'validation' or 'test'. With ``config`` leave it as it is.
         name: of the evaluation in the run; None: that of the part, or of the configuration's file. If another
             evaluation has it, it gets a number.
-        options: the paper's options for inference, such as ``{"output_stride": 8}``; others are the model's.
+        options: the paper's options for inference, such as ``{"output_stride": 8}``; others are the model's. Of a file
+            that others made: what it takes and gives (`docs/export.md`).
         tile, overlap, flips, scales: None: as ``[predict]`` of the configuration says, else as that of the run does.
+            A file knows the run's tile and overlap.
         overrides: assignments such as ``"data.images=/mnt/scenes"`` that change the configuration.
         fit: what is done with images of ``config`` that differ from the training images; None: they are refused, or
             scored at their own resolution.
@@ -123,13 +127,25 @@ def evaluate(
     Raises:
         ConfigError: no such run, an empty part, other classes or bands than the model's, or a name that is taken.
         DataError: files that do not work, or other bands or units than the model's.
-        WeightsError: options that the weights do not fit.
+        WeightsError: options that the weights do not fit, or a damaged file.
+        MissingExtraError: torch, or the file's runtime, is not installed.
     """
-    model, card, weights = load_model(run, options=options)
-    kept, settings = open_finished_run(run)
     chosen = {"tile": tile, "overlap": overlap, "flips": flips, "scales": None if scales is None else list(scales)}
     if part not in PARTS:
         raise ConfigError(f"A run's data has no part {part!r}. Choose {', '.join(PARTS)}.")
+    if is_exported(run):
+        if config is None or part != VALIDATION or name is not None:
+            raise ConfigError(
+                f"{run} is a file without a run, so it has no data of its own and keeps no scores. Name a "
+                "configuration with the data to score on, and leave part and name out."
+            )
+        data = _loaded(config, overrides)
+        return _evaluate_file(Path(run), data, config, options, chosen, fit, report)
+    with torch_needed(f"{run} is a run, which"):
+        from pixelwise.fast.fuse import fuse
+        from pixelwise.runs.model_folder import load_model
+    model, card, weights = load_model(run, options=options)
+    kept, settings = open_finished_run(run)
     if config is None:
         data, scenes = _open_part(kept, settings, card, part, overrides)
         learned, source, own_name = (), part, part
@@ -139,25 +155,64 @@ def evaluate(
         data = _loaded(config, overrides)
         scenes = _open_other(data, card, fit or Fit())
         learned = learned_scenes(kept, settings, scenes)
-        source, own_name = ("a Config", "other") if isinstance(config, Config) else _named(Path(config))
+        source, own_name = _named(config)
     predict = _predict_settings(settings.predict, data.predict, chosen)
-    told = {**(options or {}), **(asdict(fit) if fit is not None and fit != Fit() else {})}
-    digest = evaluation_digest(data, predict, told)
-    about = About(source, predict.model_dump(mode="json"), dict(options or {}), weights, digest)
+    about = _about(source, data, predict, options, fit, weights)
     plain = source == VALIDATION and data == settings and predict == settings.predict and not options
 
     free_name = partial(choose_name, about=about, wanted=name, own=own_name, plain=plain)
     # A name that does not work is refused before the work.
     free_name(kept.metrics)
+    result = _scored(fuse(model), scenes, card, predict, report, fitted_here=source == VALIDATION)
+    return _keep(kept, replace(result, about=about, learned=learned), free_name)
+
+
+def _evaluate_file(
+    path: Path,
+    data: Config,
+    config: Config | str | Path,
+    options: Mapping[str, object] | None,
+    chosen: Mapping[str, object],
+    fit: Fit | None,
+    report: Callable[[str], None] | None,
+) -> Evaluation:
+    """Score an exported file on all data of a configuration."""
+    network, card, weights = load_exported(path, options=options)
+    scenes = _open_other(data, card, fit or Fit())
+    predict = _predict_settings(PredictConfig(tile=card.tile, overlap=card.overlap), data.predict, chosen)
+    source, name = _named(config)
+    result = _scored(network, scenes, card, predict, report, fitted_here=False)
+    return replace(result, name=name, about=_about(source, data, predict, options, fit, weights))
+
+
+def _scored(
+    model: Network,
+    scenes: Sequence[Scene],
+    card: ModelCard,
+    settings: PredictConfig,
+    report: Callable[[str], None] | None,
+    *,
+    fitted_here: bool,
+) -> Evaluation:
+    """Score classes and confidence, with pictures."""
     sample = PixelSample(len(card.classes))
-    result = evaluate_scenes(fuse(model), scenes, card, predict, pictures=True, sample=sample, report=report)
-    honest = calibration(
-        sample.pixels(),
-        card.temperature,
-        fitted_on=card.provenance.get(FITTED_ON, ""),
-        fitted_here=source == VALIDATION,
-    )
-    return _keep(kept, replace(result, about=about, learned=learned, calibration=honest), free_name)
+    result = evaluate_scenes(model, scenes, card, settings, pictures=True, sample=sample, report=report)
+    fitted_on = card.provenance.get(FITTED_ON, "")
+    honest = calibration(sample.pixels(), card.temperature, fitted_on=fitted_on, fitted_here=fitted_here)
+    return replace(result, calibration=honest)
+
+
+def _about(
+    source: str,
+    data: Config,
+    predict: PredictConfig,
+    options: Mapping[str, object] | None,
+    fit: Fit | None,
+    weights: str,
+) -> About:
+    told = {**(options or {}), **(asdict(fit) if fit is not None and fit != Fit() else {})}
+    digest = evaluation_digest(data, predict, told)
+    return About(source, predict.model_dump(mode="json"), dict(options or {}), weights, digest)
 
 
 def _keep(run: Run, result: Evaluation, free_name: Callable[[dict], str]) -> Evaluation:
@@ -176,9 +231,11 @@ def _keep(run: Run, result: Evaluation, free_name: Callable[[dict], str]) -> Eva
     return result
 
 
-def _named(path: Path) -> tuple[str, str]:
+def _named(config: Config | str | Path) -> tuple[str, str]:
     """Return where a configuration is, and what an evaluation on it is called."""
-    return str(path.resolve()), path.stem
+    if isinstance(config, Config):
+        return "a Config", "other"
+    return str(Path(config).resolve()), Path(config).stem
 
 
 def _loaded(config: Config | str | Path, overrides: Sequence[str]) -> Config:
@@ -259,7 +316,7 @@ def _predict_settings(run: PredictConfig, other: PredictConfig, chosen: Mapping[
 
 
 def evaluate_scenes(
-    model: Segmenter,
+    model: Network,
     scenes: Sequence[Scene],
     card: ModelCard,
     settings: PredictConfig,
@@ -317,7 +374,7 @@ def _rank_tiles(strip: Picture, top: int, names: list[str], worst: WorstTiles) -
 
 
 def _strips(
-    model: Segmenter, scene: Scene, card: ModelCard, settings: PredictConfig, watch: Watch | None
+    model: Network, scene: Scene, card: ModelCard, settings: PredictConfig, watch: Watch | None
 ) -> Iterator[tuple[Window, Integer[np.ndarray, "h w"]]]:
     """Predict a scene in strips of `TILE` rows; the last one may be lower."""
     height, width = scene.info.height, scene.info.width

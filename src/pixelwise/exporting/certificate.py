@@ -5,11 +5,11 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Integer, Shaped
+from jaxtyping import Float32, Integer
 
 from pixelwise.evaluation.metrics import confusion_matrix, scores
-from pixelwise.exporting.about import About
-from pixelwise.exporting.network import DEEPNESS_RANGE
+from pixelwise.exported.about import About, as_given
+from pixelwise.exported.runtimes import Arrays
 from pixelwise.exporting.samples import Samples
 from pixelwise.geo.raster import normalize
 from pixelwise.labels import label_dtype
@@ -20,12 +20,17 @@ DIFFERENCE = 1e-4
 """Largest difference that is allowed, as a share of the largest value."""
 EQUAL_LABELS = 0.9999
 """Smallest share of equal labels that is allowed."""
+LOSS = 0.01
+"""Largest loss of mIoU that a lower precision may cost."""
+EQUAL_LABELS_LOWERED = 0.99
+"""Smallest share of equal labels of a lower precision, where no image is labelled."""
 SHAPES = ((1, 32, 32), (1, 33, 47), (2, 64, 96), (1, 161, 129))
 """Batch, height and width of what is tried beside the samples themselves: the smallest, odd ones, a batch of two."""
+KEPT = 1 << 28
+"""Bytes of the network's answers that are kept for another file; the rest are computed again."""
 SMALL = 64
 """Sides below it are tried, and where they alone differ they are not promised."""
 
-Arrays = dict[str, np.ndarray]
 Labels = Integer[np.ndarray, "B H W"]
 Run = Callable[[np.ndarray], Arrays]
 """Takes an image as the file does, and returns outputs by name."""
@@ -58,6 +63,30 @@ class Case:
         """Both gave the same, by `DIFFERENCE`; labels are judged over all cases."""
         return not self.error and self.difference <= DIFFERENCE * self.largest
 
+    @property
+    def whole(self) -> bool:
+        """The file gave numbers, in the right shape. Of a lower precision no case asks for more."""
+        return not self.error and np.isfinite(self.difference)
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """How a file of a lower precision was made."""
+
+    precision: str
+    calibrated_on: str
+    """Images that ranges of values were read from; empty where none are needed."""
+    kept_float: tuple[str, ...]
+    """Layers that are float32 all the same, in words."""
+    bytes: int
+    """Of the file."""
+    bytes_float32: int
+    """Of the same file in float32."""
+    processor: str
+    """Instructions for the precision that the processor has which it was tried on."""
+    allowed: bool = False
+    """The user takes any loss."""
+
 
 @dataclass(frozen=True)
 class Certificate:
@@ -75,6 +104,15 @@ class Certificate:
     miou_export: float | None
     """On the labelled pixels of the samples; None where there are none."""
     labelled_pixels: int
+    lowered: Lowered | None = None
+    """None: float32."""
+
+    @property
+    def loss(self) -> float | None:
+        """What the file's mIoU is below torch's, 0 to 1, negative where it is above; None where nothing is labelled."""
+        if self.miou_torch is None or self.miou_export is None:
+            return None
+        return self.miou_torch - self.miou_export
 
     @property
     def difference(self) -> float:
@@ -90,7 +128,12 @@ class Certificate:
     @property
     def sound(self) -> bool:
         """The file may be used."""
-        return all(case.sound for case in self.cases) and self.equal_labels >= EQUAL_LABELS
+        if self.lowered is None:
+            return all(case.sound for case in self.cases) and self.equal_labels >= EQUAL_LABELS
+        if not all(case.whole for case in self.cases):
+            return False
+        cheap = self.equal_labels >= EQUAL_LABELS_LOWERED if self.loss is None else self.loss <= LOSS
+        return cheap or self.lowered.allowed
 
     def worst(self) -> Case:
         """Return the case that speaks most against the file."""
@@ -98,6 +141,8 @@ class Certificate:
 
     def to_dict(self) -> dict:
         """Return what ``certificate.json`` and the metadata hold."""
+        lowered = {} if self.lowered is None else {**asdict(self.lowered), "loss": self.loss, "bound_of_loss": LOSS}
+        bounds = {} if lowered else {"bound": DIFFERENCE, "bound_of_labels": EQUAL_LABELS}
         return {
             "runtime": self.runtime,
             "made_by": self.made_by,
@@ -105,9 +150,9 @@ class Certificate:
             "largest_difference": max(case.difference for case in self.cases),
             "largest_logit": max(case.largest for case in self.cases),
             "relative_difference": self.difference,
-            "bound": DIFFERENCE,
             "equal_labels": self.equal_labels,
-            "bound_of_labels": EQUAL_LABELS,
+            **bounds,
+            **lowered,
             "smallest_side": self.smallest_side,
             "miou_torch": self.miou_torch,
             "miou_export": self.miou_export,
@@ -116,26 +161,46 @@ class Certificate:
         }
 
 
-def certify(run: Run, model: Segmenter, about: About, samples: Samples, *, runtime: str, made_by: str) -> Certificate:
+def certify(
+    run: Run,
+    model: Segmenter,
+    about: About,
+    samples: Samples,
+    *,
+    runtime: str,
+    made_by: str,
+    known: dict[int, Arrays] | None = None,
+) -> Certificate:
     """Compare a file with the network that it was made from.
 
     Args:
         run: the file.
         model: plain, in evaluation mode.
         runtime, made_by: names and versions.
+        known: the network's answers by number of the batch, filled here, for another file of the same samples.
     """
     names = list(about.card.classes.names)
     cases, matrices = list[Case](), np.zeros((2, len(names), len(names)), np.int64)
+    known = {} if known is None else known
+
+    def compared(values: Float32[np.ndarray, "B C H W"]) -> tuple[Case, Labels, Labels | None]:
+        number = len(cases)
+        wanted = known.get(number) or expected(model, about, values)
+        if sum(array.nbytes for answers in known.values() for array in answers.values()) < KEPT:
+            known[number] = wanted
+        return _compared(run, wanted, about, values)
+
     for values in _batches(samples, about):
-        cases.append(_compared(run, model, about, values)[0])
+        cases.append(compared(values)[0])
     for sample in samples.images:
-        case, *labels = _compared(run, model, about, sample.values[None])
+        case, *labels = compared(sample.values[None])
         cases.append(case)
         for matrix, found in zip(matrices, labels, strict=True):
             if found is not None:
                 matrix += confusion_matrix(sample.mask, found[0], len(names))
     smallest = 32 if about.options.size is None else min(about.options.size)
-    if all(case.sound or case.small for case in cases) and not all(case.sound for case in cases):
+    exact = about.options.precision == "float32"
+    if exact and all(case.sound or case.small for case in cases) and not all(case.sound for case in cases):
         # The network's coarsest maps are a pixel there, for which it has rules of its own.
         cases, smallest = [case for case in cases if not case.small], SMALL
     labelled = int(matrices[0].sum())
@@ -161,15 +226,15 @@ def _cut(image: Float32[np.ndarray, "C h w"], height: int, width: int) -> Float3
 
 
 def _compared(
-    run: Run, model: Segmenter, about: About, values: Float32[np.ndarray, "B C H W"]
+    run: Run, wanted: Arrays, about: About, values: Float32[np.ndarray, "B C H W"]
 ) -> tuple[Case, Labels, Labels | None]:
-    """Run one batch through both.
+    """Run one batch, and compare it with what the network gives.
 
     Returns:
         what came of it; the labels of torch; and those of the file, None if it gives nothing that they follow from.
     """
     batch, _, height, width = values.shape
-    wanted, pixels = expected(model, about, values), batch * height * width
+    pixels = batch * height * width
     numbers = [name for name in about.options.outputs if name != "labels"]
     largest = max((float(np.abs(wanted[name]).max()) for name in numbers), default=0.0)
     try:
@@ -184,17 +249,6 @@ def _compared(
     same = labels.shape == wanted["labels"].shape
     equal = int((labels == wanted["labels"]).sum()) if same else 0
     return Case(batch, height, width, difference, largest, pixels, equal), wanted["labels"], labels if same else None
-
-
-def as_given(values: Float32[np.ndarray, "B C H W"], about: About) -> Shaped[np.ndarray, "B _ _ _"]:
-    """Return images in raw units as a file takes them."""
-    options = about.options
-    if options.deepness:
-        values = values / np.float32(DEEPNESS_RANGE)
-    elif options.dtype != "float32":
-        values = np.clip(np.rint(values), 0, np.iinfo(options.dtype).max)
-    values = values if options.layout == "nchw" else np.moveaxis(values, 1, -1)
-    return np.ascontiguousarray(values, dtype=options.dtype)
 
 
 @torch.no_grad()

@@ -5,12 +5,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from pixelwise.exporting.about import About
+from pixelwise.exported.about import About
+from pixelwise.exported.options import DEEPNESS_RANGE
 from pixelwise.models import Segmenter
 from pixelwise.upsampling import upsample
-
-DEEPNESS_RANGE = 255.0
-"""By which Deepness divides 8-bit values."""
 
 
 class ExportedNetwork(nn.Module):
@@ -32,7 +30,7 @@ class ExportedNetwork(nn.Module):
         self.scale = nn.Buffer((1 / _by_band(card.std)).float())
 
     def forward(self, image: Shaped[Tensor, "B _ _ _"]) -> tuple[Tensor, ...]:
-        """Return the outputs that were asked for, in the order of `pixelwise.exporting.options.OUTPUTS`.
+        """Return the outputs that were asked for, in the order of `pixelwise.exported.options.OUTPUTS`.
 
         Args:
             image: raw units, [B,C,H,W] or, channels last, [B,H,W,C].

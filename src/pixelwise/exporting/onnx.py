@@ -11,7 +11,7 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from pixelwise.errors import PixelwiseError
-from pixelwise.exporting.options import ExportOptions
+from pixelwise.exported.options import ExportOptions
 from pixelwise.optional import optional_module
 
 OPSET = 17

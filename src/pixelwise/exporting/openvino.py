@@ -9,15 +9,15 @@ from pixelwise.optional import optional_module
 
 
 def save_openvino(graph: Any, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write an ONNX graph as OpenVINO's, with its metadata.
+    """Write an ONNX graph, or one of OpenVINO's own, with its metadata.
 
     Raises:
         MissingExtraError: the extra ``openvino`` is not installed.
     """
     openvino = optional_module("openvino")
     # Read by the core: the package's own converter would tell its makers that it was used.
-    model = openvino.Core().read_model(graph.SerializeToString())
+    model = graph if isinstance(graph, openvino.Model) else openvino.Core().read_model(graph.SerializeToString())
     # One text: OpenVINO would take keys apart at dots.
     model.set_rt_info(json.dumps(dict(metadata)), ["pixelwise", "metadata"])
-    # Weights in half precision would be another network.
+    # Weights in half precision would be another network; those of one are so already.
     openvino.save_model(model, str(path), compress_to_fp16=False)

@@ -12,7 +12,7 @@ from pixelwise.errors import PixelwiseError
 from pixelwise.geo.coordinates import pixels_to_metres
 from pixelwise.geo.raster import Window
 from pixelwise.labels import IGNORE
-from pixelwise.runs.model_folder import ModelCard
+from pixelwise.runs.model_card import ModelCard
 from pixelwise.runs.run_folder import open_finished_run
 
 COUNT = 4

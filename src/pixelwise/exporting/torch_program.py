@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
-from pixelwise.exporting.options import ExportOptions
+from pixelwise.exported.options import ExportOptions
 
 
 def torch_program(

@@ -14,15 +14,15 @@ from torch import Tensor
 
 from pixelwise import __version__
 from pixelwise.errors import ConfigError, PixelwiseError
-from pixelwise.exporting.about import About, metadata_of
+from pixelwise.exported.about import About, metadata_of
+from pixelwise.exported.options import ExportOptions
 from pixelwise.exporting.certificate import DIFFERENCE, EQUAL_LABELS, Certificate, certify
-from pixelwise.exporting.options import ExportOptions
 from pixelwise.exporting.samples import Samples
 from pixelwise.files import replacing_folder
 from pixelwise.models import Segmenter
 from pixelwise.models.segformer import AllMLPDecoder, MixTransformer
 from pixelwise.optional import optional_module
-from pixelwise.runs.model_folder import ModelCard
+from pixelwise.runs.model_card import ModelCard
 from pixelwise.weights.segformer import TRANSFORMERS
 
 CERTIFICATE = "certificate.json"

@@ -3,33 +3,28 @@
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Float32
-from torch import Tensor
+from jaxtyping import Float32
 
-from pixelwise.device import upload
 from pixelwise.errors import enough_memory
+from pixelwise.inference.networks import Arithmetic, Network, arithmetic_of
 from pixelwise.inference.tile_grid import GRID
-from pixelwise.models import Segmenter
-from pixelwise.upsampling import resampled_part
 
 
-@torch.no_grad()
 def averaged_logits(
-    model: Segmenter,
+    model: Network,
     images: Float32[np.ndarray, "B C H W"],
     *,
     stride: int | None,
     flips: bool,
     scales: Sequence[float],
-) -> Float[Tensor, "B K h w"]:
-    """Return logits of normalised images, averaged over mirrored and zoomed copies.
+) -> Any:
+    """Return logits [B,K,h,w] of normalised images, averaged over mirrored and zoomed copies.
 
-    Zoomed copies have sides that are multiples of 32. Where the network pads a copy (see `Segmenter.padded_size`), what
-    it says of the padding is left out.
+    They are a tensor or, of an exported file, an array. Zoomed copies have sides that are multiples of 32. Where the
+    network pads a copy (see `Segmenter.padded_size`), what it says of the padding is left out.
 
     Args:
         stride: pixels of a cell of the answer, as `output_stride` gives; None: the cells are the network's own.
@@ -38,14 +33,14 @@ def averaged_logits(
         NotEnoughMemoryError: the batch does not fit.
     """
     with enough_memory(lambda: _smaller_tile(images.shape, scales)):
-        (batch,) = upload([torch.from_numpy(images)], next(model.parameters()).device).arrived()
-        return _averaged(model, batch, stride, flips, scales)
+        return _averaged(model, images, stride, flips, scales)
 
 
 def _averaged(
-    model: Segmenter, batch: Float[Tensor, "B C H W"], stride: int | None, flips: bool, scales: Sequence[float]
-) -> Float[Tensor, "B K h w"]:
-    height, width = batch.shape[2:]
+    model: Network, images: Float32[np.ndarray, "B C H W"], stride: int | None, flips: bool, scales: Sequence[float]
+) -> Any:
+    ops, (height, width) = arithmetic_of(model), images.shape[2:]
+    batch = ops.given(model, images)
     if stride is None and all(scale == 1 for scale in scales):
         cells = None
     else:
@@ -53,24 +48,22 @@ def _averaged(
         cells = (math.ceil(height / cell), math.ceil(width / cell))
     copies = []
     for scale in scales:
-        sides = [max(GRID, round(side * scale / GRID) * GRID) for side in (height, width)]
-        zoomed = batch if scale == 1 else F.interpolate(batch, size=sides, mode="bilinear", align_corners=False)
-        logits = _on_cells(model, zoomed, cells)
+        tall, wide = (max(GRID, round(side * scale / GRID) * GRID) for side in (height, width))
+        zoomed = batch if scale == 1 else ops.zoomed(batch, (tall, wide))
+        logits = _on_cells(ops, model, zoomed, cells)
         if flips:
-            logits = (logits + _on_cells(model, zoomed.flip(-1), cells).flip(-1)) / 2
+            logits = (logits + ops.mirrored(_on_cells(ops, model, ops.mirrored(zoomed), cells))) / 2
         copies.append(logits)
-    return copies[0] if len(copies) == 1 else torch.stack(copies).mean(dim=0)
+    return copies[0] if len(copies) == 1 else ops.mean(copies)
 
 
-def _on_cells(
-    model: Segmenter, image: Float[Tensor, "B C H W"], cells: tuple[int, int] | None
-) -> Float[Tensor, "B K h w"]:
+def _on_cells(ops: Arithmetic, model: Network, image: Any, cells: tuple[int, int] | None) -> Any:
     """Return the logits of images on a grid of ``cells``, without those of what the network pads; None: all of them."""
     size = (image.shape[2], image.shape[3])
-    logits = model.decode(image).logits.float()
+    logits = ops.decode(model, image)
     if cells is None:
         return logits
-    return resampled_part(logits, model.padded_size(size), size, cells, align_corners=model.align_corners)
+    return ops.resampled_part(logits, model.padded_size(size), size, cells, align_corners=model.align_corners)
 
 
 def _smaller_tile(shape: tuple[int, ...], scales: Sequence[float]) -> str:
@@ -87,7 +80,7 @@ def _smaller_tile(shape: tuple[int, ...], scales: Sequence[float]) -> str:
     )
 
 
-def output_stride(model: Segmenter) -> int:
+def output_stride(model: Network) -> int:
     """Return how many pixels a cell of the grid covers that tiles are blended on.
 
     It is the network's own stride or, where tiles cannot start at multiples of that, the largest below it where they
@@ -97,9 +90,8 @@ def output_stride(model: Segmenter) -> int:
     return next(stride for stride in range(min(GRID, largest), 0, -1) if GRID % stride == 0)
 
 
-@torch.no_grad()
-def cell_size(model: Segmenter) -> Fraction:
+def cell_size(model: Network) -> Fraction:
     """Return how many pixels one logit covers along each axis, measured on a small empty image."""
-    device = next(model.parameters()).device
-    probe = torch.zeros(1, model.architecture.bands, 2 * GRID, 2 * GRID, device=device)
-    return Fraction(model.padded_size((2 * GRID, 2 * GRID))[1], model.decode(probe).logits.shape[-1])
+    ops, probe = arithmetic_of(model), np.zeros((1, model.architecture.bands, 2 * GRID, 2 * GRID), np.float32)
+    logits = ops.decode(model, ops.given(model, probe))
+    return Fraction(model.padded_size((2 * GRID, 2 * GRID))[1], logits.shape[-1])

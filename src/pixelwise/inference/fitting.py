@@ -14,7 +14,7 @@ from pixelwise.geo.raster import RasterInfo, Readable, Window
 from pixelwise.inference.images import open_file, units_of_type
 from pixelwise.inference.options import Fit
 from pixelwise.inference.resampled import ResampledReader
-from pixelwise.runs.model_folder import ModelCard
+from pixelwise.runs.model_card import ModelCard
 
 OTHER_UNITS, DOUBTFUL = 50.0, 20.0
 """Values so many times larger or smaller than the training images' are of other units, or may be."""

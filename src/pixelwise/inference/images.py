@@ -10,7 +10,7 @@ from pixelwise.errors import DataError
 from pixelwise.geo.colours import ColourReader, ImageReader, is_grey
 from pixelwise.geo.raster import RasterInfo, RasterReader, Window, describe, holds_data
 from pixelwise.inference.segmentation import info_of_array
-from pixelwise.runs.model_folder import ModelCard
+from pixelwise.runs.model_card import ModelCard
 
 
 class ArrayReader:

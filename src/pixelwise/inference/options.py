@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from pixelwise.config import LARGEST_SCALE
 from pixelwise.errors import ConfigError
-from pixelwise.runs.model_folder import ModelCard
+from pixelwise.runs.model_card import ModelCard
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-import torch
+from pixelwise.threads import set_thread_count, thread_count
 
 READERS = 1
 """Threads that read tiles while the network is at work. GDAL decodes a block again for each thread, and neighbouring
@@ -27,7 +27,7 @@ def read_ahead(
     waiting: deque[Future[R]] = deque()
     # By default a new thread computes with as many threads of its own as the machine has cores.
     with ThreadPoolExecutor(
-        READERS if threads is None else threads, initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),)
+        READERS if threads is None else threads, initializer=set_thread_count, initargs=(thread_count(),)
     ) as pool:
         try:
             for item in items:

@@ -16,7 +16,7 @@ from pixelwise.geo.raster import RasterInfo
 from pixelwise.geo.stored_blocks import files_of
 from pixelwise.hub.licences import origin_tags
 from pixelwise.labels import Classes
-from pixelwise.runs.model_folder import ModelCard
+from pixelwise.runs.model_card import ModelCard
 
 
 @dataclass(frozen=True)

@@ -11,26 +11,23 @@ bytes whoever makes it: one process from top to bottom, one that goes on where a
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
+from typing import Any
 from zlib import crc32
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Float32, Integer, Shaped
-from torch import Tensor
+from jaxtyping import Bool, Float32, Integer, Shaped
 
-from pixelwise.device import DECIDED_AT_ONCE
+from pixelwise.array_upsampling import largest_logit, strips
 from pixelwise.geo.polygon_labels import PolygonLabels
 from pixelwise.geo.raster import Readable, Window, clip_window, normalize
 from pixelwise.inference.augmented import averaged_logits, output_stride
+from pixelwise.inference.networks import Arithmetic, Network, arithmetic_of
 from pixelwise.inference.options import TileOptions
 from pixelwise.inference.prefetch import read_ahead
 from pixelwise.inference.sampled_logits import Cells, Watch
 from pixelwise.inference.tile_grid import GRID, Place, Rect, StripPlan, blend_weight, plan_strips
 from pixelwise.labels import label_dtype
-from pixelwise.models import Segmenter
-from pixelwise.runs.model_folder import ModelCard
-from pixelwise.upsampling import argmax_upsampled, decide_cells, largest_logit, recentred, strips, upsample
+from pixelwise.runs.model_card import ModelCard
 
 AHEAD = 8
 """Tiles that are read before the network asks for them, at least two batches."""
@@ -59,8 +56,8 @@ class ReadTile:
         return np.pad(image, ((0, 0), *self.outside), mode="symmetric") if beyond else image
 
 
-DecodedTile = tuple[ReadTile, Float[Tensor, "K h w"] | None]
-"""A tile and its logits at the stride, where the network left them; None where no pixel holds data."""
+DecodedTile = tuple[ReadTile, Any]
+"""A tile and its logits [K,h,w] at the stride, where the network left them; None where no pixel holds data."""
 
 
 @dataclass(frozen=True)
@@ -86,22 +83,38 @@ class TileSum:
 
     cells: Rect
     """Where it lies."""
-    total: Float[Tensor, "K h w"]
-    weights: Float[Tensor, "h w"]
+    total: Any
+    """[K,h,w], where the network computes; as an array once it was kept or has travelled."""
+    weights: Any
+    """[h,w], there too."""
     valid: Bool[np.ndarray, "H W"]
     """Which of its pixels hold data (`StripPlan.pixels`)."""
     digest: int
     """CRC-32 of what was read for it, and not already for a sum to the left."""
 
-    def on(self, device: torch.device | str) -> "TileSum":
-        """Return it with its sums on a device."""
-        return replace(self, total=self.total.to(device), weights=self.weights.to(device))
+    def in_memory(self) -> "TileSum":
+        """Return it with its sums as arrays, to be kept or to travel."""
+        total, weights = (each if isinstance(each, np.ndarray) else each.cpu().numpy() for each in self.sums)
+        return replace(self, total=total, weights=weights)
+
+    def placed(self, ops: Arithmetic, model: Network) -> "TileSum":
+        """Return it with its sums where a network computes."""
+        total, weights = (ops.placed(model, each) for each in self.sums)
+        return replace(self, total=total, weights=weights)
+
+    @property
+    def sums(self) -> tuple[Any, Any]:
+        """Both."""
+        return self.total, self.weights
 
     def part(self, wanted: Rect, plan: StripPlan) -> "TileSum":
         """Return a copy of the cells that lie within a rectangle, so that the rest can be forgotten."""
         cells = self.cells & wanted
         own, pixels = cells.inside(self.cells), plan.pixels(cells).inside(plan.pixels(self.cells))
-        total, weights = self.total[:, *own].clone(), self.weights[own].clone()
+        total, weights = (
+            each.copy() if isinstance(each, np.ndarray) else each.clone()
+            for each in (self.total[:, *own], self.weights[own])
+        )
         return TileSum(cells, total, weights, self.valid[pixels].copy(), self.digest)
 
 
@@ -109,7 +122,7 @@ class TileSum:
 class Tiling:
     """All that is needed to make any piece of a raster's map, on this machine or on another."""
 
-    model: Segmenter
+    model: Network
     reader: Readable
     card: ModelCard
     plan: StripPlan
@@ -121,11 +134,6 @@ class Tiling:
     """Batches that are in the network at the same time, each with torch's number of threads (`fitting_streams`)."""
     aoi: PolygonLabels | None = None
     """What is wanted of a scene: 1 inside, 0 outside; None: everything."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network is; tiles are added, upsampled and decided there too."""
-        return next(self.model.parameters()).device
 
     @property
     def single(self) -> bool:
@@ -145,24 +153,23 @@ class Tiling:
     def _decode(self, tiles: list[ReadTile]) -> list[DecodedTile]:
         full = [tile.image for tile in tiles if tile.valid.any()]
         # A batch that is not full goes tile by tile: only full ones were proven to change no byte.
-        size, logits = self.batch if len(full) == self.batch else 1, list[Tensor]()
+        size, logits = self.batch if len(full) == self.batch else 1, list[Any]()
         for start in range(0, len(full), size):
-            batch = np.stack(full[start : start + size])
-            found = self.logits(batch)
-            if self.model.align_corners and self.plan.stride > 1:
-                found = recentred(found, batch.shape[2:])
-            logits += found
+            logits += [*self.logits(np.stack(full[start : start + size]))]
         rest = iter(logits)
         return [(tile, next(rest) if tile.valid.any() else None) for tile in tiles]
 
-    def logits(self, images: Float32[np.ndarray, "B C H W"]) -> Float[Tensor, "B K h w"]:
-        """Run the network on normalised images, with the flips and scales that were asked for."""
+    def logits(self, images: Float32[np.ndarray, "B C H W"]) -> Any:
+        """Run the network on normalised images, with the flips and scales that were asked for; return [B,K,h,w]."""
+        ops = arithmetic_of(self.model)
         flips, scales = self.options.flips, self.options.scales
         # A raster of one piece meets no other, so its cells can be the network's own.
         stride = None if self.single else self.plan.stride
-        return averaged_logits(self.model, images, stride=stride, flips=flips, scales=scales)
+        found = averaged_logits(self.model, images, stride=stride, flips=flips, scales=scales)
+        if self.model.align_corners and not self.single and self.plan.stride > 1:
+            found = ops.recentred(found, images.shape[2:])
+        return found
 
-    @torch.no_grad()
     def sum_of(self, row: int, column: int, begun: TileSum | None, tiles: Iterable[DecodedTile]) -> TileSum:
         """Add tiles of a row, from the left, to what those before have in a column of pieces.
 
@@ -170,15 +177,17 @@ class Tiling:
         """
         plan, first = self.plan, self.plan.rows[row][0]
         stride, new = plan.stride, plan.tiles(row, column, begun=True)
-        weight = torch.from_numpy(blend_weight(first.height // stride, first.width // stride, plan.overlap // stride))
+        ops, model = arithmetic_of(self.model), self.model
+        weight = blend_weight(first.height // stride, first.width // stride, plan.overlap // stride)
+        weight = ops.placed(model, weight)
         cells = plan.sum_cells(row, column)
         pixels, digest = plan.pixels(cells), 0
-        device, classes, weight = self.device, len(self.card.classes), weight.to(self.device)
-        total, weights = (torch.zeros(*size, *cells.shape, device=device) for size in ((classes,), ()))
+        total = ops.zeros(model, (len(self.card.classes), *cells.shape))
+        weights = ops.zeros(model, cells.shape)
         valid = np.zeros(pixels.shape, bool)
         if begun is not None:
             there = begun.cells.inside(cells)
-            total[:, *there], weights[there] = begun.total, begun.weights
+            total[:, *there], weights[there] = (ops.placed(model, each) for each in begun.sums)
             valid[plan.pixels(begun.cells).inside(pixels)] = begun.valid
         for tile, logits in tiles:
             digest = crc32(tile.digest, digest) if tile.window in new else digest
@@ -216,9 +225,9 @@ class Tiling:
         Args:
             watch: called with the logits of each strip.
         """
-        plan, classes, device = self.plan, len(self.card.classes), self.device
+        plan, classes, ops, model = self.plan, len(self.card.classes), arithmetic_of(self.model), self.model
         # What an earlier start kept, or another device made, is elsewhere.
-        needed = [sums[each].on(device) for each in plan.needed(place[0])]
+        needed = [sums[each].placed(ops, model) for each in plan.needed(place[0])]
         piece = plan.piece(place)
         pixels = plan.pixels(piece)
         valid, labels = np.zeros(pixels.shape, bool), np.zeros(pixels.shape, label_dtype(classes))
@@ -228,32 +237,29 @@ class Tiling:
             known = plan.pixels(each.cells)
             shared = known & pixels
             valid[shared.inside(pixels)] |= each.valid[shared.inside(known)]
-        at_once = DECIDED_AT_ONCE.get(device.type, 1)
-        for upper, lower in strips(torch.Size((1, classes)), piece.shape, times=at_once):
+        for upper, lower in strips((1, classes), piece.shape, times=ops.at_once(model)):
             strip = Rect(piece.top + upper, piece.left, piece.top + lower, piece.right)
             decided, probability, padded = self._decide(needed, strip, confidence)
             # The last tiles reach beyond the raster.
             seen = plan.pixels(strip) & pixels
             if watch is not None:
-                watch(Cells.blended(padded.cpu().numpy(), strip, plan.stride, seen))
+                watch(Cells.blended(ops.taken(padded), strip, plan.stride, seen))
             (rows, columns), there = seen.inside(strip.times(plan.stride)), seen.inside(pixels)
-            labels[there] = decided[0, rows, columns].cpu().numpy()
+            labels[there] = ops.taken(decided[0, rows, columns])
             if shares is not None and probability is not None:
-                shares[there] = probability[0, rows, columns].cpu().numpy()
+                shares[there] = ops.taken(probability[0, rows, columns])
             if kept is not None:
-                kept[:, upper:lower] = padded[:, 1:-1, 1:-1].cpu().numpy()
+                kept[:, upper:lower] = ops.taken(padded[:, 1:-1, 1:-1])
         return Piece(pixels.top, pixels.left, labels, shares, valid, kept, sums[place[0]].digest)
 
-    def _decide(
-        self, sums: Sequence[TileSum], strip: Rect, confidence: bool
-    ) -> tuple[Integer[Tensor, "1 H W"], Float[Tensor, "1 H W"] | None, Float[Tensor, "K n w"]]:
-        """Return the labels of a strip's pixels, their confidence if asked for, and its cells with a rim."""
+    def _decide(self, sums: Sequence[TileSum], strip: Rect, confidence: bool) -> tuple[Any, Any, Any]:
+        """Return the labels of a strip's pixels, their confidence if asked for, and its cells [K,n,w] with a rim."""
         around = strip.grown(1)
         there = around & self.plan.cells
         # At the rim of the raster the outermost cell stands for the one beyond.
-        rows, columns = there.short_of(around)
-        padded = F.pad(_blended(sums, there), (*columns, *rows), mode="replicate")
-        labels, probability = decide_cells(
+        ops = arithmetic_of(self.model)
+        padded = ops.edged(_blended(ops, self.model, sums, there), *there.short_of(around))
+        labels, probability = ops.decide_cells(
             padded, self.plan.stride, confidence=confidence, temperature=self.card.temperature
         )
         return labels, probability, padded[0]
@@ -264,31 +270,28 @@ class Tiling:
         Its cells, if asked for, are pixels: the image is small, and padding may have given it odd strides.
         """
         model, aligned, plan = self.model, self.model.align_corners, self.plan
+        ops = arithmetic_of(model)
         height, width = plan.height, plan.width
         tile = read_tile(self.reader, Window(0, 0, max(GRID, height), max(GRID, width)), self.card)
         image = tile.image
-        rows, columns = model.padded_size(image.shape[1:])
+        rows, columns = model.padded_size((image.shape[1], image.shape[2]))
         image = np.pad(image, ((0, 0), (0, rows - image.shape[1]), (0, columns - image.shape[2])))
-        logits = self.logits(image[None])
-        labels, probability = argmax_upsampled(
-            logits,
-            (rows, columns),
-            confidence=confidence,
-            temperature=self.card.temperature,
-            align_corners=aligned,
+        logits, full = self.logits(image[None]), (rows, columns)
+        labels, probability = ops.argmax_upsampled(
+            logits, full, confidence=confidence, temperature=self.card.temperature, align_corners=aligned
         )
         if watch is not None:
-            watch(Cells.whole(logits[0].float().cpu().numpy(), (rows, columns), plan.raster, align_corners=aligned))
-        shares = None if probability is None else probability[0, :height, :width].cpu().numpy()
+            watch(Cells.whole(ops.taken(logits[0]), full, plan.raster, align_corners=aligned))
+        shares = None if probability is None else ops.taken(probability[0, :height, :width])
         kept = None
         if cells:
-            full = upsample(logits, (rows, columns), align_corners=aligned)
-            kept = full[0, :, :height, :width].contiguous().cpu().numpy()
-        return Piece(0, 0, labels[0, :height, :width].cpu().numpy(), shares, tile.valid, kept, crc32(tile.digest))
+            whole = ops.upsampled(logits, full, align_corners=aligned)
+            kept = np.ascontiguousarray(ops.taken(whole[0, :, :height, :width]))
+        return Piece(0, 0, ops.taken(labels[0, :height, :width]), shares, tile.valid, kept, crc32(tile.digest))
 
 
 def predict_strips(
-    model: Segmenter,
+    model: Network,
     reader: Readable,
     card: ModelCard,
     options: TileOptions,
@@ -334,17 +337,18 @@ def predict_strips(
             yield made
 
 
-def _blended(sums: Sequence[TileSum], wanted: Rect) -> Float[Tensor, "1 K n w"]:
-    """Return a rectangle of cells: the weighted mean over all tiles."""
-    device, classes = sums[0].total.device, len(sums[0].total)
-    total, weights = (torch.zeros(*size, *wanted.shape, device=device) for size in ((1, classes), ()))
+def _blended(ops: Arithmetic, model: Network, sums: Sequence[TileSum], wanted: Rect) -> Any:
+    """Return a rectangle of cells [1,K,n,w]: the weighted mean over all tiles."""
+    total = ops.zeros(model, (1, len(sums[0].total), *wanted.shape))
+    weights = ops.zeros(model, wanted.shape)
     for each in sums:
         shared = each.cells & wanted
         own, there = shared.inside(each.cells), shared.inside(wanted)
         total[0, :, *there] += each.total[:, *own]
         weights[there] += each.weights[own]
-    largest = largest_logit(total.dtype)
-    return total.div_(weights.clamp_(min=1e-12)).clamp_(-largest, largest)
+    total /= weights.clip(1e-12, None)
+    largest = largest_logit(np.dtype(np.float32))
+    return total.clip(-largest, largest)
 
 
 def read_tile(reader: Readable, window: Window, card: ModelCard) -> ReadTile:

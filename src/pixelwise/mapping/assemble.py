@@ -7,11 +7,9 @@ from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Float32, Integer, Shaped
-from torch import Tensor
+from jaxtyping import Float32, Integer, Shaped
 
+from pixelwise.array_upsampling import softmax, upsample
 from pixelwise.files import replacing
 from pixelwise.geo.label_map import (
     SHARE_NODATA,
@@ -135,18 +133,15 @@ def _write_probabilities(
 
 def _probabilities(tiling: Tiling, journal: Journal, block: Rect) -> Float32[np.ndarray, "K n m"]:
     """Return the probabilities of all classes in a rectangle of pixels that starts at multiples of 32."""
-    plan = tiling.plan
+    plan, temperature = tiling.plan, np.float32(tiling.card.temperature)
     if tiling.single:
         # Its cells are pixels.
         logits = journal.cells((0, 0))[:, *block.inside(plan.raster)]
-        return _softmax(torch.from_numpy(np.array(logits)), tiling)
+        return softmax(np.array(logits) / temperature)
     # One more cell on each side, for upsampling; at the rim the outermost stands for it.
     around = plan.covering(block).grown(1)
     there = around & plan.cells
     cells = np.pad(_joined_cells(plan, there, journal.cells), ((0, 0), *there.short_of(around)), mode="edge")
-    full = F.interpolate(torch.from_numpy(cells)[None], scale_factor=plan.stride, mode="bilinear")[0]
-    return _softmax(full[:, *block.inside(around.times(plan.stride))], tiling)
-
-
-def _softmax(logits: Float[Tensor, "K n m"], tiling: Tiling) -> Float32[np.ndarray, "K n m"]:
-    return (logits / tiling.card.temperature).softmax(dim=0).numpy()
+    pixels = around.times(plan.stride)
+    full = upsample(cells[None], pixels.shape)[0]
+    return softmax(full[:, *block.inside(pixels)] / temperature)

@@ -4,15 +4,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 
 from pixelwise import machine
 from pixelwise.errors import NotEnoughMemoryError
 from pixelwise.geo.raster import RasterInfo
+from pixelwise.inference.networks import arithmetic_of, device_of
 from pixelwise.inference.tile_grid import StripPlan, plan_strips
 from pixelwise.inference.tiling import Tiling
+from pixelwise.threads import set_thread_count, thread_count
 
 BATCH = 16
 """Largest batch that is chosen without being asked for."""
@@ -27,9 +29,11 @@ WASTE = 1.3
 """What pieces take in practice, over what they hold: buffers of operations, holes between blocks of memory."""
 
 
-def free_memory(device: torch.device) -> int | None:
-    """Return the bytes that are free on a device, or for this process on its machine; None where nobody says."""
-    if device.type == "cuda":
+def free_memory(device: Any = None) -> int | None:
+    """Return the bytes that are free on a device of torch, or for this process on its machine; None if nobody says."""
+    if device is not None and device.type == "cuda":
+        import torch
+
         return torch.cuda.mem_get_info(device)[0]
     return machine.free_memory()
 
@@ -77,7 +81,7 @@ def fitting_streams(tiling: Tiling, batch: int | None, *, cores: int, room: int 
         cores: how many there are for the network.
         room: bytes; None: unknown, so taken as enough.
     """
-    if next(tiling.model.parameters()).device.type != "cpu":
+    if device_of(tiling.model) != "cpu":
         return 1
     rows = tiling.plan.rows
     pixels = (batch or 1) * rows[0][0].height * rows[0][0].width * max(1, *tiling.options.scales) ** 2
@@ -92,16 +96,16 @@ def exact_batch(tiling: Tiling, most: int) -> int:
     alone. Random tiles are tried both ways; from the largest size down, by halves, the first is taken whose answers are
     the same to the byte and that fits the memory. 1 always does.
     """
-    window = tiling.plan.rows[0][0]
+    window, taken = tiling.plan.rows[0][0], arithmetic_of(tiling.model).taken
     while most > 1:
         shape = (most, len(tiling.card.bands), window.height, window.width)
         images = np.random.default_rng(0).standard_normal(shape, np.float32)
         try:
             together = tiling.logits(images)
-            if all(torch.equal(tiling.logits(images[i : i + 1])[0], together[i]) for i in range(most)):
+            if all(np.array_equal(taken(tiling.logits(images[i : i + 1])[0]), taken(together[i])) for i in range(most)):
                 return most
         except NotEnoughMemoryError:
-            torch.cuda.empty_cache()
+            arithmetic_of(tiling.model).forget()
         most //= 2
     return 1
 
@@ -112,20 +116,20 @@ def with_batch(tiling: Tiling, batch: int | None) -> Tiling:
     A processor is as quick with single tiles.
     """
     if batch is None:
-        batch = BATCH if next(tiling.model.parameters()).device.type == "cuda" else 1
+        batch = BATCH if device_of(tiling.model) == "cuda" else 1
     tiles = max(len(row) for row in tiling.plan.rows)
     return replace(tiling, batch=exact_batch(tiling, min(batch, tiles)))
 
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Let torch compute with this many threads for a while."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
+    """Let networks compute with this many threads for a while."""
+    before = thread_count()
+    set_thread_count(count)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        set_thread_count(before)
 
 
 def peak_memory() -> int:

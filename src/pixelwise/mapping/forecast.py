@@ -5,16 +5,16 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from pixelwise.geo.map_file import WRITTEN_PER_SECOND
 from pixelwise.geo.raster import RasterInfo
+from pixelwise.inference.networks import arithmetic_of
 from pixelwise.inference.prefetch import read_ahead
 from pixelwise.inference.tiling import AHEAD, ReadTile, Tiling, read_tile
 from pixelwise.mapping.capacity import WASTE, peak_memory, piece_bytes, threads
 from pixelwise.mapping.options import MapOptions
 from pixelwise.mapping.pieces import wanted_tiles
-from pixelwise.upsampling import argmax_upsampled
+from pixelwise.threads import thread_count
 
 
 @dataclass(frozen=True)
@@ -72,20 +72,23 @@ def _tried(tiling: Tiling, *, confidence: bool) -> _Trial:
     reading = time.monotonic() - started
     batches = [np.stack([tile.image] * tiling.batch)] * tiling.streams
 
-    def decode() -> list[torch.Tensor]:
-        together = len(batches)
-        return list(read_ahead(lambda batch: tiling.logits(batch).cpu(), batches, together, threads=together))
+    ops = arithmetic_of(tiling.model)
+    taken = ops.taken
 
-    with threads(torch.get_num_threads() // tiling.streams):
+    def decode() -> list[np.ndarray]:
+        return list(read_ahead(lambda batch: taken(tiling.logits(batch)), batches, len(batches), threads=len(batches)))
+
+    with threads(thread_count() // tiling.streams):
         # The first time memory is asked for and kernels are chosen.
         decode()
         started = time.monotonic()
         logits, *_ = decode()
         decoding = (time.monotonic() - started) / (tiling.batch * tiling.streams)
-        logits = logits[:1].to(tiling.device)
         started = time.monotonic()
+        logits = ops.placed(tiling.model, logits[:1])
+        size = (tile.window.height, tile.window.width)
         # A GPU has decided when its answer is here.
-        argmax_upsampled(logits, (tile.window.height, tile.window.width), confidence=confidence)[0].cpu()
+        ops.taken(ops.argmax_upsampled(logits[:1], size, confidence=confidence)[0])
     own = ((plan.tile - plan.overlap) / plan.tile) ** 2
     return _Trial(tile, reading, decoding, own * (time.monotonic() - started))
 

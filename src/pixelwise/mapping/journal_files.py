@@ -17,7 +17,6 @@ from zlib import crc32
 from zlib import error as ZlibError
 
 import numpy as np
-import torch
 
 from pixelwise.inference.tile_grid import Place, Rect
 from pixelwise.inference.tiling import TileSum
@@ -75,9 +74,9 @@ def carry_to_arrays(carry: Carry) -> dict[str, Any]:
         sums["beside"] = carry.beside
     arrays: dict[str, Any] = {}
     for name, part in sums.items():
-        part, cells, width = part.on("cpu"), part.cells, part.valid.shape[1]
+        part, cells, width = part.in_memory(), part.cells, part.valid.shape[1]
         arrays[f"{name} place"] = np.array([cells.top, cells.left, part.digest, width], np.int64)
-        arrays[f"{name} total"], arrays[f"{name} weights"] = part.total.numpy(), part.weights.numpy()
+        arrays[f"{name} total"], arrays[f"{name} weights"] = part.total, part.weights
         arrays[f"{name} valid"] = np.packbits(part.valid, axis=1)
     return arrays
 
@@ -92,6 +91,6 @@ def carry_from_arrays(arrays: Mapping[str, np.ndarray]) -> Carry:
 def _sum_from(arrays: Mapping[str, np.ndarray], name: str) -> TileSum:
     top, left, digest, width = arrays[f"{name} place"].tolist()
     valid = np.unpackbits(arrays[f"{name} valid"], axis=1, count=width).astype(bool)
-    total, weights = (torch.from_numpy(arrays[f"{name} {what}"]) for what in ("total", "weights"))
+    total, weights = (arrays[f"{name} {what}"] for what in ("total", "weights"))
     rows, columns = weights.shape
     return TileSum(Rect(top, left, top + rows, left + columns), total, weights, valid, digest)

@@ -5,28 +5,28 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import torch
-
+from pixelwise.errors import ConfigError
 from pixelwise.geo.polygon_labels import area_of_interest
 from pixelwise.inference.augmented import output_stride
 from pixelwise.inference.fitting import open_fitting
+from pixelwise.inference.networks import ArrayNetwork, Network, arithmetic_of, device_of
 from pixelwise.inference.options import TileOptions
 from pixelwise.inference.segmentation import provenance
 from pixelwise.inference.tile_grid import PIECE, plan_strips
 from pixelwise.inference.tiling import Tiling
-from pixelwise.mapping import devices, ray_cluster
+from pixelwise.mapping import ray_cluster
 from pixelwise.mapping.capacity import fitting_streams, fitting_tile, free_memory, with_batch
 from pixelwise.mapping.forecast import Forecast, forecast
 from pixelwise.mapping.journal import read_settings
 from pixelwise.mapping.options import MapOptions
 from pixelwise.mapping.pieces import make_pieces
 from pixelwise.mapping.write_map import SceneMap, cache_bytes, check_places, write_map
-from pixelwise.models import Segmenter
-from pixelwise.runs.model_folder import ModelCard
+from pixelwise.runs.model_card import ModelCard
+from pixelwise.threads import thread_count
 
 
 def map_scene(
-    model: Segmenter,
+    model: Network,
     card: ModelCard,
     scene: str | Path,
     output: str | Path,
@@ -57,13 +57,17 @@ def map_scene(
         # What was chosen for the memory there was.
         tiles = replace(tiles, tile=kept["tile"], overlap=kept["overlap"])
     tiling = _tiling(model, card, scene, tiles, options)
-    make, batch, device = make_pieces, tiles.batch, next(model.parameters()).device.type
+    make, batch, device = make_pieces, tiles.batch, device_of(model)
     if options.on == "ray":
         # Each worker finds its own batch.
         make, batch = partial(ray_cluster.make_pieces, batch=tiles.batch), 1
         device = ray_cluster.cluster_device()
     elif len(options.devices) > 1:
         # Each device finds its own batch; a core of the processor is one device's.
+        if isinstance(model, ArrayNetwork):
+            raise ConfigError("An exported file runs on one device. Name one, or map with the run.")
+        from pixelwise.mapping import devices
+
         make = partial(devices.make_pieces, devices=options.devices, batch=tiles.batch)
         batch, tiling = 1, replace(tiling, streams=1)
         device = "+".join(sorted({each.type for each in options.devices}))
@@ -78,21 +82,23 @@ def map_scene(
         "PIXELWISE_OVERLAP": str(tiling.plan.overlap),
     }
     area = None if tiling.aoi is None else tiling.aoi.digest()
-    settings = {"model": model_hash, "area": area, "device": device}
+    # `pixelwise calibrate` may have changed it since the map was begun.
+    temperature = card.temperature if options.confidence and card.temperature != 1 else None
+    settings = {"model": model_hash, "area": area, "device": device, "temperature": temperature}
     return write_map(
         tiling, scene, output, options, tags=tags, settings=settings, batch=batch, make=make, advance=advance, say=say
     )
 
 
 def forecast_scene(
-    model: Segmenter, card: ModelCard, scene: str | Path, tiles: TileOptions, options: MapOptions
+    model: Network, card: ModelCard, scene: str | Path, tiles: TileOptions, options: MapOptions
 ) -> Forecast:
     """Tell what `map_scene` will take, at most, after trying one tile; arguments and errors are the same."""
     tiling = with_batch(_tiling(model, card, scene, tiles, options), tiles.batch)
     return forecast(tiling, options, cache=cache_bytes(tiling))
 
 
-def _tiling(model: Segmenter, card: ModelCard, scene: str | Path, tiles: TileOptions, options: MapOptions) -> Tiling:
+def _tiling(model: Network, card: ModelCard, scene: str | Path, tiles: TileOptions, options: MapOptions) -> Tiling:
     reader = open_fitting(Path(scene), card, tiles.fit)
     info, classes = reader.info, len(card.classes)
     tile, overlap = tiles.grid(card)
@@ -102,11 +108,10 @@ def _tiling(model: Segmenter, card: ModelCard, scene: str | Path, tiles: TileOpt
         tile, overlap = fitting_tile(info, tile, overlap, stride, classes, room=room)
     plan = plan_strips(info.height, info.width, tile, overlap, stride, piece=PIECE)
     tiling = Tiling(model, reader, card, plan, tiles, aoi=inside)
-    return replace(tiling, streams=fitting_streams(tiling, tiles.batch, cores=torch.get_num_threads(), room=room))
+    return replace(tiling, streams=fitting_streams(tiling, tiles.batch, cores=thread_count(), room=room))
 
 
-def _room(model: Segmenter) -> int | None:
+def _room(model: Network) -> int | None:
     """Return the memory for pieces: of the machine, and of the GPU that they are made on, whichever has less."""
-    where = next(model.parameters()).device
-    found = [free_memory(torch.device("cpu")), free_memory(where) if where.type == "cuda" else None]
+    found = [free_memory(), arithmetic_of(model).room(model)]
     return min((each for each in found if each is not None), default=None)

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from pixelwise.errors import ConfigError
 
@@ -26,8 +25,8 @@ class MapOptions:
     """A file of polygons, the area of interest; elsewhere the map has nodata, and nothing is computed."""
     on: str | None = None
     """'ray' for the machines of a Ray cluster; None: this machine."""
-    devices: tuple[torch.device, ...] = ()
-    """Devices of this machine that share the scene; none: the one that the network is on."""
+    devices: tuple[Any, ...] = ()
+    """Devices of torch, of this machine that share the scene; none: the one that the network is on."""
 
     def __post_init__(self) -> None:
         if self.on is not None and len(self.devices) > 1:

@@ -16,8 +16,6 @@ from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-import torch
-
 from pixelwise.errors import ConfigError, PixelwiseError
 from pixelwise.fast.allocator import keep_freed_memory
 from pixelwise.inference.tile_grid import Place
@@ -25,6 +23,7 @@ from pixelwise.inference.tiling import Piece, TileSum, Tiling
 from pixelwise.mapping.capacity import fitting_streams, free_memory, with_batch
 from pixelwise.mapping.pieces import Carry, finished, sum_row
 from pixelwise.optional import optional_module
+from pixelwise.threads import set_thread_count, thread_count
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -48,10 +47,10 @@ class Worker:
 
     def __init__(self, tiling: Tiling, device: str, threads: int, batch: int | None) -> None:
         # Bytes depend on a network's threads, but not on how many tiles are in it.
-        torch.set_num_threads(threads)
+        set_thread_count(threads)
         keep_freed_memory()
         tiling = replace(tiling, model=tiling.model.to(device))
-        cores, room = (os.cpu_count() or 1) // threads, free_memory(torch.device("cpu"))
+        cores, room = (os.cpu_count() or 1) // threads, free_memory()
         streams = fitting_streams(tiling, batch, cores=cores, room=room)
         self.tiling = with_batch(replace(tiling, streams=streams), batch)
 
@@ -62,7 +61,7 @@ class Worker:
     def sum_row(self, row: int) -> tuple[bool | TileSum, ...]:
         """Return that it worked, the sums of a row of tiles by column of pieces, and what strips below need of each."""
         # Sums travel between machines, whose devices differ.
-        whole, below = ([each.on("cpu") for each in sums] for sums in sum_row(self.tiling, row))
+        whole, below = ([each.in_memory() for each in sums] for sums in sum_row(self.tiling, row))
         return True, *whole, *below
 
     def finish(self, place: Place, confidence: bool, cells: bool, *sums: TileSum) -> tuple[bool, Piece]:
@@ -201,7 +200,7 @@ def make_pieces(
     device = cluster_device()
     travelling = ray.put(replace(tiling, model=copy.deepcopy(tiling.model).to("cpu")))
     actor = ray.remote(num_cpus=1, num_gpus=int(device == "cuda"), scheduling_strategy="SPREAD")(Worker)
-    threads = torch.get_num_threads()
+    threads = thread_count()
     cluster = _Cluster(ray, lambda: actor.remote(travelling, device, threads, batch))
     sums = _kept_sums(ray, wanted, kept)
     # The rows of tiles of each piece that is still to be made, each with its column of pieces.

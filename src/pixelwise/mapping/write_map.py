@@ -15,7 +15,6 @@ from zlib import crc32
 
 import numpy as np
 import rasterio
-import torch
 from jaxtyping import Integer
 
 from pixelwise import __version__
@@ -25,6 +24,7 @@ from pixelwise.geo.label_map import LabelMapWriter, check_outputs, stored_labels
 from pixelwise.geo.raster import RasterInfo, Readable, Window
 from pixelwise.geo.stored_blocks import files_of, largest_block
 from pixelwise.geo.vector_source import split_layer
+from pixelwise.inference.networks import arithmetic_of
 from pixelwise.inference.tile_grid import Place
 from pixelwise.inference.tiling import Piece, Tiling
 from pixelwise.labels import Classes
@@ -34,6 +34,7 @@ from pixelwise.mapping.journal import Journal, StoredPiece
 from pixelwise.mapping.options import MapOptions
 from pixelwise.mapping.pieces import Carry, places, wanted_tiles
 from pixelwise.source_name import is_local
+from pixelwise.threads import thread_count
 
 CACHE = 64 << 20
 """Bytes that GDAL keeps of what it decoded, at least."""
@@ -166,7 +167,7 @@ def _settings(tiling: Tiling, scene: str | Path, options: MapOptions, settings: 
     card = json.dumps(asdict(tiling.card), default=str, sort_keys=True)
     return {
         "pixelwise": __version__,
-        "torch": torch.__version__,
+        **arithmetic_of(tiling.model).version_of(tiling.model),
         **settings,
         "card": hashlib.sha256(card.encode()).hexdigest(),
         "scene": _relative_name(scene, scene),
@@ -180,7 +181,7 @@ def _settings(tiling: Tiling, scene: str | Path, options: MapOptions, settings: 
         "probabilities": options.probabilities,
         "noted": {
             "touched": _touched(scene),
-            "threads": torch.get_num_threads(),
+            "threads": thread_count(),
             "streams": tiling.streams,
         },
     }

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
+from pixelwise.architecture import Architecture
 from pixelwise.errors import DataError
 from pixelwise.upsampling import argmax_upsampled, upsample
 
@@ -36,18 +37,6 @@ class Decoded:
     answers: tuple[Masks, ...] = ()
     """Of a network that answers with masks, from which its logits are made: in training an answer for each of several
     depths, the final one last. Its loss is of these, not of the logits."""
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """All that `create` needs to build a network again; it is kept beside the weights."""
-
-    name: str
-    classes: int
-    bands: int
-    options: dict[str, object] = field(default_factory=dict)
-    asked: tuple[str, ...] = field(default=(), compare=False)
-    """Names of the options that the user wrote; the others are defaults, and give way to what weights ask for."""
 
 
 class Segmenter(nn.Module):

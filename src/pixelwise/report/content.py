@@ -18,7 +18,7 @@ from pixelwise.files import file_digest
 from pixelwise.geo.raster import IMAGE_SUFFIXES
 from pixelwise.labels import Classes
 from pixelwise.report.parcel_map import ParcelFiles, ParcelMap, parcel_map
-from pixelwise.runs.model_folder import ModelCard, read_card
+from pixelwise.runs.model_card import ModelCard, read_card
 from pixelwise.runs.run_folder import open_finished_run
 
 LARGEST = 1e30

@@ -8,7 +8,7 @@ from pixelwise.geo.map_file import read_tags
 from pixelwise.geo.raster import IMAGE_SUFFIXES
 from pixelwise.hub import ledger
 from pixelwise.hub.licences import Origin, given_by_path, origins_of_tags
-from pixelwise.runs.model_folder import is_model, read_origins
+from pixelwise.runs.model_card import is_model, read_origins
 from pixelwise.weights.files import FOLDER_FILES
 
 

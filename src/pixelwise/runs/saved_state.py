@@ -1,12 +1,13 @@
-"""The state that a run goes on from: two generations, each whole on the disk before an older one goes."""
+"""The state that a run goes on from: two generations, each whole on the disk before an older one goes.
+
+torch is imported where a state is read or written: a run is looked at, and its page written, without torch.
+"""
 
 import os
 import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-
-import torch
 
 from pixelwise.errors import ConfigError
 from pixelwise.files import replacing
@@ -21,6 +22,8 @@ def save_state(folder: Path, state: dict) -> None:
     Raises:
         ConfigError: the disk is full. What was saved before stays.
     """
+    import torch
+
     newest = folder / STATE
     with replacing(newest) as temporary:
         try:
@@ -80,6 +83,8 @@ def read_state(path: Path) -> dict:
     Raises:
         ValueError: it is not as it was written; the message says how.
     """
+    import torch
+
     try:
         with zipfile.ZipFile(path) as file:
             bad = file.testzip()
@@ -96,8 +101,8 @@ def read_state(path: Path) -> dict:
 
 
 def _size_of(state: object) -> int:
-    if isinstance(state, torch.Tensor):
-        return state.nbytes
+    if (size := getattr(state, "nbytes", None)) is not None:
+        return size
     parts = state.values() if isinstance(state, dict) else state if isinstance(state, list) else ()
     return sum(map(_size_of, parts))
 

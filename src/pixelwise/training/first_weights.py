@@ -14,7 +14,7 @@ from pixelwise.hub.licences import Origin, given_by_path, require_consent
 from pixelwise.hub.named_weights import Asked, fetch, is_name, unknown_name
 from pixelwise.models import MODELS, Segmenter, create
 from pixelwise.models.library_encoder import LibraryEncoder
-from pixelwise.runs.model_folder import is_model
+from pixelwise.runs.model_card import is_model
 from pixelwise.runs.origins import origins_of
 
 

@@ -1,6 +1,5 @@
 """Exported files, opened: each runtime takes an image and gives what the file gives, as arrays by name."""
 
-import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,12 +8,11 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from jaxtyping import Shaped
 
-from pixelwise.device import choose_device
 from pixelwise.errors import ConfigError, WeightsError
-from pixelwise.optional import optional_module
+from pixelwise.optional import optional_module, torch_needed
+from pixelwise.threads import thread_count
 
 Arrays = dict[str, np.ndarray]
 SUFFIXES = (".onnx", ".xml", ".pt2")
@@ -32,6 +30,8 @@ class Runtime(Protocol):
     metadata: Mapping[str, str]
     shape: tuple[int | None, ...]
     """Of the image that it takes; None where any size will do."""
+    version: str
+    """Name and version of the runtime."""
 
     def run(self, image: Shaped[np.ndarray, "B _ _ _"]) -> Arrays:
         """Return all outputs by name. Several threads may call it at the same time."""
@@ -48,18 +48,26 @@ def open_runtime(path: Path, device: str = "auto") -> Runtime:
     """
     if not path.is_file():
         raise WeightsError(f"There is no file {path}. Name an exported model, or the folder of a run.")
-    kinds: dict[str, Callable[[Path, str], Runtime]] = {".onnx": OnnxFile, ".xml": OpenVinoFile, ".pt2": TorchProgram}
+    kinds: dict[str, Callable[[Path, str], Runtime]] = {".onnx": OnnxFile, ".xml": OpenVinoFile, ".pt2": _torch_program}
     return kinds[path.suffix.lower()](path, device)
 
 
+def _torch_program(path: Path, device: str) -> Runtime:
+    with torch_needed("A .pt2 file"):
+        from pixelwise.exported.torch_program import TorchProgram
+
+    return TorchProgram(path, device)
+
+
 @dataclass
-class _Files:
+class Files:
     """A file, and the one that belongs to it; as bytes once it has travelled to another machine."""
 
     paths: tuple[Path, ...]
     contents: tuple[bytes, ...] | None = None
 
     def read(self) -> tuple[bytes, ...]:
+        """Return what is in them."""
         return self.contents or tuple(path.read_bytes() for path in self.paths)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -68,13 +76,13 @@ class _Files:
 
 @dataclass
 class _ByThreads:
-    """What was made for a number of threads, one of each: torch's number is how many a tile is to have."""
+    """What was made for a number of threads, one of each: that number is how many a tile is to have."""
 
     make: Callable[[int], Any]
     made: dict[int, Any] = field(default_factory=dict)
 
     def get(self) -> Any:
-        threads = torch.get_num_threads()
+        threads = thread_count()
         if threads not in self.made:
             self.made[threads] = self.make(threads)
         return self.made[threads]
@@ -83,9 +91,10 @@ class _ByThreads:
 class OnnxFile:
     """A file run by ONNX Runtime."""
 
-    def __init__(self, path: Path, device: str = "auto", files: _Files | None = None) -> None:
-        self.path, self.device, self.files = path, device, files or _Files((path,))
+    def __init__(self, path: Path, device: str = "auto", files: Files | None = None) -> None:
+        self.path, self.device, self.files = path, device, files or Files((path,))
         self.runtime = optional_module("onnxruntime")
+        self.version = f"onnxruntime {self.runtime.__version__}"
         self.providers = _onnx_providers(self.runtime, device)
         self.sessions = _ByThreads(self._session)
         session = self.sessions.get()
@@ -104,7 +113,7 @@ class OnnxFile:
         # A thread that waits busily keeps others' cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 4
-        with _damage_named(self.path):
+        with damage_named(self.path):
             return self.runtime.InferenceSession(self.files.read()[0], options, providers=self.providers)
 
     def run(self, image: Shaped[np.ndarray, "B _ _ _"]) -> Arrays:
@@ -118,10 +127,10 @@ class OnnxFile:
 class OpenVinoFile:
     """A file run by OpenVINO; its weights lie beside it in NAME.bin."""
 
-    def __init__(self, path: Path, device: str = "auto", files: _Files | None = None) -> None:
-        self.path, self.device, self.files = path, device, files or _Files((path, path.with_suffix(".bin")))
+    def __init__(self, path: Path, device: str = "auto", files: Files | None = None) -> None:
+        self.path, self.device, self.files = path, device, files or Files((path, path.with_suffix(".bin")))
         self.runtime = optional_module("openvino")
-        self.core = self.runtime.Core()
+        self.core, self.version = self.runtime.Core(), f"openvino {self.runtime.__version__}"
         kind = "CPU" if device in ("auto", "cpu") else device.upper()
         if kind not in self.core.available_devices:
             raise ConfigError(
@@ -130,7 +139,7 @@ class OpenVinoFile:
         if files is None and not path.with_suffix(".bin").is_file():
             raise WeightsError(f"{path.with_suffix('.bin')} is missing. It belongs to {path}: keep both together.")
         graph, weights = self.files.read()
-        with _damage_named(path):
+        with damage_named(path):
             self.model = self.core.read_model(graph, weights)
         self.kind = kind
         self.compiled = _ByThreads(self._compiled)
@@ -142,10 +151,23 @@ class OpenVinoFile:
         self.names = [output.get_any_name() for output in self.model.outputs] if self.metadata else ["logits"]
 
     def _compiled(self, threads: int) -> Any:
-        # Half precision, the default on some processors, would be another network than the one that was checked.
-        settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, **SETTINGS.get(self.kind, {})}
-        with _damage_named(self.path):
-            return self.core.compile_model(self.model, self.kind, settings)
+        with damage_named(self.path):
+            return self.core.compile_model(self.model, self.kind, self.settings(threads))
+
+    def settings(self, threads: int) -> dict[str, Any]:
+        """Return what OpenVINO is told when it compiles the file."""
+        chosen = {"INFERENCE_PRECISION_HINT": self._arithmetic(), "INFERENCE_NUM_THREADS": threads}
+        return chosen | SETTINGS.get(self.kind, {})
+
+    def _arithmetic(self) -> str:
+        """Return what it computes in: half precision for files of that alone, where the device has it.
+
+        Half precision, the default on some processors, would be another network than the one that was checked.
+        """
+        half = {"float16": ("FP16", "f16"), "bfloat16": ("BF16", "bf16")}
+        wanted, name = half.get(self.metadata.get("precision", ""), ("", "f32"))
+        able = self.core.get_property(self.kind, "OPTIMIZATION_CAPABILITIES")
+        return name if wanted in able else "f32"
 
     def run(self, image: Shaped[np.ndarray, "B _ _ _"]) -> Arrays:
         """Return all outputs by name."""
@@ -155,32 +177,6 @@ class OpenVinoFile:
 
     def __reduce__(self) -> tuple:
         return OpenVinoFile, (self.path, self.device, self.files)
-
-
-class TorchProgram:
-    """A program of torch.export."""
-
-    def __init__(self, path: Path, device: str = "auto", files: _Files | None = None) -> None:
-        self.path, self.device, self.files = path, device, files or _Files((path,))
-        extra = {"metadata": ""}
-        with _damage_named(path):
-            program = torch.export.load(io.BytesIO(self.files.read()[0]), extra_files=extra)
-            told = json.loads(extra["metadata"] or "{}")
-        self.metadata: Mapping[str, str] = told.get("texts", {})
-        self.names, self.shape = told.get("names", ["logits"]), tuple(told.get("shape", (None,) * 4))
-        self.on = choose_device(device)
-        # Guards hold for shortcuts of memory that the example allowed; what it computes holds for other sizes, which
-        # the certificate has checked.
-        self.program = program.module(check_guards=False).to(self.on)
-
-    def run(self, image: Shaped[np.ndarray, "B _ _ _"]) -> Arrays:
-        """Return all outputs by name."""
-        with torch.no_grad():
-            found = self.program(torch.from_numpy(image).to(self.on))
-        return {name: array.cpu().numpy() for name, array in zip(self.names, found, strict=True)}
-
-    def __reduce__(self) -> tuple:
-        return TorchProgram, (self.path, self.device, self.files)
 
 
 def _onnx_providers(runtime: Any, device: str) -> list[str]:
@@ -196,7 +192,7 @@ def _openvino_metadata(model: Any) -> dict[str, str]:
 
 
 @contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
+def damage_named(path: Path) -> Iterator[None]:
     """Turn a runtime's own error about a file into a sentence."""
     try:
         yield

@@ -5,14 +5,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Float32, Shaped
 from pydantic import TypeAdapter, ValidationError
 
 from pixelwise import __version__
+from pixelwise.architecture import Architecture
 from pixelwise.errors import ConfigError, WeightsError
-from pixelwise.exporting.options import ExportOptions
+from pixelwise.exported.options import DEEPNESS_RANGE, ExportOptions
 from pixelwise.labels import make_classes
-from pixelwise.models import Architecture
-from pixelwise.runs.model_folder import ModelCard
+from pixelwise.runs.model_card import ModelCard
 
 KEY = "pixelwise"
 """Of the metadata: an `About` as JSON. All other keys are for people and other programs."""
@@ -59,6 +61,7 @@ def metadata_of(about: About, certificate: Mapping[str, object]) -> dict[str, st
         "overlap": card.overlap,
         "licences": _licences(card),
         "model_sha256": about.model_hash,
+        "precision": options.precision,
         "network": card.architecture.name,
         "version": f"pixelwise {__version__}",
         "certificate": certificate,
@@ -126,6 +129,17 @@ def read_about(path: Path, metadata: Mapping[str, str]) -> About | None:
             raise
         reason = str(error)
     raise WeightsError(f"The metadata of {path} are damaged ({reason[:200]}). Export the model again.")
+
+
+def as_given(values: Float32[np.ndarray, "B C H W"], about: About) -> Shaped[np.ndarray, "B _ _ _"]:
+    """Return images in raw units as a file takes them."""
+    options = about.options
+    if options.deepness:
+        values = values / np.float32(DEEPNESS_RANGE)
+    elif options.dtype != "float32":
+        values = np.clip(np.rint(values), 0, np.iinfo(options.dtype).max)
+    values = values if options.layout == "nchw" else np.moveaxis(values, 1, -1)
+    return np.ascontiguousarray(values, dtype=options.dtype)
 
 
 FOREIGN = ("classes", "mean", "std", "dtype", "bands", "align_corners", "multiple", "tile", "overlap")

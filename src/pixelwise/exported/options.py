@@ -11,6 +11,10 @@ OUTPUTS = ("logits", "labels", "confidence", "probabilities")
 of all classes [B,K,H,W]."""
 DTYPES = ("float32", "uint8", "uint16")
 LAYOUTS = ("nchw", "nhwc")
+DEEPNESS_RANGE = 255.0
+"""By which Deepness divides 8-bit values."""
+PRECISIONS = ("float32", "float16", "bfloat16", "int8")
+"""Of weights and arithmetic; image and outputs have types of their own."""
 DEEPNESS_OUTPUTS = ("probabilities",)
 
 
@@ -34,6 +38,8 @@ class ExportOptions:
     """For QGIS's plugin Deepness: one square tile of floats from 0 to 1, and probabilities."""
     resolution: float | None = None
     """Metres of ground per pixel, for whoever reads the file; None: that of the run's scenes, if they are there."""
+    precision: str = "float32"
+    """One of `PRECISIONS`. Normalisation, and what follows the logits, are float32 in all of them."""
 
     def __post_init__(self) -> None:
         outputs = DEEPNESS_OUTPUTS if self.deepness else self.outputs
@@ -43,7 +49,8 @@ class ExportOptions:
         if unknown or not outputs:
             named = f"{unknown[0]!r} is no output" if unknown else "No output is asked for"
             raise ConfigError(f"{named}. A file gives one or more of {', '.join(OUTPUTS)}.")
-        for name, value, known in (("dtype", self.dtype, DTYPES), ("layout", self.layout, LAYOUTS)):
+        chosen = (("dtype", self.dtype, DTYPES), ("layout", self.layout, LAYOUTS))
+        for name, value, known in (*chosen, ("precision", self.precision, PRECISIONS)):
             if value not in known:
                 raise ConfigError(f"The {name} of an exported file is one of {', '.join(known)}, not {value!r}.")
         if self.size is not None and min(self.size) < 32:

@@ -5,45 +5,42 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from jaxtyping import Float
-from torch import Tensor, nn
+from jaxtyping import Float32
 
 from pixelwise.errors import ConfigError, DataError, WeightsError
-from pixelwise.exporting.about import About, about_foreign, read_about
-from pixelwise.exporting.certificate import as_given
-from pixelwise.exporting.runtimes import SUFFIXES, Runtime, open_runtime
+from pixelwise.exported.about import About, about_foreign, as_given, read_about
+from pixelwise.exported.runtimes import SUFFIXES, Runtime, damage_named, open_runtime
 from pixelwise.files import file_digest
-from pixelwise.models import Decoded, Segmenter
-from pixelwise.runs.model_folder import ModelCard
+from pixelwise.runs.model_card import ModelCard
 
 NEAR_INTEGER = 0.01
 """Within it, a raw value that was an integer has come back as one; 16 bits lose less than half of it on the way."""
 
 
-class NetworkFile(Segmenter):
-    """An exported file that answers as the `Segmenter` it was made from.
+class NetworkFile:
+    """An exported file that answers as the network it was made from (`pixelwise.inference.networks.ArrayNetwork`).
 
     Prediction gives normalised images. The file takes raw units, so they are turned back. Integers come back exactly,
     and the mean, which stands where there is no data, too.
     """
 
     def __init__(self, runtime: Runtime, about: About) -> None:
-        # Not Segmenter's own: there is neither encoder nor decoder.
-        nn.Module.__init__(self)
         self.runtime, self.about = runtime, about
-        self.architecture, self.aux_weights = about.card.architecture, {}
-        self.multiple, self.align_corners = about.multiple, about.align_corners
-        # Prediction asks a network's parameters where it is.
-        self.place = nn.Parameter(torch.empty(0), requires_grad=False)
+        self.architecture, self.align_corners = about.card.architecture, about.align_corners
+        self.version = runtime.version
 
-    def to(self, *args: object, **kwargs: object) -> "NetworkFile":
+    def to(self, device: object) -> "NetworkFile":
         """Return itself: the runtime has chosen its device."""
         return self
 
-    def decode(self, image: Float[Tensor, "B C H W"]) -> Decoded:
-        """Return logits at the network's own stride.
+    def padded_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return the height and width that the logits of an image of ``size`` stand for."""
+        height, width = size
+        multiple = self.about.multiple
+        return -(-height // multiple) * multiple, -(-width // multiple) * multiple
+
+    def logits(self, image: Float32[np.ndarray, "B C H W"]) -> Float32[np.ndarray, "B K h w"]:
+        """Return logits of normalised images at the network's own stride.
 
         A file of one size sees smaller images padded with zeros, right and below.
 
@@ -54,20 +51,25 @@ class NetworkFile(Segmenter):
         if bands != self.architecture.bands:
             raise DataError(f"The image has {bands} bands, but the model takes {self.architecture.bands}. Pick bands.")
         rows, columns = self._given_size(height, width)
-        padded = F.pad(image, (0, columns - width, 0, rows - height)).numpy()
+        padded = np.pad(image, ((0, 0), (0, 0), (0, rows - height), (0, columns - width)))
         given = as_given(self._raw(padded), self.about) if self.about.raw else np.ascontiguousarray(padded)
-        logits = torch.from_numpy(self._run(given))
+        logits = self._run(given)
         if (rows, columns) != (height, width):
             # Only the cells of the image itself.
             given_cells, cells = self.padded_size((rows, columns)), self.padded_size((height, width))
             down, across = (-(-a // b) for a, b in zip(given_cells, logits.shape[-2:], strict=True))
             logits = logits[..., : -(-cells[0] // down), : -(-cells[1] // across)]
-        return Decoded(logits)
+        return logits
 
     def _given_size(self, height: int, width: int) -> tuple[int, int]:
         size, smallest = self.about.options.size, self.about.smallest_side
         if size is None:
-            return max(height, smallest), max(width, smallest)
+            if min(height, width) < smallest:
+                raise DataError(
+                    f"The image is {width}x{height} pixels, and this file answers as its network does from {smallest}x"
+                    f"{smallest} on. Enlarge the image, take larger tiles or scales, or predict with the run."
+                )
+            return height, width
         if height > size[0] or width > size[1]:
             raise DataError(
                 f"The model takes images of {size[0]} x {size[1]} pixels and was given {height} x {width}. Give tiles "
@@ -100,7 +102,7 @@ def load_exported(
     """Open an exported file.
 
     Args:
-        options: of a file that others made, what it takes and gives (`pixelwise.exporting.about.FOREIGN`).
+        options: of a file that others made, what it takes and gives (`pixelwise.exported.about.FOREIGN`).
 
     Returns:
         the network, its card, and the SHA-256 of the weights that it was made from.
@@ -112,6 +114,7 @@ def load_exported(
     """
     runtime = open_runtime(path, device)
     about = read_about(path, runtime.metadata)
+    foreign = about is None
     if about is None:
         bands = runtime.shape[1]
         if bands is None:
@@ -135,4 +138,25 @@ def load_exported(
         # Tiles of that size, so that nothing is padded.
         side = min(about.options.size) // 32 * 32
         card = replace(card, tile=side, overlap=min(card.overlap, side // 64 * 32))
-    return NetworkFile(runtime, about), card, about.model_hash
+    network = NetworkFile(runtime, about)
+    if foreign:
+        _require_logits(network, path)
+    return network, card, about.model_hash
+
+
+def _require_logits(network: NetworkFile, path: Path) -> None:
+    """Try a file that others made on an empty image.
+
+    Raises:
+        ConfigError: it gives something else than logits of the classes that were named.
+        WeightsError: it does not run.
+    """
+    bands, classes = network.architecture.bands, network.architecture.classes
+    side = max(64, network.about.multiple)
+    with damage_named(path):
+        found = network.logits(np.zeros((1, bands, *(network.about.options.size or (side, side))), np.float32))
+    if found.ndim != 4 or found.dtype.kind != "f" or found.shape[1] != classes:
+        raise ConfigError(
+            f"{path} gives {found.dtype} values of the shape {list(found.shape)} for an image; prediction needs logits "
+            f"[B,K,h,w], one for each of the {classes} classes that were named. Name as many classes as it has."
+        )

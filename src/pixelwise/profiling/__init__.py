@@ -1,0 +1,1 @@
+"""Where time and memory go: by stage of the whole path, and by layer of the network."""
