@@ -38,13 +38,13 @@ def kernels(bench: Bench) -> Iterator[dict]:
     batch, classes, side = bench.pick(8, 1), bench.pick(150, 3), bench.pick(128, 8)
     logits = torch.randn(batch, classes, side, side, device=bench.device)
     size, largest = (4 * side, 4 * side), largest_logit(logits.dtype)
-    plain = bench.seconds(lambda: _plain_argmax(logits, size, False, False, largest))
+    plain = bench.seconds(lambda: _plain_argmax(logits, size, False, False, largest, 1.0))
     full = bench.seconds(lambda: F.interpolate(logits, size=size, mode="bilinear").argmax(1))
     row = {"kernel": "decide", "plain": plain, "interpolate and argmax": full}
     if bench.device.type == "cuda":
         row["used"] = _kernel(str(bench.device)) is not None
         row["seconds"] = bench.seconds(lambda: argmax_upsampled(logits, size))
-        same = argmax_upsampled(logits, size)[0] == _plain_argmax(logits, size, False, False, largest)[0]
+        same = argmax_upsampled(logits, size)[0] == _plain_argmax(logits, size, False, False, largest, 1.0)[0]
         row["same labels"] = float(same.float().mean())
     yield row
     mask = torch.randint(IGNORE, classes, (batch, *size), device=bench.device)
