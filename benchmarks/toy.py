@@ -48,7 +48,7 @@ TOY: dict[str, list[str]] = {
     "kills_of_training": ["--kills", "1", "--runs", "1", "--stops", "1"],
     "large_scene_peers": [SCENES, "--sides", "600", "--rounds", "1"],
     "learns": ["--only", "linknet", "--steps", "1"],
-    "loading": ["--images", "2", "--crop", "64", "--steps", "2", "--turns", "1", "--workers", "0", "1"],
+    "loading": ["--images", "2", "--crop", "64", "--steps", "6", "--turns", "1", "--workers", "0", "1"],
     "loss": ["--steps", "1", "--threads", "1", "--size", "64"],
     "networks": ["--rounds", "1", "--size", "64", "--classes", "3", "--only", "linknet"],
     "overfit": ["pairs", "--steps", "1", "--side", "32", "--only", "linknet"],
