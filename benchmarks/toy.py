@@ -43,7 +43,7 @@ TOY: dict[str, list[str]] = {
     "goldens": ["--only", "linknet"],
     "gpu": ["--device", "cpu", "--tiny", "--out", "gpu.jsonl"],
     "huge": [SCENES, "--sizes", "600"],
-    "int8": ["--toy"],
+    "int8": ["--toy", "--only", "speed"],
     "kills": ["--kills", "1", "--height", "256", "--width", "600", "--polygonize", "1"],
     "kills_of_training": ["--kills", "1", "--runs", "1", "--stops", "1"],
     "large_scene_peers": [SCENES, "--sides", "600", "--rounds", "1"],
