@@ -320,6 +320,8 @@ def test_an_interrupted_training_leaves_with_130_and_says_how_to_go_on(project):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # The tests may have been started so that signals are ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stdout is not None
     for line in process.stdout:

@@ -273,7 +273,7 @@ def test_a_forecast_counts_tiles_and_bounds_memory_and_size(tmp_path):
 
 def test_tiles_are_halved_until_a_row_of_them_fits_the_memory():
     info = ArrayReader(np.zeros((1, 1, 1), np.uint8), np.ones((1, 1), bool)).info
-    wide = type(info)(**{**vars(info), "height": 5_000, "width": 200_000})
+    wide = dataclasses.replace(info, height=5_000, width=200_000)
     needed = piece_bytes(plan_strips(5_000, 200_000, 1024, 256, 4), 150)
     assert fitting_tile(wide, 1024, 256, 4, 150, room=2 * needed) == (1024, 256)
     assert fitting_tile(wide, 1024, 256, 4, 150, room=needed) == (512, 128)

@@ -21,6 +21,17 @@ in_main_thread = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(autouse=True)
+def handled():
+    """Handlers as a program starts with them, also where the tests were started so that signals are ignored."""
+    before = {each: signal.getsignal(each) for each in SIGNALS}
+    for each in SIGNALS:
+        signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for each, handler in before.items():
+        signal.signal(each, handler)
+
+
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
     return write_scenes(tmp_path_factory.mktemp("scenes"))
