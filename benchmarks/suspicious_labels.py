@@ -116,6 +116,8 @@ def ranked(config: Config, given: argparse.Namespace) -> tuple[list[Suspect], li
 
 def judge(found: Path, changed: list[object], kinds: list[str], first: int) -> dict:
     """Compare suggestions with what was planted."""
+    if not found.exists():
+        return {"suggestions": 0, "judged": 0, "right": 0}
     meta, _, wkb, columns = pyogrio.raw.read(found)
     by_name = dict(zip(meta["fields"], columns, strict=True))
     order = np.argsort(by_name["rank"])
