@@ -159,7 +159,6 @@ MAP = ("predict", "runs/small", "scenes/0.tif", "out.tif", "--device", "cpu")
 EVALUATE = ("evaluate", "runs/small", "--json")
 RESUME = ("train", "small.toml", "--resume")
 RESUME_HALF = ("predict", "runs/small", "scenes/0.tif", "half.tif", "--confidence", "--device", "cpu")
-FURTHER = ("--set", "train.steps=2")
 TARGETS: dict[str, list[tuple[str, tuple[str, ...], tuple[str, ...]]]] = {
     "images": [
         ("images/0.png", ("check", "small.toml"), ()),

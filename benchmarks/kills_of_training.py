@@ -30,6 +30,7 @@ import pixelwise as pw
 from pixelwise.config import Config
 from pixelwise.runs.run_folder import Run
 from pixelwise.runs.saved_state import EARLIER_STATE, STATE, read_state
+from pixelwise.training.train import Progress
 
 STEPS, EVALUATE_EVERY, SAVE_SECONDS = 30, 10, 0.3
 WORKERS = (0, 1, 3)
@@ -79,8 +80,8 @@ def train(folder: Path, out: Path, workers: int = 0, threads: int = 1) -> None:
     torch.set_num_threads(threads)
     with out.with_suffix(".said").open("a", buffering=1) as said:
 
-        def report(event: object) -> None:
-            said.write(f"{event}\n" if isinstance(event, str) else f"step {event.step}\n")  # type: ignore[attr-defined]
+        def report(event: Progress | str) -> None:
+            said.write(f"{event}\n" if isinstance(event, str) else f"step {event.step}\n")
 
         pw.train(configuration(folder, out, workers), resume=out.exists(), report=report)
 

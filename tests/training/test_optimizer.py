@@ -8,8 +8,13 @@ import torch
 
 import pixelwise as pw
 from pixelwise.config import Config
-from pixelwise.training.optimizer import MovingAverage, layer_factors, parameter_groups, rate_factor
-from pixelwise.training.state import _rates
+from pixelwise.training.optimizer import (
+    MovingAverage,
+    layer_factors,
+    learning_rates,
+    parameter_groups,
+    rate_factor,
+)
 
 
 def groups_of(model, **options):
@@ -153,4 +158,4 @@ def test_default_rates_follow_the_optimiser_and_the_schedule_and_own_ones_stand(
     data = {"images": "images", "labels": "masks", "classes": ["a", "b"]}
     model = {"weights": "w.safetensors"} if given else {}
     config = Config.model_validate({"data": data, "model": model, "train": settings})
-    assert _rates(config) == pytest.approx(expected)
+    assert learning_rates(config) == pytest.approx(expected)

@@ -10,8 +10,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from pixelwise.config import Config
 from pixelwise.models import Segmenter
 from pixelwise.processes import own_part
+
+
+def learning_rates(config: Config) -> tuple[float, float]:
+    """Return the highest rate of the encoder, and the decoder's over it: as configured, else what suits the start."""
+    given = config.model.weights is not None or bool(config.model.options.get("pretrained"))
+    rate = 6e-5 if given else 1e-3
+    # Each of Lion's steps is as long as the rate; the paper takes 3 to 10 times less.
+    rate *= 1 / 3 if config.train.optimizer == "lion" else 1
+    # One cycle is at its highest rate only for a moment, after a long rise.
+    rate *= 2 if config.train.schedule == "one_cycle" else 1
+    return config.train.learning_rate or rate, config.train.decoder_lr_mult or (10.0 if given else 1.0)
 
 
 def parameter_groups(

@@ -35,7 +35,7 @@ from pixelwise.training.exactness import made_with
 from pixelwise.training.first_weights import FirstWeights, library_origins, teacher_origins
 from pixelwise.training.lion import Lion
 from pixelwise.training.network import first_network
-from pixelwise.training.optimizer import MovingAverage, parameter_groups, rate_factor
+from pixelwise.training.optimizer import MovingAverage, learning_rates, parameter_groups, rate_factor
 from pixelwise.training.readings import Made
 from pixelwise.training.teaching import (
     Teacher,
@@ -120,7 +120,7 @@ class Training:
         """Move the network to its device, and make what changes its weights."""
         settings = self.config.train
         laid_out(self.model, self.device)
-        self.rate, decoder_lr_mult = _rates(self.config)
+        self.rate, decoder_lr_mult = learning_rates(self.config)
         groups = parameter_groups(
             self.model,
             rate=self.rate,
@@ -390,13 +390,3 @@ def _loss(
         align_corners=model.align_corners,
     )
     return loss, decoded.logits
-
-
-def _rates(config: Config) -> tuple[float, float]:
-    given = config.model.weights is not None or bool(config.model.options.get("pretrained"))
-    rate = 6e-5 if given else 1e-3
-    # Each of Lion's steps is as long as the rate; the paper takes 3 to 10 times less.
-    rate *= 1 / 3 if config.train.optimizer == "lion" else 1
-    # One cycle is at its highest rate only for a moment, after a long rise.
-    rate *= 2 if config.train.schedule == "one_cycle" else 1
-    return config.train.learning_rate or rate, config.train.decoder_lr_mult or (10.0 if given else 1.0)

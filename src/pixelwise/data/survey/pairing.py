@@ -10,7 +10,6 @@ from pathlib import Path
 
 from pixelwise.data.survey.groups import Group, tokens
 
-SEPARATORS = "_-. "
 SAMPLE = 6
 """Names from which a pattern is read."""
 FEW = 24
