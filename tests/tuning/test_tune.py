@@ -208,6 +208,7 @@ def test_a_killed_trial_goes_on_and_two_processes_share_a_search(tmp_path):
         ({"learning_rate": [1e-3]}, r"Did you mean 'train\.learning_rate'"),
         ({"train.learning_rate": {"low": -1, "high": 1}}, r'"train\.learning_rate" = -1.*greater than 0'),
         ({"train.learning_rate": {"low": 1, "high": 0.1}}, "the smaller as low"),
+        ({"train.learning_rate": {"low": 1e-4}}, "a list of values, or a range such as"),
         ({"train.learning_rate": {"low": 0, "high": 1, "log": True}}, "low is above 0"),
         ({"train.learning_rate": {"low": 1e-4, "high": 1, "logs": True}}, "'logs'"),
         ({"train.learning_rate": 0.1}, "Give a list"),

@@ -207,8 +207,6 @@ def _range(key: str, value: Mapping[str, Any]) -> Range:
     unknown = [each for each in value if each not in RANGE_KEYS]
     if unknown:
         raise ConfigError(f"[tune.space] {key!r} has {unknown[0]!r}. A range has {', '.join(RANGE_KEYS)}.")
-    if missing := [each for each in ("low", "high") if value.get(each) is None]:
-        raise ConfigError(f"[tune.space] {key!r} has no {missing[0]}. A range needs low and high.")
     low, high, log, step = value["low"], value["high"], value.get("log"), value.get("step")
     numbers = [each for each in (low, high, step) if each is not None]
     if any(isinstance(each, bool) or not isinstance(each, int | float) for each in numbers) or not low < high:
