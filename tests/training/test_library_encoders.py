@@ -13,6 +13,7 @@ from pixelwise.errors import ConfigError, WeightsError
 from pixelwise.predictor import load
 from pixelwise.runs.model_folder import read_origins
 from pixelwise.training.model_check import check_model
+from pixelwise.training.optimizer import learning_rates
 from pixelwise.training.train import train
 
 
@@ -60,10 +61,8 @@ def test_a_run_learns_goes_on_and_predicts_after_the_librarys_folder_is_gone(bac
 
 
 def test_pretrained_encoders_get_the_rates_of_fine_tuning(backbone, scenes, tmp_path):
-    from pixelwise.training.state import _rates
-
-    given = _rates(small_config(scenes, tmp_path, model=settings(backbone)))
-    fresh = _rates(small_config(scenes, tmp_path, model=settings(backbone, pretrained=False)))
+    given = learning_rates(small_config(scenes, tmp_path, model=settings(backbone)))
+    fresh = learning_rates(small_config(scenes, tmp_path, model=settings(backbone, pretrained=False)))
     assert given == (6e-5, 10.0)
     assert fresh == (1e-3, 1.0)
 
