@@ -69,7 +69,15 @@ def test_a_node_that_is_killed_half_way_changes_no_byte(cluster, tmp_path, monke
     killer: list[threading.Thread] = []
     hired: list[str] = []
     hire = _Cluster.hire
-    monkeypatch.setattr(_Cluster, "hire", lambda self: (hired.append("worker"), hire(self)))
+
+    def hire_and_wait(self):
+        hire(self)
+        hired.append("worker")
+        if len(hired) == 3:
+            # A worker that has not started yet would start on another node, and none would be lost.
+            ray.wait(list(self.running), num_returns=3)
+
+    monkeypatch.setattr(_Cluster, "hire", hire_and_wait)
 
     def kill(share: float) -> None:
         if share > 0.4 and not killer:
