@@ -54,6 +54,12 @@ def config(scenes: Path, run: Path, tables: dict | None = None, **train: object)
     return Config.model_validate({**made, **(tables or {})})
 
 
+def in_parts(scenes: Path, run: Path, accumulate: int, dice: float) -> Config:
+    """A network without batch norms, whose statistics depend on the parts."""
+    light = {**LIGHT, "steps": 3, "accumulate": accumulate, "dice": dice}
+    return small_config(scenes, run, **light)
+
+
 MIXED = {"augment": {"classmix": 0.5}, "sampling": {"hard": 0.5}}
 
 
@@ -70,6 +76,8 @@ def of_one(scenes, tmp_path_factory):
         "ddp": train(config(scenes, folder / "ddp", MIXED)),
         "fsdp": train(config(scenes, folder / "fsdp")),
         "begun": train(config(scenes, folder / "begun", steps=3)),
+        "of pixels": train(in_parts(scenes, folder / "of pixels", 1, dice=0.0)),
+        "of regions": train(in_parts(scenes, folder / "of regions", 1, dice=0.5)),
     }
 
 
@@ -83,6 +91,8 @@ def of_two(scenes, of_one, tmp_path_factory):
         # Goes on with what one process has begun, and leaves a run to one process.
         (config(scenes, of_one["begun"].folder, parallel="fsdp"), True),
         (config(scenes, folder / "left", steps=3, parallel="fsdp"), False),
+        (in_parts(scenes, folder / "of pixels", 2, dice=0.0), False),
+        (in_parts(scenes, folder / "of regions", 2, dice=0.5), False),
     ]
     cases = [{"config": each.model_dump(mode="json", exclude_none=True), "resume": resume} for each, resume in todo]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", together.__file__]
@@ -180,6 +190,16 @@ def test_a_run_of_two_processes_has_the_losses_and_scores_of_one(of_one, of_two,
     expected = Run(one).load_last()
     for name, tensor in Run(two).load_last()["average"].items():
         torch.testing.assert_close(tensor, expected["average"][name], rtol=1e-2, atol=2e-3)
+
+
+@pytest.mark.parametrize("loss", ["of pixels", "of regions"])
+def test_two_processes_with_two_parts_each_are_one_with_the_whole_batch(of_one, of_two, loss):
+    one, two = of_one[loss].folder, of_two[1] / loss
+    assert len(losses(two)) == 3
+    np.testing.assert_allclose(losses(two), losses(one), atol=1e-5, rtol=0)
+    expected = Run(one).load_last()["model"]
+    for name, tensor in Run(two).load_last()["model"].items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-5)
 
 
 def test_the_first_process_alone_writes_and_talks(of_two):

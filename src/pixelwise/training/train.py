@@ -112,8 +112,11 @@ def _train_together(config: Config, resume: bool, say: Say, callback: Callback |
     if (note := resolution_note([scene.info for scene in [*split.training, *split.validation]])) is not None:
         say(note)
     with run_of_all(config, resume=resume) as run:
+        unlabelled = []
+        if config.data.unlabelled is not None:
+            unlabelled = open_unlabelled(config.data, split.training[0], [*split.validation, *split.test], say)
         with first_alone() as first:
-            data = read_training_data(classes, split.training, split.validation, say) if first else None
+            data = read_training_data(classes, split.training, split.validation, say, unlabelled) if first else None
         data = data_of_first(data, classes, split.training, split.validation)
         state = from_first(_kept_state(run, config, say) if is_first() else None) if resume else None
         if state is not None and "data" in state:
@@ -122,9 +125,6 @@ def _train_together(config: Config, resume: bool, say: Say, callback: Callback |
         room = free_memory(device)
         if resume and state is None:
             start = first_weights(config.model, say=say)
-        unlabelled = []
-        if config.data.unlabelled is not None:
-            unlabelled = open_unlabelled(config.data, split.training[0], [*split.validation, *split.test], say)
         training = Training(config, data, device, run, start, state, say, unlabelled)
         with enough_memory(lambda: smaller_step(training.model, config.train.batch_size, config.train.crop_size, room)):
             _require_room_for_a_batch(config, len(data.training[0].reader.bands))
