@@ -19,17 +19,15 @@ cross-entropy of full-size logits.
 import argparse
 import json
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
-from turns import KEPT, Way, machine, take_turns, with_kept_memory
+from turns import KEPT, Way, clocked, machine, now, take_turns, with_kept_memory
 
 import pixelwise as pw
 from pixelwise.config import load_config
@@ -128,29 +126,6 @@ def measure(case: Case, repeats: int, seconds: float) -> dict:
         "machine": here["processor"],
         "torch": here["torch"],
     }
-
-
-@contextmanager
-def clocked(owner: object, name: str, part: str, spent: Counter[str]) -> Iterator[None]:
-    """Count the seconds of a function's calls."""
-    call = getattr(owner, name)
-
-    def measured(*given: object, **named: object) -> object:
-        begun = now()
-        try:
-            return call(*given, **named)
-        finally:
-            spent[part] += now() - begun
-
-    with patch.object(owner, name, measured):
-        yield
-
-
-def now() -> float:
-    """Return the time, when a GPU has done what it was given."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def profile(config: Path, steps: int, overrides: Sequence[str]) -> dict[str, float]:

@@ -141,7 +141,7 @@ def test_resuming_says_which_images_without_labels_changed(scenes, unlabelled, t
     (unlabelled / "1.tif").rename(unlabelled / "9.tif")
     _, said = sentences(config, resume=True)
     (line,) = [line for line in said if line.startswith("The data changed since the run began")]
-    assert "unlabelled scenes with other pixels: 1 (0)" in line
+    assert "unlabelled scenes with other bytes: 1 (0)" in line
     assert "unlabelled scenes gone: 1 (1)" in line
     assert "unlabelled scenes new: 1 (9)" in line
 
