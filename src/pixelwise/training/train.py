@@ -1,7 +1,6 @@
 """Training on one page: build, restore, step, evaluate and save."""
 
 import os
-import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from pixelwise.errors import ConfigError, PixelwiseError, TrainingStopped, Weigh
 from pixelwise.evaluation.calibrate import calibrate_model
 from pixelwise.fast.allocator import keep_freed_memory
 from pixelwise.mapping.capacity import free_memory, threads
-from pixelwise.processes import agreed, from_first, is_first, own_range, world
+from pixelwise.processes import agreed, collected, from_first, is_first, own_range, world
 from pixelwise.runs.changed_settings import recorded_config, require_same_settings, say_changes
 from pixelwise.runs.model_folder import load_model
 from pixelwise.runs.run_folder import Run, open_run
@@ -305,5 +304,7 @@ def _evaluated(training: Training, stopping: Stopping) -> bool:
 
 def _stop_if_asked(training: Training, stopping: Stopping) -> None:
     """Raise `TrainingStopped` if a signal came, to any of the processes that train together."""
-    if agreed(stopping.signal is not None)[0]:
-        raise TrainingStopped(stopping.signal or signal.SIGTERM, training.step, training.run.folder)
+    # One number for all, so that all end with the same status.
+    number = max(collected(stopping.signal or 0))
+    if number:
+        raise TrainingStopped(number, training.step, training.run.folder)

@@ -113,7 +113,10 @@ def _changes(part: str, before: dict[str, list[int]], now: dict[str, list[int]])
     both = sorted(set(before) & set(now))
     found = (
         # A file without labels is not decoded for this.
-        ("with other bytes" if part == UNLABELLED else "with other pixels", [name for name in both if before[name][0] != now[name][0]]),
+        (
+            "with other bytes" if part == UNLABELLED else "with other pixels",
+            [name for name in both if before[name][0] != now[name][0]],
+        ),
         ("with other labels", [name for name in both if before[name][1] != now[name][1]]),
         ("gone", sorted(set(before) - set(now))),
         ("new", sorted(set(now) - set(before))),
