@@ -3,10 +3,13 @@
     python benchmarks/int8.py --data examples/fields.toml --json benchmarks/results/int8.json
     python benchmarks/int8.py --run segformer-b0=runs/fields --rounds 15
     python benchmarks/int8.py --run segformer-b0=runs/fields --only neighbour
+    python benchmarks/int8.py --toy --network segformer-b0 --network deeplabv3plus
 
-Networks are trained shortly, or given as runs. Each is exported, which tells size and mIoU; then all ways take turns on
-one image, each in a process of its own. The second part runs again while a process keeps one core busy: threads that
-wait for a thread which waits for a core lose the most. Give it a machine on which nothing else works.
+Networks are trained shortly, or given as runs. Each is exported, which tells size, mIoU and where the export spends its
+time: reading crops, calibrating, and the certificate, which runs network and file on the validation part for each try.
+Then all ways take turns on one image, each in a process of its own. The second part runs again while a process keeps
+one core busy: threads that wait for a thread which waits for a core lose the most. Give it a machine on which nothing
+else works. The first line says which instructions for 8 and 16 bits the processor has (VNNI, AMX).
 """
 
 import argparse
@@ -14,18 +17,21 @@ import json
 import multiprocessing
 import os
 import tempfile
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from turns import Way, machine, take_turns
+from turns import Way, clocked, machine, take_turns
 
 import pixelwise as pw
 from pixelwise.config import load_config
+from pixelwise.exporting import export, lowered
 from pixelwise.fast.allocator import keep_freed_memory
 from pixelwise.inference.networks import arithmetic_of
 from pixelwise.machine import instructions
@@ -36,6 +42,24 @@ NETWORKS = {
     "unet": ["model.name=unet", "model.options.encoder=efficientnet-lite0"],
     "deeplabv3plus": ["model.name=deeplabv3plus", "model.options.encoder=resnet50"],
 }
+SMALL = ["train.crop_size=64", "train.batch_size=1", "predict.tile=64", "predict.overlap=0"]
+TOYS = {
+    "segformer-b0": [
+        "model.name=segformer-b0",
+        "model.options={widths=[8, 16, 20, 32], depths=[1, 1, 1, 1], decoder_channels=16}",
+        *SMALL,
+    ],
+    "unet": ["model.name=unet", "model.options.filters=[4,8]", *SMALL],
+    "deeplabv3plus": ["model.name=deeplabv3plus", "model.options.encoder=resnet18", *SMALL],
+}
+"""As little of each as possible."""
+STAGES = (
+    (lowered, "calibration_crops", "reading crops"),
+    (lowered, "quantized_openvino", "calibrating"),
+    (lowered, "quantized_onnx", "calibrating"),
+    (export, "certify", "certificate"),
+)
+"""Of an export: module, function, what it does."""
 FILES = {
     "OpenVINO float32": ("float32.xml", "float32"),
     "OpenVINO bfloat16": ("bfloat16.xml", "bfloat16"),
@@ -116,12 +140,17 @@ def exported(run: Path, folder: Path, images: int, ways: Sequence[str]) -> dict[
     found: dict[str, dict[str, Any]] = {}
     for way in ways:
         name, precision = FILES[way]
+        more = {"calibration_images": images} if precision == "int8" else {}
+        spent, begun = Counter[str](), time.perf_counter()
         try:
-            more = {"calibration_images": images} if precision == "int8" else {}
-            made = pw.export(run, folder / name, precision=precision, allow=True, **more)
+            with ExitStack() as stack:
+                for owner, function, part in STAGES:
+                    stack.enter_context(clocked(owner, function, part, spent))
+                made = pw.export(run, folder / name, precision=precision, allow=True, **more)
         except pw.PixelwiseError as error:
             found[way] = {"refused": str(error)}
             continue
+        spent["all"] = time.perf_counter() - begun
         proof = made.certificate
         files = [path for path in (made.path, made.path.with_suffix(".bin")) if path.exists()]
         found[way] = {
@@ -132,6 +161,7 @@ def exported(run: Path, folder: Path, images: int, ways: Sequence[str]) -> dict[
             "equal_labels": proof.equal_labels,
             "kept_float": [] if proof.lowered is None else list(proof.lowered.kept_float),
             "images": proof.images,
+            "seconds": {part: round(seconds, 1) for part, seconds in spent.items()},
         }
     return found
 
@@ -198,6 +228,11 @@ def show(found: dict[str, Any]) -> None:
             f"| {name} | {figures['ms']} | {figures['mib']} | {figures['ratio']} | {told.get('mb', '')} | "
             f"{' | '.join(score)} | {kept} |"
         )
+    print("\n| way | seconds of its export | reading crops | calibrating | certificate |\n|---|---|---|---|---|")
+    for name, told in found["files"].items():
+        if "seconds" in told:
+            parts = (told["seconds"].get(part, "") for part in ("all", "reading crops", "calibrating", "certificate"))
+            print(f"| {name} | {' | '.join(map(str, parts))} |")
     if "quiet" in found:
         print("\n| way | ms, quiet | ms, a core is busy |\n|---|---|---|")
         for name, figures in found["quiet"].items():
@@ -223,8 +258,7 @@ def main() -> None:
     settings = NETWORKS if options.network is None else {name: NETWORKS[name] for name in options.network}
     if options.toy:
         options.steps, options.rounds, options.size, options.images = 2, 1, 64, 1
-        small = ["train.crop_size=64", "train.batch_size=1", "predict.tile=64", "predict.overlap=0"]
-        settings = {"unet": ["model.name=unet", "model.options.filters=[4,8]", *small]}
+        settings = {name: TOYS[name] for name in options.network or ["unet"]}
     result: dict[str, Any] = {"machine": {**machine(), "instructions": instructions()}, "networks": []}
     print(json.dumps(result["machine"]))
     with tempfile.TemporaryDirectory() as folder:

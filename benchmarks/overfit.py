@@ -26,18 +26,21 @@ from pixelwise.models import list_models
 RESULTS = Path(__file__).parent / "results" / "overfit.json"
 CLASSES, VOID = 11, 11
 VIT = {"encoder": "vit-tiny", "image_size": 96}
+DINOV2 = "segmenter-linear with dinov2"
 OPTIONS: dict[str, dict[str, object]] = {
     **dict.fromkeys(("setr-naive", "setr-pup", "setr-mla", "segmenter-linear", "segmenter-mask"), VIT),
     **dict.fromkeys(("depict-sa", "depict-ca"), VIT),
     "eomt-s": {"dim": 192, "image_size": 96, "queries": 20},
     "hmsa": {"network": "hrnet-w18-ocr", "scales": [0.5, 1.0]},
+    DINOV2: {"encoder": "dinov2-small", "dim": 192, "image_size": 98},
 }
 LARGER = ("-b1", "-b2", "-b3", "-b4", "-b5", "-s", "-b", "-l", "w30", "w32", "w40", "w44", "w48", "w64")
 
 
 def overfitted() -> list[str]:
-    """Return the smallest network of each kind."""
-    return [name for name in list_models() if not name.removesuffix("-ocr").endswith(LARGER) or name == "eomt-s"]
+    """Return the smallest network of each kind, and DINOv2 below a linear decoder."""
+    names = [name for name in list_models() if not name.removesuffix("-ocr").endswith(LARGER) or name == "eomt-s"]
+    return [*names, DINOV2]
 
 
 def four_images(folder: Path, side: int) -> tuple[Tensor, Tensor]:
@@ -57,7 +60,7 @@ def four_images(folder: Path, side: int) -> tuple[Tensor, Tensor]:
 def overfit(name: str, image: Tensor, mask: Tensor, steps: int) -> dict:
     """Train one network on one batch; return its curve."""
     torch.manual_seed(0)
-    model = pw.create(name, classes=CLASSES, **OPTIONS.get(name, {}))
+    model = pw.create(name.partition(" ")[0], classes=CLASSES, **OPTIONS.get(name, {}))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     curve, start = [], time.monotonic()
     for step in range(steps):

@@ -32,6 +32,7 @@ TOY: dict[str, list[str]] = {
     "tables": [],
     "startup": ["--rounds", "1"],
     "class_map": ["--rounds", "1", "--size", "64", "--classes", "3", "--only", "b0", "--without", *MISSING],
+    "alarms": ["--draws", "1"],
     "check": ["--images", "12", "--size", "64"],
     "costs": ["--only", "linknet", "--output", "costs.json"],
     "distributed": ["--steps", "2", "--without-ray"],

@@ -2,14 +2,11 @@
 
 import json
 import re
-import sys
 import tomllib
 
 import numpy as np
 import pytest
 from PIL import Image
-
-from pixelwise.cli import main
 
 
 @pytest.fixture
@@ -26,21 +23,6 @@ def project(tmp_path, monkeypatch):
     text = '[data]\nimages = "images"\nlabels = "masks"\nclasses = ["a", "b"]\n[train]\nsteps = 1\nbatch_size = 1\n'
     (tmp_path / "pixelwise.toml").write_text(text + "crop_size = 32\n")
     return tmp_path
-
-
-@pytest.fixture
-def pixelwise(monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["pixelwise", *map(str, arguments)])
-        status = 0
-        try:
-            main()
-        except SystemExit as left:
-            status = int(left.code or 0)
-        said = capsys.readouterr()
-        return status, said.out, said.err
-
-    return run
 
 
 def test_a_clean_set_leaves_with_0_and_a_folder_stands_for_its_configuration(pixelwise, project):

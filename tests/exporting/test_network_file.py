@@ -9,11 +9,14 @@ import onnx
 import pytest
 import rasterio
 import torch
+from click.testing import CliRunner
+from PIL import Image
 from small_network import noise, write_scene
 from test_export import FAMILIES, SEGFORMER, normalised, raw, saved
 
 import pixelwise as pw
 from pixelwise import optional
+from pixelwise.cli import commands
 from pixelwise.exported.network_file import NetworkFile
 from pixelwise.predictor import Predictor
 
@@ -115,8 +118,15 @@ def test_a_file_of_others_works_once_it_is_described(folder, tmp_path):
     for node in graph.graph.node:
         node.output[:] = ["out" if name == "logits" else name for name in node.output]
     onnx.save(graph, tmp_path / "foreign.onnx")
-    with pytest.raises(pw.ConfigError, match="classes is missing"):
+    with pytest.raises(
+        pw.ConfigError, match=r"classes, mean, std missing\. Give --classes .* --mean 124,124,124 --std"
+    ):
         pw.load(tmp_path / "foreign.onnx")
+    with pytest.raises(pw.ConfigError, match=r"Give --mean 123\.67,.* --std 58\.3"):
+        pw.load(
+            tmp_path / "foreign.onnx",
+            options={"classes": CLASSES, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
+        )
     with pytest.raises(pw.ConfigError, match="3 bands, so bands, mean and std"):
         pw.load(tmp_path / "foreign.onnx", options={"classes": CLASSES, "mean": [0.0], "std": [1.0]})
     with pytest.raises(pw.ConfigError, match="2 classes that were named"):
@@ -125,7 +135,24 @@ def test_a_file_of_others_works_once_it_is_described(folder, tmp_path):
     described = {"classes": CLASSES, "mean": [0.0] * 3, "std": [1.0] * 3, "tile": 64, "overlap": 32}
     image = np.moveaxis(noise(3, 90, 130), 0, -1)
     found = pw.load(tmp_path / "foreign.onnx", options=described).segment(image)
-    np.testing.assert_array_equal(found.labels, pw.load(folder / "model.onnx").segment(image).labels)
+    labels = pw.load(folder / "model.onnx").segment(image).labels
+    np.testing.assert_array_equal(found.labels, labels)
+    Image.fromarray(image.astype(np.uint8)).save(tmp_path / "photo.png")
+    command = ["predict", str(tmp_path / "foreign.onnx"), str(tmp_path / "photo.png"), str(tmp_path / "labels.png")]
+    said = ["--classes", ", ".join(CLASSES), "--mean", "0,0,0", "--std", "1, 1, 1", "--tile", "64", "--overlap", "32"]
+    done = CliRunner().invoke(commands, [*command, *said], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "labels.png")), labels)
+    done = CliRunner().invoke(commands, [*command, "--mean", "0,a,0"])
+    assert done.exit_code == 2
+    assert "'0,a,0' is no list of numbers" in done.output
+
+
+@pytest.mark.parametrize("key", ["classes", "output_stride"])
+def test_what_a_file_of_ours_says_itself_is_not_said_again(folder, key):
+    advice = "leave it out" if key == "classes" else "--option output_stride="
+    with pytest.raises(pw.ConfigError, match=f"{key!r} cannot be changed.*{advice}"):
+        pw.load(folder / "model.onnx", options={key: 8})
 
 
 @pytest.mark.parametrize(("name", "extra"), [("model.onnx", "onnx"), ("unet.xml", "openvino")])

@@ -4,23 +4,22 @@ import json
 from pathlib import Path
 
 import numpy as np
+from layout_parts import COLOURS, PARTS, box_of, without, write_jpeg, write_text
 from PIL import Image
-from small_folders import GROUND, SHAPE, Made, _tif, _uniform, png
-
-PARTS = (("train", 5), ("val", 2), ("test", 2))
-COLOURS = {"Animal": (64, 128, 64), "Road": (128, 64, 128), "Tree": (128, 128, 0), "Void": (0, 0, 0)}
-
-
-def _without(made: Made, *stems: str) -> Made:
-    """Forget images that no configuration should name, such as those of a test."""
-    for stem in stems:
-        made.truth.pop(stem, None)
-    return made
-
-
-def _text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+from published_ground_layouts import (
+    deepglobe,
+    floods,
+    inria,
+    isaid,
+    landcover_ai,
+    loveda,
+    massachusetts,
+    nested_dates,
+    potsdam,
+    sat_and_map,
+    spacenet,
+)
+from small_folders import SHAPE, Made, _uniform, png
 
 
 def suffixed_labels(folder: Path) -> Made:
@@ -37,7 +36,7 @@ def parts_of_folders(folder: Path) -> Made:
         for i in range(count):
             made.photo(folder / part / "images" / f"{part}{i}.png")
             png(folder / part / "masks" / f"{part}{i}.png", made.areas(f"{part}{i}", 3))
-    return _without(made, "test0", "test1")
+    return without(made, "test0", "test1")
 
 
 def folders_of_parts(folder: Path) -> Made:
@@ -49,7 +48,7 @@ def folders_of_parts(folder: Path) -> Made:
             mask = made.areas(f"{part}{i}", 3)
             if part != "test":
                 png(folder / "masks" / part / f"{part}{i}.png", mask)
-    return _without(made, "test0", "test1")
+    return without(made, "test0", "test1")
 
 
 def pascal_voc(folder: Path) -> Made:
@@ -59,7 +58,7 @@ def pascal_voc(folder: Path) -> Made:
         stem = f"2007_{i:06}"
         made.photo(top / "JPEGImages" / f"{stem}.jpg")
         boxes = "<object><name>person</name><bndbox><xmin>4</xmin><ymin>5</ymin><xmax>30</xmax><ymax>40</ymax></bndbox>"
-        _text(
+        write_text(
             top / "Annotations" / f"{stem}.xml",
             f"<annotation><folder>VOC2012</folder><filename>{stem}.jpg</filename><size><width>{SHAPE[1]}</width>"
             f"<height>{SHAPE[0]}</height><depth>3</depth></size>{boxes}</object></annotation>",
@@ -74,10 +73,10 @@ def pascal_voc(folder: Path) -> Made:
                 (top / name).mkdir(parents=True, exist_ok=True)
                 image.save(top / name / f"{stem}.png")
             mask[10:12] = -1
-    _text(top / "ImageSets/Segmentation/train.txt", "".join(f"2007_{i:06}\n" for i in range(5)))
-    _text(top / "ImageSets/Segmentation/val.txt", "2007_000005\n2007_000006\n")
-    _text(top / "ImageSets/Segmentation/trainval.txt", "".join(f"2007_{i:06}\n" for i in range(7)))
-    _text(top / "ImageSets/Main/train.txt", "".join(f"2007_{i:06}\n" for i in range(14)))
+    write_text(top / "ImageSets/Segmentation/train.txt", "".join(f"2007_{i:06}\n" for i in range(5)))
+    write_text(top / "ImageSets/Segmentation/val.txt", "2007_000005\n2007_000006\n")
+    write_text(top / "ImageSets/Segmentation/trainval.txt", "".join(f"2007_{i:06}\n" for i in range(7)))
+    write_text(top / "ImageSets/Main/train.txt", "".join(f"2007_{i:06}\n" for i in range(14)))
     return made
 
 
@@ -98,16 +97,8 @@ def cityscapes(folder: Path) -> Made:
             outline = [[0, 0], [40, 0], [40, 30], [0, 30]]
             objects = [{"label": "road", "polygon": outline}]
             size = {"imgHeight": SHAPE[0], "imgWidth": SHAPE[1]}
-            _text(there / f"{stem}_gtFine_polygons.json", json.dumps({**size, "objects": objects}))
-    return _without(made, *(f"berlin_{i:06}_000019_leftImg8bit" for i in range(3)))
-
-
-def _box(made: Made, stem: str, top: int = 8, left: int = 16, height: int = 32, width: int = 40) -> list[list[int]]:
-    """Draw a rectangle of class 1 on class 0, and return its outline in pixels."""
-    mask = np.zeros(SHAPE, np.int16)
-    mask[top : top + height, left : left + width] = 1
-    made.truth[stem] = mask
-    return [[left, top], [left + width, top], [left + width, top + height], [left, top + height]]
+            write_text(there / f"{stem}_gtFine_polygons.json", json.dumps({**size, "objects": objects}))
+    return without(made, *(f"berlin_{i:06}_000019_leftImg8bit" for i in range(3)))
 
 
 def yolo_segments(folder: Path) -> Made:
@@ -115,10 +106,10 @@ def yolo_segments(folder: Path) -> Made:
     for part, count in (("train", 5), ("val", 2)):
         for i in range(count):
             made.photo(folder / "images" / part / f"{part}{i}.jpg")
-            outline = _box(made, f"{part}{i}")
+            outline = box_of(made, f"{part}{i}")
             points = " ".join(f"{x / SHAPE[1]:.6f} {y / SHAPE[0]:.6f}" for x, y in outline)
-            _text(folder / "labels" / part / f"{part}{i}.txt", f"0 {points}\n")
-    _text(folder / "data.yaml", "path: ../data\ntrain: images/train\nval: images/val\nnames:\n  0: roof\n")
+            write_text(folder / "labels" / part / f"{part}{i}.txt", f"0 {points}\n")
+    write_text(folder / "data.yaml", "path: ../data\ntrain: images/train\nval: images/val\nnames:\n  0: roof\n")
     return made
 
 
@@ -129,7 +120,7 @@ def coco(folder: Path) -> Made:
         for i in range(count):
             stem = f"{part}{i:012}"
             made.photo(folder / part / f"{stem}.jpg")
-            outline = _box(made, stem, top=6 + i)
+            outline = box_of(made, stem, top=6 + i)
             images.append({"id": i, "file_name": f"{stem}.jpg", "height": SHAPE[0], "width": SHAPE[1]})
             flat = [number for point in outline for number in point]
             box = [16, 6 + i, 40, 32]
@@ -137,7 +128,7 @@ def coco(folder: Path) -> Made:
             annotations.append({**about, "segmentation": [flat]})
         categories = [{"id": 3, "name": "roof", "supercategory": "building"}]
         told = {"images": images, "annotations": annotations, "categories": categories}
-        _text(folder / "annotations" / f"instances_{part}.json", json.dumps(told))
+        write_text(folder / "annotations" / f"instances_{part}.json", json.dumps(told))
     return made
 
 
@@ -145,63 +136,10 @@ def labelme_beside(folder: Path) -> Made:
     made = Made()
     for i in range(6):
         made.photo(folder / f"p{i}.jpg")
-        shape = {"label": "roof", "points": _box(made, f"p{i}", top=5 + i), "shape_type": "polygon", "flags": {}}
+        shape = {"label": "roof", "points": box_of(made, f"p{i}", top=5 + i), "shape_type": "polygon", "flags": {}}
         size = {"imageHeight": SHAPE[0], "imageWidth": SHAPE[1]}
         told = {"version": "5.2.1", "flags": {}, "shapes": [shape], "imagePath": f"p{i}.jpg", "imageData": None}
-        _text(folder / f"p{i}.json", json.dumps(told | size))
-    return made
-
-
-def loveda(folder: Path) -> Made:
-    """Urban and rural folders, whose files have the same names in all; 0 is what has no label."""
-    made, number = Made(), 0
-    for part, count in (("Train", 3), ("Val", 2)):
-        for kind in ("Rural", "Urban"):
-            for _ in range(count):
-                number += 1
-                made.photo(folder / part / kind / "images_png" / f"{number}.png")
-                mask = made.areas(f"{number}", 7)
-                png(folder / part / kind / "masks_png" / f"{number}.png", mask + 1)
-                mask[:3] = -1
-                png(folder / part / kind / "masks_png" / f"{number}.png", mask + 1)
-    for i in range(3):
-        made.photo(folder / "Test" / "Urban" / "images_png" / f"{900 + i}.png")
-    return made
-
-
-def isaid(folder: Path) -> Made:
-    """Colours of classes, and colours of objects."""
-    made = Made()
-    table = np.array([[0, 0, 0], [0, 0, 63], [0, 191, 127]], np.uint8)
-    for part, count in (("train", 5), ("val", 2)):
-        for i in range(count):
-            stem = f"P{i + (100 if part == 'val' else 0):04}"
-            made.photo(folder / part / "images" / f"{stem}.png")
-            mask = made.areas(stem, 3)
-            png(folder / part / "Semantic_masks" / "images" / f"{stem}_instance_color_RGB.png", table[mask])
-            objects = made.rng.integers(1, 255, (12, 3))
-            rows = np.arange(SHAPE[0]) // 8
-            own = np.where(mask[..., None] > 0, objects[rows][:, None, :], 0)
-            png(folder / part / "Instance_masks" / "images" / f"{stem}_instance_id_RGB.png", own)
-    return made
-
-
-def deepglobe(folder: Path) -> Made:
-    made = Made()
-    names = {"urban_land": (0, 255, 255), "water": (0, 0, 255), "forest_land": (0, 255, 0), "unknown": (0, 0, 0)}
-    table = np.array([*names.values()], np.uint8)
-    for i in range(6):
-        made.photo(folder / "train" / f"{1190 + 7 * i}_sat.jpg")
-        mask = made.areas(f"{1190 + 7 * i}_sat", 4)
-        png(folder / "train" / f"{1190 + 7 * i}_mask.png", table[mask])
-        mask[mask == 3] = -1
-    for part in ("valid", "test"):
-        for i in range(3):
-            made.photo(folder / part / f"{2200 + 7 * i + len(part)}_sat.jpg")
-    lines = [f"{name},{','.join(map(str, colour))}" for name, colour in names.items()]
-    _text(folder / "class_dict.csv", "name,r,g,b\n" + "\n".join(lines) + "\n")
-    rows = [f"{1190 + 7 * i},train,train/{1190 + 7 * i}_sat.jpg,train/{1190 + 7 * i}_mask.png" for i in range(6)]
-    _text(folder / "metadata.csv", "image_id,split,sat_image_path,mask_path\n" + "\n".join(rows) + "\n")
+        write_text(folder / f"p{i}.json", json.dumps(told | size))
     return made
 
 
@@ -215,14 +153,9 @@ def isic(folder: Path) -> Made:
             mask = made.areas(stem, 2)
             png(folder / f"ISIC2018_Task1_{part}_GroundTruth" / f"{stem}_segmentation.png", mask * 255)
         for each in (there, folder / f"ISIC2018_Task1_{part}_GroundTruth"):
-            _text(each / "ATTRIBUTION.txt", "HAM10000 Dataset: (c) by ...\nMSK Dataset: (c) Anonymous\n")
-            _text(each / "LICENSE.txt", "License: CC-0\n")
+            write_text(each / "ATTRIBUTION.txt", "HAM10000 Dataset: (c) by ...\nMSK Dataset: (c) Anonymous\n")
+            write_text(each / "LICENSE.txt", "License: CC-0\n")
     return made
-
-
-def _jpeg(path: Path, values: np.ndarray, quality: int = 90) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values.astype(np.uint8)).save(path, quality=quality)
 
 
 def kvasir(folder: Path) -> Made:
@@ -232,60 +165,11 @@ def kvasir(folder: Path) -> Made:
         stem = f"cju0qkwl35piu0993l0dewei{i}"
         made.photo(folder / "Kvasir-SEG" / "images" / f"{stem}.jpg")
         mask = made.areas(stem, 2)
-        _jpeg(folder / "Kvasir-SEG" / "masks" / f"{stem}.jpg", np.repeat(mask[..., None] * 255, 3, axis=2))
+        write_jpeg(folder / "Kvasir-SEG" / "masks" / f"{stem}.jpg", np.repeat(mask[..., None] * 255, 3, axis=2))
         made.truth[stem] = np.where(_uniform(mask), mask, -2)
         box = {"label": "polyp", "xmin": 3, "ymin": 4, "xmax": 30, "ymax": 31}
         boxes[stem] = {"height": SHAPE[0], "width": SHAPE[1], "bbox": [box]}
-    _text(folder / "Kvasir-SEG" / "kavsir_bboxes.json", json.dumps(boxes))
-    return made
-
-
-def massachusetts(folder: Path) -> Made:
-    made = Made()
-    for part, count in PARTS:
-        for i in range(count):
-            stem = f"{22828930 + 15 * i + len(part) * 1000}_15"
-            made.photo(folder / "tiff" / part / f"{stem}.tif")
-            mask = made.areas(stem, 2)
-            there = folder / "tiff" / f"{part}_labels"
-            there.mkdir(parents=True, exist_ok=True)
-            _tif(there / f"{stem}.tif", np.repeat(mask[None] * 255, 3, axis=0).astype(np.uint8))
-            if part == "test":
-                del made.truth[stem]
-    _text(folder / "label_class_dict.csv", "name,r,g,b\nbackground,0,0,0\nroad,255,255,255\n")
-    return made
-
-
-def sat_and_map(folder: Path) -> Made:
-    """Massachusetts roads from their own site: images .tiff, maps .tif."""
-    made = Made()
-    for part, count in (("train", 5), ("valid", 2)):
-        for i in range(count):
-            stem = f"{10078660 + 15 * i + len(part) * 1000}_15"
-            (folder / part / "sat").mkdir(parents=True, exist_ok=True)
-            made.photo(folder / part / "sat" / f"{stem}.tif").rename(folder / part / "sat" / f"{stem}.tiff")
-            (folder / part / "map").mkdir(parents=True, exist_ok=True)
-            _tif(folder / part / "map" / f"{stem}.tif", (made.areas(stem, 2)[None] * 255).astype(np.uint8))
-    return made
-
-
-def spacenet(folder: Path) -> Made:
-    """16-bit tiles, each with a GeoJSON; of two tiles it is empty."""
-    made = Made()
-    for i in range(6):
-        stem = f"RGB-PanSharpen_AOI_2_Vegas_img{i}"
-        place = GROUND | {"transform": GROUND["transform"] @ GROUND["transform"].translation(200 * i, 0)}
-        made.photo(folder / "RGB-PanSharpen" / f"{stem}.tif", dtype="uint16", photometric="rgb", **place)
-        outline = _box(made, stem)
-        corners = [place["transform"] @ tuple(point) for point in [*outline, outline[0]]]
-        shape = {"type": "Polygon", "coordinates": [[list(corner) for corner in corners]]}
-        features = [{"type": "Feature", "geometry": shape, "properties": {"HGIS_OBJ": "1", "partialBuilding": 0.0}}]
-        if i > 3:
-            features = []
-            del made.truth[stem]
-        crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}
-        told = {"type": "FeatureCollection", "crs": crs, "features": features}
-        _text(folder / "geojson" / "buildings" / f"buildings_AOI_2_Vegas_img{i}.geojson", json.dumps(told))
+    write_text(folder / "Kvasir-SEG" / "kavsir_bboxes.json", json.dumps(boxes))
     return made
 
 
@@ -295,14 +179,14 @@ def supervisely(folder: Path) -> Made:
         for i in range(count):
             stem = f"{part}_{i}"
             made.photo(folder / part / "img" / f"{stem}.jpg")
-            outline = _box(made, stem)
+            outline = box_of(made, stem)
             points = {"exterior": outline, "interior": []}
             thing = {"classTitle": "roof", "geometryType": "polygon", "points": points, "tags": []}
             size = {"height": SHAPE[0], "width": SHAPE[1]}
             told = {"description": "", "tags": [], "size": size, "objects": [thing]}
-            _text(folder / part / "ann" / f"{stem}.jpg.json", json.dumps(told))
+            write_text(folder / part / "ann" / f"{stem}.jpg.json", json.dumps(told))
     classes = [{"title": "roof", "shape": "polygon", "color": "#FF0000"}]
-    _text(folder / "meta.json", json.dumps({"classes": classes, "tags": []}))
+    write_text(folder / "meta.json", json.dumps({"classes": classes, "tags": []}))
     return made
 
 
@@ -315,8 +199,8 @@ def roboflow_masks(folder: Path) -> Made:
             png(folder / part / f"{stem}_mask.png", made.areas(stem, 3))
             if part == "test":
                 del made.truth[stem]
-        _text(folder / part / "_classes.csv", "Pixel Value, Class\n0, background\n1, roof\n2, tree\n")
-    _text(folder / "README.roboflow.txt", "Exported via roboflow.com\n")
+        write_text(folder / part / "_classes.csv", "Pixel Value, Class\n0, background\n1, roof\n2, tree\n")
+    write_text(folder / "README.roboflow.txt", "Exported via roboflow.com\n")
     return made
 
 
@@ -333,7 +217,7 @@ def camvid(folder: Path) -> Made:
             if part == "test":
                 del made.truth[stem]
     rows = [f"{name},{','.join(map(str, colour))}" for name, colour in COLOURS.items()]
-    _text(folder / "class_dict.csv", "name,r,g,b\n" + "\n".join(rows) + "\n")
+    write_text(folder / "class_dict.csv", "name,r,g,b\n" + "\n".join(rows) + "\n")
     return made
 
 
@@ -346,11 +230,11 @@ def oxford_pets(folder: Path) -> Made:
         trimaps = folder / "annotations" / "trimaps"
         png(trimaps / f"{stem}.png", made.areas(stem, 3) + 1)
         (trimaps / f"._{stem}.png").write_bytes(b"\x00\x05\x16\x07Mac OS X")
-        _text(folder / "annotations" / "xmls" / f"{stem}.xml", "<annotation><filename>x</filename></annotation>")
+        write_text(folder / "annotations" / "xmls" / f"{stem}.xml", "<annotation><filename>x</filename></annotation>")
     rows = [f"Abyssinian_{i} 1 1 1" for i in range(7)]
-    _text(folder / "annotations" / "list.txt", "#Image CLASS-ID SPECIES BREED ID\n" + "\n".join(rows) + "\n")
-    _text(folder / "annotations" / "trainval.txt", "\n".join(rows[:5]) + "\n")
-    _text(folder / "annotations" / "test.txt", "\n".join(rows[5:]) + "\n")
+    write_text(folder / "annotations" / "list.txt", "#Image CLASS-ID SPECIES BREED ID\n" + "\n".join(rows) + "\n")
+    write_text(folder / "annotations" / "trainval.txt", "\n".join(rows[:5]) + "\n")
+    write_text(folder / "annotations" / "test.txt", "\n".join(rows[5:]) + "\n")
     return made
 
 
@@ -367,8 +251,8 @@ def ade20k(folder: Path) -> Made:
     names = ["wall", "building, edifice", "sky", "floor, flooring", "tree"]
     head = "Idx\tRatio\tTrain\tVal\tName\n"
     rows = "".join(f"{i + 1}\t0.{i}\t1{i}\t{i}\t{name}\n" for i, name in enumerate(names))
-    _text(top / "objectInfo150.txt", head + rows)
-    _text(top / "sceneCategories.txt", "".join(f"ADE_train_{i + 1:08} street\n" for i in range(6)))
+    write_text(top / "objectInfo150.txt", head + rows)
+    write_text(top / "sceneCategories.txt", "".join(f"ADE_train_{i + 1:08} street\n" for i in range(6)))
     return made
 
 
@@ -380,16 +264,6 @@ def grey_in_three_bands(folder: Path) -> Made:
     return made
 
 
-def nested_dates(folder: Path) -> Made:
-    made = Made()
-    for month in ("01", "02", "03"):
-        for i in range(2):
-            place = Path("2021") / month / f"{month}{i}.jpg"
-            made.photo(folder / "images" / place)
-            png((folder / "masks" / place).with_suffix(".png"), made.areas(place.stem, 3))
-    return made
-
-
 def carvana(folder: Path) -> Made:
     made = Made()
     for i in range(6):
@@ -398,7 +272,7 @@ def carvana(folder: Path) -> Made:
         (folder / "train_masks").mkdir(parents=True, exist_ok=True)
         Image.fromarray((made.areas(stem, 2) * 255).astype(np.uint8)).save(folder / "train_masks" / f"{stem}_mask.gif")
         made.photo(folder / "test" / f"1{stem[1:]}.jpg")
-    _text(folder / "train_masks.csv", "img,rle_mask\n00087a6bd4dc_00.jpg,1 2\n")
+    write_text(folder / "train_masks.csv", "img,rle_mask\n00087a6bd4dc_00.jpg,1 2\n")
     return made
 
 
@@ -420,31 +294,6 @@ def drive(folder: Path) -> Made:
     return made
 
 
-def inria(folder: Path) -> Made:
-    made = Made()
-    for i, town in enumerate(("austin", "chicago", "vienna") * 2):
-        stem = f"{town}{i + 1}"
-        place = GROUND | {"transform": GROUND["transform"] @ GROUND["transform"].translation(200 * i, 0)}
-        made.photo(folder / "AerialImageDataset" / "train" / "images" / f"{stem}.tif", **place)
-        there = folder / "AerialImageDataset" / "train" / "gt"
-        there.mkdir(parents=True, exist_ok=True)
-        _tif(there / f"{stem}.tif", (made.areas(stem, 2)[None] * 255).astype(np.uint8), **place)
-        made.photo(folder / "AerialImageDataset" / "test" / "images" / f"innsbruck{i + 1}.tif", **place)
-    return made
-
-
-def potsdam(folder: Path) -> Made:
-    made = Made()
-    names = np.array([[255, 255, 255], [0, 0, 255], [0, 255, 255], [0, 255, 0]], np.uint8)
-    for i in range(6):
-        made.photo(folder / "2_Ortho_RGB" / f"top_potsdam_{2 + i}_10_RGB.tif")
-        mask = made.areas(f"top_potsdam_{2 + i}_10_RGB", 4)
-        there = folder / "5_Labels_all"
-        there.mkdir(parents=True, exist_ok=True)
-        _tif(there / f"top_potsdam_{2 + i}_10_label.tif", np.moveaxis(names[mask], -1, 0))
-    return made
-
-
 def lists_of_pairs(folder: Path) -> Made:
     """As PaddleSeg has them: a line names an image and its mask."""
     made = Made()
@@ -452,9 +301,9 @@ def lists_of_pairs(folder: Path) -> Made:
         made.photo(folder / "images" / f"p{i}.jpg")
         png(folder / "annotations" / f"p{i}.png", made.areas(f"p{i}", 3))
     lines = [f"images/p{i}.jpg annotations/p{i}.png\n" for i in range(7)]
-    _text(folder / "train.txt", "".join(lines[:5]))
-    _text(folder / "val.txt", "".join(lines[5:]))
-    _text(folder / "labels.txt", "background\nroof\ntree\n")
+    write_text(folder / "train.txt", "".join(lines[:5]))
+    write_text(folder / "val.txt", "".join(lines[5:]))
+    write_text(folder / "labels.txt", "background\nroof\ntree\n")
     return made
 
 
@@ -468,40 +317,8 @@ def salt(folder: Path) -> Made:
         Image.fromarray(mask.astype(np.uint16) * 65535).save(folder / "train" / "masks" / f"00{i}e.png")
     for i in range(4):
         made.photo(folder / "images" / f"99{i}f.png")
-    _text(folder / "train.csv", "id,rle_mask\n000e,1 2\n")
-    _text(folder / "depths.csv", "id,z\n000e,443\n")
-    return made
-
-
-def landcover_ai(folder: Path) -> Made:
-    made = Made()
-    for i in range(6):
-        place = GROUND | {"transform": GROUND["transform"] @ GROUND["transform"].translation(200 * i, 0)}
-        made.photo(folder / "images" / f"M-33-{i}-A-d-2-3.tif", **place)
-        (folder / "masks").mkdir(parents=True, exist_ok=True)
-        _tif(
-            folder / "masks" / f"M-33-{i}-A-d-2-3.tif",
-            made.areas(f"M-33-{i}-A-d-2-3", 5)[None].astype(np.uint8),
-            **place,
-        )
-    _text(folder / "train.txt", "".join(f"M-33-{i}-A-d-2-3_{k}\n" for i in range(4) for k in range(9)))
-    _text(folder / "split.py", "import glob\n")
-    return made
-
-
-def floods(folder: Path) -> Made:
-    """Sen1Floods11: labels of -1, 0 and 1 in signed numbers; two bands of real numbers."""
-    made = Made()
-    for i in range(6):
-        stem = f"Bolivia_{103757 + i}_S1Hand"
-        place = GROUND | {"transform": GROUND["transform"] @ GROUND["transform"].translation(200 * i, 0)}
-        (folder / "S1Hand").mkdir(parents=True, exist_ok=True)
-        slope = np.linspace(-25, -8, SHAPE[1])[None, None] + made.rng.normal(0, 1, (2, *SHAPE))
-        _tif(folder / "S1Hand" / f"{stem}.tif", slope.astype(np.float32), **place)
-        mask = made.areas(stem, 2)
-        mask[:3] = -1
-        (folder / "LabelHand").mkdir(parents=True, exist_ok=True)
-        _tif(folder / "LabelHand" / f"Bolivia_{103757 + i}_LabelHand.tif", mask[None].astype(np.int16), **place)
+    write_text(folder / "train.csv", "id,rle_mask\n000e,1 2\n")
+    write_text(folder / "depths.csv", "id,z\n000e,443\n")
     return made
 
 
@@ -524,7 +341,7 @@ def masks_in_jpeg(folder: Path) -> Made:
     for i in range(6):
         made.photo(folder / "image" / f"{i}.jpg")
         mask = made.areas(f"{i}", 2)
-        _jpeg(folder / "label" / f"{i}.jpg", mask * 255, 75)
+        write_jpeg(folder / "label" / f"{i}.jpg", mask * 255, 75)
         made.truth[f"{i}"] = np.where(_uniform(mask), mask, -2)
     return made
 

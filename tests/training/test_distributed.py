@@ -2,14 +2,17 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import together
+import tomli_w
 import torch
 from safetensors.torch import load_file
 from small_run import small_config, write_scenes
@@ -54,6 +57,12 @@ def config(scenes: Path, run: Path, tables: dict | None = None, **train: object)
     return Config.model_validate({**made, **(tables or {})})
 
 
+def in_parts(scenes: Path, run: Path, accumulate: int, dice: float) -> Config:
+    """A network without batch norms, whose statistics depend on the parts."""
+    light = {**LIGHT, "steps": 3, "accumulate": accumulate, "dice": dice}
+    return small_config(scenes, run, **light)
+
+
 MIXED = {"augment": {"classmix": 0.5}, "sampling": {"hard": 0.5}}
 
 
@@ -70,6 +79,8 @@ def of_one(scenes, tmp_path_factory):
         "ddp": train(config(scenes, folder / "ddp", MIXED)),
         "fsdp": train(config(scenes, folder / "fsdp")),
         "begun": train(config(scenes, folder / "begun", steps=3)),
+        "of pixels": train(in_parts(scenes, folder / "of pixels", 1, dice=0.0)),
+        "of regions": train(in_parts(scenes, folder / "of regions", 1, dice=0.5)),
     }
 
 
@@ -83,6 +94,8 @@ def of_two(scenes, of_one, tmp_path_factory):
         # Goes on with what one process has begun, and leaves a run to one process.
         (config(scenes, of_one["begun"].folder, parallel="fsdp"), True),
         (config(scenes, folder / "left", steps=3, parallel="fsdp"), False),
+        (in_parts(scenes, folder / "of pixels", 2, dice=0.0), False),
+        (in_parts(scenes, folder / "of regions", 2, dice=0.5), False),
     ]
     cases = [{"config": each.model_dump(mode="json", exclude_none=True), "resume": resume} for each, resume in todo]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", together.__file__]
@@ -182,6 +195,16 @@ def test_a_run_of_two_processes_has_the_losses_and_scores_of_one(of_one, of_two,
         torch.testing.assert_close(tensor, expected["average"][name], rtol=1e-2, atol=2e-3)
 
 
+@pytest.mark.parametrize("loss", ["of pixels", "of regions"])
+def test_two_processes_with_two_parts_each_are_one_with_the_whole_batch(of_one, of_two, loss):
+    one, two = of_one[loss].folder, of_two[1] / loss
+    assert len(losses(two)) == 3
+    np.testing.assert_allclose(losses(two), losses(one), atol=1e-5, rtol=0)
+    expected = Run(one).load_last()["model"]
+    for name, tensor in Run(two).load_last()["model"].items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-5)
+
+
 def test_the_first_process_alone_writes_and_talks(of_two):
     (first, second), folder = of_two
     assert first["said"]
@@ -198,6 +221,25 @@ def test_a_run_goes_on_with_another_number_of_processes(scenes, of_one, of_two):
         assert weights.keys() == load_file(of_one["fsdp"].folder / "model" / "model.safetensors").keys()
 
 
+def started_together(*arguments: object) -> list[subprocess.Popen[str]]:
+    """Start two processes as a launcher does."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return [
+        subprocess.Popen(
+            [sys.executable, *map(str, arguments)],
+            env=environment(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=2, MASTER_ADDR="127.0.0.1", MASTER_PORT=port),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            # The tests may have been started so that signals are ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        for rank in range(2)
+    ]
+
+
 @pytest.mark.parametrize(
     ("how", "reason"),
     [
@@ -206,24 +248,36 @@ def test_a_run_goes_on_with_another_number_of_processes(scenes, of_one, of_two):
     ],
 )
 def test_a_process_that_fails_ends_the_others_with_its_reason(how, reason):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    started = [
-        subprocess.Popen(
-            [sys.executable, together.__file__, how],
-            env=environment(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=2, MASTER_ADDR="127.0.0.1", MASTER_PORT=port),
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
+    started = started_together(together.__file__, how)
     # The second one first: a process that nobody has waited for is not gone.
     (_, silent), (_, said) = [each.communicate(timeout=120) for each in reversed(started)]
     assert [each.returncode for each in started] == [1, -9 if how == "killed" else 1]
     assert f"Error: Process 1 (of 2, on {socket.gethostname()}) has failed: " in said
     assert reason in said
     assert "Error:" not in silent, "one process says it"
+
+
+@pytest.mark.parametrize("reached", [[0, 1, 0, 1], [1]], ids=["all, twice", "the second alone"])
+def test_ctrl_c_ends_all_processes_after_one_step_and_the_state_is_saved_once(scenes, tmp_path, reached):
+    made = small_config(scenes, tmp_path / "run", steps=100_000, batch_size=2, evaluate_every=50_000)
+    (tmp_path / "mine.toml").write_text(tomli_w.dumps(made.model_dump(mode="json", exclude_none=True)))
+    started = started_together("-m", "pixelwise", "train", tmp_path / "mine.toml", "--no-check")
+    log = tmp_path / "run/log.jsonl"
+    while not (log.exists() and log.read_text().count("\n") >= 3):
+        assert all(each.poll() is None for each in started), started[0].communicate()
+        time.sleep(0.05)
+    # The terminal and the launcher may both pass it on.
+    for rank in reached:
+        started[rank].send_signal(signal.SIGINT)
+    (_, said), (_, silent) = [each.communicate(timeout=120) for each in started]
+    assert [each.returncode for each in started] == [130, 130], said + silent
+    assert said.count("SIGINT stopped the run in") == 1
+    assert "--resume` goes on" in said
+    assert "Traceback" not in said
+    assert silent.strip() == ""
+    run = Run(tmp_path / "run")
+    assert run.load_last()["step"] == run.log[-1]["step"]
+    assert not (tmp_path / "run/last/earlier.pt").exists(), "one state was saved"
 
 
 @pytest.mark.parametrize(("size", "count", "fits"), [(6, 4, "4 or 8"), (2, 4, "4"), (9, 2, "8 or 10")])

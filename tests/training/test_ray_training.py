@@ -1,15 +1,17 @@
 """Training on a Ray cluster, up to where Ray Train begins; `benchmarks/distributed.py` trains on a real one."""
 
+import queue
 import sys
 from types import ModuleType, SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
-from small_run import small_config
+from small_run import NETWORK, small_config, write_scenes
 
 from pixelwise.cli import commands
 from pixelwise.errors import ConfigError, MissingExtraError, PixelwiseError
 from pixelwise.training import ray_training
+from pixelwise.training.train import train
 
 
 class Said:
@@ -84,3 +86,53 @@ def test_processes_without_a_cluster_name_torchrun(tmp_path):
     found = CliRunner().invoke(commands, ["train", str(tmp_path / "mine.toml"), "--processes", "3"])
     assert found.exit_code == 2
     assert "torchrun --nproc-per-node 3 -m pixelwise train" in found.output
+
+
+class Line(queue.Queue):
+    """What processes of a cluster say, heard while they work."""
+
+    def shutdown(self):
+        pass
+
+
+def test_the_command_trains_on_a_cluster_and_goes_on_there(monkeypatch, tmp_path, pixelwise):
+    asked = []
+
+    def trainer_of(task, count, on_gpu, folder):
+        asked.append((count, on_gpu, task["resume"], folder.is_dir()))
+        return SimpleNamespace(fit=lambda: train(task["config"], resume=task["resume"], report=task["said"].put))
+
+    cluster(monkeypatch, Line(), CPU=2)
+    monkeypatch.setattr(ray_training, "_ray_train", lambda: trainer_of)
+    write_scenes(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    options = ", ".join(f"{key} = {str(value).lower()}" for key, value in NETWORK["options"].items())
+    (tmp_path / "fields.toml").write_text(
+        '[data]\nimages = "data/images"\nlabels = "data/masks"\nclasses = ["dark", "bright"]\nvalidation = 0\n'
+        f'[model]\nname = "{NETWORK["name"]}"\noptions = {{{options}}}\n'
+        "[train]\nsteps = 2\nbatch_size = 2\ncrop_size = 32\nevaluate_every = 2\nworkers = 0\n"
+        '[predict]\ntile = 64\noverlap = 0\n[run]\nfolder = "run"\n'
+    )
+    command = ("train", tmp_path / "fields.toml", "--on", "ray", "--processes", "2")
+    status, out, err = pixelwise(*command)
+    assert status == 0, err
+    assert "step 2 of 2" in out
+    assert (tmp_path / "run/model/model.safetensors").exists()
+    status, out, err = pixelwise(*command, "--resume")
+    assert status == 0, err
+    assert asked == [(2, False, False, True), (2, False, True, True)]
+    assert not list(tmp_path.glob(".ray-*"))
+
+
+def test_the_command_says_what_a_process_of_the_cluster_has_met(monkeypatch, tmp_path, pixelwise):
+    said = Said(ray_training._Failed(1, "node7", "a.tif is cut off."))
+    cluster(monkeypatch, said, fails=RuntimeError("worker group failed"), CPU=2)
+    write_scenes(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fields.toml").write_text(
+        '[data]\nimages = "data/images"\nlabels = "data/masks"\nclasses = ["dark", "bright"]\nvalidation = 0.25\n'
+        '[run]\nfolder = "run"\n'
+    )
+    status, _, err = pixelwise("train", tmp_path / "fields.toml", "--no-check", "--on", "ray", "--processes", "2")
+    assert status == 1
+    assert "Error: Process 1 (of 2, on node7) has failed: a.tif is cut off." in err

@@ -1,5 +1,6 @@
 """How a run begins, goes on, and is kept from other processes."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -10,13 +11,16 @@ import pytest
 import rasterio
 import small_run
 import torch
+from safetensors import SafetensorError
 from small_network import predictor_of
 from small_run import small_config, write_scenes
 
 import pixelwise as pw
+from pixelwise import files
 from pixelwise.errors import ConfigError, NotEnoughMemoryError, PixelwiseError, WeightsError, out_of_memory
 from pixelwise.files import locked_folder
 from pixelwise.predictor import load
+from pixelwise.runs.run_folder import Run
 from pixelwise.training import state
 from pixelwise.training.checkpointing import smaller_step, training_bytes
 from pixelwise.training.train import train
@@ -307,6 +311,55 @@ def test_a_disk_that_is_full_ends_in_one_paragraph_with_nothing_half_written(sce
     assert not [name for name in left if "pixelwise" in name or name == file]
     run = train(small_config(scenes, tmp_path / "run"), resume=True)
     assert weights(run.folder) == weights(whole.folder)
+
+
+def better_each_time(monkeypatch):
+    """Let each evaluation have the best score so far, so that each model is saved."""
+    evaluate = state.Training.evaluate
+    monkeypatch.setattr(state.Training, "evaluate", lambda training: {**evaluate(training), "mIoU": training.step / 10})
+
+
+def filled_up(monkeypatch, file, when):
+    """Let the disk be full when a file is written, or when it is flushed: its beginning is there then."""
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def half_written(content, path, *_, **__):
+        with open(path, "wb") as out:
+            out.write(b"half")
+        if file == "state.pt":
+            raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+        raise SafetensorError(f"Error while serializing: I/O error: {full.strerror} (os error {full.errno})")
+
+    def not_flushed(path):
+        if path.suffix == os.path.splitext(file)[1]:
+            raise full
+
+    if when == "flushed":
+        monkeypatch.setattr(files, "flush_file", not_flushed)
+    elif file == "state.pt":
+        monkeypatch.setattr(torch, "save", half_written)
+    else:
+        monkeypatch.setattr("pixelwise.weights.files.save_file", half_written)
+
+
+@pytest.mark.parametrize("when", ["written", "flushed"])
+@pytest.mark.parametrize(("file", "kept"), [("state.pt", 2), ("model.safetensors", 4)])
+def test_a_disk_that_fills_up_later_loses_neither_the_model_nor_the_state(
+    scenes, tmp_path, monkeypatch, file, kept, when
+):
+    better_each_time(monkeypatch)
+    whole, config = train(small_config(scenes, tmp_path / "whole")), small_config(scenes, tmp_path / "run")
+    stopped(config, 3)
+    before = weights(tmp_path / "run")
+    with monkeypatch.context() as patched:
+        filled_up(patched, file, when)
+        with pytest.raises(ConfigError, match=file.partition(".")[0]):
+            train(config, resume=True)
+    assert weights(tmp_path / "run") == before
+    assert Run(tmp_path / "run").load_last()["step"] == kept
+    assert not [path for path in (tmp_path / "run").rglob("*") if ".pixelwise" in path.name]
+    run = train(config, resume=True)
+    assert weights(run.folder) == weights(whole.folder) != before
 
 
 def test_a_foreign_state_is_no_state(scenes, tmp_path):

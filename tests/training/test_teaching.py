@@ -131,6 +131,28 @@ def test_what_validation_is_scored_on_is_never_learned_from(scenes, unlabelled, 
         train(without)
 
 
+def test_resuming_says_which_images_without_labels_changed(scenes, unlabelled, tmp_path):
+    config = changed(small_config(scenes, tmp_path / "run", steps=3), data={"unlabelled": str(unlabelled)})
+    stopped(config, 2)
+    _, said = sentences(config, resume=True)
+    assert not any("The data changed" in line for line in said)
+    with rasterio.open(unlabelled / "0.tif", "r+") as file:
+        file.write(255 - file.read())
+    (unlabelled / "1.tif").rename(unlabelled / "9.tif")
+    _, said = sentences(config, resume=True)
+    (line,) = [line for line in said if line.startswith("The data changed since the run began")]
+    assert "unlabelled scenes with other bytes: 1 (0)" in line
+    assert "unlabelled scenes gone: 1 (1)" in line
+    assert "unlabelled scenes new: 1 (9)" in line
+
+
+def test_a_run_that_began_with_images_without_labels_keeps_them(scenes, unlabelled, tmp_path):
+    config = changed(small_config(scenes, tmp_path / "run", steps=3), data={"unlabelled": str(unlabelled)})
+    stopped(config, 2)
+    with pytest.raises(ConfigError, match=r"\[data\].unlabelled was .* and is not set"):
+        train(small_config(scenes, tmp_path / "run", steps=3), resume=True)
+
+
 def test_only_sure_pixels_with_data_get_pseudo_labels():
     logits = torch.tensor([3.0, 0.0, -3.0, 0.1]).view(1, 1, 2, 2)
     logits = torch.cat([logits, -logits], dim=1)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pixelwise.commands.interruption import interruptible
+from pixelwise.commands.parameters import OPTIONS
 
 if TYPE_CHECKING:
     from pixelwise.exporting.certificate import Certificate, Lowered
@@ -44,9 +45,7 @@ PATH = click.Path(path_type=Path)
     "--for", "purpose", type=click.Choice(["deepness"]), help="A form of its own: deepness, QGIS's plugin; with onnx."
 )
 @click.option("--resolution", type=float, metavar="M", help="Metres per pixel.  [default: that of the run's scenes]")
-@click.option(
-    "--option", "options", multiple=True, metavar="KEY=VALUE", help="A network's option: output_stride=8; repeatable."
-)
+@OPTIONS
 @click.option(
     "--precision",
     default="float32",

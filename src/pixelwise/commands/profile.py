@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pixelwise.commands.interruption import interruptible
+from pixelwise.commands.parameters import described, describing
 from pixelwise.machine import share_cores
 
 if TYPE_CHECKING:
@@ -32,9 +33,7 @@ PLAIN_WIDTH = 160
 @click.option(
     "--repeats", default=3, show_default=True, type=click.IntRange(min=1), help="Runs of the network on a tile."
 )
-@click.option(
-    "--option", "options", multiple=True, metavar="KEY=VALUE", help="A network's option: output_stride=8; repeatable."
-)
+@describing
 @click.option(
     "--device", default="auto", show_default=True, help="'cpu', 'cuda', 'cuda:1'; auto: a GPU if there is one."
 )
@@ -65,7 +64,6 @@ def profile(
     """
     share_cores()
     with interruptible("Nothing is written."):
-        from pixelwise.config_table import parsed_options
         from pixelwise.fast.allocator import keep_freed_memory
         from pixelwise.profiling.measure import profile as measured
         from pixelwise.profiling.measure import write_profile
@@ -75,7 +73,7 @@ def profile(
             model,
             image,
             device=device,
-            options=parsed_options(options),
+            options=described(options),
             tile=tile,
             overlap=overlap,
             whole=whole,

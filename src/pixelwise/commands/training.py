@@ -11,7 +11,7 @@ import click
 from pixelwise.commands.calibrate import show_calibration
 from pixelwise.commands.doctor import stop_on_errors
 from pixelwise.commands.interruption import interruptible
-from pixelwise.commands.parameters import ACCEPT_LICENCE, FILE, OVERRIDES, RESOLUTION, UNITS
+from pixelwise.commands.parameters import ACCEPT_LICENCE, FILE, OVERRIDES, RESOLUTION, UNITS, described, describing
 from pixelwise.commands.weights import say_binding
 from pixelwise.machine import share_cores
 
@@ -143,9 +143,7 @@ def _evaluate_and_report(folder: Path) -> None:
 @click.option(
     "--name", help="Name of the evaluation in the run.  [default: that of CONFIG or the part; with a number if taken]"
 )
-@click.option(
-    "--option", "options", multiple=True, metavar="KEY=VALUE", help="A network's option: output_stride=8; repeatable."
-)
+@describing
 @click.option("--tile", type=int, help="Side of a tile in pixels, a multiple of 32.  [default: as CONFIG or RUN]")
 @click.option("--overlap", type=int, help="Pixels that tiles share, a multiple of 32.  [default: as CONFIG or RUN]")
 @click.option("--flips/--no-flips", default=None, help="Average with the mirrored image.  [default: as CONFIG or RUN]")
@@ -182,11 +180,11 @@ def evaluate(
       pixelwise evaluate runs/fields --part test
       pixelwise evaluate runs/fields test.toml
       pixelwise evaluate fields.onnx test.toml
+      pixelwise evaluate theirs.onnx test.toml --classes a,b --mean 124,116,104 --std 58,57,57
       pixelwise evaluate runs/fields test.toml --option output_stride=8 --flips --scale 0.75 --scale 1 --scale 1.25
     """
     share_cores()
     with interruptible("Nothing was written."):
-        from pixelwise.config_table import parsed_options
         from pixelwise.evaluation.evaluate import evaluate
         from pixelwise.fast.allocator import keep_freed_memory
         from pixelwise.inference.options import Fit
@@ -197,7 +195,7 @@ def evaluate(
             config,
             part=part,
             name=name,
-            options=parsed_options(options),
+            options=described(options),
             tile=tile,
             overlap=overlap,
             flips=flips,

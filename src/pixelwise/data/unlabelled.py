@@ -1,6 +1,7 @@
 """Images without labels, which a network learns from too."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from zlib import crc32
 
 import numpy as np
 from jaxtyping import Int16
@@ -14,6 +15,8 @@ from pixelwise.geo.raster import Window, describe
 
 HOLDS_DATA = np.int16(0)
 """What a mask says where the class is not known, but there is data. A scene makes `IGNORE` of the rest."""
+READ = 1 << 20
+"""Bytes of a file that are read at once."""
 
 
 class NoLabels(Labels):
@@ -56,3 +59,25 @@ def open_unlabelled(
     require_same_kind([like, *scenes])
     keep_in_memory(scenes)
     return scenes
+
+
+def checksums(scenes: Sequence[Scene]) -> dict[str, list[int]]:
+    """Return for each scene a checksum of its file, and 0 for the labels that it does not have.
+
+    Files are not decoded, since there may be many more than labelled ones. So of a mosaic it is that of its list.
+
+    Raises:
+        DataError: a file that cannot be read.
+    """
+    return {scene.name: [_checksum(scene), 0] for scene in scenes}
+
+
+def _checksum(scene: Scene) -> int:
+    found = 0
+    try:
+        with scene.info.path.open("rb") as file:
+            while part := file.read(READ):
+                found = crc32(part, found)
+    except OSError as error:
+        raise DataError(f"{scene.info.path} cannot be read: {error.strerror}.") from None
+    return found

@@ -144,6 +144,8 @@ def as_given(values: Float32[np.ndarray, "B C H W"], about: About) -> Shaped[np.
 
 FOREIGN = ("classes", "mean", "std", "dtype", "bands", "align_corners", "multiple", "tile", "overlap")
 """What can be said of a file that others made; the first three must be."""
+LARGEST = {"uint8": 255, "uint16": 65535}
+"""By which images are divided to lie between 0 and 1."""
 
 
 def about_foreign(path: Path, bands: int, digest: str, options: Mapping[str, object]) -> About:
@@ -159,12 +161,14 @@ def about_foreign(path: Path, bands: int, digest: str, options: Mapping[str, obj
     missing = [name for name in FOREIGN[:3] if name not in options]
     unknown = [name for name in options if name not in FOREIGN]
     if missing or unknown:
-        what = f"{missing[0]} is missing" if missing else f"{unknown[0]!r} is unknown"
+        what = f"{', '.join(missing)} missing" if missing else f"{unknown[0]!r} is unknown"
+        example = {key: ",".join([value] * bands) for key, value in (("mean", "124"), ("std", "58"))}
         raise ConfigError(
-            f"{path} has no metadata of pixelwise, so options must say what it takes and gives: {what}. Give classes, "
-            f"mean and std (a number for each of its {bands} bands, in the image's own units), such as "
-            "--option 'classes=[\"field\", \"other\"]' --option 'mean=[...]' --option 'std=[...]'; and, where they "
-            "differ, dtype (uint8), bands, align_corners (false), multiple (1), tile (512) and overlap (128)."
+            f"{path} has no metadata of pixelwise, so options must say what it takes and gives: {what}. Give --classes "
+            f"field,other --mean {example['mean']} --std {example['std']}: the names of its classes, and for each of "
+            f"its {bands} bands mean and deviation in the image's own units. Where they differ, also --dtype (uint8) "
+            "and --bands, and by --option KEY=VALUE align_corners (false), multiple (1), tile (512) and overlap (128). "
+            "From Python: options={'classes': [...], 'mean': [...], 'std': [...]}."
         )
     rest = dict(options)
     multiple, align_corners = rest.pop("multiple", 1), rest.pop("align_corners", False)
@@ -193,4 +197,20 @@ def about_foreign(path: Path, bands: int, digest: str, options: Mapping[str, obj
             f"{path} takes {bands} bands, so bands, mean and std have {bands} numbers each, and those of std are above "
             "0."
         )
+    _require_own_units(path, about.card)
     return about
+
+
+def _require_own_units(path: Path, card: ModelCard) -> None:
+    """Check that mean and deviation are not those of images scaled to 0 to 1, as many programs have them.
+
+    Raises:
+        ConfigError: they are; it has the numbers to give instead.
+    """
+    if card.dtype not in LARGEST or not (0 < max(card.mean) <= 1 and max(card.std) < 1):
+        return
+    told = [",".join(f"{LARGEST[card.dtype] * value:.5g}" for value in values) for values in (card.mean, card.std)]
+    raise ConfigError(
+        f"{path}: mean {list(card.mean)} and std {list(card.std)} are for images from 0 to 1, and {card.dtype} images "
+        f"are not. Give --mean {told[0]} --std {told[1]}, or --dtype float32 if the images are."
+    )

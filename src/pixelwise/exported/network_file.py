@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from pixelwise.errors import ConfigError, DataError, WeightsError
-from pixelwise.exported.about import About, about_foreign, as_given, read_about
+from pixelwise.exported.about import FOREIGN, About, about_foreign, as_given, read_about
 from pixelwise.exported.runtimes import SUFFIXES, Runtime, damage_named, open_runtime
 from pixelwise.files import file_digest
 from pixelwise.runs.model_card import ModelCard
@@ -124,10 +124,9 @@ def load_exported(
         if height is not None and width is not None:
             about = replace(about, options=replace(about.options, size=(height, width)))
     elif options:
-        raise ConfigError(
-            f"{path} was exported with its options, so {next(iter(options))!r} cannot be changed. Export the run again "
-            f"with --option {next(iter(options))}=..."
-        )
+        key = next(iter(options))
+        fix = "It says that itself: leave it out." if key in FOREIGN else f"Export the run with --option {key}=..."
+        raise ConfigError(f"{path} was exported with its options, so {key!r} cannot be changed. {fix}")
     if "logits" not in about.options.outputs or about.options.deepness:
         raise WeightsError(
             f"{path} gives {' and '.join(about.options.outputs)}, and prediction blends tiles by their logits. Export "

@@ -103,13 +103,26 @@ def export(
         raise ConfigError(f"No file is made for {purpose!r}. The only purpose with a form of its own is 'deepness'.")
     asked = ExportOptions(tuple(outputs), dtype, layout, size, purpose == "deepness", resolution, precision)
     how = Lowering(calibration_images, None if calibration is None else Path(calibration), tuple(keep_float), allow)
+    say = report or (lambda sentence: None)
+    return Exported(out, _written(kind, run, out, asked, how, options, say))
+
+
+def _written(
+    kind: str,
+    run: Path,
+    out: Path,
+    asked: ExportOptions,
+    how: Lowering,
+    options: Mapping[str, object] | None,
+    say: Callable[[str], None],
+) -> Certificate:
+    """Write the file and its certificate, and return that."""
     model, card, model_hash = load_model(run, options=options)
     kept = _kept_certificates(out)
     if kind == "transformers":
-        certificate = export_transformers(model, card, out, asked, find_samples(run, card, None), model_hash)
-        return Exported(out, certificate)
+        return export_transformers(model, card, out, asked, find_samples(run, card, None), model_hash)
     asked = _fitting(kind, asked, model, card)
-    samples = (find_samples if precision == "float32" else judged_samples)(run, card, asked.size)
+    samples = (find_samples if asked.precision == "float32" else judged_samples)(run, card, asked.size)
     if asked.resolution is None:
         asked = replace(asked, resolution=samples.resolution)
     about = About(card, model_hash, asked, output_stride(model), model.multiple, model.align_corners)
@@ -118,11 +131,10 @@ def export(
     recorded = _recorded(kind, network, about, asked.outputs)
     with _replaced(kind, out) as temporary:
         trial = _trial(kind, temporary, model, about, samples)
-        if precision == "float32":
+        if asked.precision == "float32":
             trial.save(recorded)
             certificate = trial.certify()
         else:
-            say = report or (lambda sentence: None)
             recorded, certificate = lowered(kind, recorded, about, run, how, trial, say)
         if not certificate.sound:
             begins = _beginning(kind, network, about, samples.images, certificate)
@@ -132,7 +144,7 @@ def export(
     told = {**certificate.to_dict(), "sha256": file_digest(out), "model_sha256": model_hash}
     with replacing(out.with_name(CERTIFICATE)) as temporary:
         temporary.write_text(json.dumps({**kept, out.name: told}, indent=2), encoding="utf-8")
-    return Exported(out, certificate)
+    return certificate
 
 
 def _trial(kind: str, path: Path, model: Segmenter, about: About, samples: Samples) -> Trial:

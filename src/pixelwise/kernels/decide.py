@@ -14,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from pixelwise.kernels import neighbours, where
+from pixelwise.kernels.bilinear import around, upsampled
 
 BLOCK = 128
 """Pixels of a program."""
@@ -29,25 +30,16 @@ def _decide(
     image, y = line // height, line % height
     x = tl.program_id(1) * block + tl.arange(0, block)
     inside = x < width
-    upper, down = tl.load(rows + y), tl.load(row_shares + y)
-    lower = tl.minimum(upper + 1, h - 1)
-    left = tl.load(columns + x, mask=inside, other=0)
-    right, across = tl.minimum(left + 1, w - 1), tl.load(column_shares + x, mask=inside, other=0.0)
-    top, bottom = logits + image * by_image + upper * by_row, logits + image * by_image + lower * by_row
+    upper, lower, down = around(rows, row_shares, y, h, y < height)
+    left, right, across = around(columns, column_shares, x, w, inside)
+    of_image = logits + image * by_image
     highest = tl.full((block,), float("-inf"), tl.float32)
     best = tl.zeros((block,), tl.int32)
     total = tl.zeros((block,), tl.float32)
     for k in range(classes):
-        at = k * by_class
-        a = tl.load(top + at + left * by_column, mask=inside, other=0.0).to(tl.float32)
-        b = tl.load(top + at + right * by_column, mask=inside, other=0.0).to(tl.float32)
-        c = tl.load(bottom + at + left * by_column, mask=inside, other=0.0).to(tl.float32)
-        d = tl.load(bottom + at + right * by_column, mask=inside, other=0.0).to(tl.float32)
-        # Between infinite logits, upsampling gives NaN.
-        a, b = tl.minimum(tl.maximum(a, -largest), largest), tl.minimum(tl.maximum(b, -largest), largest)
-        c, d = tl.minimum(tl.maximum(c, -largest), largest), tl.minimum(tl.maximum(d, -largest), largest)
-        start, end = a + down * (c - a), b + down * (d - b)
-        logit = start + across * (end - start)
+        logit = upsampled(
+            of_image + k * by_class, upper, lower, down, left, right, across, by_row, by_column, inside, largest, True
+        )
         # Ties go to the lower class.
         higher = logit > highest
         above = tl.maximum(logit, highest)

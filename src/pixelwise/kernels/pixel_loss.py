@@ -14,16 +14,12 @@ import triton.language as tl
 from torch import Tensor
 
 from pixelwise.kernels import neighbours, where
+from pixelwise.kernels.bilinear import around, upsampled
 
 BLOCK = 128
 """Pixels of a program of the first kernel."""
 CELLS, CLASSES = 32, 8
 """Cells of a row, and classes, that a program of the second kernel has."""
-
-
-@triton.jit
-def _corner(image, at, row, column, by_row, by_column, seen):
-    return tl.load(image + at + row * by_row + column * by_column, mask=seen, other=0.0).to(tl.float32)
 
 
 @triton.jit
@@ -36,10 +32,8 @@ def _softmax(
     image, y = line // height, line % height
     x = tl.program_id(1) * block + tl.arange(0, block)
     inside = x < width
-    upper, down = tl.load(rows + y), tl.load(row_shares + y)
-    lower = tl.minimum(upper + 1, h - 1)
-    left = tl.load(columns + x, mask=inside, other=0)
-    right, across = tl.minimum(left + 1, w - 1), tl.load(column_shares + x, mask=inside, other=0.0)
+    upper, lower, down = around(rows, row_shares, y, h, y < height)
+    left, right, across = around(columns, column_shares, x, w, inside)
     target = tl.load(targets + line * width + x, mask=inside, other=0)
     of_image = logits + image * by_image
     highest = tl.full((block,), float("-inf"), tl.float32)
@@ -47,13 +41,9 @@ def _softmax(
     own = tl.zeros((block,), tl.float32)
     weighted = tl.zeros((block,), tl.float32)
     for k in range(classes):
-        at = k * by_class
-        a = _corner(of_image, at, upper, left, by_row, by_column, inside)
-        b = _corner(of_image, at, upper, right, by_row, by_column, inside)
-        c = _corner(of_image, at, lower, left, by_row, by_column, inside)
-        d = _corner(of_image, at, lower, right, by_row, by_column, inside)
-        start, end = a + down * (c - a), b + down * (d - b)
-        logit = start + across * (end - start)
+        logit = upsampled(
+            of_image + k * by_class, upper, lower, down, left, right, across, by_row, by_column, inside, 0.0, False
+        )
         above = tl.maximum(logit, highest)
         total = total * tl.exp(highest - above) + tl.exp(logit - above)
         highest = above
@@ -86,14 +76,12 @@ def _gather(
     if is_smoothed:
         extra = tl.load(smoothing + k, mask=k < classes, other=0.0)
     for y in range(tl.load(row_begin + i), tl.load(row_end + i)):
-        upper, down = tl.load(rows + y), tl.load(row_shares + y)
-        lower = tl.minimum(upper + 1, h - 1)
+        upper, lower, down = around(rows, row_shares, y, h, y < height)
         by_y = tl.where(upper == i, 1.0 - down, 0.0) + tl.where(lower == i, down, 0.0)
         for step in range(span):
             x = first + step
             seen = there & (x < last)
-            left = tl.load(columns + x, mask=seen, other=0)
-            right, across = tl.minimum(left + 1, w - 1), tl.load(column_shares + x, mask=seen, other=0.0)
+            left, right, across = around(columns, column_shares, x, w, seen)
             by_x = tl.where(left == j, 1.0 - across, 0.0) + tl.where(right == j, across, 0.0)
             pixel = (image * height + y) * width + x
             total = tl.load(totals + pixel, mask=seen, other=0.0)
@@ -101,12 +89,10 @@ def _gather(
             pull = tl.load(at_target + pixel, mask=seen, other=0.0)
             target = tl.load(targets + pixel, mask=seen, other=-1)
             known = seen[None, :] & (k < classes)
-            a = _corner(of_image, at, upper, left[None, :], by_row, by_column, known)
-            b = _corner(of_image, at, upper, right[None, :], by_row, by_column, known)
-            c = _corner(of_image, at, lower, left[None, :], by_row, by_column, known)
-            d = _corner(of_image, at, lower, right[None, :], by_row, by_column, known)
-            start, end = a + down * (c - a), b + down * (d - b)
-            logit = start + across[None, :] * (end - start)
+            logit = upsampled(
+                of_image + at, upper, lower, down, left[None, :], right[None, :], across[None, :],
+                by_row, by_column, known, 0.0, False,
+            )  # fmt: skip
             slope = share[None, :] * tl.exp(logit - total[None, :])
             slope -= tl.where(target[None, :] == k, pull[None, :], 0.0)
             if is_smoothed:

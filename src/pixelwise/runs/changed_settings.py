@@ -58,8 +58,8 @@ def require_same_settings(folder: Path, before: Config, now: Config) -> None:
     changed = [
         f"{name} was {was} and is {is_now}"
         for name, was, is_now, effect in _changes(before, now)
-        # Weights may have moved. But with and without, the learning rates are others.
-        if effect is None or (name == "[model].weights" and NOT_SET in (was, is_now))
+        # They may have moved. But with and without them, rates, or what is learned, are others.
+        if effect is None or (name in ("[model].weights", "[data].unlabelled") and NOT_SET in (was, is_now))
     ]
     if changed:
         more = f", and {len(changed) - LISTED} more" if len(changed) > LISTED else ""

@@ -1,7 +1,6 @@
 """Training on one page: build, restore, step, evaluate and save."""
 
 import os
-import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from pixelwise.errors import ConfigError, PixelwiseError, TrainingStopped, Weigh
 from pixelwise.evaluation.calibrate import calibrate_model
 from pixelwise.fast.allocator import keep_freed_memory
 from pixelwise.mapping.capacity import free_memory, threads
-from pixelwise.processes import agreed, from_first, is_first, own_range, world
+from pixelwise.processes import agreed, collected, from_first, is_first, own_range, world
 from pixelwise.runs.changed_settings import recorded_config, require_same_settings, say_changes
 from pixelwise.runs.model_folder import load_model
 from pixelwise.runs.run_folder import Run, open_run
@@ -112,8 +111,11 @@ def _train_together(config: Config, resume: bool, say: Say, callback: Callback |
     if (note := resolution_note([scene.info for scene in [*split.training, *split.validation]])) is not None:
         say(note)
     with run_of_all(config, resume=resume) as run:
+        unlabelled = []
+        if config.data.unlabelled is not None:
+            unlabelled = open_unlabelled(config.data, split.training[0], [*split.validation, *split.test], say)
         with first_alone() as first:
-            data = read_training_data(classes, split.training, split.validation, say) if first else None
+            data = read_training_data(classes, split.training, split.validation, say, unlabelled) if first else None
         data = data_of_first(data, classes, split.training, split.validation)
         state = from_first(_kept_state(run, config, say) if is_first() else None) if resume else None
         if state is not None and "data" in state:
@@ -122,9 +124,6 @@ def _train_together(config: Config, resume: bool, say: Say, callback: Callback |
         room = free_memory(device)
         if resume and state is None:
             start = first_weights(config.model, say=say)
-        unlabelled = []
-        if config.data.unlabelled is not None:
-            unlabelled = open_unlabelled(config.data, split.training[0], [*split.validation, *split.test], say)
         training = Training(config, data, device, run, start, state, say, unlabelled)
         with enough_memory(lambda: smaller_step(training.model, config.train.batch_size, config.train.crop_size, room)):
             _require_room_for_a_batch(config, len(data.training[0].reader.bands))
@@ -305,5 +304,7 @@ def _evaluated(training: Training, stopping: Stopping) -> bool:
 
 def _stop_if_asked(training: Training, stopping: Stopping) -> None:
     """Raise `TrainingStopped` if a signal came, to any of the processes that train together."""
-    if agreed(stopping.signal is not None)[0]:
-        raise TrainingStopped(stopping.signal or signal.SIGTERM, training.step, training.run.folder)
+    # One number for all, so that all end with the same status.
+    number = max(collected(stopping.signal or 0))
+    if number:
+        raise TrainingStopped(number, training.step, training.run.folder)

@@ -11,10 +11,13 @@ from pixelwise.config import Config
 from pixelwise.data.check import require_usable, survey
 from pixelwise.data.scenes import Scene
 from pixelwise.data.stats import BandStatistics, balanced_weights
+from pixelwise.data.unlabelled import checksums
 from pixelwise.errors import ConfigError
 from pixelwise.labels import Classes
 
 PARTS = ("training", "validation")
+UNLABELLED = "unlabelled"
+"""Images without labels, beside the parts."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class TrainingData:
     class_pixels: tuple[int, ...]
     """Of the training part."""
     contents: dict[str, dict[str, list[int]]]
-    """Part -> scene -> checksums of its pixels and of its labels."""
+    """Part, or `UNLABELLED` -> scene -> checksums of its pixels and of its labels."""
     training_statistics: BandStatistics | None = None
     validation_statistics: BandStatistics | None = None
     """As they are today, to compare the parts; None where there is no validation part."""
@@ -45,9 +48,13 @@ class TrainingData:
 
 
 def read_training_data(
-    classes: Classes, training: Sequence[Scene], validation: Sequence[Scene], say: Callable[[str], None]
+    classes: Classes,
+    training: Sequence[Scene],
+    validation: Sequence[Scene],
+    say: Callable[[str], None],
+    unlabelled: Sequence[Scene] = (),
 ) -> TrainingData:
-    """Read every pixel of both parts.
+    """Read every pixel of both parts, and the files of images without labels.
 
     Raises:
         DataError: a file that does not work, or scenes that nothing can be learned from.
@@ -63,6 +70,8 @@ def read_training_data(
         other = survey(validation, classes)
         require_usable(other, classes, "validation")
         contents["validation"] = other.contents
+    if unlabelled:
+        contents[UNLABELLED] = checksums(unlabelled)
     return TrainingData(
         classes,
         list(training),
@@ -85,7 +94,9 @@ def as_begun(data: TrainingData, record: dict, say: Callable[[str], None]) -> Tr
     Args:
         record: `TrainingData.record` when the run began.
     """
-    changes = [change for part in PARTS for change in _changes(part, record[part], data.contents[part])]
+    # States of earlier versions know nothing of images without labels.
+    parts = [part for part in (*PARTS, UNLABELLED) if part in record and part in data.contents]
+    changes = [change for part in parts for change in _changes(part, record[part], data.contents[part])]
     if changes:
         say(
             f"The data changed since the run began: {'; '.join(changes)}. The run goes on with what is there now, and "
@@ -101,7 +112,11 @@ def as_begun(data: TrainingData, record: dict, say: Callable[[str], None]) -> Tr
 def _changes(part: str, before: dict[str, list[int]], now: dict[str, list[int]]) -> list[str]:
     both = sorted(set(before) & set(now))
     found = (
-        ("with other pixels", [name for name in both if before[name][0] != now[name][0]]),
+        # A file without labels is not decoded for this.
+        (
+            "with other bytes" if part == UNLABELLED else "with other pixels",
+            [name for name in both if before[name][0] != now[name][0]],
+        ),
         ("with other labels", [name for name in both if before[name][1] != now[name][1]]),
         ("gone", sorted(set(before) - set(now))),
         ("new", sorted(set(now) - set(before))),

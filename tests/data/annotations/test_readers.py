@@ -1,60 +1,17 @@
 """Each format, in small files as its documentation describes them, and with what people's files have in them."""
 
 import base64
-import io
 import json
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
+from small_annotations import SIDE, SQUARE, box, coco, drawn, dump, photo, png
 
 from pixelwise.data.annotations import read, recognise
 from pixelwise.errors import DataError
-
-SIDE = 8
-
-
-def photo(path: Path, size=(SIDE, SIDE)) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size).save(path)
-    return path
-
-
-def dump(path: Path, told) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(told if isinstance(told, str) else json.dumps(told), encoding="utf-8")
-    return path
-
-
-def drawn(image, **index_of) -> np.ndarray:
-    return image.draw(index_of, (SIDE, SIDE), outside=0)
-
-
-def box(left, top, right, bottom) -> np.ndarray:
-    out = np.zeros((SIDE, SIDE), bool)
-    out[top:bottom, left:right] = True
-    return out
-
-
-def png(values: np.ndarray, mode: str | None = None) -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(values, mode).save(out, "PNG")
-    return out.getvalue()
-
-
-SQUARE = [1, 1, 5, 1, 5, 5, 1, 5]
-
-
-def coco(annotations, name="a.png", **image) -> dict:
-    return {
-        "info": {"year": 2026},
-        "images": [{"id": 7, "file_name": name, "width": SIDE, "height": SIDE} | image],
-        "annotations": [{"id": i, "image_id": 7} | each for i, each in enumerate(annotations)],
-        "categories": [{"id": 3, "name": "cat", "supercategory": "animal"}, {"id": 9, "name": "dog"}],
-    }
 
 
 def test_coco_draws_polygons_and_run_lengths_small_objects_on_top_and_crowds_below(tmp_path):
@@ -275,67 +232,6 @@ def test_via_with_several_attributes_asks_which_one_is_the_class(tmp_path):
     assert read(path, attribute="kind").images[0].regions[0].name == "k"
 
 
-def test_voc_has_its_classes_parts_and_borders(tmp_path):
-    root = tmp_path / "VOCdevkit/VOC2012"
-    values = np.where(box(1, 1, 5, 5), 15, 0).astype(np.uint8)
-    values[0] = 255
-    for name in ("a", "b"):
-        photo(root / f"JPEGImages/{name}.jpg")
-        dump(root / f"ImageSets/Segmentation/{ {'a': 'train', 'b': 'val'}[name] }.txt", f"{name}\n")
-    (root / "SegmentationClass").mkdir()
-    picture = Image.fromarray(values).convert("P")
-    picture.putpalette([0, 0, 0] * 15 + [192, 128, 128] + [0, 0, 0] * 239 + [224, 224, 192])
-    picture.save(root / "SegmentationClass/a.png")
-    found = read(tmp_path / "VOCdevkit")
-    assert found.format == "voc"
-    assert [(image.path.stem, image.part, image.annotated) for image in found.images] == [
-        ("a", "training", True),
-        ("b", "validation", False),
-    ]
-    image = drawn(found.images[0], background=0, person=4)
-    assert (image[0] == -1).all()
-    assert (image[1:] == np.where(box(1, 1, 5, 5), 4, 0)[1:]).all()
-
-
-def test_cvats_voc_has_colours_and_a_label_map(tmp_path):
-    photo(tmp_path / "JPEGImages/a.jpg")
-    dump(tmp_path / "labelmap.txt", "# label:color_rgb:parts:actions\nbackground:0,0,0::\nroof:250,50,83::\n")
-    colours = np.zeros((8, 8, 3), np.uint8)
-    colours[box(1, 1, 5, 5)] = 250, 50, 83
-    (tmp_path / "SegmentationClass").mkdir()
-    Image.fromarray(colours).save(tmp_path / "SegmentationClass/a.png")
-    found = read(tmp_path)
-    assert found.classes == {"background": (0, 0, 0), "roof": (250, 50, 83)}
-    assert (drawn(found.images[0], background=0, roof=1) == box(1, 1, 5, 5)).all()
-
-
-@pytest.mark.parametrize(("ending", "value"), [("labelIds", 26), ("labelTrainIds", 13)])
-def test_cityscapes_pairs_names_and_knows_its_ids(tmp_path, ending, value):
-    photo(tmp_path / "leftImg8bit/train/aachen/aachen_000000_000019_leftImg8bit.png")
-    labels = np.where(box(1, 1, 5, 5), value, 255 if "Train" in ending else 3).astype(np.uint8)
-    path = tmp_path / f"gtFine/train/aachen/aachen_000000_000019_gtFine_{ending}.png"
-    path.parent.mkdir(parents=True)
-    Image.fromarray(labels).save(path)
-    for place in (tmp_path, tmp_path / "gtFine"):
-        found = read(place)
-        assert found.format == "cityscapes"
-        assert found.images[0].part == "training"
-        index = dict.fromkeys(found.ignorable, -1) | {"car": 1}
-        assert (drawn(found.images[0], **index) == np.where(box(1, 1, 5, 5), 1, -1)).all()
-
-
-def test_cityscapes_polygons_are_drawn_in_order(tmp_path):
-    photo(tmp_path / "leftImg8bit/val/x/x_1_leftImg8bit.png")
-    objects = [
-        {"label": "road", "polygon": [[0, 0], [8, 0], [8, 8], [0, 8]]},
-        {"label": "cargroup", "polygon": [[1, 1], [5, 1], [5, 5], [1, 5]]},
-        {"label": "sky", "deleted": 1, "polygon": [[0, 0], [8, 0], [8, 8]]},
-    ]
-    told = {"imgHeight": 8, "imgWidth": 8, "objects": objects}
-    dump(tmp_path / "gtFine/val/x/x_1_gtFine_polygons.json", told)
-    assert (drawn(read(tmp_path).images[0], road=2, car=1) == np.where(box(1, 1, 5, 5), 1, 2)).all()
-
-
 def test_supervisely_has_holes_bitmaps_and_origins(tmp_path):
     dump(tmp_path / "meta.json", {"classes": [{"title": "cell", "shape": "any", "color": "#0A0B0C"}], "tags": []})
     photo(tmp_path / "train/img/a.png")
@@ -360,75 +256,6 @@ def test_supervisely_has_holes_bitmaps_and_origins(tmp_path):
     assert found.images[0].part == "training"
 
 
-def test_roboflow_has_coco_or_masks_in_each_part(tmp_path):
-    for part in ("train", "valid"):
-        photo(tmp_path / "c" / part / "a_jpg.rf.1.jpg")
-        told = coco([{"category_id": 3, "segmentation": [SQUARE]}], "a_jpg.rf.1.jpg")
-        told["categories"].insert(0, {"id": 0, "name": "animal", "supercategory": "none"})
-        dump(tmp_path / "c" / part / "_annotations.coco.json", told)
-        photo(tmp_path / "m" / part / "a.jpg")
-        Image.fromarray(box(1, 1, 5, 5).astype(np.uint8)).save(tmp_path / "m" / part / "a_mask.png")
-        dump(tmp_path / "m" / part / "_classes.csv", "Pixel Value, Class\n0, background\n1, cat\n")
-    for kind, classes in (("c", ["cat", "dog"]), ("m", ["background", "cat"])):
-        found = read(tmp_path / kind)
-        assert found.format == "roboflow"
-        assert list(found.classes) == classes
-        assert [image.part for image in found.images] == ["training", "validation"]
-        for image in found.images:
-            assert (drawn(image, background=0, cat=1) == box(1, 1, 5, 5)).all()
-
-
-def test_hugging_face_folders_have_metadata_or_parquet(tmp_path, monkeypatch):
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    mask = box(1, 1, 5, 5).astype(np.uint8)
-    image = photo(tmp_path / "f/train/images/a.png")
-    (tmp_path / "f/train/masks").mkdir()
-    (tmp_path / "f/train/masks/a.png").write_bytes(png(mask))
-    dump(tmp_path / "f/train/metadata.jsonl", '{"file_name": "images/a.png", "mask_file_name": "masks/a.png"}\n')
-    table = pyarrow.table({"image": [{"bytes": image.read_bytes(), "path": "a.png"}], "label": [{"bytes": png(mask)}]})
-    (tmp_path / "p/data").mkdir(parents=True)
-    parquet.write_table(table, tmp_path / "p/data/train-00000-of-00001.parquet")
-    dump(tmp_path / "p/id2label.json", {"0": "wall", "1": "door"})
-    for kind, index in (("f", {"0": 0, "1": 1}), ("p", {"wall": 0, "door": 1})):
-        found = read(tmp_path / kind)
-        assert found.format == "huggingface"
-        assert found.images[0].part == "training"
-        assert (found.images[0].draw(index, (8, 8)) == mask).all()
-
-
-@pytest.mark.parametrize("separator", [" ", "\t", ","])
-def test_lists_name_images_and_masks(tmp_path, separator):
-    photo(tmp_path / "my images/a 1.jpg")
-    (tmp_path / "labels").mkdir()
-    Image.fromarray(box(1, 1, 5, 5).astype(np.uint8)).save(tmp_path / "labels/a 1.png")
-    dump(tmp_path / "train.txt", f"my images/a 1.jpg{separator}labels/a 1.png\n")
-    dump(tmp_path / "val.txt", f"my images/gone.jpg{separator}labels/gone.png\n")
-    dump(tmp_path / "labels.txt", "floor\nrug\n")
-    found = read(tmp_path)
-    assert found.format == "lists"
-    assert (drawn(found.images[0], floor=0, rug=1) == box(1, 1, 5, 5)).all()
-    assert found.images[0].part == "training"
-    assert len(found.missing) == 1
-
-
-def test_lists_of_names_alone_find_masks_in_folders_of_masks(tmp_path):
-    photo(tmp_path / "img_dir/train/a.jpg")
-    (tmp_path / "ann_dir/train").mkdir(parents=True)
-    Image.fromarray(box(0, 0, 2, 2).astype(np.uint8)).save(tmp_path / "ann_dir/train/a.png")
-    found = read(dump(tmp_path / "train.txt", "img_dir/train/a.jpg\n"))
-    assert found.images[0].mask is not None
-    assert found.images[0].mask.path == tmp_path / "ann_dir/train/a.png"
-
-
-def test_lists_do_not_lead_out_of_their_folder(tmp_path):
-    photo(tmp_path / "secret.png")
-    path = dump(tmp_path / "set/train.txt", "../secret.png ../secret.png\n")
-    with pytest.raises(DataError, match="leads out"):
-        read(path)
-
-
 def test_yolo_has_shares_of_the_image(tmp_path):
     photo(tmp_path / "images/train/a.jpg")
     dump(tmp_path / "data.yaml", "names:\n  0: cat\n  1: dog\n")
@@ -438,103 +265,6 @@ def test_yolo_has_shares_of_the_image(tmp_path):
     assert (drawn(found.images[0], dog=1) == box(1, 1, 5, 5)).all()
     assert found.images[0].part == "training"
     assert "have a box and no outline" in found.notes[0]
-
-
-def test_damaged_files_are_named_with_their_line(tmp_path):
-    photo(tmp_path / "a.png")
-    whole = json.dumps(coco([{"category_id": 3, "segmentation": [SQUARE]}]), indent=1)
-    path = dump(tmp_path / "c.json", whole[: whole.index('"segmentation"')])
-    with pytest.raises(DataError, match=r"c\.json is damaged JSON at line \d\d"):
-        read(path)
-    path = dump(tmp_path / "d.json", coco([{"category_id": 4, "segmentation": [SQUARE]}]))
-    with pytest.raises(DataError, match="category_id 4, which no category has"):
-        read(path)
-    path = dump(tmp_path / "e.json", coco([{"category_id": 3, "segmentation": [[1, 2, 3]]}]))
-    with pytest.raises(DataError, match=r"annotations, entry 1.*3 numbers"):
-        read(path)
-    path = dump(tmp_path / "f.json", {"shapes": [{"label": "x"}], "flags": {}})
-    with pytest.raises(DataError, match=r"shape 1.*'points' is missing"):
-        read(path)
-
-
-def test_a_wrong_format_and_an_unknown_one_are_said(tmp_path):
-    photo(tmp_path / "a.png")
-    path = dump(tmp_path / "c.json", coco([]))
-    with pytest.raises(DataError, match=r"no JSON export of Label Studio.*looks like 'coco'"):
-        read(path, "label-studio")
-    assert recognise(dump(tmp_path / "x.json", {"a": 1})) is None
-    with pytest.raises(DataError, match=r"no format of annotations that is known.*coco"):
-        read(tmp_path / "x.json")
-    with pytest.raises(DataError, match="There is no"):
-        read(tmp_path / "gone.json")
-
-
-def test_names_find_images_by_the_ends_of_their_paths(tmp_path):
-    for folder in ("north", "south"):
-        photo(tmp_path / folder / "a.png")
-    shape = {"category_id": 3, "segmentation": [SQUARE]}
-    found = read(dump(tmp_path / "c.json", coco([shape], "C:\\data\\south\\a.png")))
-    assert found.images[0].path == tmp_path / "south/a.png"
-    with pytest.raises(DataError, match="may be"):
-        read(dump(tmp_path / "c.json", coco([shape], "/etc/a.png")))
-    with pytest.raises(DataError, match=r"1 images, such as 'b\.jpg'.*such as a\.png"):
-        read(dump(tmp_path / "c.json", coco([shape], "b.jpg")))
-
-
-def test_other_sizes_are_scaled_if_the_form_is_the_same_and_else_refused(tmp_path):
-    photo(tmp_path / "a.png")
-    told = coco([{"category_id": 3, "segmentation": [[2, 2, 10, 2, 10, 10, 2, 10]]}], width=16, height=16)
-    (image,) = read(dump(tmp_path / "c.json", told)).images
-    assert (drawn(image, cat=1) == box(1, 1, 5, 5)).all()
-    told["images"][0] |= {"width": 6, "height": 8}
-    (image,) = read(dump(tmp_path / "c.json", told)).images
-    with pytest.raises(DataError, match=r"6x8 pixels, but .* has 8x6.*EXIF"):
-        image.draw({"cat": 1}, (6, 8), outside=0)
-
-
-def test_run_lengths_of_another_size_and_bitmaps_larger_than_memory_are_refused(tmp_path):
-    photo(tmp_path / "a.png")
-    odd = {"category_id": 3, "segmentation": {"size": [4, 4], "counts": [8, 8]}}
-    with pytest.raises(DataError, match="have 4x4 pixels, but the image 8x8"):
-        read(dump(tmp_path / "c.json", coco([odd])))
-    odd["segmentation"] = {"size": [10**6, 10**6], "counts": [10**12]}
-    with pytest.raises(DataError, match="1000000x1000000 pixels"):
-        read(dump(tmp_path / "c.json", coco([odd])))
-
-
-def test_a_damaged_file_is_of_no_format(tmp_path):
-    (tmp_path / "data.yaml").write_bytes(b"\xff\xfe\x00names")
-    (tmp_path / "metadata.jsonl").write_bytes(b"\x80{")
-    assert recognise(tmp_path) is None
-
-
-def test_files_of_windows_programs_are_read(tmp_path):
-    photo(tmp_path / "a.png")
-    told = json.dumps(coco([{"category_id": 3, "segmentation": [SQUARE]}]))
-    for encoding in ("utf-8-sig", "utf-16"):
-        (tmp_path / "c.json").write_bytes(told.encode(encoding))
-        assert recognise(tmp_path / "c.json") == "coco"
-        assert len(read(tmp_path / "c.json").images[0].regions) == 1
-
-
-def test_lists_may_hold_names_without_suffixes(tmp_path):
-    photo(tmp_path / "img_dir/channel_a.jpg")
-    (tmp_path / "ann_dir").mkdir()
-    Image.fromarray(box(0, 0, 2, 2).astype(np.uint8)).save(tmp_path / "ann_dir/channel_a.png")
-    dump(tmp_path / "splits/val.txt", "channel_a\n")
-    found = read(tmp_path)
-    assert found.format == "lists"
-    assert found.images[0].path == tmp_path / "img_dir/channel_a.jpg"
-    assert found.images[0].part == "validation"
-    assert (found.images[0].draw({"0": 0, "1": 1}, (8, 8)) == box(0, 0, 2, 2)).all()
-
-
-def test_labelmes_voc_has_a_list_of_names(tmp_path):
-    photo(tmp_path / "JPEGImages/a.jpg")
-    (tmp_path / "SegmentationClass").mkdir()
-    Image.fromarray(box(1, 1, 5, 5).astype(np.uint8)).save(tmp_path / "SegmentationClass/a.png")
-    dump(tmp_path / "class_names.txt", "__ignore__\n_background_\ncat\n")
-    assert list(read(tmp_path).classes) == ["_background_", "cat"]
 
 
 def test_labelme_rectangles_may_have_four_corners(tmp_path):
