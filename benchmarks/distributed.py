@@ -97,15 +97,19 @@ def compared(one: Path, other: Path) -> dict:
     }
 
 
-def cases_of(folder: Path, steps: int) -> dict[str, dict]:
+def cases_of(folder: Path, steps: int, *, toy: bool) -> dict[str, dict]:
     """Return the cases: what is trained with 1 process and with 2."""
-    segformer = {"name": "segformer-b0"}
+    segformer: dict[str, object] = {"name": "segformer-b0"}
+    linknet: dict[str, object] = {"name": "linknet"}
+    if toy:
+        segformer["options"] = {"widths": [8, 16, 20, 32], "depths": [1, 1, 1, 1], "decoder_channels": 16}
+        linknet = {"name": "unet", "options": {"filters": [4, 8]}}
     losses = {"dice": 0.5, "ohem": 0.5, "ohem_min_kept": 2000, "class_weights": "balanced"}
     mixed = {"augment": {"classmix": 0.5}, "sampling": {"hard": 0.5}}
     every = {"steps": steps, "evaluate_every": max(1, steps // 2)}
     return {
         "segformer-b0": case(folder, "segformer", segformer, every),
-        "linknet": case(folder, "linknet", {"name": "linknet"}, every | losses, **mixed),
+        "linknet": case(folder, "linknet", linknet, every | losses, **mixed),
         "segformer-b0, FSDP2": case(folder, "fsdp", segformer, every | {"parallel": "fsdp"}),
     }
 
@@ -114,6 +118,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--without-ray", action="store_true")
+    parser.add_argument("--toy", action="store_true", help="two steps of narrow networks, without Ray")
     parser.add_argument("--cases", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.cases is not None:
@@ -122,7 +127,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         draw_scenes(folder)
-        print(json.dumps(table(folder, given.steps, ray=not given.without_ray), indent=2))
+        steps, ray = (2, False) if given.toy else (given.steps, not given.without_ray)
+        print(json.dumps(table(folder, steps, ray=ray, toy=given.toy), indent=2))
 
 
 def at(config: dict, run: str, **train: object) -> dict:
@@ -131,9 +137,9 @@ def at(config: dict, run: str, **train: object) -> dict:
     return {**config, "train": config["train"] | train, "run": {"folder": str(folder)}}
 
 
-def table(folder: Path, steps: int, *, ray: bool) -> dict:
+def table(folder: Path, steps: int, *, ray: bool, toy: bool) -> dict:
     """Train all cases and return their differences by name."""
-    cases = cases_of(folder, steps)
+    cases = cases_of(folder, steps, toy=toy)
     half, names = steps // 2, list(cases)
     of_one = [{"config": at(config, f"{i}-one")} for i, config in enumerate(cases.values())]
     of_two = [{"config": at(config, f"{i}-two")} for i, config in enumerate(cases.values())]

@@ -46,6 +46,8 @@ def noted(only: str) -> dict[str, dict[str, float]]:
             "-k",
             f"recorded and {only}" if only else "recorded",
             f"--junitxml={report}",
+            # Of few tests the start of another process would be most.
+            *(("-n", "0") if only else ()),
         ]
         subprocess.run(command, cwd=ROOT, check=True)
         for note in ElementTree.parse(report).iter("property"):

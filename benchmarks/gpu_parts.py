@@ -100,7 +100,7 @@ def exact(bench: Bench) -> Iterator[dict]:
 
 def steps(bench: Bench) -> Iterator[dict]:
     """Every network's training step in each precision."""
-    batch, side = bench.pick(4, 2), bench.pick(256, 64)
+    batch, side = bench.pick(4, 2), bench.pick(256, 32)
     for name in bench.names():
         row: dict = {"network": name}
         for precision, dtype in PRECISIONS.items():

@@ -68,6 +68,8 @@ FILES = {
     "ONNX Runtime int8": ("int8.onnx", "int8"),
 }
 """Way -> its file, and the precision. Files that only halve the weights compute as float32 does, and are not timed."""
+TOY_FILES = ("OpenVINO int8", "ONNX Runtime float32")
+"""One of each runtime and of each kind of number."""
 SHARING = ("OpenVINO float32", "OpenVINO int8", "ONNX Runtime float32")
 """Files that are measured beside a neighbour too."""
 PASSIVE = (("OMP_WAIT_POLICY", "PASSIVE"),)
@@ -193,11 +195,11 @@ def neighbour_ways(run: Path, files: dict[str, dict[str, Any]], size: int, cores
     return ways
 
 
-def measured(name: str, run: Path, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Measure one network."""
+def measured(name: str, run: Path, options: argparse.Namespace, folder: Path, chosen: Sequence[str]) -> dict[str, Any]:
+    """Measure one network, and its files for some ways."""
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cores, clock = options.threads or here, "process_time" if options.processor_time else "perf_counter"
-    files = exported(run, folder, options.images, SHARING if options.only == "neighbour" else list(FILES))
+    files = exported(run, folder, options.images, SHARING if options.only == "neighbour" else chosen)
     found: dict[str, Any] = {"network": name, "files": files}
     if options.only in ("", "speed"):
         ways = {"fused float32": Way(one, (str(run), options.size, cores))}
@@ -255,6 +257,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--toy", action="store_true", help="as little as possible")
     options = parser.parse_args()
+    files = TOY_FILES if options.toy else tuple(FILES)
     settings = NETWORKS if options.network is None else {name: NETWORKS[name] for name in options.network}
     if options.toy:
         options.steps, options.rounds, options.size, options.images = 2, 1, 64, 1
@@ -267,7 +270,7 @@ def main() -> None:
             place = Path(folder) / f"files-{name}"
             place.mkdir()
             run = given.get(name) or trained(name, settings[name], options.data, options.steps, Path(folder))
-            result["networks"].append(measured(name, run, options, place))
+            result["networks"].append(measured(name, run, options, place, files))
             show(result["networks"][-1])
     if options.json:
         options.json.write_text(json.dumps(result, indent=1), encoding="utf-8")

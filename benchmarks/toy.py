@@ -3,14 +3,17 @@
     python benchmarks/toy.py [--only seams]
 
 The figures mean nothing: each script only has to run to its end. They run in a copy of the repository's benchmarks and
-docs, so the kept results stay as they are. A benchmark that needs root or a package that is not installed is left out,
-and the output says so.
+docs, so the kept results stay as they are, on the middles of the example scenes. Each is a process of its own, which a
+server has forked off that has imported torch and pixelwise before. A benchmark that needs root or a package that is not
+installed is left out, and the output says so.
 """
 
 import argparse
 import importlib.util
+import multiprocessing
+import os
+import runpy
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from PIL import Image
+from rasterio.windows import Window
 
 ROOT = Path(__file__).parents[1]
 SCENES = str(ROOT / "examples" / "fields" / "train")
@@ -35,12 +39,12 @@ TOY: dict[str, list[str]] = {
     "alarms": ["--draws", "1"],
     "check": ["--images", "12", "--size", "64"],
     "costs": ["--only", "linknet", "--output", "costs.json"],
-    "distributed": ["--steps", "2", "--without-ray"],
+    "distributed": ["--toy"],
     "engine": ["--toy"],
     "evaluation": ["--images", "11", "--classes", "3", "--size", "32"],
     "exports": ["--json", "exports.json", "--network", "unet", "--to", "model.onnx"],
     "from_scratch": ["--seeds", "1", "--steps", "2"],
-    "fuzz": ["--cases", "10"],
+    "fuzz": ["--cases", "1"],
     "goldens": ["--only", "linknet"],
     "gpu": ["--device", "cpu", "--tiny", "--out", "gpu.jsonl"],
     "huge": [SCENES, "--sizes", "600"],
@@ -75,6 +79,10 @@ TOY: dict[str, list[str]] = {
 """Script -> its arguments. Not here: `paddle_class_map`, which needs an environment of its own."""
 
 
+SIDE = 320
+"""Of the scenes, in pixels."""
+IMPORTED = ["torch", "pixelwise.training.train", "pixelwise.evaluation.evaluate", "pixelwise.predictor"]
+"""What nearly every script imports."""
 FIRST = ("tables",)
 """Run before others change what they read; the rest run two at a time."""
 
@@ -89,13 +97,21 @@ def write_pairs(folder: Path) -> None:
             Image.fromarray(pixels).save(folder / name / f"{i}.png")
 
 
-def write_scene(path: Path) -> None:
-    """Write a corner of an example scene."""
-    with rasterio.open(sorted(Path(SCENES).glob("*.tif"))[0]) as source:
-        values = source.read(window=((0, 320), (0, 320)))
-        profile = {"driver": "GTiff", "count": len(values), "height": 320, "width": 320, "dtype": values.dtype}
-        with rasterio.open(path, "w", crs=source.crs, transform=source.transform, **profile) as target:
+def write_middle(scene: Path, path: Path) -> None:
+    """Write the middle of an example scene."""
+    with rasterio.open(scene) as source:
+        window = Window((source.width - SIDE) // 2, (source.height - SIDE) // 2, SIDE, SIDE)
+        values, place = source.read(window=window), source.window_transform(window)
+        profile = {"driver": "GTiff", "count": len(values), "height": SIDE, "width": SIDE, "dtype": values.dtype}
+        with rasterio.open(path, "w", crs=source.crs, transform=place, **profile) as target:
             target.write(values)
+
+
+def write_examples(folder: Path) -> None:
+    """Write the examples with scenes that are smaller."""
+    shutil.copytree(ROOT / "examples", folder, ignore=shutil.ignore_patterns("*.tif"))
+    for scene in (ROOT / "examples").rglob("*.tif"):
+        write_middle(scene, folder / scene.relative_to(ROOT / "examples"))
 
 
 def left_out(log: str) -> str | None:
@@ -104,14 +120,27 @@ def left_out(log: str) -> str | None:
     return next((name for name in OPTIONAL if last == f"ModuleNotFoundError: No module named '{name}'"), None)
 
 
+def run_script(script: str, folder: Path, log: Path) -> None:
+    """Run a benchmark in this process, as Python runs a script; what it says goes to a file."""
+    sink = os.open(log, os.O_WRONLY | os.O_CREAT)
+    os.dup2(sink, 1)
+    os.dup2(sink, 2)
+    os.chdir(folder)
+    path = str(folder / "benchmarks" / f"{script}.py")
+    sys.argv, sys.path[0] = [path, *TOY[script]], str(folder / "benchmarks")
+    runpy.run_path(path, run_name="__main__")
+
+
 def runs(script: str, folder: Path) -> bool:
     """Run a benchmark, print how it ended, and return whether that was well."""
-    started = time.monotonic()
-    command = [sys.executable, f"benchmarks/{script}.py", *TOY[script]]
-    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    package = left_out(done.stdout)
-    said = f"left out, {package} is not installed" if package else "ok" if done.returncode == 0 else "FAILED"
-    shown = done.stdout if said == "FAILED" else ""
+    started, log = time.monotonic(), folder / f"{script}.log"
+    process = multiprocessing.get_context("forkserver").Process(target=run_script, args=(script, folder, log))
+    process.start()
+    process.join()
+    told = log.read_text(errors="replace")
+    package = left_out(told)
+    said = f"left out, {package} is not installed" if package else "ok" if process.exitcode == 0 else "FAILED"
+    shown = told if said == "FAILED" else ""
     print(f"{script:20} {said} ({time.monotonic() - started:.0f} s)\n{shown}", end="", flush=True)
     return said != "FAILED"
 
@@ -121,16 +150,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="those with this in their names")
     only = parser.parse_args().only
+    multiprocessing.get_context("forkserver").set_forkserver_preload(IMPORTED)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for part in ("benchmarks", "docs"):
             shutil.copytree(ROOT / part, folder / part)
-        for part in ("examples", "tests", "src", "pyproject.toml"):
+        for part in ("tests", "src", "pyproject.toml"):
             (folder / part).symlink_to(ROOT / part)
+        write_examples(folder / "examples")
         write_pairs(folder / "pairs")
-        write_scene(folder / "small.tif")
+        write_middle(sorted(Path(SCENES).glob("*.tif"))[0], folder / "small.tif")
         (folder / "few" / "scenes").mkdir(parents=True)
-        for scene in sorted(Path(SCENES).glob("*.tif"))[:2]:
+        for scene in sorted((folder / "examples" / "fields" / "train").glob("*.tif"))[:2]:
             (folder / "few" / "scenes" / scene.name).symlink_to(scene)
         (folder / "few" / "fields.gpkg").symlink_to(Path(SCENES).parent / "fields.gpkg")
         scripts = [script for script in TOY if only in script]

@@ -16,10 +16,10 @@ from pixelwise.runs.run_folder import Run
 SIDE = 96
 
 
-@pytest.fixture
-def examples(tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory) -> Path:
     """Six small scenes, each with one bright square field, drawn as a polygon."""
-    folder = tmp_path / "examples"
+    folder = tmp_path_factory.mktemp("demo") / "examples"
     rng = np.random.default_rng(3)
     features = []
     for i in range(6):
@@ -42,7 +42,8 @@ def examples(tmp_path) -> Path:
     data = 'labels = "fields.geojson"\nclasses = ["background", "field", "boundary"]\n'
     loop = "[train]\nsteps = 4\nbatch_size = 2\ncrop_size = 64\nevaluate_every = 2\nworkers = 1\n"
     grid = "[predict]\ntile = 64\noverlap = 32\n"
-    (folder / "fields.toml").write_text(f'[data]\nimages = "train"\n{data}{loop}{grid}')
+    network = '[model]\nname = "unet"\n[model.options]\nfilters = [4, 8]\nbatch_norm = false\n'
+    (folder / "fields.toml").write_text(f'[data]\nimages = "train"\n{data}{loop}{grid}{network}')
     (folder / "fields_test.toml").write_text(f'[data]\nimages = "test"\n{data}')
     return folder
 
@@ -63,10 +64,19 @@ def run_demo(
     return "\n".join(lines), steps
 
 
-def test_the_demo_makes_every_file_it_names_and_a_second_one_trains_no_more(examples, tmp_path, monkeypatch):
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    said, steps = run_demo(examples, Path("out"))
+@pytest.fixture(scope="module")
+def made(examples):
+    """A demo in a folder that was named as it is seen from another one: that folder, and what was said and done."""
+    elsewhere = examples.parent / "elsewhere"
+    elsewhere.mkdir()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(elsewhere)
+        return elsewhere, *run_demo(examples, Path("out"))
+
+
+def test_the_demo_makes_every_file_it_names_and_a_second_one_trains_no_more(examples, made, monkeypatch):
+    elsewhere, said, steps = made
+    monkeypatch.chdir(elsewhere)
     assert steps == [1, 2, 3, 4]
     assert re.findall(r"^(\d)\.", said, re.MULTILINE) == ["1", "2", "3", "4", "5", "6"]
     named = re.findall(r"^   (out/\S+)", said, re.MULTILINE)
@@ -88,19 +98,21 @@ def test_an_interrupted_demo_goes_on_from_the_last_saved_step(examples, tmp_path
     assert [row["step"] for row in Run(tmp_path / "out").log] == [1, 2, 3, 4]
 
 
-def test_the_scores_of_the_demo_are_on_the_test_scenes(examples, tmp_path):
-    said, _ = run_demo(examples, tmp_path / "out")
-    metrics = Run(tmp_path / "out").metrics["fields_test"]
+def test_the_scores_of_the_demo_are_on_the_test_scenes(examples, made):
+    elsewhere, said, _ = made
+    metrics = Run(elsewhere / "out").metrics["fields_test"]
     assert metrics["pixels"] == 2 * SIDE * SIDE
     assert f"mIoU {metrics['mIoU']:.3f}" in said
 
 
-def test_other_settings_than_those_of_the_earlier_demo_are_an_error_that_names_fresh(examples, tmp_path):
-    run_demo(examples, tmp_path / "out")
+def test_other_settings_than_those_of_the_earlier_demo_are_an_error_that_names_fresh(examples, made):
     settings = (examples / "fields.toml").read_text()
     (examples / "fields.toml").write_text(settings.replace("crop_size = 64", "crop_size = 32"))
-    with pytest.raises(ConfigError, match=r"\[train\]\.crop_size.*--fresh"):
-        run_demo(examples, tmp_path / "out")
+    try:
+        with pytest.raises(ConfigError, match=r"\[train\]\.crop_size.*--fresh"):
+            run_demo(examples, made[0] / "out")
+    finally:
+        (examples / "fields.toml").write_text(settings)
 
 
 def test_fresh_never_deletes_a_folder_that_is_no_demo(examples, tmp_path):

@@ -17,6 +17,7 @@ from pixelwise.runs.run_folder import Run
 from pixelwise.training.train import train
 
 PREDICT = "[predict]\ntile = 64\noverlap = 32\n"
+NETWORK = "[model]\nname = 'unet'\n[model.options]\nfilters = [4, 8]\nbatch_norm = false\n"
 
 
 def write_pairs(folder, seeds, dtype=np.uint8):
@@ -49,7 +50,7 @@ def place(tmp_path_factory):
     more = "[train]\nsteps = 1\nbatch_size = 1\ncrop_size = 64\nworkers = 0\ndevice = 'cpu'\n[run]\nfolder = '%s'\n" % (
         folder / "run"
     )
-    train(load_config(write_config(folder / "seen.toml", folder / "seen", more + PREDICT)))
+    train(load_config(write_config(folder / "seen.toml", folder / "seen", more + PREDICT + NETWORK)))
     return folder
 
 
@@ -199,7 +200,7 @@ def three_parts(tmp_path_factory):
     lists = "".join(f'{part}_list = "{folder}/{part}.txt"\n' for part in ("training", "validation", "test"))
     settings = "[train]\nsteps = 1\nbatch_size = 1\ncrop_size = 64\nworkers = 0\ndevice = 'cpu'\n"
     run = f"[run]\nfolder = '{folder}/run'\n"
-    train(load_config(write_config(folder / "all.toml", folder / "all", lists + settings + run + PREDICT)))
+    train(load_config(write_config(folder / "all.toml", folder / "all", lists + settings + run + PREDICT + NETWORK)))
     return folder
 
 

@@ -68,7 +68,7 @@ def test_answers_repeat_to_the_bit_and_leave_the_image_alone(release):
 @pytest.mark.parametrize("name", ["segformer-b0", "unet3p", "segnext-t", "linknet"])
 def test_threads_that_share_a_network_get_the_answers_of_one(name):
     torch.manual_seed(0)
-    model, images = pw.create(name, classes=4), torch.randn(4, 1, 3, 64, 64)
+    model, images = pw.create(name, classes=4), torch.randn(4, 1, 3, 32, 32)
     one, shared = pw.fuse(model), pw.fuse(model)
 
     def decode(image):

@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 import golden
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from unfilled import unfilled
 
 import pixelwise as pw
-from pixelwise.models import Segmenter
+from pixelwise.models import Decoded, Segmenter
 
 
 def worst_errors(
@@ -29,18 +30,32 @@ def worst_errors(
         mended: changes the weights for a run, where the reference's run did.
     """
     spec = golden.load(name)
-    errors, last, got = {}, None, {}
+    errors, last, loaded, got = {}, None, None, {}
     for recorded in spec["outputs"]:
         rule, run, tag, output = recorded.split("/")
         if rules is not None and rule not in rules:
             continue
-        if (rule, run, tag) != last:  # outputs of one run stand together
+        weights = (rule, mended and run)
+        if weights != loaded:
             state = {k: torch.from_numpy(v) for k, v in golden.weights(spec, rule).items()}
-            model = create().eval()
+            with unfilled():
+                model = create().eval()
             pw.load_weights(model, state if mended is None else mended(state, run))
-            model = pw.fuse(model) if fused else model
+            model, loaded = pw.fuse(model) if fused else model, weights
+        if (rule, run, tag) != last:  # outputs of one run stand together
             with torch.no_grad():
                 got = outputs(model, torch.from_numpy(golden.inputs(spec, tag)), run)
             last = (rule, run, tag)
         errors[recorded] = golden.compare(spec, recorded, got[output].numpy())
     return errors
+
+
+def on_the_way(model: Segmenter, image: Tensor) -> tuple[list[Tensor], Decoded, Tensor]:
+    """Run a network once; return its encoder's maps, its decoder's answer and its logits at the size of the image."""
+    seen: dict[nn.Module, object] = {}
+    parts = (model.encoder, model.decoder)
+    hooks = [part.register_forward_hook(lambda part, given, found: seen.update({part: found})) for part in parts]
+    full = model(image)
+    for hook in hooks:
+        hook.remove()
+    return seen[model.encoder], seen[model.decoder], full

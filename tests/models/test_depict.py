@@ -4,7 +4,7 @@ import golden
 import pytest
 import torch
 import torch.nn.functional as F
-from meeting import worst_errors
+from meeting import on_the_way, worst_errors
 
 import pixelwise as pw
 from pixelwise.models.depict import SubspaceAttention
@@ -22,9 +22,10 @@ def outputs(model, image, run):
     height, width = image.shape[-2:]
     rows, columns = model.padded_size((height, width))
     padded = F.pad(image, (0, columns - width, 0, rows - height))
+    _, decoded, full = on_the_way(model, image)
     return {
-        "logits": model(image),
-        "masks_s16": model.decode(image).logits,
+        "logits": full,
+        "masks_s16": decoded.logits,
         "enc_tokens": model.encoder.tokens(padded)[-1],
     }
 

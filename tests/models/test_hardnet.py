@@ -3,7 +3,7 @@
 import golden
 import pytest
 import torch
-from meeting import worst_errors
+from meeting import on_the_way, worst_errors
 
 import pixelwise as pw
 from pixelwise.models.cio import convolutional_traffic
@@ -13,11 +13,12 @@ ENCODERS = list(VARIANTS)
 
 
 def outputs(model, image, run):
-    return {"logits_s4": model.decode(image).logits, "logits": model(image)}
+    _, decoded, full = on_the_way(model, image)
+    return {"logits_s4": decoded.logits, "logits": full}
 
 
-@pytest.mark.parametrize("name", ["fchardnet_70", "fchardnet_70_eps"])
 @pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("name", ["fchardnet_70", "fchardnet_70_eps"])
 def test_every_recorded_output_of_the_reference_is_met(name, fused, record_property):
     errors = worst_errors(name, lambda: pw.create("fchardnet-70", classes=19), outputs, fused=fused)
     record_property(f"{name} {'fused' if fused else 'plain'}", max(errors.values()))

@@ -3,7 +3,8 @@
 import golden
 import pytest
 import torch
-from meeting import worst_errors
+from meeting import on_the_way, worst_errors
+from unfilled import unfilled
 
 import pixelwise as pw
 
@@ -18,9 +19,8 @@ NETWORKS = {
 
 
 def outputs(model, image, run):
-    branches = model.encoder(image)
-    logits = model.decode(image).logits
-    found = {name: logits for name in ("logits_s4", "logits_head", "out_s4")}
+    branches, decoded, _ = on_the_way(model, image)
+    found = {name: decoded.logits for name in ("logits_s4", "logits_head", "out_s4")}
     for i, branch in enumerate(branches):
         found |= {f"stage4_{i}": branch, f"feat{i}": branch, f"branch{i}": branch}
     if hasattr(model.decoder, "pyramid"):
@@ -58,7 +58,8 @@ def test_every_level_of_the_recorded_pyramid_is_met():
 def test_parameters_are_as_many_as_recorded(name):
     network, classes, options = NETWORKS[name]
     spec = golden.load(name)
-    model = pw.create(network, classes=classes, **options)
+    with unfilled():
+        model = pw.create(network, classes=classes, **options)
     state = {key: torch.from_numpy(value) for key, value in golden.weights(spec, "w1").items()}
     pw.load_weights(model, state)
     assert sum(p.numel() for p in model.parameters()) == spec["params"]

@@ -3,7 +3,8 @@
 import golden
 import pytest
 import torch
-from meeting import worst_errors
+from meeting import on_the_way, worst_errors
+from unfilled import unfilled
 
 import pixelwise as pw
 from pixelwise.upsampling import upsample
@@ -23,9 +24,7 @@ NETWORKS = {
 
 
 def outputs(model, image, run):
-    maps = model.encoder(image)
-    decoded = model.decode(image)
-    full = model(image)
+    maps, decoded, full = on_the_way(model, image)
     found = {"logits": full, "out": full, "log_softmax": full.log_softmax(dim=1)}
     found |= dict.fromkeys(("logits_head", "logits_s8", "logits_low"), decoded.logits)
     found |= {f"feat{i}": one for i, one in enumerate(maps[1:])}
@@ -46,11 +45,13 @@ def test_every_recorded_output_of_the_references_is_met(name, record_property):
 def test_the_fused_network_meets_the_recorded_logits_with_the_recorded_parameters(name, record_property):
     network, classes = NETWORKS[name]
     spec = golden.load(name)
-    model = pw.create(network, classes=classes).eval()
+    with unfilled():
+        model = pw.create(network, classes=classes).eval()
     pw.load_weights(model, {key: torch.from_numpy(value) for key, value in golden.weights(spec, "w1").items()})
     assert sum(p.numel() for p in model.parameters()) == spec["params"]
-    found = outputs(pw.fuse(model), torch.from_numpy(golden.inputs(spec, "ns")), "eval")
+    with torch.no_grad():
+        found = outputs(pw.fuse(model), torch.from_numpy(golden.inputs(spec, "ns")), "eval")
     logits = next(key for key in spec["outputs"] if key.startswith("w1/eval/ns/logits") or key == "w1/eval/ns/out")
-    error = golden.compare(spec, logits, found[logits.rpartition("/")[2]].detach().numpy())
+    error = golden.compare(spec, logits, found[logits.rpartition("/")[2]].numpy())
     record_property(f"{name} fused", float(error))
     assert error <= 5e-6

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from meeting import on_the_way, worst_errors
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
 import pixelwise as pw
@@ -17,32 +18,19 @@ NAMES = sorted(path.stem for path in GOLDENS.glob("segformer_*.npz"))
 TOLERANCE = 5e-6
 
 
-def outputs_of(model, image, names):
-    features = model.encoder(image)
-    logits = model.decode(image).logits
-    out = {"logits_s4": logits, "logits_head": logits, "encode_decode": model(image)}
+def outputs(model, image, run):
+    features, decoded, full = on_the_way(model, image)
+    out = {"logits_s4": decoded.logits, "logits_head": decoded.logits, "encode_decode": full}
     for i, feature in enumerate(features):
         out |= {f"c{i + 1}": feature, f"hidden{i}": feature, f"feat{i}": feature}
-    return {name: out[name] for name in names}
+    return out
 
 
-@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("form", ["plain", "fused"])
+@pytest.mark.parametrize("name", NAMES)
 def test_every_recorded_output_of_the_references_is_met(name, form, record_property):
-    spec = golden.load(name, GOLDENS)
-    worst = {}
-    for rule in spec["rules"]:
-        state = {key: torch.from_numpy(value) for key, value in golden.weights(spec, rule).items()}
-        model = pw.create(f"segformer-{spec['variant'][:2]}", classes=150).eval()
-        pw.load_weights(model, state)
-        model = pw.fuse(model) if form == "fused" else model
-        for recorded in spec["outputs"]:
-            got_rule, run, tag, output = recorded.split("/")
-            assert run == "eval"
-            if got_rule == rule:
-                with torch.no_grad():
-                    got = outputs_of(model, torch.from_numpy(golden.inputs(spec, tag)), [output])[output]
-                worst[recorded] = golden.compare(spec, recorded, got.numpy())
+    network = f"segformer-{golden.load(name)['variant'][:2]}"
+    worst = worst_errors(name, lambda: pw.create(network, classes=150), outputs, fused=form == "fused")
     record_property(f"{name} {form}", max(worst.values()))
     assert max(worst.values()) <= TOLERANCE
 

@@ -4,7 +4,7 @@ import golden
 import pytest
 import torch
 import torch.nn.functional as F
-from meeting import worst_errors
+from meeting import on_the_way, worst_errors
 
 import pixelwise as pw
 
@@ -20,14 +20,13 @@ def outputs(model, image, run):
     height, width = image.shape[-2:]
     rows, columns = model.padded_size((height, width))
     padded = F.pad(image, (0, columns - width, 0, rows - height))
-    logits = model.decode(image).logits
-    tokens = model.encoder.tokens(padded)[-1]
+    maps, decoded, full = on_the_way(model, image)
     return {
-        "logits": model(image),
-        "masks_s16": logits,
-        "logits_head": logits,
-        "enc_tokens": tokens,
-        "feat0": model.encoder(padded)[-1],
+        "logits": full,
+        "masks_s16": decoded.logits,
+        "logits_head": decoded.logits,
+        "enc_tokens": model.encoder.tokens(padded)[-1],
+        "feat0": maps[-1],
     }
 
 

@@ -131,9 +131,13 @@ def test_a_damaged_file_of_a_run_ends_in_one_paragraph_or_is_made_anew(scenes, r
     assert not [path for path in run.rglob("*") if "pixelwise" in path.name]
 
 
+@pytest.fixture(scope="module")
+def undisturbed(scenes, tmp_path_factory):
+    return train(small_config(scenes, tmp_path_factory.mktemp("undisturbed") / "run", steps=6))
+
+
 @pytest.mark.parametrize("how", ["flip", "cut", "empty", "noise", "folder"])
-def test_a_damaged_state_gives_way_to_the_one_before_and_ends_the_same(scenes, tmp_path, how):
-    undisturbed = train(small_config(scenes, tmp_path / "whole", steps=6))
+def test_a_damaged_state_gives_way_to_the_one_before_and_ends_the_same(scenes, tmp_path, undisturbed, how):
     run = train(small_config(scenes, tmp_path / "run", steps=6)).folder
     state, said = run / "last" / STATE, []
     if how == "flip":
@@ -203,9 +207,7 @@ def test_the_row_of_the_newest_state_survives_a_kill_before_it_was_written(scene
     assert (run / "log.jsonl").read_text().splitlines() == rows
 
 
-def test_a_run_of_an_earlier_version_goes_on(scenes, tmp_path):
-    undisturbed = train(small_config(scenes, tmp_path / "whole", steps=6))
-
+def test_a_run_of_an_earlier_version_goes_on(scenes, tmp_path, undisturbed):
     def stop(event):
         if getattr(event, "step", 0) == 4:
             raise KeyboardInterrupt

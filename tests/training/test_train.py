@@ -26,6 +26,9 @@ from pixelwise.training import train as job
 from pixelwise.training.data_wait import Waiting
 from pixelwise.training.train import Progress, train
 
+NARROW = {"widths": [8, 16, 20, 32], "depths": [1, 1, 1, 1], "decoder_channels": 16}
+"""Of a SegFormer with all its parts: dropped branches, dropout, blocks that can be computed again."""
+
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
@@ -58,6 +61,7 @@ def config(scenes, run, **settings):
     return Config.model_validate(
         {
             "data": data,
+            "model": {"name": "segformer-b0", "options": NARROW},
             "train": {"dice": 0.5, "ema_decay": 0.9} | settings,
             "predict": {"tile": 64, "overlap": 0},
             "run": {"folder": run},

@@ -121,6 +121,9 @@ class _Memory(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable, types: Iterable[type], args: tuple = (), kwargs: dict | None = None
     ) -> object:
+        if getattr(func, "__name__", "") == "__get__":
+            # A shape or a type is read, which is most of what passes here.
+            return func(*args)
         inputs = _tensors([*args, *(kwargs or {}).values()])
         versions = [tensor._version for tensor in inputs]
         # A batch norm keeps the shape, which takes torch a millisecond to find out.

@@ -183,7 +183,8 @@ def initialise_convolutions(module: nn.Module) -> None:
     case).
     """
     if isinstance(module, nn.Conv2d):
-        _initialise_normal(module, module.weight[0, 0].numel() * module.out_channels / module.groups)
+        outputs = module.weight[0, 0].numel() * module.out_channels / module.groups
+        _initialise_normal(module, math.sqrt(2 / outputs))
     elif isinstance(module, nn.ConvTranspose2d):
         initialise_by_inputs(module)
 
@@ -199,7 +200,7 @@ def initialise_by_inputs(module: nn.Module) -> None:
         if isinstance(module, nn.ConvTranspose2d):
             # Only one in stride x stride places of the kernel reaches a given output.
             inputs /= module.stride[0] * module.stride[1]
-        _initialise_normal(module, inputs)
+        _initialise_normal(module, math.sqrt(2 / inputs))
 
 
 def initialise_classifier(layer: nn.Module, *, deviation: float = 0.01) -> None:
@@ -215,12 +216,12 @@ def initialise_classifier(layer: nn.Module, *, deviation: float = 0.01) -> None:
         deviation: 0.001 where the layer reads thousands of values, or maps that sums have made large.
     """
     assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
-    nn.init.normal_(layer.weight, std=deviation)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
+    _initialise_normal(layer, deviation)
 
 
-def _initialise_normal(layer: nn.Conv2d | nn.ConvTranspose2d, count: float) -> None:
-    nn.init.normal_(layer.weight, std=math.sqrt(2 / count))
+def _initialise_normal(layer: nn.Conv2d | nn.ConvTranspose2d, deviation: float) -> None:
+    # On the meta device there is nothing to draw, which torch takes long to find out.
+    if not layer.weight.is_meta:
+        nn.init.normal_(layer.weight, std=deviation)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

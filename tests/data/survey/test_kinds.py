@@ -1,5 +1,7 @@
 """`pixelwise init` on many kinds of folders: each pixel has the class it was drawn with."""
 
+from copy import copy
+
 import numpy as np
 import pytest
 from small_folders import KINDS
@@ -21,11 +23,16 @@ def configured(folder):
     return found, config, *open_split(config)
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_each_pixel_has_the_class_it_was_drawn_with(tmp_path, kind):
-    made = kind(tmp_path / "data")
-    found, _, classes, split = configured(tmp_path)
-    scenes = {scene.info.path.stem: scene for scene in [*split.training, *split.validation, *split.test]}
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.__name__)
+def drawn_and_proposed(request, tmp_path_factory):
+    """What was drawn into a folder, and what is proposed for it."""
+    folder = tmp_path_factory.mktemp(request.param.__name__)
+    return request.param(folder / "data"), configured(folder)
+
+
+def test_each_pixel_has_the_class_it_was_drawn_with(drawn_and_proposed):
+    made, (found, _, classes, split) = drawn_and_proposed
+    scenes = {scene.info.path.stem: copy(scene) for scene in [*split.training, *split.validation, *split.test]}
     assert set(scenes) == set(made.truth), found.saw
     assert split.validation
     # Nobody said how classes are called, so what counts is that each drawn class is one class of the configuration.
@@ -43,10 +50,8 @@ def test_each_pixel_has_the_class_it_was_drawn_with(tmp_path, kind):
     assert sorted(index for indices in seen.values() for index in indices) == list(range(len(classes)))
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_training_can_use_what_it_proposes(tmp_path, kind):
-    kind(tmp_path / "data")
-    found, config, classes, split = configured(tmp_path)
+def test_training_can_use_what_it_proposes(drawn_and_proposed):
+    _, (found, config, classes, split) = drawn_and_proposed
     require_usable(survey(split.training, classes), classes, "training")
     # A crop is no larger than the smallest image, so that it is not mostly mirrored.
     smallest = min(min(scene.info.height, scene.info.width) for scene in split.training)
