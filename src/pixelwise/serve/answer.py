@@ -25,6 +25,7 @@ from pixelwise.inference.options import Fit, TileOptions
 from pixelwise.inference.tiling import predict_strips
 from pixelwise.labels import Classes
 from pixelwise.predictor import Predictor
+from pixelwise.serve.job import listed_classes
 from pixelwise.serve.options import Limits
 from pixelwise.serve.refusals import too_large
 from pixelwise.serve.warned import notes_kept
@@ -133,8 +134,8 @@ def class_shares(answer: Answer, classes: Classes) -> list[dict[str, Any]]:
     counts = np.bincount(answer.labels[answer.valid].ravel(), minlength=len(classes))[: len(classes)].tolist()
     total = max(1, sum(counts))
     return [
-        {"name": name, "color": "#{:02x}{:02x}{:02x}".format(*colour), "pixels": count, "share": count / total}
-        for name, colour, count in zip(classes.names, classes.palette, counts, strict=True)
+        {**each, "pixels": count, "share": count / total}
+        for each, count in zip(listed_classes(classes), counts, strict=True)
     ]
 
 
@@ -184,14 +185,14 @@ def outlines(answer: Answer, classes: Classes) -> dict[str, Any]:
 
     They are in degrees (RFC 7946) where the image has a place on the ground; else in pixels, x to the right and y down.
     """
-    features = []
+    features, listed = [], listed_classes(classes)
     crs, transform = answer.place or (None, Affine.identity())
     for shape, value in shapes(answer.labels, mask=answer.valid, transform=transform):
         index = int(value)
         properties = {
             "class": classes.names[index],
             "class_id": index,
-            "color": "#{:02x}{:02x}{:02x}".format(*classes.palette[index]),
+            "color": listed[index]["color"],
         }
         geometry = shape if crs is None else transform_geom(crs, "EPSG:4326", shape, precision=7)
         features.append({"type": "Feature", "properties": properties, "geometry": geometry})

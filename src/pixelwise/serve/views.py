@@ -14,6 +14,7 @@ from pixelwise.geo.raster import describe
 from pixelwise.labels import Classes
 from pixelwise.optional import optional_module
 from pixelwise.serve.answer import labels_png, png
+from pixelwise.serve.job import listed_classes
 from pixelwise.serve.preview import levels, read_picture, read_window, scene_tile
 from pixelwise.serve.refusals import Refusal
 
@@ -81,7 +82,7 @@ def pixel_at(files: Mapping[str, Path], classes: Classes, x: int, y: int) -> dic
         "y": y,
         "class": classes.names[label] if known else None,
         "class_id": label if known else None,
-        "color": "#{:02x}{:02x}{:02x}".format(*classes.palette[label]) if known else None,
+        "color": listed_classes(classes)[label]["color"] if known else None,
         "confidence": share,
     }
 
