@@ -3,6 +3,8 @@
 import base64
 import io
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +18,7 @@ from rasterio.crs import CRS
 from rasterio.features import shapes
 from rasterio.warp import transform_geom
 
+from pixelwise.errors import PixelwiseError
 from pixelwise.geo.drivers import IMAGE_SUFFIXES
 from pixelwise.geo.label_map import label_nodata, overlay, stored_labels, to_picture
 from pixelwise.geo.raster import Readable, Window, describe
@@ -75,21 +78,32 @@ def segment_file(
         Refusal: 413 for too many pixels, 408 if its time is over.
         DataError: no image, or one that the model does not take.
     """
+    shown_name = name[:100] or "The image"
     with TemporaryDirectory(dir=scratch) as folder, notes_kept() as notes:
         path = Path(folder) / f"image{safe_suffix(name)}"
         with path.open("wb") as out:
             shutil.copyfileobj(file, out, 1 << 20)
-        info = describe(path)
-        require_pixels(info.width, info.height, limits.pixels)
-        reader = open_fitting(path, predictor.card, Fit(units))
-        made = _segmented(predictor, reader, patience, confidence=confidence)
-        shown = None
-        if picture:
-            values, valid = reader.read(Window(0, 0, info.height, info.width))
-            shown = to_picture(values, valid)
-        said = tuple(note.replace(str(path), name or "The image") for note in notes)
+        with named(path, shown_name):
+            info = describe(path)
+            require_pixels(info.width, info.height, limits.pixels)
+            reader = open_fitting(path, predictor.card, Fit(units))
+            made = _segmented(predictor, reader, patience, confidence=confidence)
+            shown = None
+            if picture:
+                values, valid = reader.read(Window(0, 0, info.height, info.width))
+                shown = to_picture(values, valid)
+        said = tuple(note.replace(str(path), shown_name) for note in notes)
         place = None if info.crs is None else (info.crs, info.transform)
         return Answer(*made, shown, place, said)
+
+
+@contextmanager
+def named(path: Path, name: str) -> Iterator[None]:
+    """Let errors about a file call it as its sender does."""
+    try:
+        yield
+    except PixelwiseError as problem:
+        raise type(problem)(str(problem).replace(str(path), name)) from None
 
 
 def segment_array(predictor: Predictor, image: np.ndarray, patience: Patience) -> Answer:

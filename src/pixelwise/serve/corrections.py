@@ -23,7 +23,7 @@ from pixelwise.files import ensure_folder, read_checked, replacing, with_checksu
 from pixelwise.geo.label_map import label_nodata
 from pixelwise.geo.opening import open_raster
 from pixelwise.geo.raster import describe
-from pixelwise.serve.answer import require_pixels
+from pixelwise.serve.answer import named, require_pixels
 from pixelwise.serve.job import listed_classes
 from pixelwise.serve.options import Limits
 from pixelwise.serve.preview import read_window
@@ -70,7 +70,8 @@ def save_file(
     def write(path: Path) -> tuple[int, int]:
         with path.open("wb") as out:
             shutil.copyfileobj(image, out, 1 << 20)
-        info = describe(path)
+        with named(path, "The image"):
+            info = describe(path)
         require_pixels(info.width, info.height, limits.pixels)
         return info.height, info.width
 

@@ -8,11 +8,10 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 from fastapi.responses import FileResponse, JSONResponse
 
-from pixelwise.errors import DataError
 from pixelwise.geo.raster import RasterInfo, describe
 from pixelwise.inference.fitting import open_fitting
 from pixelwise.inference.options import Fit
-from pixelwise.serve.answer import safe_suffix
+from pixelwise.serve.answer import named, safe_suffix
 from pixelwise.serve.job import FILES, Job, Wish, classes_of, made_files
 from pixelwise.serve.refusals import Refusal, too_large
 from pixelwise.serve.scenes import found_scene, listed_scenes
@@ -83,13 +82,11 @@ async def create(
 
 def _accepted(service: Service, served: ServedModel, source: Path, name: str, units: str) -> RasterInfo:
     """Return the header of a scene that the model takes, so that a mistake is told before the job is promised."""
-    try:
+    with named(source, name):
         info, most = describe(source), service.options.limits.scene_pixels
         if info.width * info.height > most:
             raise too_large(f"The scene has {info.width}x{info.height} pixels", f"{most:,}", "Send it in parts.")
         open_fitting(source, served.card, Fit(units))
-    except DataError as problem:
-        raise DataError(str(problem).replace(str(source), name)) from None
     return info
 
 
