@@ -27,10 +27,10 @@ from pixelwise.inference.images import open_array
 from pixelwise.inference.options import Fit, TileOptions
 from pixelwise.inference.tiling import predict_strips
 from pixelwise.labels import Classes
-from pixelwise.predictor import Predictor
 from pixelwise.serve.job import listed_classes
 from pixelwise.serve.options import Limits
 from pixelwise.serve.refusals import too_large
+from pixelwise.serve.shelf import Loaded
 from pixelwise.serve.warned import notes_kept
 from pixelwise.serve.workers import Patience
 
@@ -61,7 +61,7 @@ def safe_suffix(name: str) -> str:
 
 
 def segment_file(
-    predictor: Predictor,
+    model: Loaded,
     file: BinaryIO,
     name: str,
     scratch: Path,
@@ -86,8 +86,8 @@ def segment_file(
         with named(path, shown_name):
             info = describe(path)
             require_pixels(info.width, info.height, limits.pixels)
-            reader = open_fitting(path, predictor.card, Fit(units))
-            made = _segmented(predictor, reader, patience, confidence=confidence)
+            reader = open_fitting(path, model.predictor.card, Fit(units))
+            made = _segmented(model, reader, patience, confidence=confidence)
             shown = None
             if picture:
                 values, valid = reader.read(Window(0, 0, info.height, info.width))
@@ -106,21 +106,29 @@ def named(path: Path, name: str) -> Iterator[None]:
         raise type(problem)(str(problem).replace(str(path), name)) from None
 
 
-def segment_array(predictor: Predictor, image: np.ndarray, patience: Patience) -> Answer:
+def segment_array(model: Loaded, image: np.ndarray, patience: Patience) -> Answer:
     """Segment an image [H,W,C] in raw units.
 
     Raises:
         DataError: other bands or units than the model's.
     """
     with notes_kept():
-        reader = fitted(open_array(image, predictor.card), predictor.card, Fit())
-        return Answer(*_segmented(predictor, reader, patience, confidence=True), None)
+        card = model.predictor.card
+        reader = fitted(open_array(image, card), card, Fit())
+        return Answer(*_segmented(model, reader, patience, confidence=True), None)
 
 
-def _segmented(predictor: Predictor, reader: Readable, patience: Patience, *, confidence: bool) -> tuple[Any, Any, Any]:
-    options, card = TileOptions(), predictor.card
+def _segmented(model: Loaded, reader: Readable, patience: Patience, *, confidence: bool) -> tuple[Any, Any, Any]:
+    predictor = model.predictor
+    card = predictor.card
     found = predict_strips(
-        predictor.model, reader, card, options, confidence=confidence, advance=lambda share: patience.check()
+        predictor.model,
+        reader,
+        card,
+        TileOptions(),
+        confidence=confidence,
+        advance=lambda share: patience.check(),
+        stride=model.stride,
     )
     strips = list(found)
     labels = np.concatenate([strip.labels for strip in strips])

@@ -158,7 +158,7 @@ def _room_for(service: Service, headers: Headers) -> Iterator[int]:
 def _inferred(
     service: Service, model: ServedModel, body: bytes, headers: Headers, most: int, patience: Patience
 ) -> tuple[Response, int]:
-    limits, predictor = service.options.limits, model.predictor
+    limits, loaded = service.options.limits, model.loaded
     body = unpacked(body, headers.get("content-encoding", ""), most)
     bands = len(model.card.bands)
     asked = parse(body, headers.get(LENGTH), most_json=limits.json, most_values=limits.pixels * bands)
@@ -172,7 +172,7 @@ def _inferred(
     if NAMES[image.dtype] != datatype_of(model):
         raise wrong(f"The image is {NAMES[image.dtype]}.", f"The model takes {datatype_of(model)}, in raw units.")
     require_pixels(image.shape[3], image.shape[0] * image.shape[2], limits.pixels)
-    answers = [segment_array(predictor, np.moveaxis(each, 0, -1), patience) for each in image]
+    answers = [segment_array(loaded, np.moveaxis(each, 0, -1), patience) for each in image]
     found = {
         "labels": np.stack([each.labels for each in answers]),
         "confidence": np.stack([each.confidence for each in answers if each.confidence is not None]),

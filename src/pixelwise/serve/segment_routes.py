@@ -100,9 +100,9 @@ def _answered(
     patience: Patience,
 ) -> Response:
     started, name = time.perf_counter(), image.filename or ""
-    predictor, version = served.predictor, served.version
+    loaded, version = served.loaded, served.version
     answer = segment_file(
-        predictor,
+        loaded,
         image.file,
         name,
         service.scratch,
@@ -112,7 +112,7 @@ def _answered(
         picture=output == "overlay" or "overlay" in wanted,
         units=units,
     )
-    response = _response(answer, served.name, version, predictor.classes, output, wanted)
+    response = _response(answer, served.name, version, loaded.predictor.classes, output, wanted)
     service.metrics.computed.labels(served.name, version).observe(time.perf_counter() - started)
     service.metrics.pixels.labels(served.name, version).inc(answer.labels.size)
     return response
