@@ -95,8 +95,9 @@ def save_window(
         kept = place if info.crs is not None else {}
         options = {"driver": "GTiff", "compress": "deflate", "nodata": info.nodata}
         with rasterio.open(path, "w", **options, **shape, **kept) as out:
-            out.write(values)
+            # Before the first pixels, as part of the file; later GDAL would write them into another one beside it.
             out.colorinterp = colours
+            out.write(values)
         return window[2], window[3]
 
     return _save(folder, model, ".tif", write, mask)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelwise.errors import PixelwiseError
-from pixelwise.files import ensure_folder, locked_folder
+from pixelwise.files import ensure_folder, flush_folder, flush_tree, locked_folder
 from pixelwise.geo.raster import RasterInfo
 from pixelwise.runs.model_card import ModelCard
 from pixelwise.serve.job import (
@@ -116,7 +116,9 @@ class Jobs:
         job = Job(number, wish, info.width, info.height, info.crs is not None, created=time.time())
         job.classes, job.bands = listed_classes(card.classes), list(card.bands)
         save_job(incoming, job)
+        flush_tree(incoming)
         os.replace(incoming, self.folder / number)
+        flush_folder(self.folder)
         with self._lock:
             self._jobs[number] = job
             self._count()
