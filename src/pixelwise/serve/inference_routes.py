@@ -112,7 +112,7 @@ async def load(request: Request, name: str) -> Response:
     service = service_of(request)
     for version in service.shelf.versions(service.shelf.find(name).name):
         model = service.shelf.find(name, version)
-        await service.views.run(lambda model=model: service.shelf.refresh(model), Patience(300))
+        await service.views.run(lambda model=model: service.shelf.refresh(model, again=True), Patience(300))
         if model.problem:
             raise Refusal(400, "not_loaded", _reason(model), "The older one still answers.")
     return JSONResponse({})

@@ -42,6 +42,8 @@ class ServedModel:
     """Of the files that were loaded."""
     problem: str = ""
     """Why files that changed were not loaded."""
+    refused: Stamp = ()
+    """Of the files that could not be loaded, so that they are not tried again and again."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -141,14 +143,18 @@ class Shelf:
         """All names, for people."""
         return ", ".join(self._models)
 
-    def refresh(self, model: ServedModel, *, settle: float = 1.0) -> bool:
+    def refresh(self, model: ServedModel, *, settle: float = 1.0, again: bool = False) -> bool:
         """Load a model anew if its files have changed and then rested for a while; return whether it was.
 
         What cannot be loaded leaves the older model in its place, and `ServedModel.problem` says why.
+
+        Args:
+            settle: seconds of rest.
+            again: try files once more that could not be loaded.
         """
         with model.lock:
             stamp = stamp_of(model.path)
-            if not stamp or stamp == model.stamp:
+            if not stamp or stamp == model.stamp or (stamp == model.refused and not again):
                 return False
             time.sleep(settle)
             if stamp_of(model.path) != stamp:
@@ -156,7 +162,7 @@ class Shelf:
             try:
                 loaded = self._loaded(model.path)
             except PixelwiseError as problem:
-                model.problem = str(problem)
+                model.problem, model.refused = str(problem), stamp
                 return False
             model.loaded, model.stamp, model.problem = loaded, stamp, ""
             return True
