@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -21,7 +20,7 @@ from rasterio.warp import transform_geom
 from pixelwise.errors import PixelwiseError
 from pixelwise.geo.drivers import IMAGE_SUFFIXES
 from pixelwise.geo.label_map import label_nodata, overlay, stored_labels, to_picture
-from pixelwise.geo.raster import Readable, Window, describe
+from pixelwise.geo.raster import RasterInfo, Readable, Window, describe
 from pixelwise.inference.fitting import fitted, open_fitting
 from pixelwise.inference.images import open_array
 from pixelwise.inference.options import Fit, TileOptions
@@ -60,39 +59,49 @@ def safe_suffix(name: str) -> str:
     return suffix if suffix in IMAGE_SUFFIXES and suffix != ".vrt" else ""
 
 
-def segment_file(
-    model: Loaded,
-    file: BinaryIO,
-    name: str,
-    scratch: Path,
-    limits: Limits,
-    patience: Patience,
-    *,
-    confidence: bool,
-    picture: bool,
-    units: str = "refuse",
-) -> Answer:
-    """Segment a file that was sent. Its header is looked at before anything is decoded.
+@dataclass(frozen=True)
+class Sent:
+    """A file that was sent, as it lies on disk."""
+
+    path: Path
+    name: str
+    """As its sender calls it."""
+    info: RasterInfo
+
+
+def received(file: BinaryIO, name: str, folder: Path, limits: Limits) -> Sent:
+    """Write a file that was sent, and look at its header. Nothing of it is decoded.
 
     Raises:
-        Refusal: 413 for too many pixels, 408 if its time is over.
-        DataError: no image, or one that the model does not take.
+        Refusal: 413 for too many pixels.
+        DataError: no image.
     """
-    shown_name = name[:100] or "The image"
-    with TemporaryDirectory(dir=scratch) as folder, notes_kept() as notes:
-        path = Path(folder) / f"image{safe_suffix(name)}"
-        with path.open("wb") as out:
-            shutil.copyfileobj(file, out, 1 << 20)
-        with named(path, shown_name):
-            info = describe(path)
-            require_pixels(info.width, info.height, limits.pixels)
-            reader = open_fitting(path, model.predictor.card, Fit(units))
-            made = _segmented(model, reader, patience, confidence=confidence)
-            shown = None
-            if picture:
-                values, valid = reader.read(Window(0, 0, info.height, info.width))
-                shown = to_picture(values, valid)
-        said = tuple(note.replace(str(path), shown_name) for note in notes)
+    path, shown = folder / f"image{safe_suffix(name)}", name[:100] or "The image"
+    with path.open("wb") as out:
+        shutil.copyfileobj(file, out, 1 << 20)
+    with named(path, shown):
+        info = describe(path)
+    require_pixels(info.width, info.height, limits.pixels)
+    return Sent(path, shown, info)
+
+
+def segment_file(
+    model: Loaded, sent: Sent, patience: Patience, *, confidence: bool, picture: bool, units: str = "refuse"
+) -> Answer:
+    """Segment a file that was sent.
+
+    Raises:
+        DataError: a damaged file, or one that the model does not take.
+    """
+    path, info = sent.path, sent.info
+    with notes_kept() as notes, named(path, sent.name):
+        reader = open_fitting(path, model.predictor.card, Fit(units))
+        made = _segmented(model, reader, patience, confidence=confidence)
+        shown = None
+        if picture:
+            values, valid = reader.read(Window(0, 0, info.height, info.width))
+            shown = to_picture(values, valid)
+        said = tuple(note.replace(str(path), sent.name) for note in notes)
         place = None if info.crs is None else (info.crs, info.transform)
         return Answer(*made, shown, place, said)
 

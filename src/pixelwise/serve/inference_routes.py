@@ -94,7 +94,8 @@ async def infer(request: Request, name: str, version: str = "") -> Response:
             service.metrics.pixels.labels(model.name, model.version).inc(pixels)
             return answer
 
-        return await service.workers.run(work, patience, request.receive)
+        pixels = len(body) // (len(model.card.bands) * np.dtype(model.card.dtype).itemsize)
+        return await service.lane(pixels).run(work, patience, request.receive)
 
 
 @router.post("/repository/index", summary="All models")

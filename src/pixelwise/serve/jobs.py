@@ -33,6 +33,7 @@ from pixelwise.serve.options import Folders
 from pixelwise.serve.refusals import Refusal, hidden
 from pixelwise.serve.scenes import found_scene
 from pixelwise.serve.shelf import Shelf
+from pixelwise.serve.workers import yield_to_others
 
 INCOMING = ".incoming-"
 """What the folder of a job that is not whole yet begins with."""
@@ -182,8 +183,7 @@ class Jobs:
         self._held.close()
 
     def _work(self) -> None:
-        with suppress(OSError, AttributeError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        yield_to_others(NICENESS)
         while (number := self._line.get()) is not None and not self._stopping.is_set():
             job = self._jobs.get(number)
             if job is not None and job.state == "waiting":
