@@ -29,7 +29,7 @@ CLASSES = ("background", "field", "boundary")
 NETWORK = {"filters": [4, 8], "batch_norm": False}
 
 
-def write_model(folder: Path, *, seed: int = 0, classes: tuple[str, ...] = CLASSES) -> Path:
+def write_model(folder: Path, *, seed: int = 0, classes: tuple[str, ...] = CLASSES, tile: int = 64) -> Path:
     """Write a model folder whose answers differ from image to image."""
     torch.manual_seed(seed)
     network = pw.create("unet", classes=len(classes), bands=3, **NETWORK)
@@ -43,7 +43,7 @@ def write_model(folder: Path, *, seed: int = 0, classes: tuple[str, ...] = CLASS
         dtype="uint8",
         mean=(100.0, 100.0, 100.0),
         std=(50.0, 50.0, 50.0),
-        tile=64,
+        tile=tile,
         overlap=32,
     )
     save_model(folder, network, card)
