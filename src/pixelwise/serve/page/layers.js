@@ -75,12 +75,14 @@ export function photoNumbers(values, width, height, table, pane) {
 }
 
 /** Numbers of a scene, by tiles: `url(z, x, y)` is a PNG of the server. */
-export function sceneNumbers(url, { width, height }, table, pane) {
+export function sceneNumbers(url, { width, height }, table, pane, classes = []) {
+  const numbers = new Map(classes.map(({ color }, i) => [parseInt(color.slice(1), 16), i]));
   const layer = tiles(url, { width, height }, pane, async (canvas, blob) => {
     const { values, ...size } = await decode(blob);
     Object.assign(canvas, size);
-    canvas.numbers = values;
-    draw(canvas, values, layer.colours);
+    // A map of more classes than a palette holds comes in colours.
+    canvas.numbers = values instanceof Uint32Array ? values.map((colour) => numbers.get(colour) ?? 65535) : values;
+    draw(canvas, canvas.numbers, layer.colours);
   });
   layer.colours = table;
   layer.recolour = (colours) => {
@@ -109,8 +111,7 @@ const Tiles = L.GridLayer.extend({
       .then((answer) => answer.blob())
       .then((blob) => blob.size && this.paint(canvas, blob))
       .then(() => done(null, canvas))
-      // A tile outside the scene has no picture.
-      .catch((error) => done(error.status === 404 ? null : error, canvas));
+      .catch((error) => done(error, canvas));
     return canvas;
   },
 });

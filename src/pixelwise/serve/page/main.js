@@ -12,12 +12,11 @@ const EVERY = 1000;
 const STATES = { waiting: "waits", running: "", done: "done", failed: "failed", cancelled: "cancelled" };
 
 let models = [];
-let offers = { corrections: true, scenes: true };
+let offers = { corrections: true };
 const photos = [];
 let timer = 0;
 
 const model = () => models[$("model").selectedIndex];
-const key = (each) => each.name;
 
 async function begin() {
   work.setUp();
@@ -29,9 +28,9 @@ async function begin() {
   await attempt(async () => {
     models = await askJson("models");
     offers = await askJson("settings").catch(() => offers);
-    $("model").replaceChildren(...models.map((each) => make("option", { value: key(each) }, label(each))));
+    await listScenes();
+    $("model").replaceChildren(...models.map((each) => make("option", { value: `${each.name}:${each.version}` }, label(each))));
     $("model").disabled = models.length < 2;
-    $("by-path").hidden = !offers.scenes;
     showModel();
     await route();
   })();
@@ -56,7 +55,7 @@ async function changeModel() {
   const shown = work.current();
   if (shown?.kind !== "photo" || !(await correcting.leave())) return;
   await busy(async () => {
-    photos[shown.id - 1] = await segment(shown.file, shown.picture, key(model()), shown.id);
+    photos[shown.id - 1] = await segment(shown.file, shown.picture, model(), shown.id);
     work.show(photos[shown.id - 1], offers);
   });
 }
@@ -108,6 +107,13 @@ function openLink(href, name, facts) {
   return make("a", { href }, make("b", {}, name), make("span", { className: "soft" }, facts));
 }
 
+/** Offer the scenes that the operator lets people name. */
+async function listScenes() {
+  const scenes = await askJson("scenes");
+  $("by-path").hidden = !scenes.length;
+  $("scenes").replaceChildren(...scenes.map(({ path }) => make("option", { value: path })));
+}
+
 async function removeJob(job) {
   if (!(await sure(`Remove ${job.scene}?`, "Its map and parcels go from the server.", "Remove"))) return;
   await ask(`jobs/${encodeURIComponent(job.id)}`, { method: "DELETE" });
@@ -138,9 +144,9 @@ function showJob(job) {
   const left = job.seconds_left ? ` · about ${duration(job.seconds_left)} left` : "";
   const text = {
     waiting: "Waits for its turn",
-    running: `${percent(job.progress)}${left}`,
+    running: `${[job.stage, percent(job.progress)].filter(Boolean).join(" · ")}${left}`,
     cancelled: "Cancelled.",
-    failed: typeof job.error === "object" ? [job.error?.message, job.error?.fix].join(" ") : job.error,
+    failed: job.error,
   };
   $("job-text").textContent = text[job.state];
   $("job").classList.toggle("failed", job.state === "failed");
@@ -176,16 +182,16 @@ async function openFile(file) {
   const picture = await asPicture(file);
   if (picture) {
     try {
-      const photo = await segment(file, picture, key(model()), photos.length + 1);
+      const photo = await segment(file, picture, model(), photos.length + 1);
       photos.push(photo);
-      const names = photo.classes.filter((each) => each.pixels).map((each) => `${each.name} ${percent(each.share)}`);
+      const names = photo.classes.filter((each) => each.share).map((each) => `${each.name} ${percent(each.share)}`);
       say(`${file.name}: ${names.join(", ")}`);
       return `#/photo/${photo.id}`;
     } catch (error) {
       if (error.status !== 413) throw error; // too large to answer at once: it is mapped as a scene
     }
   }
-  const job = await startJob(file, key(model()), showBusy);
+  const job = await startJob(file, model(), showBusy);
   return `#/scene/${encodeURIComponent(job.id)}`;
 }
 
@@ -235,7 +241,7 @@ function setUpFiles() {
   $("by-path").addEventListener("submit", async (event) => {
     event.preventDefault();
     await attempt(async () => {
-      const job = await busy(() => startJob($("path").value.trim(), key(model()), () => {}));
+      const job = await busy(() => startJob($("path").value.trim(), model(), () => {}));
       location.hash = `#/scene/${encodeURIComponent(job.id)}`;
     })();
   });

@@ -7,13 +7,12 @@ import { decode } from "./png.js";
 export const RUNNING = new Set(["waiting", "running"]);
 
 /** Send a scene, or name one on the server, and return its job. */
-export function startJob(scene, model, advance) {
+export function startJob(scene, { name, version }, advance) {
   const form = new FormData();
   if (typeof scene === "string") form.append("path", scene);
   else form.append("scene", scene, scene.name);
-  form.append("model", model);
-  form.append("parcels", "true");
-  form.append("confidence", "true");
+  form.append("model", name);
+  form.append("version", version);
   return send("jobs", form, advance);
 }
 
@@ -34,10 +33,11 @@ export function asScene(job) {
     id,
     job,
     name: job.scene,
-    ...{ model: job.model, width, height, classes: job.classes ?? [] },
+    ...{ model: job.model, version: job.version, width, height, notes: job.notes },
+    classes: job.state === "done" ? job.classes : [],
     layers: {
       image: (pane) => scenePicture(url("scene"), { width, height }, pane),
-      classes: (colours, pane) => sceneNumbers(url("map"), { width, height }, colours, pane),
+      classes: (colours, pane) => sceneNumbers(url("map"), { width, height }, colours, pane, job.classes),
       confidence: files.confidence
         ? (colours, pane) => sceneNumbers(url("confidence"), { width, height }, colours, pane)
         : null,
@@ -52,7 +52,9 @@ export function asScene(job) {
 async function labelsOf(url, zoom, { x, y, width, height }) {
   const labels = new Uint8Array(width * height).fill(255);
   const one = async (column, row) => {
-    const tile = await decode(await askBlob(url(zoom, column, row)));
+    const blob = await askBlob(url(zoom, column, row));
+    if (!blob.size) return;
+    const tile = await decode(blob);
     for (let v = 0; v < tile.height; v++) {
       const to = row * TILE + v - y;
       if (to < 0 || to >= height) continue;

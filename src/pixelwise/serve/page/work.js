@@ -1,6 +1,6 @@
 // An open photo or scene: the map, and the panel beside it.
 
-import { save } from "./api.js";
+import { askJson, save } from "./api.js";
 import * as correcting from "./correct.js";
 import { CONFIDENCE, classColours, confidenceColours } from "./layers.js";
 import { $, attempt, complain, count, icon, make, percent, say, swatch } from "./page.js";
@@ -8,6 +8,7 @@ import { Parcels } from "./parcels.js";
 import { Viewer, swipeHandle } from "./viewer.js";
 
 const NAMED_ABSENT = 6;
+const LARGEST_MASK = 255; // classes, of a mask of bytes
 
 let now = null; // {subject, viewer, hidden, shown: {image, classes, confidence}, parcels, stop, ...}
 let setSwipe = null;
@@ -90,6 +91,8 @@ function fillPanel() {
   $("name").textContent = subject.name;
   document.title = `${subject.name} · pixelwise`;
   $("facts").textContent = `${count(subject.width)} × ${count(subject.height)} · ${subject.model}`;
+  $("notes").textContent = subject.notes.join(" ");
+  $("notes").hidden = !subject.notes.length;
   $("map").setAttribute(
     "aria-label",
     `${subject.name}. Arrow keys move, plus and minus zoom. The class under the middle is read out.`,
@@ -97,7 +100,7 @@ function fillPanel() {
   $("view").hidden = !ready || painting;
   $("legend").hidden = !ready || painting;
   $("downloads").hidden = !subject.downloads.length || painting;
-  $("correct-start").hidden = !ready || painting || !offers.corrections;
+  $("correct-start").hidden = !ready || painting || !offers.corrections || subject.classes.length > LARGEST_MASK;
   $("parcels-line").hidden = !subject.parcels;
   const confidence = document.querySelector("[name=layer][value=confidence]");
   confidence.disabled = !subject.layers.confidence;
@@ -110,8 +113,8 @@ function fillPanel() {
 
 function fillLegend() {
   const { classes } = now.subject;
-  const present = classes.map((each, i) => [each, i]).filter(([each]) => each.pixels > 0);
-  const absent = classes.filter((each) => !each.pixels).map((each) => each.name);
+  const present = classes.map((each, i) => [each, i]).filter(([each]) => each.share > 0);
+  const absent = classes.filter((each) => !each.share).map((each) => each.name);
   const rest = absent.length > NAMED_ABSENT ? `${absent.length} other classes` : absent.join(", ");
   const last = absent.length ? [make("li", { className: "soft" }, `Not found: ${rest}`)] : [];
   $("legend")
@@ -183,7 +186,7 @@ function showReading(found, [x, y]) {
   const element = $("reading");
   element.hidden = !found;
   if (!found) return;
-  const named = now.subject.classes[found.class];
+  const named = now.subject.classes[found.class_id];
   element.querySelector(".swatch").style.background = named?.color ?? "transparent";
   element.querySelector("b").textContent = named?.name ?? "no data";
   element.querySelector("span").textContent = [
@@ -195,7 +198,7 @@ function showReading(found, [x, y]) {
 }
 
 function sentence(found) {
-  const named = now.subject.classes[found.class];
+  const named = now.subject.classes[found.class_id];
   if (!named) return "No data";
   return found.confidence === null ? named.name : `${named.name}, ${percent(found.confidence)}`;
 }
@@ -205,19 +208,20 @@ function startCorrecting() {
   correcting.start(now.subject, now.viewer, (answer) => {
     fillPanel();
     applyView();
-    if (answer) showSaved(answer);
+    if (answer) showSaved(answer).catch(complain);
     $("correct").focus();
   });
   fillPanel();
   applyView();
 }
 
-function showSaved({ count: all, command }) {
+async function showSaved({ train, model }) {
+  const all = (await askJson("corrections")).filter((each) => each.model === model).length;
   const saved = $("saved");
   saved.hidden = false;
-  saved.querySelector("p").textContent = all > 1 ? `Saved. ${count(all)} corrections so far. To train on them:` : "Saved. To train on it:";
-  saved.querySelector("code").textContent = command ?? "";
-  saved.querySelector(".command").hidden = !command;
+  saved.querySelector("p").textContent =
+    all > 1 ? `Saved. ${count(all)} corrections so far. To train on them:` : "Saved. To train on it:";
+  saved.querySelector("code").textContent = train;
 }
 
 async function copyCommand() {
