@@ -27,8 +27,7 @@ export function classColours(classes, hidden) {
   return table;
 }
 
-// From unsure to sure, of one lightness order and readable for the colour-blind: dark blue, grey, yellow (cividis:
-// Nuñez, Anderton and Renslow, 2018, at five places).
+// From unsure to sure: dark blue, grey, yellow. Lightness rises all the way, so that the colour-blind can read it.
 export const CONFIDENCE = ["#00224e", "#434e6c", "#7d7c78", "#bcae6c", "#fee838"];
 
 /** Colours of the confidences 0 to 255. */
