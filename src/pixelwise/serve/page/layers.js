@@ -2,10 +2,12 @@
 // hidden without asking the server again. Photos are one canvas, scenes are tiles.
 
 import { ask } from "./api.js";
+import { complain } from "./page.js";
 import { decode } from "./png.js";
 
 const L = window.L;
 export const TILE = 256;
+const BUSY = 2000; // milliseconds
 
 /** The zoom at which a pixel of the map is a pixel of the image; zoom 0 shows it in one tile. */
 export const nativeZoom = (width, height) => Math.max(0, Math.ceil(Math.log2(Math.max(width, height) / TILE)));
@@ -100,13 +102,24 @@ export function scenePicture(url, size, pane) {
   });
 }
 
+/** Ask once more where the server was busy. */
+async function askAgain(url, signal) {
+  try {
+    return await ask(url, { signal });
+  } catch (error) {
+    if (error.status !== 503) throw error;
+    await new Promise((resolve) => setTimeout(resolve, BUSY));
+    return ask(url, { signal });
+  }
+}
+
 const Tiles = L.GridLayer.extend({
   createTile(coords, done) {
     const canvas = newCanvas(TILE, TILE);
     canvas.className = "pixels";
     const stop = (canvas.stop = new AbortController());
     this.living.add(canvas);
-    ask(this.url(coords.z, coords.x, coords.y), { signal: stop.signal })
+    askAgain(this.url(coords.z, coords.x, coords.y), stop.signal)
       .then((answer) => answer.blob())
       .then((blob) => blob.size && this.paint(canvas, blob))
       .then(() => done(null, canvas))
@@ -128,6 +141,7 @@ function tiles(url, { width, height }, pane, paint) {
     keepBuffer: 1,
   });
   Object.assign(layer, { url, paint, living: new Set() });
+  layer.on("tileerror", ({ error }) => complain(error));
   layer.on("tileunload", ({ tile }) => {
     tile.stop.abort();
     layer.living.delete(tile);

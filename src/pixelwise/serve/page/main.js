@@ -16,6 +16,7 @@ let offers = { corrections: true };
 const photos = [];
 let timer = 0;
 
+const done = (job) => `${Math.round(job.progress * 100)} %`;
 const model = () => models[$("model").selectedIndex];
 
 async function begin() {
@@ -27,7 +28,7 @@ async function begin() {
   $("cancel").addEventListener("click", attempt(cancel));
   await attempt(async () => {
     models = await askJson("models");
-    offers = await askJson("settings").catch(() => offers);
+    offers = await askJson("settings");
     await listScenes();
     $("model").replaceChildren(...models.map((each) => make("option", { value: `${each.name}:${each.version}` }, label(each))));
     $("model").disabled = models.length < 2;
@@ -69,17 +70,23 @@ async function route() {
     return;
   }
   if (kind === "photo" && photos[id - 1]) {
+    showStage(true);
     showJob(null);
     work.show(photos[id - 1], offers);
-    $("start").hidden = true;
   } else if (kind === "scene" && id) await follow(decodeURIComponent(id));
   else await showStart();
+}
+
+/** Make room for the map, or for the start, before either is filled. */
+function showStage(open) {
+  $("work").hidden = $("open").hidden = !open;
+  $("start").hidden = open;
 }
 
 async function showStart() {
   work.close();
   document.title = "pixelwise";
-  $("start").hidden = false;
+  showStage(false);
   const jobs = await askJson("jobs");
   if (location.hash.split("/")[1]) return;
   const lines = [...photos.map(photoLine).reverse(), ...jobs.map(jobLine)];
@@ -95,7 +102,7 @@ function photoLine({ id, name, width, height }) {
 
 function jobLine(job) {
   const size = job.width ? `${count(job.width)} × ${count(job.height)}` : "";
-  const state = job.state === "running" ? percent(job.progress) : STATES[job.state];
+  const state = job.state === "running" ? done(job) : STATES[job.state];
   const remove = make("button", { type: "button", className: "icon" }, icon("close"));
   remove.setAttribute("aria-label", `Remove ${job.scene}`);
   remove.addEventListener("click", attempt(() => removeJob(job)));
@@ -125,7 +132,7 @@ async function removeJob(job) {
 async function follow(id) {
   const job = await askJson(`jobs/${encodeURIComponent(id)}`);
   if (location.hash !== `#/scene/${encodeURIComponent(id)}`) return;
-  $("start").hidden = true;
+  showStage(true);
   const shown = work.current();
   const known = shown?.kind === "scene" && shown.id === id && shown.job.state === job.state && shown.width === job.width;
   if (!known && job.width) {
@@ -144,7 +151,7 @@ function showJob(job) {
   const left = job.seconds_left ? ` · about ${duration(job.seconds_left)} left` : "";
   const text = {
     waiting: "Waits for its turn",
-    running: `${[job.stage, percent(job.progress)].filter(Boolean).join(" · ")}${left}`,
+    running: `${[job.stage, done(job)].filter(Boolean).join(" · ")}${left}`,
     cancelled: "Cancelled.",
     failed: job.error,
   };

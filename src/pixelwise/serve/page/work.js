@@ -5,7 +5,7 @@ import * as correcting from "./correct.js";
 import { CONFIDENCE, classColours, confidenceColours } from "./layers.js";
 import { $, attempt, complain, count, icon, make, percent, say, swatch } from "./page.js";
 import { Parcels } from "./parcels.js";
-import { Viewer, swipeHandle } from "./viewer.js";
+import { Viewer, byKeyboard, swipeHandle, watchPointer } from "./viewer.js";
 
 const NAMED_ABSENT = 6;
 const LARGEST_MASK = 255; // classes, of a mask of bytes
@@ -22,7 +22,6 @@ export function show(subject, offers) {
   if (!same) {
     close();
     const says = { pointed, left: () => ($("reading").hidden = true), centred, chosen, moved: () => now?.parcels?.moved() };
-    $("work").hidden = false; // a map needs its size
     const viewer = new Viewer($("map"), subject, says);
     now = { viewer, hidden: new Set(), stop: new AbortController(), next: null, reading: false };
     $("parcels-on").checked = false;
@@ -47,7 +46,6 @@ export function close() {
   now.viewer.close();
   now = null;
   $("reading").hidden = $("saved").hidden = true;
-  $("work").hidden = true;
 }
 
 function layLayers() {
@@ -220,7 +218,7 @@ async function showSaved({ train, model }) {
   const saved = $("saved");
   saved.hidden = false;
   saved.querySelector("p").textContent =
-    all > 1 ? `Saved. ${count(all)} corrections so far. To train on them:` : "Saved. To train on it:";
+    `Saved${all > 1 ? `, ${count(all)} so far` : ""}. To train on ${all > 1 ? "them" : "it"}, in the folder ${model} of the corrections:`;
   saved.querySelector("code").textContent = train;
 }
 
@@ -235,6 +233,7 @@ async function copyCommand() {
 }
 
 export function setUp() {
+  watchPointer();
   correcting.setUp();
   setSwipe = swipeHandle($("swipe"), $("stage"), (share) => {
     swipe = share;
@@ -250,7 +249,7 @@ export function setUp() {
   $("map").addEventListener("keydown", (event) => {
     if (event.key === "Enter" && !correcting.painting()) chosen(...now.viewer.centre());
   });
-  $("map").addEventListener("focus", () => now && $("map").matches(":focus-visible") && centred(...now.viewer.centre()));
+  $("map").addEventListener("focus", () => now && byKeyboard() && centred(...now.viewer.centre()));
   $("correct").addEventListener("click", attempt(startCorrecting));
   $("saved").querySelector("button").addEventListener("click", copyCommand);
   $("scale").querySelector("i").style.background = `linear-gradient(to right, ${CONFIDENCE.join(", ")})`;
