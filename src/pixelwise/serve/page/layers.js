@@ -32,11 +32,12 @@ export function classColours(classes, hidden) {
 // From unsure to sure: dark blue, grey, yellow. Lightness rises all the way, so that the colour-blind can read it.
 export const CONFIDENCE = ["#00224e", "#434e6c", "#7d7c78", "#bcae6c", "#fee838"];
 
-/** Colours of the confidences 0 to 255. */
-export function confidenceColours() {
+/** Colours of the confidences 0 to `top`; larger numbers hold no data. */
+export function confidenceColours(top) {
   const stops = CONFIDENCE.map((color) => [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16)));
-  return Uint32Array.from({ length: 256 }, (_, value) => {
-    const place = (value / 255) * (stops.length - 1);
+  return Uint32Array.from({ length: 65536 }, (_, value) => {
+    if (value > top) return 0;
+    const place = (value / top) * (stops.length - 1);
     const i = Math.min(stops.length - 2, Math.floor(place));
     const [r, g, b] = stops[i].map((low, band) => Math.round(low + (place - i) * (stops[i + 1][band] - low)));
     return packed((r << 16) | (g << 8) | b);

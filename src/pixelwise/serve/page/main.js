@@ -5,7 +5,7 @@ import { ask, askJson } from "./api.js";
 import * as correcting from "./correct.js";
 import { $, attempt, calmDown, complain, count, duration, icon, make, percent, say, sure, swatch } from "./page.js";
 import { asPicture, segment } from "./photo.js";
-import { RUNNING, asScene, startJob } from "./scene.js";
+import { RUNNING, asScene, look, startJob } from "./scene.js";
 import * as work from "./work.js";
 
 const EVERY = 1000;
@@ -134,9 +134,8 @@ async function follow(id) {
   if (location.hash !== `#/scene/${encodeURIComponent(id)}`) return;
   showStage(true);
   const shown = work.current();
-  const known = shown?.kind === "scene" && shown.id === id && shown.job.state === job.state && shown.width === job.width;
-  if (!known && job.width) {
-    if (shown?.job?.id === id && shown.job.state === "running" && job.state === "done") say("The map is done.");
+  if (job.width && !(shown?.kind === "scene" && look(shown.job) === look(job))) {
+    if (shown?.job?.id === id && RUNNING.has(shown.job.state) && job.state === "done") say("The map is done.");
     work.show(asScene(job), offers);
   }
   showJob(job);

@@ -1,7 +1,7 @@
 // A photo: the server answers at once with the class of every pixel.
 
 import { askBlob, askJson } from "./api.js";
-import { boundsOf, photoNumbers } from "./layers.js";
+import { boundsOf, confidenceColours, photoNumbers } from "./layers.js";
 import { decode } from "./png.js";
 
 const SCENES = /\.(tiff?|vrt|jp2|img|nc|hdf5?|h5|grd|asc)$/i;
@@ -33,6 +33,7 @@ export async function segment(file, picture, { name: model, version }, id) {
   const files = { labels: png(answer.labels), confidence: png(answer.confidence) };
   const labels = (await decode(files.labels)).values;
   const sure = (await decode(files.confidence)).values;
+  const known = () => Uint16Array.from(sure, (value, i) => (labels[i] < answer.classes.length ? value : 256));
   const stem = file.name.replace(/\.[^.]+$/, "");
   const fetched = (output) => () => askBlob("segment", { method: "POST", body: form(output) });
   return {
@@ -45,7 +46,7 @@ export async function segment(file, picture, { name: model, version }, id) {
     layers: {
       image: (pane) => window.L.imageOverlay(picture.src, boundsOf(0, 0, width, height), { pane, className: "picture" }),
       classes: (colours, pane) => photoNumbers(labels, width, height, colours, pane),
-      confidence: (colours, pane) => photoNumbers(sure, width, height, colours, pane),
+      confidence: (pane) => photoNumbers(known(), width, height, confidenceColours(255), pane),
     },
     at: async (x, y) => ({ class_id: labels[y * width + x], confidence: sure[y * width + x] / 255 }),
     labels: async () => labels,

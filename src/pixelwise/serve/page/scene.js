@@ -1,7 +1,7 @@
 // A scene: the server makes a map of it as a job, and gives what is seen of it as tiles.
 
 import { askBlob, askJson, send } from "./api.js";
-import { TILE, nativeZoom, sceneNumbers, scenePicture } from "./layers.js";
+import { TILE, confidenceColours, nativeZoom, sceneNumbers, scenePicture } from "./layers.js";
 import { decode } from "./png.js";
 
 export const RUNNING = new Set(["waiting", "running"]);
@@ -15,6 +15,15 @@ export function startJob(scene, { name, version }, advance) {
   form.append("version", version);
   return send("jobs", form, advance);
 }
+
+const SMALL = 4096;
+
+/** Whether the scene can be looked at: the server first makes a small copy of a large one. */
+const visible = ({ state, stage, width, height }) =>
+  Math.max(width, height) <= SMALL || !(state === "waiting" || stage === "Reading the scene");
+
+/** What the map and the panel show of a job; they are filled anew when it differs. */
+export const look = (job) => [job.id, job.state, job.width, job.height, visible(job)].join();
 
 /** Return a job as what `work.js` shows. */
 export function asScene(job) {
@@ -36,10 +45,10 @@ export function asScene(job) {
     ...{ model: job.model, version: job.version, width, height, notes: job.notes },
     classes: job.state === "done" ? job.classes : [],
     layers: {
-      image: (pane) => scenePicture(url("scene"), { width, height }, pane),
+      image: visible(job) ? (pane) => scenePicture(url("scene"), { width, height }, pane) : null,
       classes: (colours, pane) => sceneNumbers(url("map"), { width, height }, colours, pane, job.classes),
       confidence: files.confidence
-        ? (colours, pane) => sceneNumbers(url("confidence"), { width, height }, colours, pane)
+        ? (pane) => sceneNumbers(url("confidence"), { width, height }, confidenceColours(254), pane)
         : null,
     },
     at: (x, y, signal) => askJson(`${base}/pixel?x=${x}&y=${y}`, { signal }),

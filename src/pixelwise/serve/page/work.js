@@ -2,7 +2,7 @@
 
 import { askJson, save } from "./api.js";
 import * as correcting from "./correct.js";
-import { CONFIDENCE, classColours, confidenceColours } from "./layers.js";
+import { CONFIDENCE, classColours } from "./layers.js";
 import { $, attempt, complain, count, icon, make, percent, say, swatch } from "./page.js";
 import { Parcels } from "./parcels.js";
 import { Viewer, byKeyboard, swipeHandle, watchPointer } from "./viewer.js";
@@ -54,7 +54,7 @@ function layLayers() {
   const { image, classes, confidence } = subject.layers;
   const ready = subject.classes.length > 0;
   now.shown = {
-    image: image("image").addTo(viewer.map),
+    image: image ? image("image").addTo(viewer.map) : null,
     classes: ready ? classes(classColours(subject.classes, now.hidden), "classes").addTo(viewer.map) : null,
     confidence: null,
   };
@@ -69,7 +69,7 @@ function applyView() {
   const layer = busy ? "classes" : document.querySelector("[name=layer]:checked").value;
   const sureness = layer === "confidence" && ready;
   if (sureness && !shown.confidence) {
-    shown.confidence = subject.layers.confidence(confidenceColours(), "confidence").addTo(viewer.map);
+    shown.confidence = subject.layers.confidence("confidence").addTo(viewer.map);
   }
   const opacity = Number($("opacity").value) / 100;
   viewer.fade("classes", sureness ? 0 : opacity);
