@@ -3,6 +3,8 @@
 import base64
 import io
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +18,7 @@ from rasterio.crs import CRS
 from rasterio.features import shapes
 from rasterio.warp import transform_geom
 
+from pixelwise.errors import PixelwiseError
 from pixelwise.geo.drivers import IMAGE_SUFFIXES
 from pixelwise.geo.label_map import label_nodata, overlay, stored_labels, to_picture
 from pixelwise.geo.raster import Readable, Window, describe
@@ -25,6 +28,7 @@ from pixelwise.inference.options import Fit, TileOptions
 from pixelwise.inference.tiling import predict_strips
 from pixelwise.labels import Classes
 from pixelwise.predictor import Predictor
+from pixelwise.serve.job import listed_classes
 from pixelwise.serve.options import Limits
 from pixelwise.serve.refusals import too_large
 from pixelwise.serve.warned import notes_kept
@@ -74,21 +78,32 @@ def segment_file(
         Refusal: 413 for too many pixels, 408 if its time is over.
         DataError: no image, or one that the model does not take.
     """
+    shown_name = name[:100] or "The image"
     with TemporaryDirectory(dir=scratch) as folder, notes_kept() as notes:
         path = Path(folder) / f"image{safe_suffix(name)}"
         with path.open("wb") as out:
             shutil.copyfileobj(file, out, 1 << 20)
-        info = describe(path)
-        require_pixels(info.width, info.height, limits.pixels)
-        reader = open_fitting(path, predictor.card, Fit(units))
-        made = _segmented(predictor, reader, patience, confidence=confidence)
-        shown = None
-        if picture:
-            values, valid = reader.read(Window(0, 0, info.height, info.width))
-            shown = to_picture(values, valid)
-        said = tuple(note.replace(str(path), name or "The image") for note in notes)
+        with named(path, shown_name):
+            info = describe(path)
+            require_pixels(info.width, info.height, limits.pixels)
+            reader = open_fitting(path, predictor.card, Fit(units))
+            made = _segmented(predictor, reader, patience, confidence=confidence)
+            shown = None
+            if picture:
+                values, valid = reader.read(Window(0, 0, info.height, info.width))
+                shown = to_picture(values, valid)
+        said = tuple(note.replace(str(path), shown_name) for note in notes)
         place = None if info.crs is None else (info.crs, info.transform)
         return Answer(*made, shown, place, said)
+
+
+@contextmanager
+def named(path: Path, name: str) -> Iterator[None]:
+    """Let errors about a file call it as its sender does."""
+    try:
+        yield
+    except PixelwiseError as problem:
+        raise type(problem)(str(problem).replace(str(path), name)) from None
 
 
 def segment_array(predictor: Predictor, image: np.ndarray, patience: Patience) -> Answer:
@@ -133,8 +148,8 @@ def class_shares(answer: Answer, classes: Classes) -> list[dict[str, Any]]:
     counts = np.bincount(answer.labels[answer.valid].ravel(), minlength=len(classes))[: len(classes)].tolist()
     total = max(1, sum(counts))
     return [
-        {"name": name, "color": "#{:02x}{:02x}{:02x}".format(*colour), "pixels": count, "share": count / total}
-        for name, colour, count in zip(classes.names, classes.palette, counts, strict=True)
+        {**each, "pixels": count, "share": count / total}
+        for each, count in zip(listed_classes(classes), counts, strict=True)
     ]
 
 
@@ -184,14 +199,14 @@ def outlines(answer: Answer, classes: Classes) -> dict[str, Any]:
 
     They are in degrees (RFC 7946) where the image has a place on the ground; else in pixels, x to the right and y down.
     """
-    features = []
+    features, listed = [], listed_classes(classes)
     crs, transform = answer.place or (None, Affine.identity())
     for shape, value in shapes(answer.labels, mask=answer.valid, transform=transform):
         index = int(value)
         properties = {
             "class": classes.names[index],
             "class_id": index,
-            "color": "#{:02x}{:02x}{:02x}".format(*classes.palette[index]),
+            "color": listed[index]["color"],
         }
         geometry = shape if crs is None else transform_geom(crs, "EPSG:4326", shape, precision=7)
         features.append({"type": "Feature", "properties": properties, "geometry": geometry})

@@ -31,8 +31,8 @@ class Service:
         self.workers = Workers(count, options.limits.queue, threads=work.threads)
         self.views = Workers(VIEWERS, VIEWS, name="viewer")
         self.scratch = Path(tempfile.mkdtemp(prefix="pixelwise-serve-"))
-        self.jobs = Jobs(options.folders, shelf, self.metrics, most=options.limits.jobs)
-        self.names = self.jobs.names = _names(shelf, options, self.scratch)
+        self.names = _names(shelf, options, self.scratch)
+        self.jobs = Jobs(options.folders, shelf, self.metrics, self.names, most=options.limits.jobs)
         self.tensor_bytes = 0
         """Of requests whose tensors are in memory."""
 

@@ -14,6 +14,7 @@ from pixelwise.inference.networks import ArrayNetwork, device_of
 from pixelwise.predictor import Predictor, load
 from pixelwise.runs.model_card import ModelCard
 from pixelwise.serve.gathering import gathered
+from pixelwise.serve.job import listed_classes
 from pixelwise.serve.refusals import Refusal
 
 Stamp = tuple[tuple[int, int, int], ...]
@@ -64,10 +65,7 @@ class ServedModel:
             "ground_resolution": None if card.contract is None else card.contract.pixel,
             "licence": ", ".join(licences) or card.provenance.get("licence"),
             "digest": self.predictor.model_hash[:16],
-            "classes": [
-                {"name": name, "color": "#{:02x}{:02x}{:02x}".format(*colour)}
-                for name, colour in zip(card.classes.names, card.classes.palette, strict=True)
-            ],
+            "classes": listed_classes(card.classes),
         }
 
 
@@ -162,7 +160,7 @@ def _named(text: str) -> tuple[str, Path]:
         path = Path(text)
         place = path.resolve()
         name = path.stem if is_exported(path) else place.parent.name if place.name == "model" else place.name
-    if not name or any(letter in name for letter in "/?#%\\") or not name.isprintable():
+    if not name or name.startswith(".") or any(letter in name for letter in "/?#%\\") or not name.isprintable():
         raise ConfigError(f"{name!r} does not fit into an address. Give the model another name: NAME={path}.")
     return name, path
 

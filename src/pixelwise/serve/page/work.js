@@ -1,6 +1,6 @@
 // An open photo or scene: the map, and the panel beside it.
 
-import { askJson, save } from "./api.js";
+import { save } from "./api.js";
 import * as correcting from "./correct.js";
 import { CONFIDENCE, classColours } from "./layers.js";
 import { $, attempt, complain, count, icon, make, percent, say, swatch } from "./page.js";
@@ -206,20 +206,20 @@ function startCorrecting() {
   correcting.start(now.subject, now.viewer, (answer) => {
     fillPanel();
     applyView();
-    if (answer) showSaved(answer).catch(complain);
+    if (answer) showSaved(answer);
     $("correct").focus();
   });
   fillPanel();
   applyView();
 }
 
-async function showSaved({ train, model }) {
-  const all = (await askJson("corrections")).filter((each) => each.model === model).length;
+function showSaved({ command, count: all, model, notes }) {
   const saved = $("saved");
+  const [far, them] = all > 1 ? [`, ${count(all)} so far`, "them"] : ["", "it"];
   saved.hidden = false;
-  saved.querySelector("p").textContent =
-    `Saved${all > 1 ? `, ${count(all)} so far` : ""}. To train on ${all > 1 ? "them" : "it"}, in the folder ${model} of the corrections:`;
-  saved.querySelector("code").textContent = train;
+  saved.querySelector("p").textContent = `Saved${far}. To train on ${them}, in the folder ${model} of the corrections:`;
+  saved.querySelector("code").textContent = command;
+  saved.querySelector("small").textContent = notes.join(" ");
 }
 
 async function copyCommand() {
