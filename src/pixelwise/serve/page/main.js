@@ -197,7 +197,10 @@ async function openFile(file) {
       if (error.status !== 413) throw error; // too large to answer at once: it is mapped as a scene
     }
   }
-  const job = await startJob(file, model(), showBusy);
+  const stop = new AbortController();
+  $("sending").querySelector("button").onclick = () => stop.abort();
+  const sent = (share) => showSending(file.name, share);
+  const job = await startJob(file, model(), sent, stop.signal);
   return `#/scene/${encodeURIComponent(job.id)}`;
 }
 
@@ -207,7 +210,7 @@ async function busy(work) {
   try {
     return await work();
   } finally {
-    $("busy").hidden = true;
+    $("busy").hidden = $("sending").hidden = true;
   }
 }
 
@@ -217,6 +220,13 @@ function showBusy(share) {
   bar.classList.toggle("endless", share === null || share === 1);
   share === null ? bar.removeAttribute("aria-valuenow") : bar.setAttribute("aria-valuenow", String(Math.round(share * 100)));
   bar.firstElementChild.style.width = share === null ? "" : `${share * 100}%`;
+}
+
+/** A large scene is on its way for a while, so it can be stopped. */
+function showSending(name, share) {
+  showBusy(share);
+  $("sending").hidden = share === 1;
+  $("sending").querySelector("p").textContent = `Sending ${name} · ${Math.floor(share * 100)} %`;
 }
 
 function setUpFiles() {
@@ -241,7 +251,9 @@ function setUpFiles() {
     event.preventDefault();
     depth = 0;
     $("drop-here").hidden = true;
-    openFiles([...event.dataTransfer.files]);
+    const folder = [...event.dataTransfer.items].some((item) => item.webkitGetAsEntry?.()?.isDirectory);
+    if (folder) complain(new Error("A folder was dropped. Drop the files that are in it."));
+    else openFiles([...event.dataTransfer.files]);
   });
   addEventListener("paste", (event) => event.clipboardData.files.length && openFiles([...event.clipboardData.files]));
   $("by-path").addEventListener("submit", async (event) => {

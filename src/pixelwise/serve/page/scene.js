@@ -7,13 +7,13 @@ import { decode } from "./png.js";
 export const RUNNING = new Set(["waiting", "running"]);
 
 /** Send a scene, or name one on the server, and return its job. */
-export function startJob(scene, { name, version }, advance) {
+export function startJob(scene, { name, version }, advance, signal) {
   const form = new FormData();
   if (typeof scene === "string") form.append("path", scene);
   else form.append("scene", scene, scene.name);
   form.append("model", name);
   form.append("version", version);
-  return send("jobs", form, advance);
+  return send("jobs", form, advance, signal);
 }
 
 const SMALL = 4096;

@@ -35,6 +35,7 @@ export function show(subject, offers) {
     : null;
   layLayers();
   fillPanel();
+  if (!same) $("name").focus();
 }
 
 const sameSize = (a, b) => a.width === b.width && a.height === b.height;
