@@ -127,6 +127,17 @@ def test_a_job_tells_how_far_it_is_and_is_cancelled(new_page, served, job):
     assert asked.count("DELETE") == 1
 
 
+def test_a_large_scene_on_its_way_is_stopped(page):
+    page.locator("#model-name:not(:empty)").wait_for()
+    page.route("**/jobs", lambda route: None if route.request.method == "POST" else route.continue_())
+    page.set_input_files("#files", {"name": "large.tif", "mimeType": "image/tiff", "buffer": bytes(5_000_000)})
+    page.get_by_text("Sending large.tif").wait_for()
+    page.get_by_role("button", name="Cancel").click()
+    page.locator("#sending").wait_for(state="hidden")
+    assert page.locator("#alert").is_hidden()
+    assert page.locator("#drop").is_visible()
+
+
 def test_a_job_is_removed_from_the_list_after_a_question(page, served):
     page.locator("#path").fill("valley.tif")
     page.get_by_role("button", name="Map it").click()

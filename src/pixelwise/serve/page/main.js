@@ -8,7 +8,8 @@ import { asPicture, segment } from "./photo.js";
 import { RUNNING, asScene, look, startJob } from "./scene.js";
 import * as work from "./work.js";
 
-const EVERY = 1000;
+const EVERY = 1000; // milliseconds between two questions after a job
+const LARGE = 4e6; // bytes of a file that takes a while to send
 const STATES = { waiting: "waits", running: "", done: "done", failed: "failed", cancelled: "cancelled" };
 
 let models = [];
@@ -199,7 +200,7 @@ async function openFile(file) {
   }
   const stop = new AbortController();
   $("sending").querySelector("button").onclick = () => stop.abort();
-  const sent = (share) => showSending(file.name, share);
+  const sent = (share) => showSending(file, share);
   const job = await startJob(file, model(), sent, stop.signal);
   return `#/scene/${encodeURIComponent(job.id)}`;
 }
@@ -223,9 +224,9 @@ function showBusy(share) {
 }
 
 /** A large scene is on its way for a while, so it can be stopped. */
-function showSending(name, share) {
+function showSending({ name, size }, share) {
   showBusy(share);
-  $("sending").hidden = share === 1;
+  $("sending").hidden = size < LARGE;
   $("sending").querySelector("p").textContent = `Sending ${name} · ${Math.floor(share * 100)} %`;
 }
 
