@@ -153,7 +153,7 @@ def test_a_training_takes_what_was_corrected(painting, served, tmp_path):
     program, command, configuration = painting.locator("#saved code").inner_text().split()
     assert (program, command) == ("pixelwise", "train")
     small = [f"--set=train.{each}" for each in ("steps=2", "batch_size=1", "crop_size=32", "workers=0", "device=cpu")]
-    path = served.corrections / "light" / configuration
+    path = served.corrections / configuration
     done = CliRunner().invoke(commands, ["train", str(path), "--run", str(tmp_path / "run"), *small])
     assert done.exit_code == 0, done.output
     better = pw.load(tmp_path / "run", device="cpu")

@@ -84,19 +84,19 @@ def test_the_pointer_asks_the_server_for_a_pixel(shown):
 def test_a_click_on_a_parcel_shows_its_attributes(shown):
     with shown.expect_response(re.compile("/parcels")):
         shown.locator("#parcels-on").check()
-    popup = shown.locator(".leaflet-popup-content")
+    card = shown.locator("#parcel")
     for _ in range(100):  # until the parcels are drawn
         shown.mouse.click(*middle(shown))
-        if popup.count():
+        if card.is_visible():
             break
     left, top, right, bottom = FIELD
     area, perimeter = (right - left) * (bottom - top), 2 * (right - left + bottom - top)
-    text = popup.inner_text()
+    text = card.inner_text()
     assert f"{area:,} m²" in text
     assert f"{perimeter:,} m" in text
     assert "bright" in text
     shown.locator("#parcels-on").uncheck()
-    popup.wait_for(state="detached")
+    card.wait_for(state="hidden")
 
 
 def test_a_scene_on_the_server_is_named(page):

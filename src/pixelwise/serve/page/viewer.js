@@ -27,7 +27,7 @@ export class Viewer {
       crs: imageCoordinates(size.width, size.height),
       zoomControl: false,
       attributionControl: false,
-      zoomSnap: 0.25,
+      zoomSnap: 0,
       wheelPxPerZoomLevel: 100,
       minZoom: -2,
       maxZoom: this.native + 5,

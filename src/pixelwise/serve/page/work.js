@@ -96,7 +96,8 @@ function fillPanel() {
     "aria-label",
     `${subject.name}. Arrow keys move, plus and minus zoom. The class under the middle is read out.`,
   );
-  $("view").hidden = !ready || painting;
+  $("view").hidden = !ready;
+  $("view").classList.toggle("painting", painting);
   $("legend").hidden = !ready || painting;
   $("downloads").hidden = !subject.downloads.length || painting;
   $("correct-start").hidden = !ready || painting || !offers.corrections || subject.classes.length > LARGEST_MASK;
@@ -214,12 +215,12 @@ function startCorrecting() {
   applyView();
 }
 
-function showSaved({ command, count: all, model, notes }) {
+function showSaved({ configuration, count: all, model, notes }) {
   const saved = $("saved");
-  const [far, them] = all > 1 ? [`, ${count(all)} so far`, "them"] : ["", "it"];
+  const far = all > 1 ? `, ${count(all)} so far` : "";
   saved.hidden = false;
-  saved.querySelector("p").textContent = `Saved${far}. To train on ${them}, in the folder ${model} of the corrections:`;
-  saved.querySelector("code").textContent = command;
+  saved.querySelector("p").textContent = `Saved${far}. In the folder of corrections, train with:`;
+  saved.querySelector("code").textContent = `pixelwise train ${model}/${configuration}`;
   saved.querySelector("small").textContent = notes.join(" ");
 }
 
@@ -249,8 +250,10 @@ export function setUp() {
   }
   $("map").addEventListener("keydown", (event) => {
     if (event.key === "Enter" && !correcting.painting()) chosen(...now.viewer.centre());
+    if (event.key === "Escape") now.parcels?.forget();
   });
   $("map").addEventListener("focus", () => now && byKeyboard() && centred(...now.viewer.centre()));
+  $("parcel").querySelector("button").addEventListener("click", () => now.parcels.forget());
   $("correct").addEventListener("click", attempt(startCorrecting));
   $("saved").querySelector("button").addEventListener("click", copyCommand);
   $("scale").querySelector("i").style.background = `linear-gradient(to right, ${CONFIDENCE.join(", ")})`;
