@@ -127,6 +127,15 @@ def test_a_job_tells_how_far_it_is_and_is_cancelled(new_page, served, job):
     assert asked.count("DELETE") == 1
 
 
+def test_an_address_of_a_job_that_is_gone_leads_to_the_start(new_page, served):
+    page = new_page(served.url, allowed=("status of 404",))
+    page.locator("#model-name:not(:empty)").wait_for()
+    page.goto(f"{served.url}#/scene/gone")
+    page.locator("#alert").wait_for()
+    assert "gone" in page.locator("#alert p").inner_text()
+    assert page.locator("#drop").is_visible()
+
+
 def test_a_large_scene_on_its_way_is_stopped(page):
     page.locator("#model-name:not(:empty)").wait_for()
     page.route("**/jobs", lambda route: None if route.request.method == "POST" else route.continue_())

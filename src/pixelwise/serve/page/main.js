@@ -74,8 +74,15 @@ async function route() {
     showStage(true);
     showJob(null);
     work.show(photos[id - 1], offers);
-  } else if (kind === "scene" && id) await follow(decodeURIComponent(id));
-  else await showStart();
+  } else if (kind === "scene" && id) {
+    try {
+      await follow(decodeURIComponent(id));
+    } catch (error) {
+      if (error.status !== 404) throw error;
+      await showStart();
+      throw error;
+    }
+  } else await showStart();
 }
 
 /** Make room for the map, or for the start, before either is filled. */
@@ -88,8 +95,9 @@ async function showStart() {
   work.close();
   document.title = "pixelwise";
   showStage(false);
+  history.replaceState(null, "", "#/"); // a photo of an earlier visit is gone
   const jobs = await askJson("jobs");
-  if (location.hash.split("/")[1]) return;
+  if (location.hash !== "#/") return;
   const lines = [...photos.map(photoLine).reverse(), ...jobs.map(jobLine)];
   const list = $("opened").querySelector("ul");
   if (!list.contains(document.activeElement)) list.replaceChildren(...lines);

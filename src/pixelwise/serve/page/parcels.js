@@ -26,7 +26,7 @@ export class Parcels {
       renderer: L.canvas({ pane: "parcels" }),
       style: (feature) => ({
         color: "#fff",
-        weight: 1.5,
+        weight: 1.2,
         fillColor: colours.get(feature.properties.class) ?? "#888",
         fillOpacity: 0.15,
       }),

@@ -208,8 +208,8 @@ function startCorrecting() {
   correcting.start(now.subject, now.viewer, (answer) => {
     fillPanel();
     applyView();
-    if (answer) showSaved(answer);
     $("correct").focus();
+    if (answer) showSaved(answer);
   });
   fillPanel();
   applyView();
@@ -222,6 +222,7 @@ function showSaved({ configuration, count: all, model, notes }) {
   saved.querySelector("p").textContent = `Saved${far}. In the folder of corrections, train with:`;
   saved.querySelector("code").textContent = `pixelwise train ${model}/${configuration}`;
   saved.querySelector("small").textContent = notes.join(" ");
+  saved.scrollIntoView({ block: "nearest" });
 }
 
 async function copyCommand() {
