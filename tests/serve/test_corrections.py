@@ -18,15 +18,18 @@ from pixelwise.serve.shelf import Shelf
 def mask(height=48, width=64, **values):
     out, labels = io.BytesIO(), np.full((height, width), values.pop("filled", 255), np.uint8)
     labels[10:20, 5:30] = values.pop("painted", 1)
+    labels[30:32, 5:30] = values.pop("also", 255)
     Image.fromarray(labels).save(out, "PNG")
     return ("mask.png", out.getvalue())
 
 
 def test_a_corrected_photo_trains_from_the_model_that_was_served(served, model):
-    answer = served.send("/corrections", image=("my photo.png", png(photo(1))), mask=mask(), model="fields")
+    first = served.send("/corrections", image=("my photo.png", png(photo(0))), mask=mask(), model="fields").json()
+    assert "of the class field" in " ".join(first["notes"])
+    answer = served.send("/corrections", image=("my photo.png", png(photo(1))), mask=mask(also=0), model="fields")
     assert answer.status == 201
     made = answer.json()
-    assert made["pixels"] == 250
+    assert (made["pixels"], made["classes"], made["count"], made["notes"]) == (300, ["background", "field"], 2, [])
     assert made["command"] == "pixelwise train fields.toml"
     assert str(served.base) not in answer.data.decode()
     folder = served.base / "corrected" / "fields"
@@ -100,7 +103,7 @@ def test_a_configuration_has_the_networks_options_and_is_kept_once_it_was_change
 def test_a_palette_png_holds_numbers_and_not_colours():
     labels = np.array([[0, 1, 2, 255]] * 3, np.uint8)
     picture = Image.frombytes("P", (4, 3), labels.tobytes())
-    picture.putpalette([9, 8, 7, 6, 5, 4, 3, 2, 1])
+    picture.putpalette([9, 8, 7, 6, 5, 4, 3, 2, 1] + [0] * 759)
     out = io.BytesIO()
-    picture.save(out, "PNG", bits=8)
+    picture.save(out, "PNG")
     assert np.array_equal(read_mask(out.getvalue(), 3, 4, 3), labels)

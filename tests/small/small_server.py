@@ -70,8 +70,8 @@ class Client:
         assert answer.status == 200, answer.data
         return answer.json()
 
-    def send(self, path: str, **fields: Any) -> urllib3.BaseHTTPResponse:
-        return self.ask("POST", path, fields=fields)
+    def send(self, route: str, **fields: Any) -> urllib3.BaseHTTPResponse:
+        return self.ask("POST", route, fields=fields)
 
     def segment(self, values: np.ndarray, **fields: Any) -> Any:
         answer = self.send("/segment", image=("a.png", png(values)), **fields)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -21,16 +20,16 @@ from rasterio.warp import transform_geom
 from pixelwise.errors import PixelwiseError
 from pixelwise.geo.drivers import IMAGE_SUFFIXES
 from pixelwise.geo.label_map import label_nodata, overlay, stored_labels, to_picture
-from pixelwise.geo.raster import Readable, Window, describe
+from pixelwise.geo.raster import RasterInfo, Readable, Window, describe
 from pixelwise.inference.fitting import fitted, open_fitting
 from pixelwise.inference.images import open_array
 from pixelwise.inference.options import Fit, TileOptions
 from pixelwise.inference.tiling import predict_strips
 from pixelwise.labels import Classes
-from pixelwise.predictor import Predictor
 from pixelwise.serve.job import listed_classes
 from pixelwise.serve.options import Limits
 from pixelwise.serve.refusals import too_large
+from pixelwise.serve.shelf import Loaded
 from pixelwise.serve.warned import notes_kept
 from pixelwise.serve.workers import Patience
 
@@ -60,39 +59,49 @@ def safe_suffix(name: str) -> str:
     return suffix if suffix in IMAGE_SUFFIXES and suffix != ".vrt" else ""
 
 
-def segment_file(
-    predictor: Predictor,
-    file: BinaryIO,
-    name: str,
-    scratch: Path,
-    limits: Limits,
-    patience: Patience,
-    *,
-    confidence: bool,
-    picture: bool,
-    units: str = "refuse",
-) -> Answer:
-    """Segment a file that was sent. Its header is looked at before anything is decoded.
+@dataclass(frozen=True)
+class Sent:
+    """A file that was sent, as it lies on disk."""
+
+    path: Path
+    name: str
+    """As its sender calls it."""
+    info: RasterInfo
+
+
+def received(file: BinaryIO, name: str, folder: Path, limits: Limits) -> Sent:
+    """Write a file that was sent, and look at its header. Nothing of it is decoded.
 
     Raises:
-        Refusal: 413 for too many pixels, 408 if its time is over.
-        DataError: no image, or one that the model does not take.
+        Refusal: 413 for too many pixels.
+        DataError: no image.
     """
-    shown_name = name[:100] or "The image"
-    with TemporaryDirectory(dir=scratch) as folder, notes_kept() as notes:
-        path = Path(folder) / f"image{safe_suffix(name)}"
-        with path.open("wb") as out:
-            shutil.copyfileobj(file, out, 1 << 20)
-        with named(path, shown_name):
-            info = describe(path)
-            require_pixels(info.width, info.height, limits.pixels)
-            reader = open_fitting(path, predictor.card, Fit(units))
-            made = _segmented(predictor, reader, patience, confidence=confidence)
-            shown = None
-            if picture:
-                values, valid = reader.read(Window(0, 0, info.height, info.width))
-                shown = to_picture(values, valid)
-        said = tuple(note.replace(str(path), shown_name) for note in notes)
+    path, shown = folder / f"image{safe_suffix(name)}", name[:100] or "The image"
+    with path.open("wb") as out:
+        shutil.copyfileobj(file, out, 1 << 20)
+    with named(path, shown):
+        info = describe(path)
+    require_pixels(info.width, info.height, limits.pixels)
+    return Sent(path, shown, info)
+
+
+def segment_file(
+    model: Loaded, sent: Sent, patience: Patience, *, confidence: bool, picture: bool, units: str = "refuse"
+) -> Answer:
+    """Segment a file that was sent.
+
+    Raises:
+        DataError: a damaged file, or one that the model does not take.
+    """
+    path, info = sent.path, sent.info
+    with notes_kept() as notes, named(path, sent.name):
+        reader = open_fitting(path, model.predictor.card, Fit(units))
+        made = _segmented(model, reader, patience, confidence=confidence)
+        shown = None
+        if picture:
+            values, valid = reader.read(Window(0, 0, info.height, info.width))
+            shown = to_picture(values, valid)
+        said = tuple(note.replace(str(path), sent.name) for note in notes)
         place = None if info.crs is None else (info.crs, info.transform)
         return Answer(*made, shown, place, said)
 
@@ -106,21 +115,29 @@ def named(path: Path, name: str) -> Iterator[None]:
         raise type(problem)(str(problem).replace(str(path), name)) from None
 
 
-def segment_array(predictor: Predictor, image: np.ndarray, patience: Patience) -> Answer:
+def segment_array(model: Loaded, image: np.ndarray, patience: Patience) -> Answer:
     """Segment an image [H,W,C] in raw units.
 
     Raises:
         DataError: other bands or units than the model's.
     """
     with notes_kept():
-        reader = fitted(open_array(image, predictor.card), predictor.card, Fit())
-        return Answer(*_segmented(predictor, reader, patience, confidence=True), None)
+        card = model.predictor.card
+        reader = fitted(open_array(image, card), card, Fit())
+        return Answer(*_segmented(model, reader, patience, confidence=True), None)
 
 
-def _segmented(predictor: Predictor, reader: Readable, patience: Patience, *, confidence: bool) -> tuple[Any, Any, Any]:
-    options, card = TileOptions(), predictor.card
+def _segmented(model: Loaded, reader: Readable, patience: Patience, *, confidence: bool) -> tuple[Any, Any, Any]:
+    predictor = model.predictor
+    card = predictor.card
     found = predict_strips(
-        predictor.model, reader, card, options, confidence=confidence, advance=lambda share: patience.check()
+        predictor.model,
+        reader,
+        card,
+        TileOptions(),
+        confidence=confidence,
+        advance=lambda share: patience.check(),
+        stride=model.stride,
     )
     strips = list(found)
     labels = np.concatenate([strip.labels for strip in strips])

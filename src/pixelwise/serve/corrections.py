@@ -49,6 +49,8 @@ class Correction:
     height: int
     pixels: int
     """That were corrected."""
+    classes: list[str]
+    """To which they were."""
     date: str
     configuration: str
     """Name of the file that trains on it."""
@@ -95,8 +97,9 @@ def save_window(
         kept = place if info.crs is not None else {}
         options = {"driver": "GTiff", "compress": "deflate", "nodata": info.nodata}
         with rasterio.open(path, "w", **options, **shape, **kept) as out:
-            out.write(values)
+            # Before the first pixels, as part of the file; later GDAL would write them into another one beside it.
             out.colorinterp = colours
+            out.write(values)
         return window[2], window[3]
 
     return _save(folder, model, ".tif", write, mask)
@@ -115,9 +118,22 @@ def _save(
         with replacing(base / "masks" / f"{name}.png") as out:
             Image.fromarray(labels).save(out, "PNG")
     configuration = write_configuration(base, model)
-    count = int((labels != label_nodata(len(model.card.classes))).sum())
+    names = model.card.classes.names
+    corrected = labels[labels != label_nodata(len(names))]
+    present = [names[i] for i in np.unique(corrected).tolist()]
     date = stamp.isoformat(timespec="seconds")
-    made = Correction(name, model.name, model.version, image.name, width, height, count, date, configuration.name)
+    made = Correction(
+        id=name,
+        model=model.name,
+        version=model.version,
+        image=image.name,
+        width=width,
+        height=height,
+        pixels=corrected.size,
+        classes=present,
+        date=date,
+        configuration=configuration.name,
+    )
     with replacing(base / "records" / f"{name}.json") as out:
         out.write_text(json.dumps(asdict(made), indent=1), encoding="utf-8")
     return made

@@ -37,7 +37,7 @@ class Guard:
             return
         started = time.monotonic()
         body = _Body(self.service, scope, receive)
-        answer = _Answer(body, send)
+        answer = _Answer(scope, body, send)
         self.service.metrics.open_requests.inc()
         try:
             self._check(scope)
@@ -142,8 +142,9 @@ class _Body:
 class _Answer:
     """What is sent: its status, headers that all have, and a client that does not take it."""
 
-    def __init__(self, body: _Body, send: Send) -> None:
+    def __init__(self, scope: Scope, body: _Body, send: Send) -> None:
         self._body, self._send = body, send
+        self._static = scope["path"].startswith("/static/")
         self.started, self.status = False, 0
 
     async def send(self, message: Message) -> None:
@@ -152,7 +153,8 @@ class _Answer:
             if self.status >= 400 and self.status != 408:
                 await self._body.drain()
             headers = MutableHeaders(raw=message["headers"])
-            headers.setdefault("Cache-Control", "no-store")
+            # The page's own files are asked for again, and sent only if they changed.
+            headers.setdefault("Cache-Control", "no-cache" if self._static else "no-store")
             headers.setdefault("X-Content-Type-Options", "nosniff")
         await asyncio.wait_for(self._send(message), self._body.idle)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from pixelwise.parcels.polygonize import polygonize
 from pixelwise.serve.job import Job, listed_classes, made_files, save_job
@@ -18,6 +18,7 @@ class JobStoppedError(Exception):
     """A job that was cancelled, or whose server ends."""
 
 
+@runtime_checkable
 class Step(Protocol):
     """Notes something of a job."""
 

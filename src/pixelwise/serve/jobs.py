@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelwise.errors import PixelwiseError
-from pixelwise.files import ensure_folder, locked_folder
+from pixelwise.files import ensure_folder, flush_folder, flush_tree, locked_folder
 from pixelwise.geo.raster import RasterInfo
 from pixelwise.runs.model_card import ModelCard
 from pixelwise.serve.job import (
@@ -33,6 +33,7 @@ from pixelwise.serve.options import Folders
 from pixelwise.serve.refusals import Refusal, hidden
 from pixelwise.serve.scenes import found_scene
 from pixelwise.serve.shelf import Shelf
+from pixelwise.serve.workers import yield_to_others
 
 INCOMING = ".incoming-"
 """What the folder of a job that is not whole yet begins with."""
@@ -116,7 +117,9 @@ class Jobs:
         job = Job(number, wish, info.width, info.height, info.crs is not None, created=time.time())
         job.classes, job.bands = listed_classes(card.classes), list(card.bands)
         save_job(incoming, job)
+        flush_tree(incoming)
         os.replace(incoming, self.folder / number)
+        flush_folder(self.folder)
         with self._lock:
             self._jobs[number] = job
             self._count()
@@ -180,8 +183,7 @@ class Jobs:
         self._held.close()
 
     def _work(self) -> None:
-        with suppress(OSError, AttributeError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        yield_to_others(NICENESS)
         while (number := self._line.get()) is not None and not self._stopping.is_set():
             job = self._jobs.get(number)
             if job is not None and job.state == "waiting":
