@@ -132,7 +132,7 @@ def test_an_address_of_a_job_that_is_gone_leads_to_the_start(new_page, served):
     page.locator("#model-name:not(:empty)").wait_for()
     page.goto(f"{served.url}#/scene/gone")
     page.locator("#alert").wait_for()
-    assert "gone" in page.locator("#alert p").inner_text()
+    assert "no such job" in page.locator("#alert p").inner_text()
     assert page.locator("#drop").is_visible()
 
 
