@@ -1,7 +1,7 @@
 """The page on narrow and wide screens, in light and dark, by keyboard and for screen readers."""
 
 import pytest
-from on_page import drop
+from on_page import drop, place
 
 TOO_WIDE = """() => [...document.querySelectorAll("body *")].filter((each) => {
   const box = each.getBoundingClientRect();
@@ -83,7 +83,15 @@ def test_a_screen_reader_hears_shares_and_the_class_in_the_middle(page, photo):
     page.locator("#said", has_text="bright, 98 %").wait_for()
 
 
-def test_classes_of_a_tab_walk_are_in_the_order_of_the_page(page, photo):
+def test_a_tap_tells_the_class(new_page, served, photo):
+    page = new_page(served.url, width=360, height=740, has_touch=True)
+    assert page.get_by_role("heading", name="Open a photo or a scene").is_visible()  # nobody drops on a phone
+    drop(page, photo)
+    page.touchscreen.tap(*place(page, 80, 30, (96, 64)))
+    page.locator("#reading").get_by_text("bright", exact=True).wait_for()
+
+
+def test_the_tab_key_walks_in_the_order_of_the_page(page, photo):
     drop(page, photo)
     page.get_by_role("button", name="Open").focus()
     walked = []
