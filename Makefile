@@ -4,12 +4,13 @@ VENV ?= .venv
 TESTS ?=
 DEMO ?=
 
-.PHONY: help demo test lint
+.PHONY: help demo test test-browser lint
 .SILENT:
 
 help:
 	echo "make demo   installs, trains, evaluates, maps and reports on examples/   (again from the start: make demo DEMO=--fresh)"
 	echo "make test   installs the test extras and runs every test                 (some: make test TESTS='-k labels')"
+	echo "make test-browser   the tests of the page of \`pixelwise serve\`, in Chromium or Chrome"
 	echo "make lint   installs the dev extras; ruff, pyright and import-linter"
 
 demo: $(VENV)/.installed-all
@@ -17,6 +18,9 @@ demo: $(VENV)/.installed-all
 
 test: $(VENV)/.installed-test
 	"$(VENV)/bin/python" -m pytest $(TESTS)
+
+test-browser: $(VENV)/.installed-test
+	"$(VENV)/bin/python" -m pytest -n 0 -m browser -rs tests/browser $(TESTS)
 
 lint: $(VENV)/.installed-dev
 	"$(VENV)/bin/ruff" check .

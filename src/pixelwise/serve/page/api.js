@@ -54,7 +54,7 @@ export async function send(path, form, advance, signal) {
       request.onerror = () =>
         reject(new ServerError(0, "The connection broke while the file was sent.", "Try again."));
       request.onabort = () => reject(new DOMException("The upload was stopped.", "AbortError"));
-      signal?.addEventListener("abort", () => request.abort());
+      if (signal) signal.onabort = () => request.abort();
       request.send(form);
     });
     if (status >= 200 && status < 300) return JSON.parse(text);

@@ -2,10 +2,12 @@
 // hidden without asking the server again. Photos are one canvas, scenes are tiles.
 
 import { ask } from "./api.js";
+import { complain } from "./page.js";
 import { decode } from "./png.js";
 
 const L = window.L;
 export const TILE = 256;
+const BUSY = 2000; // milliseconds
 
 /** The zoom at which a pixel of the map is a pixel of the image; zoom 0 shows it in one tile. */
 export const nativeZoom = (width, height) => Math.max(0, Math.ceil(Math.log2(Math.max(width, height) / TILE)));
@@ -27,15 +29,15 @@ export function classColours(classes, hidden) {
   return table;
 }
 
-// From unsure to sure, of one lightness order and readable for the colour-blind: dark blue, grey, yellow (cividis:
-// Nuñez, Anderton and Renslow, 2018, at five places).
+// From unsure to sure: dark blue, grey, yellow. Lightness rises all the way, so that the colour-blind can read it.
 export const CONFIDENCE = ["#00224e", "#434e6c", "#7d7c78", "#bcae6c", "#fee838"];
 
-/** Colours of the confidences 0 to 255. */
-export function confidenceColours() {
+/** Colours of the confidences 0 to `top`; larger numbers hold no data. */
+export function confidenceColours(top) {
   const stops = CONFIDENCE.map((color) => [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16)));
-  return Uint32Array.from({ length: 256 }, (_, value) => {
-    const place = (value / 255) * (stops.length - 1);
+  return Uint32Array.from({ length: 65536 }, (_, value) => {
+    if (value > top) return 0;
+    const place = (value / top) * (stops.length - 1);
     const i = Math.min(stops.length - 2, Math.floor(place));
     const [r, g, b] = stops[i].map((low, band) => Math.round(low + (place - i) * (stops[i + 1][band] - low)));
     return packed((r << 16) | (g << 8) | b);
@@ -75,12 +77,14 @@ export function photoNumbers(values, width, height, table, pane) {
 }
 
 /** Numbers of a scene, by tiles: `url(z, x, y)` is a PNG of the server. */
-export function sceneNumbers(url, { width, height }, table, pane) {
+export function sceneNumbers(url, { width, height }, table, pane, classes = []) {
+  const numbers = new Map(classes.map(({ color }, i) => [parseInt(color.slice(1), 16), i]));
   const layer = tiles(url, { width, height }, pane, async (canvas, blob) => {
     const { values, ...size } = await decode(blob);
     Object.assign(canvas, size);
-    canvas.numbers = values;
-    draw(canvas, values, layer.colours);
+    // A map of more classes than a palette holds comes in colours.
+    canvas.numbers = values instanceof Uint32Array ? values.map((colour) => numbers.get(colour) ?? 65535) : values;
+    draw(canvas, canvas.numbers, layer.colours);
   });
   layer.colours = table;
   layer.recolour = (colours) => {
@@ -99,18 +103,28 @@ export function scenePicture(url, size, pane) {
   });
 }
 
+/** Ask once more where the server was busy. */
+async function askAgain(url, signal) {
+  try {
+    return await ask(url, { signal });
+  } catch (error) {
+    if (error.status !== 503) throw error;
+    await new Promise((resolve) => setTimeout(resolve, BUSY));
+    return ask(url, { signal });
+  }
+}
+
 const Tiles = L.GridLayer.extend({
   createTile(coords, done) {
     const canvas = newCanvas(TILE, TILE);
     canvas.className = "pixels";
     const stop = (canvas.stop = new AbortController());
     this.living.add(canvas);
-    ask(this.url(coords.z, coords.x, coords.y), { signal: stop.signal })
+    askAgain(this.url(coords.z, coords.x, coords.y), stop.signal)
       .then((answer) => answer.blob())
       .then((blob) => blob.size && this.paint(canvas, blob))
       .then(() => done(null, canvas))
-      // A tile outside the scene has no picture.
-      .catch((error) => done(error.status === 404 ? null : error, canvas));
+      .catch((error) => done(error, canvas));
     return canvas;
   },
 });
@@ -128,6 +142,7 @@ function tiles(url, { width, height }, pane, paint) {
     keepBuffer: 1,
   });
   Object.assign(layer, { url, paint, living: new Set() });
+  layer.on("tileerror", ({ error }) => complain(error));
   layer.on("tileunload", ({ tile }) => {
     tile.stop.abort();
     layer.living.delete(tile);

@@ -5,19 +5,20 @@ import { ask, askJson } from "./api.js";
 import * as correcting from "./correct.js";
 import { $, attempt, calmDown, complain, count, duration, icon, make, percent, say, sure, swatch } from "./page.js";
 import { asPicture, segment } from "./photo.js";
-import { RUNNING, asScene, startJob } from "./scene.js";
+import { RUNNING, asScene, look, startJob } from "./scene.js";
 import * as work from "./work.js";
 
-const EVERY = 1000;
+const EVERY = 1000; // milliseconds between two questions after a job
+const LARGE = 4e6; // bytes of a file that takes a while to send
 const STATES = { waiting: "waits", running: "", done: "done", failed: "failed", cancelled: "cancelled" };
 
 let models = [];
-let offers = { corrections: true, scenes: true };
+let offers = { corrections: true };
 const photos = [];
 let timer = 0;
 
+const done = (job) => `${Math.round(job.progress * 100)} %`;
 const model = () => models[$("model").selectedIndex];
-const key = (each) => each.name;
 
 async function begin() {
   work.setUp();
@@ -28,10 +29,10 @@ async function begin() {
   $("cancel").addEventListener("click", attempt(cancel));
   await attempt(async () => {
     models = await askJson("models");
-    offers = await askJson("settings").catch(() => offers);
-    $("model").replaceChildren(...models.map((each) => make("option", { value: key(each) }, label(each))));
+    offers = await askJson("settings");
+    await listScenes();
+    $("model").replaceChildren(...models.map((each) => make("option", { value: `${each.name}:${each.version}` }, label(each))));
     $("model").disabled = models.length < 2;
-    $("by-path").hidden = !offers.scenes;
     showModel();
     await route();
   })();
@@ -56,7 +57,7 @@ async function changeModel() {
   const shown = work.current();
   if (shown?.kind !== "photo" || !(await correcting.leave())) return;
   await busy(async () => {
-    photos[shown.id - 1] = await segment(shown.file, shown.picture, key(model()), shown.id);
+    photos[shown.id - 1] = await segment(shown.file, shown.picture, model(), shown.id);
     work.show(photos[shown.id - 1], offers);
   });
 }
@@ -70,19 +71,33 @@ async function route() {
     return;
   }
   if (kind === "photo" && photos[id - 1]) {
+    showStage(true);
     showJob(null);
     work.show(photos[id - 1], offers);
-    $("start").hidden = true;
-  } else if (kind === "scene" && id) await follow(decodeURIComponent(id));
-  else await showStart();
+  } else if (kind === "scene" && id) {
+    try {
+      await follow(decodeURIComponent(id));
+    } catch (error) {
+      if (error.status !== 404) throw error;
+      await showStart();
+      throw error;
+    }
+  } else await showStart();
+}
+
+/** Make room for the map, or for the start, before either is filled. */
+function showStage(open) {
+  $("work").hidden = $("open").hidden = !open;
+  $("start").hidden = open;
 }
 
 async function showStart() {
   work.close();
   document.title = "pixelwise";
-  $("start").hidden = false;
+  showStage(false);
+  history.replaceState(null, "", "#/"); // a photo of an earlier visit is gone
   const jobs = await askJson("jobs");
-  if (location.hash.split("/")[1]) return;
+  if (location.hash !== "#/") return;
   const lines = [...photos.map(photoLine).reverse(), ...jobs.map(jobLine)];
   const list = $("opened").querySelector("ul");
   if (!list.contains(document.activeElement)) list.replaceChildren(...lines);
@@ -96,7 +111,7 @@ function photoLine({ id, name, width, height }) {
 
 function jobLine(job) {
   const size = job.width ? `${count(job.width)} × ${count(job.height)}` : "";
-  const state = job.state === "running" ? percent(job.progress) : STATES[job.state];
+  const state = job.state === "running" ? done(job) : STATES[job.state];
   const remove = make("button", { type: "button", className: "icon" }, icon("close"));
   remove.setAttribute("aria-label", `Remove ${job.scene}`);
   remove.addEventListener("click", attempt(() => removeJob(job)));
@@ -106,6 +121,13 @@ function jobLine(job) {
 
 function openLink(href, name, facts) {
   return make("a", { href }, make("b", {}, name), make("span", { className: "soft" }, facts));
+}
+
+/** Offer the scenes that the operator lets people name. */
+async function listScenes() {
+  const scenes = await askJson("scenes");
+  $("by-path").hidden = !scenes.length;
+  $("scenes").replaceChildren(...scenes.map(({ path }) => make("option", { value: path })));
 }
 
 async function removeJob(job) {
@@ -119,11 +141,10 @@ async function removeJob(job) {
 async function follow(id) {
   const job = await askJson(`jobs/${encodeURIComponent(id)}`);
   if (location.hash !== `#/scene/${encodeURIComponent(id)}`) return;
-  $("start").hidden = true;
+  showStage(true);
   const shown = work.current();
-  const known = shown?.kind === "scene" && shown.id === id && shown.job.state === job.state && shown.width === job.width;
-  if (!known && job.width) {
-    if (shown?.job?.id === id && shown.job.state === "running" && job.state === "done") say("The map is done.");
+  if (job.width && !(shown?.kind === "scene" && look(shown.job) === look(job))) {
+    if (shown?.job?.id === id && RUNNING.has(shown.job.state) && job.state === "done") say("The map is done.");
     work.show(asScene(job), offers);
   }
   showJob(job);
@@ -138,9 +159,9 @@ function showJob(job) {
   const left = job.seconds_left ? ` · about ${duration(job.seconds_left)} left` : "";
   const text = {
     waiting: "Waits for its turn",
-    running: `${percent(job.progress)}${left}`,
+    running: `${[job.stage, done(job)].filter(Boolean).join(" · ")}${left}`,
     cancelled: "Cancelled.",
-    failed: typeof job.error === "object" ? [job.error?.message, job.error?.fix].join(" ") : job.error,
+    failed: job.error,
   };
   $("job-text").textContent = text[job.state];
   $("job").classList.toggle("failed", job.state === "failed");
@@ -176,16 +197,19 @@ async function openFile(file) {
   const picture = await asPicture(file);
   if (picture) {
     try {
-      const photo = await segment(file, picture, key(model()), photos.length + 1);
+      const photo = await segment(file, picture, model(), photos.length + 1);
       photos.push(photo);
-      const names = photo.classes.filter((each) => each.pixels).map((each) => `${each.name} ${percent(each.share)}`);
+      const names = photo.classes.filter((each) => each.share).map((each) => `${each.name} ${percent(each.share)}`);
       say(`${file.name}: ${names.join(", ")}`);
       return `#/photo/${photo.id}`;
     } catch (error) {
       if (error.status !== 413) throw error; // too large to answer at once: it is mapped as a scene
     }
   }
-  const job = await startJob(file, key(model()), showBusy);
+  const stop = new AbortController();
+  $("sending").querySelector("button").onclick = () => stop.abort();
+  const sent = (share) => showSending(file, share);
+  const job = await startJob(file, model(), sent, stop.signal);
   return `#/scene/${encodeURIComponent(job.id)}`;
 }
 
@@ -195,7 +219,7 @@ async function busy(work) {
   try {
     return await work();
   } finally {
-    $("busy").hidden = true;
+    $("busy").hidden = $("sending").hidden = true;
   }
 }
 
@@ -205,6 +229,13 @@ function showBusy(share) {
   bar.classList.toggle("endless", share === null || share === 1);
   share === null ? bar.removeAttribute("aria-valuenow") : bar.setAttribute("aria-valuenow", String(Math.round(share * 100)));
   bar.firstElementChild.style.width = share === null ? "" : `${share * 100}%`;
+}
+
+/** A large scene is on its way for a while, so it can be stopped. */
+function showSending({ name, size }, share) {
+  showBusy(share);
+  $("sending").hidden = size < LARGE;
+  $("sending").querySelector("p").textContent = `Sending ${name} · ${Math.floor(share * 100)} %`;
 }
 
 function setUpFiles() {
@@ -229,13 +260,15 @@ function setUpFiles() {
     event.preventDefault();
     depth = 0;
     $("drop-here").hidden = true;
-    openFiles([...event.dataTransfer.files]);
+    const folder = [...event.dataTransfer.items].some((item) => item.webkitGetAsEntry?.()?.isDirectory);
+    if (folder) complain(new Error("A folder was dropped. Drop the files that are in it."));
+    else openFiles([...event.dataTransfer.files]);
   });
   addEventListener("paste", (event) => event.clipboardData.files.length && openFiles([...event.clipboardData.files]));
   $("by-path").addEventListener("submit", async (event) => {
     event.preventDefault();
     await attempt(async () => {
-      const job = await busy(() => startJob($("path").value.trim(), key(model()), () => {}));
+      const job = await busy(() => startJob($("path").value.trim(), model(), () => {}));
       location.hash = `#/scene/${encodeURIComponent(job.id)}`;
     })();
   });

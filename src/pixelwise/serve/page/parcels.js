@@ -1,6 +1,6 @@
 // Parcels of a scene as outlines; a click, or Enter under the cross, shows what is known of one.
 
-import { complain, count, make, percent, say } from "./page.js";
+import { $, complain, count, make, percent, say } from "./page.js";
 
 const L = window.L;
 const WAIT = 150;
@@ -26,7 +26,7 @@ export class Parcels {
       renderer: L.canvas({ pane: "parcels" }),
       style: (feature) => ({
         color: "#fff",
-        weight: 1.5,
+        weight: 1.2,
         fillColor: colours.get(feature.properties.class) ?? "#888",
         fillOpacity: 0.15,
       }),
@@ -44,7 +44,7 @@ export class Parcels {
     for (const layer of [this.layer, this.chosen]) on ? layer.addTo(this.viewer.map) : layer.remove();
     if (on) this.load();
     else {
-      this.viewer.map.closePopup();
+      this.forget();
       this.note(false);
     }
   }
@@ -69,19 +69,25 @@ export class Parcels {
     }
   }
 
-  /** Show the parcel at this pixel; false where there is none. */
+  /** Show what is known of the parcel at this pixel, if there is one. */
   choose(x, y) {
     const found = this.shown && this.features.find(({ geometry }) => holds(geometry, x, y));
-    this.chosen.clearLayers();
-    if (!found) return false;
+    this.forget();
+    if (!found) return;
     this.chosen.addData(found);
     const rows = Object.entries(found.properties).flatMap(([key, value]) => row(key, value));
-    const list = make("dl", {}, ...rows.flatMap(([name, text]) => [make("dt", {}, name), make("dd", {}, text)]));
-    const title = make("h3", {}, String(found.properties.class ?? "Parcel"));
-    L.popup({ autoPanPadding: [60, 60] }).setLatLng([y, x]).setContent(make("div", {}, title, list)).openOn(this.viewer.map);
-    this.viewer.map.once("popupclose", () => this.chosen.clearLayers());
-    say([title.textContent, ...rows.map((each) => each.join(" "))].join(", "));
-    return true;
+    const title = String(found.properties.class ?? "Parcel");
+    const card = $("parcel");
+    card.querySelector("h2").textContent = title;
+    const lines = rows.flatMap(([name, text]) => [make("dt", {}, name), make("dd", {}, text)]);
+    card.querySelector("dl").replaceChildren(...lines);
+    card.hidden = false;
+    say([title, ...rows.map((each) => each.join(" "))].join(", "));
+  }
+
+  forget() {
+    this.chosen.clearLayers();
+    $("parcel").hidden = true;
   }
 
   close() {

@@ -1,7 +1,7 @@
 // A photo: the server answers at once with the class of every pixel.
 
 import { askBlob, askJson } from "./api.js";
-import { boundsOf, photoNumbers } from "./layers.js";
+import { boundsOf, confidenceColours, photoNumbers } from "./layers.js";
 import { decode } from "./png.js";
 
 const SCENES = /\.(tiff?|vrt|jp2|img|nc|hdf5?|h5|grd|asc)$/i;
@@ -21,27 +21,34 @@ export async function asPicture(file) {
 }
 
 /** Ask for the classes of a photo, and return it as what `work.js` shows. */
-export async function segment(file, picture, model, id) {
-  const answer = await askJson("segment", { method: "POST", body: form(file, model, "json", "labels,confidence") });
+export async function segment(file, picture, { name: model, version }, id) {
+  const form = (output, include) => {
+    const body = new FormData();
+    body.append("image", file, file.name);
+    for (const [key, value] of Object.entries({ model, version, output, include })) if (value) body.append(key, value);
+    return body;
+  };
+  const answer = await askJson("segment", { method: "POST", body: form("json", "labels,confidence") });
   const { width, height } = answer;
   const files = { labels: png(answer.labels), confidence: png(answer.confidence) };
   const labels = (await decode(files.labels)).values;
   const sure = (await decode(files.confidence)).values;
+  const known = () => Uint16Array.from(sure, (value, i) => (labels[i] < answer.classes.length ? value : 256));
   const stem = file.name.replace(/\.[^.]+$/, "");
-  const fetched = (output) => () => askBlob("segment", { method: "POST", body: form(file, model, output) });
+  const fetched = (output) => () => askBlob("segment", { method: "POST", body: form(output) });
   return {
     kind: "photo",
     id,
     name: file.name,
     file,
     picture,
-    ...{ model, version: answer.version, width, height, classes: answer.classes },
+    ...{ model, version, width, height, classes: answer.classes, notes: answer.notes ?? [] },
     layers: {
       image: (pane) => window.L.imageOverlay(picture.src, boundsOf(0, 0, width, height), { pane, className: "picture" }),
       classes: (colours, pane) => photoNumbers(labels, width, height, colours, pane),
-      confidence: (colours, pane) => photoNumbers(sure, width, height, colours, pane),
+      confidence: (pane) => photoNumbers(known(), width, height, confidenceColours(255), pane),
     },
-    at: async (x, y) => ({ class: labels[y * width + x], confidence: sure[y * width + x] / 255 }),
+    at: async (x, y) => ({ class_id: labels[y * width + x], confidence: sure[y * width + x] / 255 }),
     labels: async () => labels,
     downloads: [
       { text: "Classes", kind: "PNG", name: `${stem}.png`, get: async () => files.labels },
@@ -50,15 +57,6 @@ export async function segment(file, picture, model, id) {
       { text: "Polygons", kind: "GeoJSON", name: `${stem}.geojson`, get: fetched("geojson") },
     ],
   };
-}
-
-function form(file, model, output, include) {
-  const body = new FormData();
-  body.append("image", file, file.name);
-  body.append("model", model);
-  body.append("output", output);
-  if (include) body.append("include", include);
-  return body;
 }
 
 function png(text) {

@@ -7,8 +7,8 @@ const CHANNELS = { 0: 1, 2: 3, 3: 1, 4: 2, 6: 4 };
 /**
  * Read a PNG that is not interlaced.
  * @param {Blob} blob
- * @returns {Promise<{width: number, height: number, values: Uint8Array|Uint16Array}>} the first channel [H*W]: class
- *   numbers of a palette PNG, grey values of the others.
+ * @returns {Promise<{width: number, height: number, values: Uint8Array|Uint16Array|Uint32Array}>} [H*W]: class numbers
+ *   of a palette PNG, values of a grey one, and of a coloured one red, green and blue in one number (2**32 - 1: transparent).
  */
 export async function decode(blob) {
   const bytes = new Uint8Array(await blob.arrayBuffer());
@@ -31,7 +31,8 @@ export async function decode(blob) {
   const row = Math.ceil((width * bits) / 8);
   const raw = await through(parts, new DecompressionStream("deflate"));
   const rows = unfilter(raw, row, height, Math.max(1, bits >> 3));
-  return { width, height, values: firstChannel(rows, { width, height, depth, row, channels: CHANNELS[kind] }) };
+  const size = { width, height, depth, row, channels: CHANNELS[kind] };
+  return { width, height, values: kind === 6 && depth === 8 ? colours(rows, size) : firstChannel(rows, size) };
 }
 
 /**
@@ -99,6 +100,14 @@ function firstChannel(rows, { width, height, depth, row, channels }) {
       }
       values[y * width + x] = value;
     }
+  }
+  return values;
+}
+
+function colours(rows, { width, height }) {
+  const values = new Uint32Array(width * height);
+  for (let i = 0, at = 0; i < values.length; i++, at += 4) {
+    values[i] = rows[at + 3] ? (rows[at] << 16) | (rows[at + 1] << 8) | rows[at + 2] : 0xffffffff;
   }
   return values;
 }

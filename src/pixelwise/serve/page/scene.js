@@ -1,21 +1,29 @@
 // A scene: the server makes a map of it as a job, and gives what is seen of it as tiles.
 
 import { askBlob, askJson, send } from "./api.js";
-import { TILE, nativeZoom, sceneNumbers, scenePicture } from "./layers.js";
+import { TILE, confidenceColours, nativeZoom, sceneNumbers, scenePicture } from "./layers.js";
 import { decode } from "./png.js";
 
 export const RUNNING = new Set(["waiting", "running"]);
 
 /** Send a scene, or name one on the server, and return its job. */
-export function startJob(scene, model, advance) {
+export function startJob(scene, { name, version }, advance, signal) {
   const form = new FormData();
   if (typeof scene === "string") form.append("path", scene);
   else form.append("scene", scene, scene.name);
-  form.append("model", model);
-  form.append("parcels", "true");
-  form.append("confidence", "true");
-  return send("jobs", form, advance);
+  form.append("model", name);
+  form.append("version", version);
+  return send("jobs", form, advance, signal);
 }
+
+const SMALL = 4096;
+
+/** Whether the scene can be looked at: the server first makes a small copy of a large one. */
+const visible = ({ state, stage, width, height }) =>
+  Math.max(width, height) <= SMALL || !(state === "waiting" || stage === "Reading the scene");
+
+/** What the map and the panel show of a job; they are filled anew when it differs. */
+export const look = (job) => [job.id, job.state, job.width, job.height, visible(job)].join();
 
 /** Return a job as what `work.js` shows. */
 export function asScene(job) {
@@ -34,12 +42,13 @@ export function asScene(job) {
     id,
     job,
     name: job.scene,
-    ...{ model: job.model, width, height, classes: job.classes ?? [] },
+    ...{ model: job.model, version: job.version, width, height, notes: job.notes },
+    classes: job.state === "done" ? job.classes : [],
     layers: {
-      image: (pane) => scenePicture(url("scene"), { width, height }, pane),
-      classes: (colours, pane) => sceneNumbers(url("map"), { width, height }, colours, pane),
+      image: visible(job) ? (pane) => scenePicture(url("scene"), { width, height }, pane) : null,
+      classes: (colours, pane) => sceneNumbers(url("map"), { width, height }, colours, pane, job.classes),
       confidence: files.confidence
-        ? (colours, pane) => sceneNumbers(url("confidence"), { width, height }, colours, pane)
+        ? (pane) => sceneNumbers(url("confidence"), { width, height }, confidenceColours(254), pane)
         : null,
     },
     at: (x, y, signal) => askJson(`${base}/pixel?x=${x}&y=${y}`, { signal }),
@@ -52,7 +61,9 @@ export function asScene(job) {
 async function labelsOf(url, zoom, { x, y, width, height }) {
   const labels = new Uint8Array(width * height).fill(255);
   const one = async (column, row) => {
-    const tile = await decode(await askBlob(url(zoom, column, row)));
+    const blob = await askBlob(url(zoom, column, row));
+    if (!blob.size) return;
+    const tile = await decode(blob);
     for (let v = 0; v < tile.height; v++) {
       const to = row * TILE + v - y;
       if (to < 0 || to >= height) continue;

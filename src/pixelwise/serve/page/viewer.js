@@ -8,6 +8,9 @@ const PANES = { image: 200, classes: 350, confidence: 350, painted: 380, parcels
 const SWIPED = ["classes", "confidence"];
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
+/** Whether the map has the focus of who uses the keyboard; a click gives it the focus too. */
+export const byKeyboard = () => document.activeElement?.id === "map" && !("pointer" in document.body.dataset);
+
 export class Viewer {
   /**
    * @param {HTMLElement} element
@@ -24,7 +27,7 @@ export class Viewer {
       crs: imageCoordinates(size.width, size.height),
       zoomControl: false,
       attributionControl: false,
-      zoomSnap: 0.25,
+      zoomSnap: 0,
       wheelPxPerZoomLevel: 100,
       minZoom: -2,
       maxZoom: this.native + 5,
@@ -36,13 +39,15 @@ export class Viewer {
     for (const [name, z] of Object.entries(PANES)) this.map.createPane(name).style.zIndex = String(z);
     this.swipe = null;
     this.fit();
+    this.sharpen();
     this.map.on("move zoom resize", () => this.clip());
+    this.map.on("zoomend", () => this.sharpen());
     this.map.on("mousemove", ({ latlng }) => says.pointed(latlng.lng, latlng.lat));
     this.map.on("mouseout", () => says.left());
     this.map.on("click", ({ latlng }) => says.chosen(latlng.lng, latlng.lat));
     this.map.on("moveend", () => {
       says.moved();
-      if (element.matches(":focus-visible")) says.centred(...this.centre());
+      if (byKeyboard()) says.centred(...this.centre());
     });
     this.resized = new ResizeObserver(() => this.map.invalidateSize({ pan: false }));
     this.resized.observe(element);
@@ -92,6 +97,11 @@ export class Viewer {
     return 2 ** (this.map.getZoom() - this.native);
   }
 
+  /** Large pixels have sharp edges, small ones are averaged. */
+  sharpen() {
+    this.element.classList.toggle("sharp", this.scale() >= 1);
+  }
+
   /** How strongly a pane shows, 0 to 1. */
   fade(pane, opacity) {
     this.map.getPane(pane).style.opacity = String(opacity);
@@ -110,6 +120,12 @@ export class Viewer {
     const shape = `polygon(${from.x}px ${from.y}px, ${to.x}px ${from.y}px, ${to.x}px ${to.y}px, ${from.x}px ${to.y}px)`;
     for (const pane of SWIPED) this.map.getPane(pane).style.clipPath = this.swipe === null ? "" : shape;
   }
+}
+
+/** Keep in mind what was used last, a pointer or the keyboard. */
+export function watchPointer() {
+  addEventListener("pointerdown", () => (document.body.dataset.pointer = ""), true);
+  addEventListener("keydown", ({ key }) => /^(Tab|Arrow.*|[-+=])$/.test(key) && delete document.body.dataset.pointer, true);
 }
 
 /** The handle of the swipe: dragged, or moved by the arrow keys. */

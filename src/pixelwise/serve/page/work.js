@@ -2,12 +2,13 @@
 
 import { save } from "./api.js";
 import * as correcting from "./correct.js";
-import { CONFIDENCE, classColours, confidenceColours } from "./layers.js";
+import { CONFIDENCE, classColours } from "./layers.js";
 import { $, attempt, complain, count, icon, make, percent, say, swatch } from "./page.js";
 import { Parcels } from "./parcels.js";
-import { Viewer, swipeHandle } from "./viewer.js";
+import { Viewer, byKeyboard, swipeHandle, watchPointer } from "./viewer.js";
 
 const NAMED_ABSENT = 6;
+const LARGEST_MASK = 255; // classes, of a mask of bytes
 
 let now = null; // {subject, viewer, hidden, shown: {image, classes, confidence}, parcels, stop, ...}
 let setSwipe = null;
@@ -21,7 +22,6 @@ export function show(subject, offers) {
   if (!same) {
     close();
     const says = { pointed, left: () => ($("reading").hidden = true), centred, chosen, moved: () => now?.parcels?.moved() };
-    $("work").hidden = false; // a map needs its size
     const viewer = new Viewer($("map"), subject, says);
     now = { viewer, hidden: new Set(), stop: new AbortController(), next: null, reading: false };
     $("parcels-on").checked = false;
@@ -35,6 +35,7 @@ export function show(subject, offers) {
     : null;
   layLayers();
   fillPanel();
+  if (!same) $("name").focus();
 }
 
 const sameSize = (a, b) => a.width === b.width && a.height === b.height;
@@ -46,7 +47,6 @@ export function close() {
   now.viewer.close();
   now = null;
   $("reading").hidden = $("saved").hidden = true;
-  $("work").hidden = true;
 }
 
 function layLayers() {
@@ -55,7 +55,7 @@ function layLayers() {
   const { image, classes, confidence } = subject.layers;
   const ready = subject.classes.length > 0;
   now.shown = {
-    image: image("image").addTo(viewer.map),
+    image: image ? image("image").addTo(viewer.map) : null,
     classes: ready ? classes(classColours(subject.classes, now.hidden), "classes").addTo(viewer.map) : null,
     confidence: null,
   };
@@ -70,7 +70,7 @@ function applyView() {
   const layer = busy ? "classes" : document.querySelector("[name=layer]:checked").value;
   const sureness = layer === "confidence" && ready;
   if (sureness && !shown.confidence) {
-    shown.confidence = subject.layers.confidence(confidenceColours(), "confidence").addTo(viewer.map);
+    shown.confidence = subject.layers.confidence("confidence").addTo(viewer.map);
   }
   const opacity = Number($("opacity").value) / 100;
   viewer.fade("classes", sureness ? 0 : opacity);
@@ -90,14 +90,17 @@ function fillPanel() {
   $("name").textContent = subject.name;
   document.title = `${subject.name} · pixelwise`;
   $("facts").textContent = `${count(subject.width)} × ${count(subject.height)} · ${subject.model}`;
+  $("notes").textContent = subject.notes.join(" ");
+  $("notes").hidden = !subject.notes.length;
   $("map").setAttribute(
     "aria-label",
     `${subject.name}. Arrow keys move, plus and minus zoom. The class under the middle is read out.`,
   );
-  $("view").hidden = !ready || painting;
+  $("view").hidden = !ready;
+  $("view").classList.toggle("painting", painting);
   $("legend").hidden = !ready || painting;
   $("downloads").hidden = !subject.downloads.length || painting;
-  $("correct-start").hidden = !ready || painting || !offers.corrections;
+  $("correct-start").hidden = !ready || painting || !offers.corrections || subject.classes.length > LARGEST_MASK;
   $("parcels-line").hidden = !subject.parcels;
   const confidence = document.querySelector("[name=layer][value=confidence]");
   confidence.disabled = !subject.layers.confidence;
@@ -110,8 +113,8 @@ function fillPanel() {
 
 function fillLegend() {
   const { classes } = now.subject;
-  const present = classes.map((each, i) => [each, i]).filter(([each]) => each.pixels > 0);
-  const absent = classes.filter((each) => !each.pixels).map((each) => each.name);
+  const present = classes.map((each, i) => [each, i]).filter(([each]) => each.share > 0);
+  const absent = classes.filter((each) => !each.share).map((each) => each.name);
   const rest = absent.length > NAMED_ABSENT ? `${absent.length} other classes` : absent.join(", ");
   const last = absent.length ? [make("li", { className: "soft" }, `Not found: ${rest}`)] : [];
   $("legend")
@@ -183,7 +186,7 @@ function showReading(found, [x, y]) {
   const element = $("reading");
   element.hidden = !found;
   if (!found) return;
-  const named = now.subject.classes[found.class];
+  const named = now.subject.classes[found.class_id];
   element.querySelector(".swatch").style.background = named?.color ?? "transparent";
   element.querySelector("b").textContent = named?.name ?? "no data";
   element.querySelector("span").textContent = [
@@ -195,7 +198,7 @@ function showReading(found, [x, y]) {
 }
 
 function sentence(found) {
-  const named = now.subject.classes[found.class];
+  const named = now.subject.classes[found.class_id];
   if (!named) return "No data";
   return found.confidence === null ? named.name : `${named.name}, ${percent(found.confidence)}`;
 }
@@ -205,19 +208,21 @@ function startCorrecting() {
   correcting.start(now.subject, now.viewer, (answer) => {
     fillPanel();
     applyView();
-    if (answer) showSaved(answer);
     $("correct").focus();
+    if (answer) showSaved(answer);
   });
   fillPanel();
   applyView();
 }
 
-function showSaved({ count: all, command }) {
+function showSaved({ configuration, count: all, model, notes }) {
   const saved = $("saved");
+  const far = all > 1 ? `, ${count(all)} so far` : "";
   saved.hidden = false;
-  saved.querySelector("p").textContent = all > 1 ? `Saved. ${count(all)} corrections so far. To train on them:` : "Saved. To train on it:";
-  saved.querySelector("code").textContent = command ?? "";
-  saved.querySelector(".command").hidden = !command;
+  saved.querySelector("p").textContent = `Saved${far}. In the folder of corrections, train with:`;
+  saved.querySelector("code").textContent = `pixelwise train ${model}/${configuration}`;
+  saved.querySelector("small").textContent = notes.join(" ");
+  saved.scrollIntoView({ block: "nearest" });
 }
 
 async function copyCommand() {
@@ -231,6 +236,7 @@ async function copyCommand() {
 }
 
 export function setUp() {
+  watchPointer();
   correcting.setUp();
   setSwipe = swipeHandle($("swipe"), $("stage"), (share) => {
     swipe = share;
@@ -245,8 +251,10 @@ export function setUp() {
   }
   $("map").addEventListener("keydown", (event) => {
     if (event.key === "Enter" && !correcting.painting()) chosen(...now.viewer.centre());
+    if (event.key === "Escape") now.parcels?.forget();
   });
-  $("map").addEventListener("focus", () => now && $("map").matches(":focus-visible") && centred(...now.viewer.centre()));
+  $("map").addEventListener("focus", () => now && byKeyboard() && centred(...now.viewer.centre()));
+  $("parcel").querySelector("button").addEventListener("click", () => now.parcels.forget());
   $("correct").addEventListener("click", attempt(startCorrecting));
   $("saved").querySelector("button").addEventListener("click", copyCommand);
   $("scale").querySelector("i").style.background = `linear-gradient(to right, ${CONFIDENCE.join(", ")})`;
