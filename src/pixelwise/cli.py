@@ -21,6 +21,7 @@ from pixelwise.commands.networks import analyze, models, prune
 from pixelwise.commands.parcels import polygonize, score_parcels
 from pixelwise.commands.predict import predict
 from pixelwise.commands.profile import profile
+from pixelwise.commands.serve import serve
 from pixelwise.commands.split import split
 from pixelwise.commands.training import evaluate, report, train
 from pixelwise.commands.tune import tune
@@ -104,7 +105,7 @@ def commands() -> None:
 
 for _command in (
     *(demo, init, check, split, train, tune, evaluate, calibrate, compare, report, predict, polygonize, score_parcels),
-    *(models, analyze, prune, export, profile),
+    *(models, analyze, prune, export, profile, serve),
     *(weights, licences),
 ):
     commands.add_command(_command)

@@ -25,6 +25,10 @@ EXTRAS = {
     "mlflow": ("[run].track", "mlflow"),
     "wandb": ("[run].track", "wandb"),
     "optuna": ("A search", "tune"),
+    "fastapi": ("The server", "serve"),
+    "uvicorn": ("The server", "serve"),
+    "prometheus_client": ("The server", "serve"),
+    "python_multipart": ("The server", "serve"),
 }
 """Package -> what needs it, and the extra that installs it. All others draw polygons and are in ``geo``."""
 

@@ -1,0 +1,1 @@
+"""The server: models answer over HTTP, for people, programs and a page."""

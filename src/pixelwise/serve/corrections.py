@@ -1,0 +1,186 @@
+"""Corrected labels on disk: images, masks, and a configuration that trains on them from the model that was served.
+
+A folder for each model holds ``images/NAME``, ``masks/NAME.png`` and ``records/NAME.json``; ``MODEL.toml`` lies beside.
+"""
+
+import io
+import json
+import secrets
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import rasterio
+import tomli_w
+from jaxtyping import UInt8, UInt16
+from PIL import Image
+
+from pixelwise.files import ensure_folder, replacing
+from pixelwise.geo.opening import open_raster
+from pixelwise.geo.raster import describe
+from pixelwise.serve.answer import require_pixels
+from pixelwise.serve.options import Limits
+from pixelwise.serve.preview import read_window
+from pixelwise.serve.refusals import Refusal
+from pixelwise.serve.shelf import ServedModel
+
+IGNORED = 255
+"""In a mask: not corrected."""
+STEPS = 500
+"""Of a training that goes on from a model."""
+
+
+@dataclass(frozen=True)
+class Correction:
+    """An image with a mask."""
+
+    id: str
+    model: str
+    version: str
+    image: str
+    """Name of its file."""
+    width: int
+    height: int
+    pixels: int
+    """That were corrected."""
+    date: str
+    configuration: str
+    """Name of the file that trains on it."""
+
+    def shown(self) -> dict[str, Any]:
+        """Return what a client is told: no folder."""
+        return {**asdict(self), "train": f"pixelwise train {self.configuration}"}
+
+
+def save_file(
+    folder: Path, model: ServedModel, image: BinaryIO, suffix: str, mask: bytes, limits: Limits
+) -> Correction:
+    """Keep an image that was sent, as it is.
+
+    Raises:
+        DataError, Refusal: no image, or a mask that does not fit it.
+    """
+
+    def write(path: Path) -> tuple[int, int]:
+        with path.open("wb") as out:
+            shutil.copyfileobj(image, out, 1 << 20)
+        info = describe(path)
+        require_pixels(info.width, info.height, limits.pixels)
+        return info.height, info.width
+
+    return _save(folder, model, suffix, write, mask)
+
+
+def save_window(
+    folder: Path, model: ServedModel, scene: Path, window: tuple[int, int, int, int], mask: bytes, limits: Limits
+) -> Correction:
+    """Keep a part (top, left, height, width) of a scene, with all bands and its place on the ground."""
+    require_pixels(window[3], window[2], limits.pixels)
+
+    def write(path: Path) -> tuple[int, int]:
+        info = describe(scene)
+        bands = tuple(range(1, info.count + 1))
+        values = read_window(scene, bands, window, (window[2], window[3]))
+        place = {"crs": info.crs, "transform": info.transform @ rasterio.Affine.translation(window[1], window[0])}
+        with open_raster(scene) as source:
+            colours = source.colorinterp
+        shape = {"count": len(bands), "height": window[2], "width": window[3], "dtype": info.dtype}
+        kept = place if info.crs is not None else {}
+        options = {"driver": "GTiff", "compress": "deflate", "nodata": info.nodata}
+        with rasterio.open(path, "w", **options, **shape, **kept) as out:
+            out.write(values)
+            out.colorinterp = colours
+        return window[2], window[3]
+
+    return _save(folder, model, ".tif", write, mask)
+
+
+def _save(
+    folder: Path, model: ServedModel, suffix: str, write: Callable[[Path], tuple[int, int]], mask: bytes
+) -> Correction:
+    base = ensure_folder(folder / model.name)
+    stamp = datetime.now(UTC)
+    name = f"{stamp:%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
+    image = base / "images" / f"{name}{suffix}"
+    with replacing(image) as temporary:
+        height, width = write(temporary)
+        labels = read_mask(mask, height, width, len(model.card.classes))
+        with replacing(base / "masks" / f"{name}.png") as out:
+            Image.fromarray(labels).save(out, "PNG")
+    configuration = write_configuration(base, model)
+    count = int((labels != IGNORED).sum())
+    date = stamp.isoformat(timespec="seconds")
+    made = Correction(name, model.name, model.version, image.name, width, height, count, date, configuration.name)
+    with replacing(base / "records" / f"{name}.json") as out:
+        out.write_text(json.dumps(asdict(made), indent=1), encoding="utf-8")
+    return made
+
+
+def read_mask(
+    content: bytes, height: int, width: int, classes: int
+) -> UInt8[np.ndarray, "H W"] | UInt16[np.ndarray, "H W"]:
+    """Return the class numbers in a PNG; `IGNORED` where nothing was corrected.
+
+    Raises:
+        Refusal: 422 for another kind or size of picture, for a number that is no class, or if nothing was corrected.
+    """
+    fix = "Send a palette or grey PNG of the image's size, whose values are numbers of classes, or 255."
+    try:
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
+            size, mode = picture.size, picture.mode
+            if size != (width, height):
+                said = f"The mask is {size[0]}x{size[1]} pixels, and the image {width}x{height}"
+                raise Refusal(422, "wrong_mask", f"{said}.", fix)
+            if mode not in ("P", "L", "I;16"):
+                raise Refusal(422, "wrong_mask", f"The mask is a picture of the kind {mode}.", fix)
+            values = np.asarray(picture)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        raise Refusal(422, "wrong_mask", "The mask is no PNG.", fix) from None
+    beyond = (values >= classes) & (values != IGNORED)
+    if beyond.any():
+        said = f"The mask holds {int(values[beyond][0])}, and the classes are 0 to {classes - 1}"
+        raise Refusal(422, "wrong_mask", f"{said}.", fix)
+    if not (values != IGNORED).any():
+        raise Refusal(422, "wrong_mask", "Nothing is corrected in the mask.", fix)
+    return values.astype(np.uint8)
+
+
+def write_configuration(base: Path, model: ServedModel) -> Path:
+    """Write a configuration that trains on all corrections from the model; one that is there is kept."""
+    path = base / f"{model.name}.toml"
+    if path.exists():
+        return path
+    card = model.card
+    weights = model.path / "model.safetensors" if model.path.is_dir() else None
+    table: dict[str, Any] = {
+        "data": {
+            "images": "images",
+            "labels": "masks",
+            "classes": list(card.classes.names),
+            "palette": ["#{:02x}{:02x}{:02x}".format(*colour) for colour in card.classes.palette],
+            "bands": list(card.bands),
+        },
+        "model": {"name": card.architecture.name},
+        "train": {"steps": STEPS},
+        "predict": {"tile": card.tile, "overlap": card.overlap},
+    }
+    if weights is not None:
+        table["model"]["weights"] = str(weights)
+    with replacing(path) as temporary:
+        temporary.write_text(tomli_w.dumps(table), encoding="utf-8")
+    return path
+
+
+def listed(folder: Path) -> list[Correction]:
+    """Return all corrections, the newest first; a record that cannot be read is left out."""
+    found = []
+    for path in folder.glob("*/records/*.json"):
+        try:
+            found.append(Correction(**json.loads(path.read_text(encoding="utf-8"))))
+        except (OSError, ValueError, TypeError):
+            continue
+    return sorted(found, key=lambda each: each.id, reverse=True)
