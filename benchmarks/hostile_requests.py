@@ -271,7 +271,7 @@ def files_below(folder: Path) -> set[str]:
 def tensors(bench: Bench) -> str:
     """Wrong requests of the Open Inference Protocol."""
     path, said = f"/v2/models/{bench.name}/infer", []
-    meant = {"name": "image", "datatype": "UINT8", "shape": [1, 32, 32, 3], "data": [0] * 3072}
+    meant = {"name": "image", "datatype": "UINT8", "shape": [1, 3, 32, 32], "data": [0] * 3072}
     for change in (
         *({"shape": [1, 3, 10**6, 10**6]}, {"shape": [1, -32, 32, 3]}, {"shape": []}, {"shape": [2**62, 2**62]}),
         *({"data": [1]}, {"data": "text"}, {"data": [[["a"]]]}, {"datatype": "BYTES"}, {"datatype": "CAKE"}),
