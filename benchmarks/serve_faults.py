@@ -191,7 +191,7 @@ def well_behaved(bench: Bench) -> Iterator[None]:
     expected = bench.segment(whole).body
 
     def ask() -> None:
-        while not ended.wait(0.02):
+        while not ended.wait(0.1):
             try:
                 answer = bench.segment(whole)
             except OSError as problem:

@@ -122,9 +122,7 @@ def write_bill(path: Path) -> int:
 
 
 def _said(command: Sequence[str], **environment: str) -> str:
-    done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **environment}, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, text=True, capture_output=True)
     if done.returncode:
         sys.exit(f"{' '.join(command[:6])} fails:\n{done.stdout}{done.stderr}")
     return done.stdout
