@@ -6,7 +6,7 @@ from fastapi import APIRouter, File, Form, Request, UploadFile
 from fastapi.responses import JSONResponse
 
 from pixelwise.serve.answer import safe_suffix
-from pixelwise.serve.corrections import Correction, listed, save_file, save_window
+from pixelwise.serve.corrections import Correction, listed, save_file, save_window, trains
 from pixelwise.serve.job import Job
 from pixelwise.serve.refusals import Refusal
 from pixelwise.serve.service import Service, service_of
@@ -45,7 +45,13 @@ async def create(
     served = service.shelf.find(model or (found.wish.model if found else ""))
     patience = Patience(service.options.limits.seconds)
 
-    def work() -> Correction:
+    def work() -> dict[str, Any]:
+        made = save()
+        count = sum(each.model == made.model for each in listed(folder))
+        note = "" if trains(served) else "An exported file cannot be trained further: the training begins afresh."
+        return {**made.shown(), "count": count, "notes": [note] if note else []}
+
+    def save() -> Correction:
         corrected = mask.file.read()
         limits = service.options.limits
         if image is not None:
@@ -55,7 +61,7 @@ async def create(
         window = (y, x, height, width)
         return save_window(folder, served, service.jobs.scene_of(found), _within(found, window), corrected, limits)
 
-    return JSONResponse((await service.views.run(work, patience)).shown(), 201)
+    return JSONResponse(await service.views.run(work, patience), 201)
 
 
 def _within(job: Job, window: tuple[int, int, int, int]) -> tuple[int, int, int, int]:

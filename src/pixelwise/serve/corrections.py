@@ -19,7 +19,7 @@ import tomli_w
 from jaxtyping import UInt8, UInt16
 from PIL import Image
 
-from pixelwise.files import ensure_folder, replacing
+from pixelwise.files import ensure_folder, read_checked, replacing, with_checksum
 from pixelwise.geo.opening import open_raster
 from pixelwise.geo.raster import describe
 from pixelwise.serve.answer import require_pixels
@@ -32,6 +32,8 @@ IGNORED = 255
 """In a mask: not corrected."""
 STEPS = 500
 """Of a training that goes on from a model."""
+JUDGED = 5
+"""From so many corrections on, some are kept for validation."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Correction:
 
     def shown(self) -> dict[str, Any]:
         """Return what a client is told: no folder."""
-        return {**asdict(self), "train": f"pixelwise train {self.configuration}"}
+        return {**asdict(self), "command": f"pixelwise train {self.configuration}"}
 
 
 def save_file(
@@ -150,12 +152,12 @@ def read_mask(
 
 
 def write_configuration(base: Path, model: ServedModel) -> Path:
-    """Write a configuration that trains on all corrections from the model; one that is there is kept."""
+    """Write a configuration that trains on all corrections from the model; one that its owner changed is kept."""
     path = base / f"{model.name}.toml"
-    if path.exists():
+    if path.exists() and not _is_ours(path):
         return path
-    card = model.card
-    weights = model.path / "model.safetensors" if model.path.is_dir() else None
+    card, count = model.card, len(list((base / "masks").glob("*.png")))
+    options = {name: card.architecture.options[name] for name in card.architecture.asked}
     table: dict[str, Any] = {
         "data": {
             "images": "images",
@@ -163,16 +165,39 @@ def write_configuration(base: Path, model: ServedModel) -> Path:
             "classes": list(card.classes.names),
             "palette": ["#{:02x}{:02x}{:02x}".format(*colour) for colour in card.classes.palette],
             "bands": list(card.bands),
+            **({} if card.nodata is None else {"nodata": card.nodata}),
+            **({} if count >= JUDGED else {"validation": 0.0}),
         },
-        "model": {"name": card.architecture.name},
+        "model": {"name": card.architecture.name, **({"options": options} if options else {})},
         "train": {"steps": STEPS},
         "predict": {"tile": card.tile, "overlap": card.overlap},
     }
-    if weights is not None:
-        table["model"]["weights"] = str(weights)
+    notes = [f"# Corrections of the model {model.name}. The server writes this file anew until you change it."]
+    if count < JUDGED:
+        notes.append(f"# There are fewer than {JUDGED}, so all are learned from, and none is left to judge by.")
+    if trains(model):
+        table["model"]["weights"] = str(model.path / "model.safetensors")
+    else:
+        notes.append("# An exported file cannot be trained further, so this begins with a fresh network. Better: write")
+        notes.append('# weights = "runs/NAME/model/model.safetensors" under [model], of the run that it was made from.')
     with replacing(path) as temporary:
-        temporary.write_text(tomli_w.dumps(table), encoding="utf-8")
+        temporary.write_text(with_checksum("\n".join([*notes, tomli_w.dumps(table)])), encoding="utf-8")
     return path
+
+
+def trains(model: ServedModel) -> bool:
+    """Return whether a training can go on from a model: from a folder, not from an exported file."""
+    return model.path.is_dir()
+
+
+def _is_ours(path: Path) -> bool:
+    """Return whether nobody has changed a configuration since it was written."""
+    try:
+        text = read_checked(path)
+    except (OSError, ValueError):
+        return False
+    # Without the line of the checksum, which says that it is to be deleted after a change, it is somebody's own.
+    return path.read_text(encoding="utf-8") == with_checksum(text.partition("\n")[2])
 
 
 def listed(folder: Path) -> list[Correction]:

@@ -43,6 +43,19 @@ async def models(request: Request) -> list[dict[str, Any]]:
     return [model.described() for model in service_of(request).shelf]
 
 
+@router.get("/settings", summary="What the operator offers")
+async def settings(request: Request) -> dict[str, Any]:
+    """Say whether corrections are kept and scenes can be named, and what an image may take."""
+    options = service_of(request).options
+    return {
+        "corrections": options.folders.corrections is not None,
+        "scenes": bool(options.folders.scenes),
+        "max_bytes": options.limits.body,
+        "max_scene_bytes": options.limits.scene,
+        "max_pixels": options.limits.pixels,
+    }
+
+
 @router.post("/segment", summary="Classes of an image", responses=ANSWERS, response_class=Response)
 async def segment(
     request: Request,

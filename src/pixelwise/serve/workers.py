@@ -8,6 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from starlette.types import Receive
+
 from pixelwise.serve.refusals import Refusal, busy
 from pixelwise.threads import set_thread_count
 
@@ -65,12 +67,12 @@ class Workers:
         """How long what waits will take, about; 1 to 60."""
         return min(60, max(1, math.ceil(self.open * self.mean / self.count)))
 
-    async def run(self, work: Callable[[], T], patience: Patience, gone: Callable[[], Any] | None = None) -> T:
+    async def run(self, work: Callable[[], T], patience: Patience, receive: Receive | None = None) -> T:
         """Let a thread do something, and wait for it.
 
         Args:
             work: what; it asks ``patience`` now and then.
-            gone: gives a message when the client has gone away (`starlette.requests.Request.receive`).
+            receive: gives messages of the client, the last of which is that it has gone away.
 
         Raises:
             Refusal: 503, if too many wait or it takes too long.
@@ -80,7 +82,7 @@ class Workers:
         self.open += 1
         future = asyncio.get_running_loop().run_in_executor(self._pool, self._timed, work, patience)
         future.add_done_callback(self._done)
-        leaving = asyncio.ensure_future(gone()) if gone is not None else None
+        leaving = asyncio.ensure_future(_gone(receive)) if receive is not None else None
         try:
             waiting = {future, *([leaving] if leaving is not None else [])}
             left = max(0.0, patience.end - time.monotonic())
@@ -112,3 +114,9 @@ class Workers:
         if not future.cancelled():
             # Nobody may be left to hear of it.
             future.exception()
+
+
+async def _gone(receive: Receive) -> None:
+    """Wait until a client has gone away."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
