@@ -7,7 +7,7 @@
 2. The sdist holds every tracked file. The wheel holds every file of `src/pixelwise` and its licence, and no other.
 3. `twine check --strict` and `check-wheel-contents` find nothing.
 4. Everything that an extra installs has a licence of `release/licences.toml` (pip-licenses).
-5. `sbom.cdx.json` lists all of the environment with versions and licences (cyclonedx-py).
+5. `sbom.cdx.json` lists all of it, with versions and licences (cyclonedx-py).
 
 It needs no network: the packages are those of the environment that runs it (the extra `dev`).
 """
@@ -113,12 +113,23 @@ def wrong_licences(packages: set[str]) -> list[str]:
     return wrong + [f"{name}: stated nowhere" for name in sorted(packages - found.keys())]
 
 
-def write_bill(path: Path) -> int:
-    """Write the bill of materials of the environment, and return how many packages it has."""
+def write_bill(path: Path, packages: set[str]) -> int:
+    """Write the bill of materials: those packages of the environment, without what only developers have.
+
+    Returns:
+        how many there are.
+    """
     command = [sys.executable, "-m", "cyclonedx_py", "environment", "--pyproject", str(ROOT / "pyproject.toml")]
-    command += ["--output-reproducible", "--output-format", "JSON", "--outfile", str(path), sys.executable]
-    _said(command)
-    return len(json.loads(path.read_text(encoding="utf-8"))["components"])
+    bill = json.loads(_said([*command, "--output-reproducible", "--of", "JSON", "-o", "-", sys.executable]))
+    bill["components"] = [each for each in bill["components"] if canonicalize_name(each["name"]) in packages]
+    kept = {each["bom-ref"] for each in (*bill["components"], bill["metadata"]["component"])}
+    bill["dependencies"] = [
+        {**each, "dependsOn": [other for other in each.get("dependsOn", []) if other in kept]}
+        for each in bill["dependencies"]
+        if each["ref"] in kept
+    ]
+    path.write_text(json.dumps(bill, indent=1) + "\n", encoding="utf-8")
+    return len(bill["components"])
 
 
 def _said(command: Sequence[str], **environment: str) -> str:
@@ -149,7 +160,7 @@ def main() -> None:
     packages = rested_on()
     wrong += wrong_licences(packages)
     print(f"licences: {len(packages)} packages that users may install")
-    print(f"sbom.cdx.json: {write_bill(output / 'sbom.cdx.json')} packages")
+    print(f"sbom.cdx.json: {write_bill(output / 'sbom.cdx.json', packages)} of them, with versions and licences")
     if wrong:
         sys.exit("Not ready for a release:\n  " + "\n  ".join(wrong))
 
