@@ -73,8 +73,8 @@ TOY: dict[str, list[str]] = {
         *[peer for peer in MISSING if peer == "smp"],
     ],
 }
-"""Script -> its arguments. Not here: `paddle_class_map`, which needs an environment of its own, and `install_sizes`, which makes one for each
-extra."""
+"""Script -> its arguments. Not here: `paddle_class_map`, which needs an environment of its own, and `install_sizes`,
+which makes one for each extra."""
 
 
 FIRST = ("tables",)
