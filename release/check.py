@@ -6,8 +6,9 @@
    at different times, and must have the same bytes.
 2. The sdist holds every tracked file. The wheel holds every file of `src/pixelwise` and its licence, and no other.
 3. `twine check --strict` and `check-wheel-contents` find nothing.
-4. Everything that an extra installs has a licence of `release/licences.toml` (pip-licenses).
-5. `sbom.cdx.json` lists all of it, with versions and licences (cyclonedx-py).
+4. CITATION.cff names the same version.
+5. Everything that an extra installs has a licence of `release/licences.toml` (pip-licenses).
+6. `sbom.cdx.json` lists all of it, with versions and licences (cyclonedx-py).
 
 It needs no network: the packages are those of the environment that runs it (the extra `dev`).
 """
@@ -15,6 +16,7 @@ It needs no network: the packages are those of the environment that runs it (the
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -74,6 +76,13 @@ def _apart(what: str, meant: set[str], packed: set[str]) -> Iterator[str]:
         yield f"{what} lacks {', '.join(missing[:10])}"
     if more := sorted(packed - meant):
         yield f"{what} has {', '.join(more[:10])}, which nobody wants"
+
+
+def wrong_versions(wheel: Path) -> list[str]:
+    """Return the files that name another version than the wheel's."""
+    version = wheel.name.split("-")[1]
+    cited = re.search(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
+    return [] if cited and cited[1] == version else [f"CITATION.cff has another version than {version}"]
 
 
 def rested_on() -> set[str]:
@@ -151,6 +160,7 @@ def main() -> None:
         first, second = build(names, Path(one), moment), build(names, Path(other), moment)
         wrong += [f"two {kind}s differ" for kind in first if first[kind].read_bytes() != second[kind].read_bytes()]
         wrong += wrong_contents(names, first["sdist"], first["wheel"])
+        wrong += wrong_versions(first["wheel"])
         _said([sys.executable, "-m", "twine", "check", "--strict", *map(str, first.values())])
         _said([str(Path(sys.executable).with_name("check-wheel-contents")), str(first["wheel"])])
         output.mkdir(parents=True, exist_ok=True)
