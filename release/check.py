@@ -114,7 +114,16 @@ def _needed(lines: Sequence[str], extra: str) -> Iterator[tuple[str, str]]:
 def wrong_licences(packages: set[str]) -> list[str]:
     """Return the packages whose licence is not on the list."""
     table = tomllib.loads((ROOT / "release" / "licences.toml").read_text(encoding="utf-8"))
-    command = [sys.executable, "-m", "piplicenses", "--from=mixed", "--format=json", "--packages", *sorted(packages)]
+    command = [
+        sys.executable,
+        "-m",
+        "piplicenses",
+        "--from=mixed",
+        "--with-system",
+        "--format=json",
+        "--packages",
+        *sorted(packages),
+    ]
     found = {canonicalize_name(row["Name"]): row["License"] for row in json.loads(_said(command))}
     stated = table["stated_elsewhere"]
     wrong = [f"{name}: {licence}" for name, licence in found.items() if licence not in table["allowed"]]
@@ -129,7 +138,9 @@ def write_bill(path: Path, packages: set[str]) -> int:
         how many there are.
     """
     command = [sys.executable, "-m", "cyclonedx_py", "environment", "--pyproject", str(ROOT / "pyproject.toml")]
-    bill = json.loads(_said([*command, "--output-reproducible", "--of", "JSON", "-o", "-", sys.executable]))
+    bill = json.loads(
+        _said([*command, "--output-reproducible", "--no-validate", "--of", "JSON", "-o", "-", sys.executable])
+    )
     bill["components"] = [each for each in bill["components"] if canonicalize_name(each["name"]) in packages]
     kept = {each["bom-ref"] for each in (*bill["components"], bill["metadata"]["component"])}
     bill["dependencies"] = [
