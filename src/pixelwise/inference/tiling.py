@@ -299,6 +299,7 @@ def predict_strips(
     confidence: bool = False,
     watch: Watch | None = None,
     advance: Callable[[float], None] | None = None,
+    stride: int | None = None,
 ) -> Iterator[Piece]:
     """Predict a raster of any size; strips of its full width come from top to bottom and cover it.
 
@@ -308,13 +309,14 @@ def predict_strips(
     Args:
         watch: called with the logits of all pixels, strip by strip, before the piece that they are in comes.
         advance: called with the share that is done, 0 to 1, after each tile.
+        stride: what `output_stride` gives for the network; None: it is found by a small image.
 
     Raises:
         DataError: the raster is corrupt.
         ConfigError: a tile or an overlap that does not work.
     """
     height, width = reader.info.height, reader.info.width
-    plan = plan_strips(height, width, *options.grid(card), output_stride(model), piece=width)
+    plan = plan_strips(height, width, *options.grid(card), stride or output_stride(model), piece=width)
     tiling = Tiling(model, reader, card, plan, options)
     if tiling.single:
         yield tiling.whole(confidence=confidence, watch=watch)

@@ -3,9 +3,10 @@
 import base64
 import io
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -16,17 +17,19 @@ from rasterio.crs import CRS
 from rasterio.features import shapes
 from rasterio.warp import transform_geom
 
+from pixelwise.errors import PixelwiseError
 from pixelwise.geo.drivers import IMAGE_SUFFIXES
 from pixelwise.geo.label_map import label_nodata, overlay, stored_labels, to_picture
-from pixelwise.geo.raster import Readable, Window, describe
+from pixelwise.geo.raster import RasterInfo, Readable, Window, describe
 from pixelwise.inference.fitting import fitted, open_fitting
 from pixelwise.inference.images import open_array
 from pixelwise.inference.options import Fit, TileOptions
 from pixelwise.inference.tiling import predict_strips
 from pixelwise.labels import Classes
-from pixelwise.predictor import Predictor
+from pixelwise.serve.job import listed_classes
 from pixelwise.serve.options import Limits
 from pixelwise.serve.refusals import too_large
+from pixelwise.serve.shelf import Loaded
 from pixelwise.serve.warned import notes_kept
 from pixelwise.serve.workers import Patience
 
@@ -56,56 +59,85 @@ def safe_suffix(name: str) -> str:
     return suffix if suffix in IMAGE_SUFFIXES and suffix != ".vrt" else ""
 
 
-def segment_file(
-    predictor: Predictor,
-    file: BinaryIO,
-    name: str,
-    scratch: Path,
-    limits: Limits,
-    patience: Patience,
-    *,
-    confidence: bool,
-    picture: bool,
-    units: str = "refuse",
-) -> Answer:
-    """Segment a file that was sent. Its header is looked at before anything is decoded.
+@dataclass(frozen=True)
+class Sent:
+    """A file that was sent, as it lies on disk."""
+
+    path: Path
+    name: str
+    """As its sender calls it."""
+    info: RasterInfo
+
+
+def received(file: BinaryIO, name: str, folder: Path, limits: Limits) -> Sent:
+    """Write a file that was sent, and look at its header. Nothing of it is decoded.
 
     Raises:
-        Refusal: 413 for too many pixels, 408 if its time is over.
-        DataError: no image, or one that the model does not take.
+        Refusal: 413 for too many pixels.
+        DataError: no image.
     """
-    with TemporaryDirectory(dir=scratch) as folder, notes_kept() as notes:
-        path = Path(folder) / f"image{safe_suffix(name)}"
-        with path.open("wb") as out:
-            shutil.copyfileobj(file, out, 1 << 20)
+    path, shown = folder / f"image{safe_suffix(name)}", name[:100] or "The image"
+    with path.open("wb") as out:
+        shutil.copyfileobj(file, out, 1 << 20)
+    with named(path, shown):
         info = describe(path)
-        require_pixels(info.width, info.height, limits.pixels)
-        reader = open_fitting(path, predictor.card, Fit(units))
-        made = _segmented(predictor, reader, patience, confidence=confidence)
+    require_pixels(info.width, info.height, limits.pixels)
+    return Sent(path, shown, info)
+
+
+def segment_file(
+    model: Loaded, sent: Sent, patience: Patience, *, confidence: bool, picture: bool, units: str = "refuse"
+) -> Answer:
+    """Segment a file that was sent.
+
+    Raises:
+        DataError: a damaged file, or one that the model does not take.
+    """
+    path, info = sent.path, sent.info
+    with notes_kept() as notes, named(path, sent.name):
+        reader = open_fitting(path, model.predictor.card, Fit(units))
+        made = _segmented(model, reader, patience, confidence=confidence)
         shown = None
         if picture:
             values, valid = reader.read(Window(0, 0, info.height, info.width))
             shown = to_picture(values, valid)
-        said = tuple(note.replace(str(path), name or "The image") for note in notes)
+        said = tuple(note.replace(str(path), sent.name) for note in notes)
         place = None if info.crs is None else (info.crs, info.transform)
         return Answer(*made, shown, place, said)
 
 
-def segment_array(predictor: Predictor, image: np.ndarray, patience: Patience) -> Answer:
+@contextmanager
+def named(path: Path, name: str) -> Iterator[None]:
+    """Let errors about a file call it as its sender does."""
+    try:
+        yield
+    except PixelwiseError as problem:
+        raise type(problem)(str(problem).replace(str(path), name)) from None
+
+
+def segment_array(model: Loaded, image: np.ndarray, patience: Patience) -> Answer:
     """Segment an image [H,W,C] in raw units.
 
     Raises:
         DataError: other bands or units than the model's.
     """
     with notes_kept():
-        reader = fitted(open_array(image, predictor.card), predictor.card, Fit())
-        return Answer(*_segmented(predictor, reader, patience, confidence=True), None)
+        card = model.predictor.card
+        reader = fitted(open_array(image, card), card, Fit())
+        return Answer(*_segmented(model, reader, patience, confidence=True), None)
 
 
-def _segmented(predictor: Predictor, reader: Readable, patience: Patience, *, confidence: bool) -> tuple[Any, Any, Any]:
-    options, card = TileOptions(), predictor.card
+def _segmented(model: Loaded, reader: Readable, patience: Patience, *, confidence: bool) -> tuple[Any, Any, Any]:
+    predictor = model.predictor
+    card = predictor.card
     found = predict_strips(
-        predictor.model, reader, card, options, confidence=confidence, advance=lambda share: patience.check()
+        predictor.model,
+        reader,
+        card,
+        TileOptions(),
+        confidence=confidence,
+        advance=lambda share: patience.check(),
+        stride=model.stride,
     )
     strips = list(found)
     labels = np.concatenate([strip.labels for strip in strips])
@@ -133,8 +165,8 @@ def class_shares(answer: Answer, classes: Classes) -> list[dict[str, Any]]:
     counts = np.bincount(answer.labels[answer.valid].ravel(), minlength=len(classes))[: len(classes)].tolist()
     total = max(1, sum(counts))
     return [
-        {"name": name, "color": "#{:02x}{:02x}{:02x}".format(*colour), "pixels": count, "share": count / total}
-        for name, colour, count in zip(classes.names, classes.palette, counts, strict=True)
+        {**each, "pixels": count, "share": count / total}
+        for each, count in zip(listed_classes(classes), counts, strict=True)
     ]
 
 
@@ -184,14 +216,14 @@ def outlines(answer: Answer, classes: Classes) -> dict[str, Any]:
 
     They are in degrees (RFC 7946) where the image has a place on the ground; else in pixels, x to the right and y down.
     """
-    features = []
+    features, listed = [], listed_classes(classes)
     crs, transform = answer.place or (None, Affine.identity())
     for shape, value in shapes(answer.labels, mask=answer.valid, transform=transform):
         index = int(value)
         properties = {
             "class": classes.names[index],
             "class_id": index,
-            "color": "#{:02x}{:02x}{:02x}".format(*classes.palette[index]),
+            "color": listed[index]["color"],
         }
         geometry = shape if crs is None else transform_geom(crs, "EPSG:4326", shape, precision=7)
         features.append({"type": "Feature", "properties": properties, "geometry": geometry})

@@ -10,6 +10,7 @@ from pixelwise.serve.corrections import Correction, listed, save_file, save_wind
 from pixelwise.serve.job import Job
 from pixelwise.serve.refusals import Refusal
 from pixelwise.serve.service import Service, service_of
+from pixelwise.serve.shelf import ServedModel
 from pixelwise.serve.workers import Patience
 
 router = APIRouter()
@@ -47,9 +48,8 @@ async def create(
 
     def work() -> dict[str, Any]:
         made = save()
-        count = sum(each.model == made.model for each in listed(folder))
-        note = "" if trains(served) else "An exported file cannot be trained further: the training begins afresh."
-        return {**made.shown(), "count": count, "notes": [note] if note else []}
+        kept = [each for each in listed(folder) if each.model == made.model]
+        return {**made.shown(), "count": len(kept), "notes": _notes(served, kept)}
 
     def save() -> Correction:
         corrected = mask.file.read()
@@ -62,6 +62,16 @@ async def create(
         return save_window(folder, served, service.jobs.scene_of(found), _within(found, window), corrected, limits)
 
     return JSONResponse(await service.views.run(work, patience), 201)
+
+
+def _notes(model: ServedModel, kept: list[Correction]) -> list[str]:
+    """Return what stands against a training on corrections."""
+    notes = []
+    if not trains(model):
+        notes.append("An exported file cannot be trained further: the training begins with a fresh network.")
+    if len(found := {name for each in kept for name in each.classes}) == 1:
+        notes.append(f"All corrections are of the class {found.pop()}. A training needs two: correct another one too.")
+    return notes
 
 
 def _within(job: Job, window: tuple[int, int, int, int]) -> tuple[int, int, int, int]:

@@ -20,16 +20,16 @@ from jaxtyping import UInt8, UInt16
 from PIL import Image
 
 from pixelwise.files import ensure_folder, read_checked, replacing, with_checksum
+from pixelwise.geo.label_map import label_nodata
 from pixelwise.geo.opening import open_raster
 from pixelwise.geo.raster import describe
-from pixelwise.serve.answer import require_pixels
+from pixelwise.serve.answer import named, require_pixels
+from pixelwise.serve.job import listed_classes
 from pixelwise.serve.options import Limits
 from pixelwise.serve.preview import read_window
 from pixelwise.serve.refusals import Refusal
 from pixelwise.serve.shelf import ServedModel
 
-IGNORED = 255
-"""In a mask: not corrected."""
 STEPS = 500
 """Of a training that goes on from a model."""
 JUDGED = 5
@@ -49,6 +49,8 @@ class Correction:
     height: int
     pixels: int
     """That were corrected."""
+    classes: list[str]
+    """To which they were."""
     date: str
     configuration: str
     """Name of the file that trains on it."""
@@ -70,7 +72,8 @@ def save_file(
     def write(path: Path) -> tuple[int, int]:
         with path.open("wb") as out:
             shutil.copyfileobj(image, out, 1 << 20)
-        info = describe(path)
+        with named(path, "The image"):
+            info = describe(path)
         require_pixels(info.width, info.height, limits.pixels)
         return info.height, info.width
 
@@ -94,8 +97,9 @@ def save_window(
         kept = place if info.crs is not None else {}
         options = {"driver": "GTiff", "compress": "deflate", "nodata": info.nodata}
         with rasterio.open(path, "w", **options, **shape, **kept) as out:
-            out.write(values)
+            # Before the first pixels, as part of the file; later GDAL would write them into another one beside it.
             out.colorinterp = colours
+            out.write(values)
         return window[2], window[3]
 
     return _save(folder, model, ".tif", write, mask)
@@ -114,9 +118,22 @@ def _save(
         with replacing(base / "masks" / f"{name}.png") as out:
             Image.fromarray(labels).save(out, "PNG")
     configuration = write_configuration(base, model)
-    count = int((labels != IGNORED).sum())
+    names = model.card.classes.names
+    corrected = labels[labels != label_nodata(len(names))]
+    present = [names[i] for i in np.unique(corrected).tolist()]
     date = stamp.isoformat(timespec="seconds")
-    made = Correction(name, model.name, model.version, image.name, width, height, count, date, configuration.name)
+    made = Correction(
+        id=name,
+        model=model.name,
+        version=model.version,
+        image=image.name,
+        width=width,
+        height=height,
+        pixels=corrected.size,
+        classes=present,
+        date=date,
+        configuration=configuration.name,
+    )
     with replacing(base / "records" / f"{name}.json") as out:
         out.write_text(json.dumps(asdict(made), indent=1), encoding="utf-8")
     return made
@@ -125,12 +142,13 @@ def _save(
 def read_mask(
     content: bytes, height: int, width: int, classes: int
 ) -> UInt8[np.ndarray, "H W"] | UInt16[np.ndarray, "H W"]:
-    """Return the class numbers in a PNG; `IGNORED` where nothing was corrected.
+    """Return the class numbers in a PNG; where nothing was corrected 255, or 65535 from 256 classes on.
 
     Raises:
         Refusal: 422 for another kind or size of picture, for a number that is no class, or if nothing was corrected.
     """
-    fix = "Send a palette or grey PNG of the image's size, whose values are numbers of classes, or 255."
+    ignored = label_nodata(classes)
+    fix = f"Send a palette or grey PNG of the image's size, whose values are numbers of classes, or {ignored}."
     try:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
             size, mode = picture.size, picture.mode
@@ -142,13 +160,13 @@ def read_mask(
             values = np.asarray(picture)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         raise Refusal(422, "wrong_mask", "The mask is no PNG.", fix) from None
-    beyond = (values >= classes) & (values != IGNORED)
+    beyond = (values >= classes) & (values != ignored)
     if beyond.any():
         said = f"The mask holds {int(values[beyond][0])}, and the classes are 0 to {classes - 1}"
         raise Refusal(422, "wrong_mask", f"{said}.", fix)
-    if not (values != IGNORED).any():
+    if not (values != ignored).any():
         raise Refusal(422, "wrong_mask", "Nothing is corrected in the mask.", fix)
-    return values.astype(np.uint8)
+    return values.astype(np.uint8 if ignored == 255 else np.uint16)
 
 
 def write_configuration(base: Path, model: ServedModel) -> Path:
@@ -163,8 +181,9 @@ def write_configuration(base: Path, model: ServedModel) -> Path:
             "images": "images",
             "labels": "masks",
             "classes": list(card.classes.names),
-            "palette": ["#{:02x}{:02x}{:02x}".format(*colour) for colour in card.classes.palette],
+            "palette": [each["color"] for each in listed_classes(card.classes)],
             "bands": list(card.bands),
+            **({} if len(card.classes) < 256 else {"ignore": [65535]}),
             **({} if card.nodata is None else {"nodata": card.nodata}),
             **({} if count >= JUDGED else {"validation": 0.0}),
         },
@@ -197,7 +216,7 @@ def _is_ours(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     # Without the line of the checksum, which says that it is to be deleted after a change, it is somebody's own.
-    return path.read_text(encoding="utf-8") == with_checksum(text.partition("\n")[2])
+    return path.read_text(encoding="utf-8") == with_checksum(text)
 
 
 def listed(folder: Path) -> list[Correction]:

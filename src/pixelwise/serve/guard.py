@@ -36,7 +36,8 @@ class Guard:
             await self.app(scope, receive, send)
             return
         started = time.monotonic()
-        body, answer = _Body(self.service, scope, receive), _Answer(self.service, scope, send)
+        body = _Body(self.service, scope, receive)
+        answer = _Answer(scope, body, send)
         self.service.metrics.open_requests.inc()
         try:
             self._check(scope)
@@ -44,7 +45,6 @@ class Guard:
             await self.app(scope, body.receive, answer.send)
         except Refusal as problem:
             if not answer.started:
-                await body.drain()
                 await answer_to(problem, scope, self.service.names)(scope, receive, answer.send)
         finally:
             self.service.metrics.open_requests.dec()
@@ -142,17 +142,21 @@ class _Body:
 class _Answer:
     """What is sent: its status, headers that all have, and a client that does not take it."""
 
-    def __init__(self, service: Service, scope: Scope, send: Send) -> None:
-        self._send, self.idle = send, service.options.limits.idle
+    def __init__(self, scope: Scope, body: _Body, send: Send) -> None:
+        self._body, self._send = body, send
+        self._static = scope["path"].startswith("/static/")
         self.started, self.status = False, 0
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.started, self.status = True, message["status"]
+            if self.status >= 400 and self.status != 408:
+                await self._body.drain()
             headers = MutableHeaders(raw=message["headers"])
-            headers.setdefault("Cache-Control", "no-store")
+            # The page's own files are asked for again, and sent only if they changed.
+            headers.setdefault("Cache-Control", "no-cache" if self._static else "no-store")
             headers.setdefault("X-Content-Type-Options", "nosniff")
-        await asyncio.wait_for(self._send(message), self.idle)
+        await asyncio.wait_for(self._send(message), self._body.idle)
 
 
 class _PerMinute:

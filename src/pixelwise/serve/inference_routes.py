@@ -94,7 +94,8 @@ async def infer(request: Request, name: str, version: str = "") -> Response:
             service.metrics.pixels.labels(model.name, model.version).inc(pixels)
             return answer
 
-        return await service.workers.run(work, patience, request.receive)
+        pixels = len(body) // (len(model.card.bands) * np.dtype(model.card.dtype).itemsize)
+        return await service.lane(pixels).run(work, patience, request.receive)
 
 
 @router.post("/repository/index", summary="All models")
@@ -112,7 +113,7 @@ async def load(request: Request, name: str) -> Response:
     service = service_of(request)
     for version in service.shelf.versions(service.shelf.find(name).name):
         model = service.shelf.find(name, version)
-        await service.views.run(lambda model=model: service.shelf.refresh(model), Patience(300))
+        await service.views.run(lambda model=model: service.shelf.refresh(model, again=True), Patience(300))
         if model.problem:
             raise Refusal(400, "not_loaded", _reason(model), "The older one still answers.")
     return JSONResponse({})
@@ -158,7 +159,7 @@ def _room_for(service: Service, headers: Headers) -> Iterator[int]:
 def _inferred(
     service: Service, model: ServedModel, body: bytes, headers: Headers, most: int, patience: Patience
 ) -> tuple[Response, int]:
-    limits, predictor = service.options.limits, model.predictor
+    limits, loaded = service.options.limits, model.loaded
     body = unpacked(body, headers.get("content-encoding", ""), most)
     bands = len(model.card.bands)
     asked = parse(body, headers.get(LENGTH), most_json=limits.json, most_values=limits.pixels * bands)
@@ -172,7 +173,7 @@ def _inferred(
     if NAMES[image.dtype] != datatype_of(model):
         raise wrong(f"The image is {NAMES[image.dtype]}.", f"The model takes {datatype_of(model)}, in raw units.")
     require_pixels(image.shape[3], image.shape[0] * image.shape[2], limits.pixels)
-    answers = [segment_array(predictor, np.moveaxis(each, 0, -1), patience) for each in image]
+    answers = [segment_array(loaded, np.moveaxis(each, 0, -1), patience) for each in image]
     found = {
         "labels": np.stack([each.labels for each in answers]),
         "confidence": np.stack([each.confidence for each in answers if each.confidence is not None]),

@@ -13,6 +13,7 @@ from typing import Any
 
 from pixelwise.files import replacing
 from pixelwise.geo.label_map import confidence_path
+from pixelwise.labels import Classes, make_classes
 
 RECORD = "job.json"
 NUMBER = re.compile("[0-9a-f]{16}")
@@ -57,6 +58,10 @@ class Job:
     notes: list[str] = field(default_factory=list)
     created: float = 0.0
     """Seconds since 1970."""
+    classes: list[dict[str, str]] = field(default_factory=list)
+    """Name and colour of each class of the map, whatever model is served later."""
+    bands: list[int] = field(default_factory=list)
+    """Of the scene, that the model takes."""
     shares: dict[str, float] | None = None
     """Class -> share of the pixels; known once the map is made."""
     parcel_count: int | None = None
@@ -107,12 +112,21 @@ def made_files(folder: Path) -> dict[str, Path]:
     return {"map": map_path, "confidence": confidence_path(map_path), "parcels": folder / "parcels.gpkg"}
 
 
-def shown_job(job: Job, folder: Path, classes: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what a client is told of a job.
+def listed_classes(classes: Classes) -> list[dict[str, str]]:
+    """Return name and colour of each class, as clients are told."""
+    return [
+        {"name": name, "color": "#{:02x}{:02x}{:02x}".format(*colour)}
+        for name, colour in zip(classes.names, classes.palette, strict=True)
+    ]
 
-    Args:
-        classes: name and colour of each.
-    """
+
+def classes_of(job: Job) -> Classes:
+    """Return the classes of a job's map."""
+    return make_classes([each["name"] for each in job.classes], [each["color"] for each in job.classes])
+
+
+def shown_job(job: Job, folder: Path) -> dict[str, Any]:
+    """Return what a client is told of a job."""
     there = {name: f"/jobs/{job.id}/files/{FILES[name]}" for name, path in made_files(folder).items() if path.is_file()}
     shares = job.shares or {}
     left = job.seconds_left
@@ -131,7 +145,7 @@ def shown_job(job: Job, folder: Path, classes: list[dict[str, Any]]) -> dict[str
         "width": job.width,
         "height": job.height,
         "georeferenced": job.georeferenced,
-        "classes": [{**each, "share": shares.get(each["name"])} for each in classes],
+        "classes": [{**each, "share": shares.get(each["name"])} for each in job.classes],
         "parcel_count": job.parcel_count,
         "files": there if job.state == "done" else {},
     }

@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 from fastapi.responses import FileResponse, JSONResponse
 
-from pixelwise.geo.raster import RasterInfo
+from pixelwise.geo.raster import RasterInfo, describe
 from pixelwise.inference.fitting import open_fitting
 from pixelwise.inference.options import Fit
-from pixelwise.serve.answer import safe_suffix
-from pixelwise.serve.job import FILES, Job, Wish, made_files
+from pixelwise.serve.answer import named, safe_suffix
+from pixelwise.serve.job import FILES, Job, Wish, classes_of, made_files
 from pixelwise.serve.refusals import Refusal, too_large
 from pixelwise.serve.scenes import found_scene, listed_scenes
 from pixelwise.serve.service import Service, service_of
@@ -74,8 +74,7 @@ async def create(
                     shutil.copyfileobj(scene.file, out, 1 << 20)
             wish = Wish(scene=shown, sent=sent, path=path or None, **named, **options)
             info = _accepted(service, served, source, shown, units)
-            placed = info.crs is not None
-            return service.jobs.add(incoming, wish, width=info.width, height=info.height, georeferenced=placed)
+            return service.jobs.add(incoming, wish, info, served.card)
 
     job = await service.views.run(work, patience)
     return JSONResponse(service.jobs.shown(job), 202, headers={"Location": f"/jobs/{job.id}"})
@@ -83,16 +82,11 @@ async def create(
 
 def _accepted(service: Service, served: ServedModel, source: Path, name: str, units: str) -> RasterInfo:
     """Return the header of a scene that the model takes, so that a mistake is told before the job is promised."""
-    from pixelwise.errors import DataError
-    from pixelwise.geo.raster import describe
-
-    try:
+    with named(source, name):
         info, most = describe(source), service.options.limits.scene_pixels
         if info.width * info.height > most:
             raise too_large(f"The scene has {info.width}x{info.height} pixels", f"{most:,}", "Send it in parts.")
         open_fitting(source, served.card, Fit(units))
-    except DataError as problem:
-        raise DataError(str(problem).replace(str(source), name)) from None
     return info
 
 
@@ -143,11 +137,10 @@ async def tile(request: Request, number: str, layer: Layer, z: int, x: int, y: i
         _finished(request, number)
 
     def work() -> bytes | None:
-        model = service.shelf.find(job.wish.model, job.wish.version)
         if layer == "scene":
-            return scene_tile_png(service.jobs.scene_of(job), folder, model.card.bands, job.stretch, z, x, y)
+            return scene_tile_png(service.jobs.scene_of(job), folder, job.bands, job.stretch, z, x, y)
         if layer == "map":
-            return map_tile_png(made_files(folder)["map"], model.card.classes, z, x, y)
+            return map_tile_png(made_files(folder)["map"], classes_of(job), z, x, y)
         return confidence_tile_png(made_files(folder)["confidence"], z, x, y)
 
     content = await service.views.run(work, Patience(service.options.limits.seconds), request.receive)
@@ -162,8 +155,7 @@ async def pixel(request: Request, number: str, x: int, y: int) -> dict[str, Any]
     """Tell the class and the confidence of a pixel, counted from the upper left corner."""
     service = service_of(request)
     job, folder = _finished(request, number)
-    classes = service.shelf.find(job.wish.model, job.wish.version).card.classes
-    return await service.views.run(lambda: pixel_at(made_files(folder), classes, x, y), Patience(60))
+    return await service.views.run(lambda: pixel_at(made_files(folder), classes_of(job), x, y), Patience(60))
 
 
 @router.get("/jobs/{number}/parcels", summary="Parcels in a rectangle")

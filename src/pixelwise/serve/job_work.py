@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from pixelwise.parcels.polygonize import polygonize
-from pixelwise.serve.job import Job, made_files, save_job
+from pixelwise.serve.job import Job, listed_classes, made_files, save_job
 from pixelwise.serve.preview import make_preview
 from pixelwise.serve.shelf import Shelf
 from pixelwise.serve.warned import notes_kept
@@ -18,6 +18,7 @@ class JobStoppedError(Exception):
     """A job that was cancelled, or whose server ends."""
 
 
+@runtime_checkable
 class Step(Protocol):
     """Notes something of a job."""
 
@@ -49,8 +50,9 @@ def make(job: Job, scene: Path, folder: Path, shelf: Shelf, step: Step, check: C
         check()
         step(job, stage=stage, progress=max(job.progress, end + share * (1 - end) / 2))
 
-    step(job, stage="Reading the scene")
-    stretch = make_preview(scene, folder, predictor.card.bands, advance=lambda share: check())
+    card = predictor.card
+    step(job, stage="Reading the scene", classes=listed_classes(card.classes), bands=list(card.bands))
+    stretch = make_preview(scene, folder, card.bands, advance=lambda share: check())
     step(job, stretch=stretch, stage="Mapping", progress=PICTURE)
     notes: list[str] = []
     if job.shares is None or not files["map"].is_file():
@@ -67,7 +69,7 @@ def make(job: Job, scene: Path, folder: Path, shelf: Shelf, step: Step, check: C
         step(job, shares=made.shares, notes=list(dict.fromkeys([*job.notes, *notes])))
         save_job(folder, job)
     if draws:
-        names = predictor.card.classes.names
+        names = card.classes.names
         drawn = polygonize(
             files["map"],
             files["parcels"],

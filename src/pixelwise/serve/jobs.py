@@ -4,21 +4,25 @@ import os
 import queue
 import secrets
 import shutil
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pixelwise.errors import PixelwiseError
-from pixelwise.files import ensure_folder, locked_folder
+from pixelwise.files import ensure_folder, flush_folder, flush_tree, locked_folder
+from pixelwise.geo.raster import RasterInfo
+from pixelwise.runs.model_card import ModelCard
 from pixelwise.serve.job import (
     NUMBER,
     OPEN_STATES,
     Job,
     Wish,
+    listed_classes,
     read_job,
     save_job,
     shown_job,
@@ -29,6 +33,7 @@ from pixelwise.serve.options import Folders
 from pixelwise.serve.refusals import Refusal, hidden
 from pixelwise.serve.scenes import found_scene
 from pixelwise.serve.shelf import Shelf
+from pixelwise.serve.workers import yield_to_others
 
 INCOMING = ".incoming-"
 """What the folder of a job that is not whole yet begins with."""
@@ -39,16 +44,17 @@ NICENESS = 10
 class Jobs:
     """The jobs of one folder, which one server at a time works in."""
 
-    def __init__(self, folders: Folders, shelf: Shelf, metrics: Metrics, *, most: int) -> None:
+    def __init__(
+        self, folders: Folders, shelf: Shelf, metrics: Metrics, names: Mapping[str, str], *, most: int
+    ) -> None:
         """Prepare; nothing is written before the first job.
 
         Args:
+            names: the machine's folders -> what they are called in answers.
             most: jobs that wait.
         """
         self.folder, self.scenes = folders.jobs.absolute(), folders.scenes
-        self.shelf, self.metrics, self.most = shelf, metrics, most
-        self.names: dict[str, str] = {}
-        """The machine's folders -> what they are called in answers."""
+        self.shelf, self.metrics, self.names, self.most = shelf, metrics, names, most
         self._jobs: dict[str, Job] = {}
         self._lock = threading.RLock()
         self._line: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -100,12 +106,20 @@ class Jobs:
         finally:
             shutil.rmtree(path, ignore_errors=True)
 
-    def add(self, incoming: Path, wish: Wish, *, width: int, height: int, georeferenced: bool) -> Job:
-        """Make a job of what came; from then on it outlives the server."""
+    def add(self, incoming: Path, wish: Wish, info: RasterInfo, card: ModelCard) -> Job:
+        """Make a job of what came; from then on it outlives the server.
+
+        Args:
+            info: the scene's header.
+            card: of the model.
+        """
         number = incoming.name.removeprefix(INCOMING)
-        job = Job(number, wish, width, height, georeferenced, created=time.time())
+        job = Job(number, wish, info.width, info.height, info.crs is not None, created=time.time())
+        job.classes, job.bands = listed_classes(card.classes), list(card.bands)
         save_job(incoming, job)
+        flush_tree(incoming)
         os.replace(incoming, self.folder / number)
+        flush_folder(self.folder)
         with self._lock:
             self._jobs[number] = job
             self._count()
@@ -144,11 +158,7 @@ class Jobs:
 
     def shown(self, job: Job) -> dict[str, Any]:
         """Return what a client is told of a job."""
-        try:
-            classes = self.shelf.find(job.wish.model, job.wish.version).described()["classes"]
-        except Refusal:
-            classes = [{"name": name, "color": None} for name in job.shares or {}]
-        return shown_job(job, self.folder_of(job), classes)
+        return shown_job(job, self.folder_of(job))
 
     def remove(self, number: str) -> Job | None:
         """Cancel a job that is not finished, and return it; of another one, remove all files."""
@@ -173,8 +183,7 @@ class Jobs:
         self._held.close()
 
     def _work(self) -> None:
-        with suppress(OSError, AttributeError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        yield_to_others(NICENESS)
         while (number := self._line.get()) is not None and not self._stopping.is_set():
             job = self._jobs.get(number)
             if job is not None and job.state == "waiting":
@@ -206,6 +215,8 @@ class Jobs:
         return check
 
     def _step(self, job: Job, **changes: Any) -> None:
+        if "notes" in changes:
+            changes["notes"] = [hidden(note, self.names) for note in changes["notes"]]
         with self._lock:
             for name, value in changes.items():
                 setattr(job, name, value)
@@ -214,7 +225,7 @@ class Jobs:
 
     def _save(self, job: Job) -> None:
         with self._lock, suppress(OSError, PixelwiseError):
-            save_job(self.folder_of(job), replace(job, notes=[hidden(note, self.names) for note in job.notes]))
+            save_job(self.folder_of(job), job)
 
     def _close(self, job: Job, state: str, error: str | None = None) -> None:
         if state == "cancelled":
@@ -230,8 +241,5 @@ class Jobs:
 
 
 def _words(problem: Exception) -> str:
-    import sys
-    import traceback
-
     traceback.print_exception(problem, file=sys.stderr)
     return "The server made a mistake. Tell its operator."

@@ -6,6 +6,7 @@ A map has smaller copies of itself. A scene may have none, so a job first makes 
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from pixelwise.files import replacing
 from pixelwise.geo.opening import open_raster
-from pixelwise.geo.raster import describe
+from pixelwise.geo.raster import RasterInfo, describe
 
 SIDE = 256
 """Of a tile of a picture, in pixels."""
@@ -25,6 +26,17 @@ SMALLER = 8
 LARGE = 4096
 """A scene of up to so many pixels along its longer side needs no small copy."""
 NAME = "preview.tif"
+
+
+def header(path: Path) -> RasterInfo:
+    """Return a raster's header; it is kept until the file changes, since a page asks for many tiles."""
+    status = path.stat()
+    return _header(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(256)
+def _header(path: Path, *stamp: int) -> RasterInfo:
+    return describe(path)
 
 
 def levels(width: int, height: int) -> int:
@@ -38,7 +50,7 @@ def read_picture(path: Path, bands: Sequence[int], z: int, x: int, y: int, *, av
     Args:
         average: take the mean of pixels that fall together; else one of them.
     """
-    info = describe(path)
+    info = header(path)
     top_zoom = levels(info.width, info.height)
     if not 0 <= z <= top_zoom:
         return None
@@ -47,7 +59,7 @@ def read_picture(path: Path, bands: Sequence[int], z: int, x: int, y: int, *, av
     if x < 0 or y < 0 or left >= info.width or top >= info.height:
         return None
     width, height = min(SIDE * step, info.width - left), min(SIDE * step, info.height - top)
-    across, down = max(1, round(width / step)), max(1, round(height / step))
+    across, down = -(-width // step), -(-height // step)
     read = read_window(path, bands, (top, left, height, width), (down, across), average=average)
     tile = np.zeros((len(read), SIDE, SIDE), read.dtype)
     tile[:, :down, :across] = read
@@ -63,7 +75,7 @@ def read_window(
     average: bool = False,
 ) -> Shaped[np.ndarray, "n h w"]:
     """Return a window (top, left, height, width) of the upright raster, at a size (height, width)."""
-    info = describe(path)
+    info = header(path)
     rows, columns = info.turn.stored(*window, of=(info.height, info.width))
     shape = (size[1], size[0]) if info.turn.transposed else size
     with open_raster(path) as source:
@@ -89,14 +101,14 @@ def make_preview(
     Returns:
         the value of each band that is black and that which is white; None for 8-bit values, shown as they are.
     """
-    info, bands, target = describe(scene), shown_bands(bands), folder / NAME
+    info, bands, target = header(scene), shown_bands(bands), folder / NAME
     large = max(info.width, info.height) > LARGE
     if large and not target.exists() and not _has_copies(scene):
         _shrink(scene, target, bands, advance)
     if info.dtype == "uint8":
         return None
     source = target if target.exists() else scene
-    known = describe(source)
+    known = header(source)
     numbers = tuple(range(1, len(bands) + 1)) if source == target else bands
     smaller = max(1, max(known.width, known.height) // 1024)
     size = (max(1, known.height // smaller), max(1, known.width // smaller))
@@ -111,7 +123,7 @@ def _has_copies(path: Path) -> bool:
 
 def _shrink(scene: Path, target: Path, bands: Sequence[int], advance: Callable[[float], None]) -> None:
     """Write every eighth pixel's surroundings, strip by strip; memory does not grow with the scene's height."""
-    info = describe(scene)
+    info = header(scene)
     height, width = -(-info.height // SMALLER), -(-info.width // SMALLER)
     strip = 64 * SMALLER
     with replacing(target) as temporary:
@@ -140,16 +152,12 @@ def scene_tile(
     scene: Path, folder: Path, bands: Sequence[int], stretch: list[list[float]] | None, z: int, x: int, y: int
 ) -> np.ndarray | None:
     """Return a tile [256,256,3] of 8-bit colours of a scene; None where it lies beyond the scene."""
-    info, bands, small = describe(scene), shown_bands(bands), folder / NAME
+    info, bands, small = header(scene), shown_bands(bands), folder / NAME
     step = 2 ** max(0, levels(info.width, info.height) - z)
     if step >= SMALLER and small.exists():
         # Its pyramid is that of the scene, without the finest three levels.
-        known = describe(small)
-        lower = levels(info.width, info.height) - levels(known.width, known.height)
         numbers = range(1, len(bands) + 1)
-        tile = read_picture(small, numbers, z, x, y, average=True) if lower == 3 else None
-        if tile is None:
-            tile = read_picture(scene, bands, z, x, y, average=True)
+        tile = read_picture(small, numbers, z, x, y, average=True)
     else:
         tile = read_picture(scene, bands, z, x, y, average=step > 1)
     if tile is None:

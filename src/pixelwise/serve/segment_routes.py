@@ -1,6 +1,8 @@
 """What people and pages ask for: the models, and the classes of an image that they send."""
 
 import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, File, Form, Request, Response, UploadFile
@@ -8,12 +10,14 @@ from fastapi.responses import JSONResponse
 
 from pixelwise.serve.answer import (
     Answer,
+    Sent,
     base64_of,
     class_shares,
     confidence_png,
     labels_png,
     outlines,
     overlay_png,
+    received,
     segment_file,
 )
 from pixelwise.serve.refusals import Refusal
@@ -77,10 +81,14 @@ async def segment(
     wanted = _included(include)
     patience = Patience(service.options.limits.seconds)
 
-    def work() -> Response:
-        return _answered(service, served, image, output, wanted, units, patience)
+    with TemporaryDirectory(dir=service.scratch) as folder:
+        name, place, limits = image.filename or "", Path(folder), service.options.limits
+        sent = await service.views.run(lambda: received(image.file, name, place, limits), patience, request.receive)
 
-    return await service.workers.run(work, patience, request.receive)
+        def work() -> Response:
+            return _answered(service, served, sent, output, wanted, units, patience)
+
+        return await service.lane(sent.info.width * sent.info.height).run(work, patience, request.receive)
 
 
 def _included(text: str) -> set[str]:
@@ -93,26 +101,22 @@ def _included(text: str) -> set[str]:
 def _answered(
     service: Service,
     served: ServedModel,
-    image: UploadFile,
+    sent: Sent,
     output: str,
     wanted: set[str],
     units: str,
     patience: Patience,
 ) -> Response:
-    started, name = time.perf_counter(), image.filename or ""
-    predictor, version = served.predictor, served.version
+    started, loaded, version = time.perf_counter(), served.loaded, served.version
     answer = segment_file(
-        predictor,
-        image.file,
-        name,
-        service.scratch,
-        service.options.limits,
+        loaded,
+        sent,
         patience,
         confidence=output == "confidence" or "confidence" in wanted,
         picture=output == "overlay" or "overlay" in wanted,
         units=units,
     )
-    response = _response(answer, served.name, version, predictor.classes, output, wanted)
+    response = _response(answer, served.name, version, loaded.predictor.classes, output, wanted)
     service.metrics.computed.labels(served.name, version).observe(time.perf_counter() - started)
     service.metrics.pixels.labels(served.name, version).inc(answer.labels.size)
     return response

@@ -13,6 +13,10 @@ from pixelwise.serve.options import ServeOptions
 from pixelwise.serve.shelf import Shelf
 from pixelwise.serve.workers import Workers
 
+LARGE = 4_000_000
+"""Pixels from which on an image is large: one of them is computed at a time, by a thread of lower priority."""
+NICENESS = 5
+"""Of that thread; that of jobs is lower still."""
 VIEWERS = 4
 """Threads that read windows of maps for the page: they decode, and need no network."""
 VIEWS = 1024
@@ -29,17 +33,23 @@ class Service:
         work = options.work
         count = max(work.at_once(device) for device in devices)
         self.workers = Workers(count, options.limits.queue, threads=work.threads)
+        self.large = Workers(1, options.limits.queue, threads=work.threads, name="large", niceness=NICENESS)
         self.views = Workers(VIEWERS, VIEWS, name="viewer")
         self.scratch = Path(tempfile.mkdtemp(prefix="pixelwise-serve-"))
-        self.jobs = Jobs(options.folders, shelf, self.metrics, most=options.limits.jobs)
-        self.names = self.jobs.names = _names(shelf, options, self.scratch)
+        self.names = _names(shelf, options, self.scratch)
+        self.jobs = Jobs(options.folders, shelf, self.metrics, self.names, most=options.limits.jobs)
         self.tensor_bytes = 0
         """Of requests whose tensors are in memory."""
+
+    def lane(self, pixels: int) -> Workers:
+        """Return the threads for an image of a size: large ones must not keep all from those who wait for a photo."""
+        return self.large if pixels > LARGE else self.workers
 
     def close(self) -> None:
         """End all threads; jobs go on when a server starts again."""
         self.jobs.close()
         self.workers.close()
+        self.large.close()
         self.views.close()
         shutil.rmtree(self.scratch, ignore_errors=True)
 

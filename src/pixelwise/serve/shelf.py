@@ -10,13 +10,24 @@ from typing import Any
 
 from pixelwise.errors import ConfigError, PixelwiseError
 from pixelwise.exported.network_file import is_exported
+from pixelwise.inference.augmented import output_stride
 from pixelwise.inference.networks import ArrayNetwork, device_of
 from pixelwise.predictor import Predictor, load
 from pixelwise.runs.model_card import ModelCard
 from pixelwise.serve.gathering import gathered
+from pixelwise.serve.job import listed_classes
 from pixelwise.serve.refusals import Refusal
 
 Stamp = tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model as it was loaded. A request keeps it, whatever is loaded later."""
+
+    predictor: Predictor
+    stride: int
+    """Of the grid that its tiles are blended on (`output_stride`), so that not every request asks the network."""
 
 
 @dataclass
@@ -26,12 +37,19 @@ class ServedModel:
     name: str
     version: str
     path: Path
-    predictor: Predictor
+    loaded: Loaded
     stamp: Stamp
     """Of the files that were loaded."""
     problem: str = ""
     """Why files that changed were not loaded."""
+    refused: Stamp = ()
+    """Of the files that could not be loaded, so that they are not tried again and again."""
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def predictor(self) -> Predictor:
+        """The newest that was loaded."""
+        return self.loaded.predictor
 
     @property
     def card(self) -> ModelCard:
@@ -64,10 +82,7 @@ class ServedModel:
             "ground_resolution": None if card.contract is None else card.contract.pixel,
             "licence": ", ".join(licences) or card.provenance.get("licence"),
             "digest": self.predictor.model_hash[:16],
-            "classes": [
-                {"name": name, "color": "#{:02x}{:02x}{:02x}".format(*colour)}
-                for name, colour in zip(card.classes.names, card.classes.palette, strict=True)
-            ],
+            "classes": listed_classes(card.classes),
         }
 
 
@@ -128,30 +143,34 @@ class Shelf:
         """All names, for people."""
         return ", ".join(self._models)
 
-    def refresh(self, model: ServedModel, *, settle: float = 1.0) -> bool:
+    def refresh(self, model: ServedModel, *, settle: float = 1.0, again: bool = False) -> bool:
         """Load a model anew if its files have changed and then rested for a while; return whether it was.
 
         What cannot be loaded leaves the older model in its place, and `ServedModel.problem` says why.
+
+        Args:
+            settle: seconds of rest.
+            again: try files once more that could not be loaded.
         """
         with model.lock:
             stamp = stamp_of(model.path)
-            if not stamp or stamp == model.stamp:
+            if not stamp or stamp == model.stamp or (stamp == model.refused and not again):
                 return False
             time.sleep(settle)
             if stamp_of(model.path) != stamp:
                 return False
             try:
-                predictor = self._loaded(model.path)
+                loaded = self._loaded(model.path)
             except PixelwiseError as problem:
-                model.problem = str(problem)
+                model.problem, model.refused = str(problem), stamp
                 return False
-            model.predictor, model.stamp, model.problem = predictor, stamp, ""
+            model.loaded, model.stamp, model.problem = loaded, stamp, ""
             return True
 
-    def _loaded(self, path: Path) -> Predictor:
+    def _loaded(self, path: Path) -> Loaded:
         predictor = load(path, device=self.device)
         predictor.model = gathered(predictor.model, self.batch, predictor.card.tile)
-        return predictor
+        return Loaded(predictor, output_stride(predictor.model))
 
 
 def _named(text: str) -> tuple[str, Path]:
@@ -162,7 +181,7 @@ def _named(text: str) -> tuple[str, Path]:
         path = Path(text)
         place = path.resolve()
         name = path.stem if is_exported(path) else place.parent.name if place.name == "model" else place.name
-    if not name or any(letter in name for letter in "/?#%\\") or not name.isprintable():
+    if not name or name.startswith(".") or any(letter in name for letter in "/?#%\\") or not name.isprintable():
         raise ConfigError(f"{name!r} does not fit into an address. Give the model another name: NAME={path}.")
     return name, path
 

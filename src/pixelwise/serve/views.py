@@ -10,11 +10,11 @@ from PIL import Image
 
 from pixelwise.geo.coordinates import placement
 from pixelwise.geo.label_map import SHARE_NODATA, label_nodata
-from pixelwise.geo.raster import describe
 from pixelwise.labels import Classes
 from pixelwise.optional import optional_module
 from pixelwise.serve.answer import labels_png, png
-from pixelwise.serve.preview import levels, read_picture, read_window, scene_tile
+from pixelwise.serve.job import listed_classes
+from pixelwise.serve.preview import header, levels, read_picture, read_window, scene_tile
 from pixelwise.serve.refusals import Refusal
 
 
@@ -55,7 +55,7 @@ def confidence_tile_png(path: Path, z: int, x: int, y: int) -> bytes | None:
 
 def _within(path: Path, z: int, x: int, y: int) -> np.ndarray:
     """Return which pixels of a tile lie within the raster."""
-    info = describe(path)
+    info = header(path)
     step = 2 ** (levels(info.width, info.height) - z)
     rows, columns = (np.arange(256) + 256 * y) * step < info.height, (np.arange(256) + 256 * x) * step < info.width
     return rows[:, None] & columns[None]
@@ -67,7 +67,7 @@ def pixel_at(files: Mapping[str, Path], classes: Classes, x: int, y: int) -> dic
     Raises:
         Refusal: 422 for one beyond the scene.
     """
-    info = describe(files["map"])
+    info = header(files["map"])
     if not (0 <= x < info.width and 0 <= y < info.height):
         size = f"{info.width}x{info.height}"
         raise Refusal(422, "wrong_value", f"The pixel {x}, {y} is beyond the scene.", f"It has {size} pixels.")
@@ -81,7 +81,7 @@ def pixel_at(files: Mapping[str, Path], classes: Classes, x: int, y: int) -> dic
         "y": y,
         "class": classes.names[label] if known else None,
         "class_id": label if known else None,
-        "color": "#{:02x}{:02x}{:02x}".format(*classes.palette[label]) if known else None,
+        "color": listed_classes(classes)[label]["color"] if known else None,
         "confidence": share,
     }
 
@@ -93,7 +93,7 @@ def parcels_in(path: Path, map_path: Path, box: tuple[float, float, float, float
         limit: most that are returned.
     """
     pyogrio, shapely = optional_module("pyogrio"), optional_module("shapely")
-    _, transform = placement(describe(map_path), "its parcels have no place")
+    _, transform = placement(header(map_path), "its parcels have no place")
     corners = [transform @ (x, y) for x in (box[0], box[2]) for y in (box[1], box[3])]
     across, down = zip(*corners, strict=True)
     bounds = (min(across), min(down), max(across), max(down))

@@ -2,10 +2,13 @@
 
 import asyncio
 import math
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from starlette.types import Receive
@@ -40,13 +43,14 @@ class Patience:
 class Workers:
     """Threads that compute what requests ask for. What waits is counted, and refused from a number on."""
 
-    def __init__(self, count: int, queue: int, *, threads: int = 1, name: str = "worker") -> None:
+    def __init__(self, count: int, queue: int, *, threads: int = 1, name: str = "worker", niceness: int = 0) -> None:
         """Start.
 
         Args:
             count: how many work at the same time.
             queue: how many requests may wait besides.
             threads: cores for each, on a processor.
+            niceness: how much lower their priority is, where the system has such for threads.
         """
         self.count, self.queue = count, queue
         self.open = 0
@@ -54,7 +58,7 @@ class Workers:
         self.mean = 0.5
         """Seconds that one takes, smoothed."""
         self._pool = ThreadPoolExecutor(
-            count, thread_name_prefix=name, initializer=set_thread_count, initargs=(threads,)
+            count, thread_name_prefix=name, initializer=_begun, initargs=(threads, niceness)
         )
 
     @property
@@ -114,6 +118,18 @@ class Workers:
         if not future.cancelled():
             # Nobody may be left to hear of it.
             future.exception()
+
+
+def _begun(threads: int, niceness: int) -> None:
+    set_thread_count(threads)
+    yield_to_others(niceness)
+
+
+def yield_to_others(niceness: int) -> None:
+    """Lower the priority of this thread, where the system has such for threads (Linux)."""
+    with suppress(OSError, AttributeError):
+        if niceness and sys.platform == "linux":
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 
 
 async def _gone(receive: Receive) -> None:
