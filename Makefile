@@ -1,10 +1,10 @@
-# make demo | make test | make lint      Settings: PYTHON=python3.12 VENV=.venv TESTS="-k labels"
+# make demo | make test | make lint | make release-check      Settings: PYTHON=python3.12 VENV=.venv TESTS="-k labels"
 PYTHON ?= python3
 VENV ?= .venv
 TESTS ?=
 DEMO ?=
 
-.PHONY: help demo test test-browser lint
+.PHONY: help demo test test-browser lint release-check
 .SILENT:
 
 help:
@@ -12,6 +12,7 @@ help:
 	echo "make test   installs the test extras and runs every test                 (some: make test TESTS='-k labels')"
 	echo "make test-browser   the tests of the page of \`pixelwise serve\`, in Chromium or Chrome"
 	echo "make lint   installs the dev extras; ruff, pyright and import-linter"
+	echo "make release-check   makes the sdist and the wheel in dist/, and checks them and the licences of what they need"
 
 demo: $(VENV)/.installed-all
 	"$(VENV)/bin/pixelwise" demo $(DEMO)
@@ -27,6 +28,9 @@ lint: $(VENV)/.installed-dev
 	"$(VENV)/bin/ruff" format --check .
 	"$(VENV)/bin/pyright" --pythonpath "$(VENV)/bin/python"
 	"$(VENV)/bin/lint-imports"
+
+release-check: $(VENV)/.installed-dev
+	"$(VENV)/bin/python" release/check.py
 
 # A stamp newer than both files means that pip is not needed, nor a network. dev holds test, and test holds all.
 $(VENV)/.installed-%: pyproject.toml constraints.txt

@@ -59,6 +59,8 @@ TOY: dict[str, list[str]] = {
     "overfit": ["pairs", "--steps", "1", "--side", "32", "--only", "linknet"],
     "power_cut": ["--cuts", "1", "--jobs", "polygonize"],
     "runtimes": [SCENES, "--side", "600", "--network", "small"],
+    "serve_faults": ["--toy"],
+    "serve_load": ["--toy"],
     "seams": ["--steps", "2", "--scene", "small.tif"],
     "suspicious_labels": ["few", "--steps", "1", "--first", "5"],
     "time_to_score": [
@@ -76,7 +78,8 @@ TOY: dict[str, list[str]] = {
         *[peer for peer in MISSING if peer == "smp"],
     ],
 }
-"""Script -> its arguments. Not here: `paddle_class_map`, which needs an environment of its own."""
+"""Script -> its arguments. Not here: `paddle_class_map`, which needs an environment of its own, and `install_sizes`,
+which makes one for each extra."""
 
 
 SIDE = 320

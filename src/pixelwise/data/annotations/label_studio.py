@@ -214,7 +214,7 @@ def write(folder: Path, images: Sequence[TracedImage], classes: Classes) -> list
     """
     tasks = []
     for image in images:
-        results = [_written_shape(region, image, f"{i}") for i, region in enumerate(image.regions)]
+        results = [written_region(region, image, f"{i}") for i, region in enumerate(image.regions)]
         address = f"/data/local-files/?d={quote(image.place)}"
         tasks.append({"data": {"image": address}, "predictions": [{"model_version": "pixelwise", "result": results}]})
     paths = [folder / "label-studio.json", folder / "label-config.xml"]
@@ -237,7 +237,8 @@ def _interface(colours: Mapping[str, Colour]) -> Element:
     return view
 
 
-def _written_shape(region: TracedRegion, image: TracedImage, number: str) -> dict[str, Any]:
+def written_region(region: TracedRegion, image: TracedImage, number: str) -> dict[str, Any]:
+    """Return a result of Label Studio: a polygon, or a brush stroke where it has holes."""
     size = {"original_width": image.width, "original_height": image.height, "image_rotation": 0}
     told = {"id": number, "to_name": "image", **size}
     if not region.holes:
