@@ -31,7 +31,7 @@ each_page = pytest.mark.parametrize("page", PAGES, ids=NAMES)
 
 def blocks(page, *languages):
     """Return the fenced blocks of some languages."""
-    found = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^```(\w*)[^\n]*\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     return [text for language, text in found if language in languages]
 
 

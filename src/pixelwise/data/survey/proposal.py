@@ -81,7 +81,7 @@ def propose(folder: Path, *, machine: Machine, ask: Ask, say: Callable[[str], No
         drawn = drawn_labels(folder, seen, files, ask) if seen else _without_images(folder, files, ask)
         classes, infos, images = drawn.classes, _headers(drawn.images), len(drawn.images)
         proposal.data |= drawn.data
-        divided = "split" in drawn.data
+        divided = "split" in drawn.data or "validation_images" in drawn.data
     if len(classes.names) < 2:
         raise DataError(
             f"The masks in {folder} hold one value only, so there is nothing to learn. {' '.join(classes.saw)} "
