@@ -1,16 +1,17 @@
-# make demo | make test | make lint      Settings: PYTHON=python3.12 VENV=.venv TESTS="-k labels"
+# make demo | make test | make lint | make docs      Settings: PYTHON=python3.12 VENV=.venv TESTS="-k labels"
 PYTHON ?= python3
 VENV ?= .venv
 TESTS ?=
 DEMO ?=
 
-.PHONY: help demo test lint
+.PHONY: help demo test lint docs notebooks
 .SILENT:
 
 help:
 	echo "make demo   installs, trains, evaluates, maps and reports on examples/   (again from the start: make demo DEMO=--fresh)"
 	echo "make test   installs the test extras and runs every test                 (some: make test TESTS='-k labels')"
 	echo "make lint   installs the dev extras; ruff, pyright and import-linter"
+	echo "make docs   builds the site into build/site and checks its links; open build/site/index.html"
 
 demo: $(VENV)/.installed-all
 	"$(VENV)/bin/pixelwise" demo $(DEMO)
@@ -23,6 +24,15 @@ lint: $(VENV)/.installed-dev
 	"$(VENV)/bin/ruff" format --check .
 	"$(VENV)/bin/pyright" --pythonpath "$(VENV)/bin/python"
 	"$(VENV)/bin/lint-imports"
+
+# mkdocs-material says in many lines that it will be followed by another program; it is maintained until May 2027.
+docs: $(VENV)/.installed-dev
+	"$(VENV)/bin/python" website/notebooks.py --check
+	NO_MKDOCS_2_WARNING=1 "$(VENV)/bin/mkdocs" build --strict --quiet
+	echo "The site is in build/site. Open build/site/index.html"
+
+notebooks: $(VENV)/.installed-dev
+	"$(VENV)/bin/python" website/notebooks.py
 
 # A stamp newer than both files means that pip is not needed, nor a network. dev holds test, and test holds all.
 $(VENV)/.installed-%: pyproject.toml constraints.txt
