@@ -5,6 +5,7 @@
 A bar is a map: as high as the map's side, on a logarithmic scale, as wide as it has channels. It takes about a minute.
 """
 
+import argparse
 import html
 import math
 from dataclasses import dataclass
@@ -99,12 +100,13 @@ def _decoder(x: float) -> str:
 
 
 def main() -> None:
-    for page, network in DRAWN.items():
-        (PAGES / f"{page}.svg").write_text(drawing(f"The maps of {network}", bars_of(network)), encoding="utf-8")
-    for page, encoder in ENCODERS.items():
-        bars = bars_of("segmenter-linear", encoder)
-        (PAGES / f"{page}.svg").write_text(drawing(f"The maps of {encoder}", bars), encoding="utf-8")
-    print(f"{len(DRAWN) + len(ENCODERS)} drawings are in {PAGES}.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", default=[*DRAWN, *ENCODERS], metavar="PAGE")
+    for page in parser.parse_args().only:
+        name = DRAWN.get(page) or ENCODERS[page]
+        bars = bars_of(name) if page in DRAWN else bars_of("segmenter-linear", name)
+        (PAGES / f"{page}.svg").write_text(drawing(f"The maps of {name}", bars), encoding="utf-8")
+        print(f"{page}.svg is written.")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 The three photos that they are cut from come with scikit-image (CC0). It writes, where you call it:
 
-- photos/ and masks/: 20 photos of 256x256 pixels, and a colour for each material;
-- masks/classes.json: the names of the colours;
+- materials/photos and materials/masks: 20 photos of 256x256 pixels, and a colour for each material;
+- materials/classes.json: the names of the colours;
 - new/ and corrected/: 4 more photos, and what a person would draw on them.
 """
 
@@ -37,14 +37,14 @@ def main() -> None:
     """Write the folders."""
     rng = np.random.default_rng(0)
     palette = np.array([tuple(bytes.fromhex(colour[1:])) for colour in COLOURS.values()], np.uint8)
-    for folder in ("photos", "masks", "new", "corrected"):
-        Path(folder).mkdir(exist_ok=True)
+    for folder in ("materials/photos", "materials/masks", "new", "corrected"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
     for number in range(PHOTOS + NEW):
-        photos, masks = ("photos", "masks") if number < PHOTOS else ("new", "corrected")
+        photos, masks = ("materials/photos", "materials/masks") if number < PHOTOS else ("new", "corrected")
         photo, materials = photo_and_materials(rng)
         Image.fromarray(photo).convert("RGB").save(f"{photos}/{number:02}.jpg", quality=95)
         Image.fromarray(palette[materials]).save(f"{masks}/{number:02}.png")
-    Path("masks/classes.json").write_text(json.dumps(COLOURS), encoding="utf-8")
+    Path("materials/classes.json").write_text(json.dumps(COLOURS), encoding="utf-8")
 
 
 if __name__ == "__main__":

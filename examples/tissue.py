@@ -3,8 +3,8 @@
 They are cut from a stained section of the colon that comes with scikit-image (`data.immunohistochemistry`, no known
 copyright restrictions). It writes, where you call it:
 
-- images/: the upper three quarters, as 12 tiles of 128x128 pixels;
-- masks/: 255 in glands, 0 elsewhere. No pathologist drew them: glands are where the brown stain is, smoothed;
+- tissue/images: the upper three quarters, as 12 tiles of 128x128 pixels;
+- tissue/masks: 255 in glands, 0 elsewhere. No pathologist drew them: glands are where the brown stain is, smoothed;
 - new.png: the lower quarter, 512x128 pixels.
 """
 
@@ -23,13 +23,13 @@ def main() -> None:
     brown = filters.gaussian(color.rgb2hed(section)[..., 2], 5)
     glands = np.where(brown > filters.threshold_otsu(brown), 255, 0).astype(np.uint8)
     for folder in ("images", "masks"):
-        Path(folder).mkdir(exist_ok=True)
+        Path("tissue", folder).mkdir(parents=True, exist_ok=True)
     for top in range(0, 3 * SIDE, SIDE):
         for left in range(0, 4 * SIDE, SIDE):
             tile = (slice(top, top + SIDE), slice(left, left + SIDE))
             name = f"{top // SIDE}{left // SIDE}.png"
-            Image.fromarray(section[tile]).save(Path("images", name))
-            Image.fromarray(glands[tile]).save(Path("masks", name))
+            Image.fromarray(section[tile]).save(Path("tissue/images", name))
+            Image.fromarray(glands[tile]).save(Path("tissue/masks", name))
     Image.fromarray(section[3 * SIDE :]).save("new.png")
 
 
