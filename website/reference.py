@@ -11,7 +11,7 @@ from pixelwise.cli import commands
 from pixelwise.config import Config
 
 GROUPS = {
-    "Begin": ("demo", "init", "doctor", "check", "split"),
+    "Begin": ("demo", "init", "doctor", "check", "split", "explain"),
     "Train": ("train", "tune", "report", "compare"),
     "Score": ("evaluate", "calibrate", "analyze"),
     "Map": ("predict", "polygonize", "score-parcels"),
