@@ -74,11 +74,11 @@ def keys_page() -> str:
         model: Any = entry.annotation
         properties = schema["$defs"][model.__name__]["properties"]
         parts += [f"## `[{table}]` {{ #{table} }}\n", f"{inspect.cleandoc(model.__doc__ or '')}\n"]
-        parts += ["| key | value | default | meaning |\n|---|---|---|---|"]
+        parts += ["| key | meaning | default | value |\n|---|---|---|---|"]
         for key, field in model.model_fields.items():
             default = "**needed**" if field.is_required() else shown_default(field.get_default())
             allowed = cell(value_of(properties[key], schema))
-            parts += [f"| `{key}` | {allowed} | {default} | {cell(field.description or '')} |"]
+            parts += [f"| `{key}` | {cell(field.description or '')} | {default} | {allowed} |"]
         parts += [""]
     return "\n".join(parts)
 
