@@ -1,4 +1,4 @@
-"""Notebooks made from the tutorials: `python website/notebooks.py` writes them, `--check` compares, `--run` tries one."""
+"""Notebooks made from the tutorials: `python website/notebooks.py` writes, `--check` compares, `--run` tries one."""
 
 import argparse
 import posixpath

@@ -11,7 +11,7 @@ from pixelwise.cli import commands
 from pixelwise.config import Config
 
 GROUPS = {
-    "Begin": ("demo", "init", "doctor", "check", "split"),
+    "Begin": ("demo", "init", "doctor", "check", "split", "explain"),
     "Train": ("train", "tune", "report", "compare"),
     "Score": ("evaluate", "calibrate", "analyze"),
     "Map": ("predict", "polygonize", "score-parcels"),
@@ -74,11 +74,11 @@ def keys_page() -> str:
         model: Any = entry.annotation
         properties = schema["$defs"][model.__name__]["properties"]
         parts += [f"## `[{table}]` {{ #{table} }}\n", f"{inspect.cleandoc(model.__doc__ or '')}\n"]
-        parts += ["| key | value | default | meaning |\n|---|---|---|---|"]
+        parts += ["| key | meaning | default | value |\n|---|---|---|---|"]
         for key, field in model.model_fields.items():
             default = "**needed**" if field.is_required() else shown_default(field.get_default())
             allowed = cell(value_of(properties[key], schema))
-            parts += [f"| `{key}` | {allowed} | {default} | {cell(field.description or '')} |"]
+            parts += [f"| `{key}` | {cell(field.description or '')} | {default} | {allowed} |"]
         parts += [""]
     return "\n".join(parts)
 
@@ -89,14 +89,15 @@ def value_of(about: dict[str, Any], schema: dict[str, Any]) -> str:
         return value_of(schema["$defs"][about["$ref"].rsplit("/", 1)[1]], schema)
     if "anyOf" in about:
         kinds = [value_of(each, schema) for each in about["anyOf"] if each.get("type") != "null"]
-        return " or ".join(dict.fromkeys(kinds))
+        one, *more = dict.fromkeys(kinds)
+        return f"{one}, or a list of them" if more == [f"list: {one}"] else " or ".join([one, *more])
     if "enum" in about:
         return ", ".join(f"`{each}`" for each in about["enum"])
     if "const" in about:
         return f"`{about['const']}`"
     kind = about.get("type")
     if kind == "array":
-        return f"list of {value_of(about['items'], schema)}" if about.get("items") else "list"
+        return f"list: {value_of(about['items'], schema)}" if about.get("items") else "list"
     words = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}
     word = "path" if about.get("format") == "path" else words.get(str(kind), "table" if kind == "object" else "value")
     limits = (("minimum", "from"), ("exclusiveMinimum", "above"), ("maximum", "to"), ("exclusiveMaximum", "below"))
@@ -125,4 +126,4 @@ def cell(text: str) -> str:
     # Outside of code, angle brackets would be tags, and square ones links.
     parts = text.split("`")
     parts[::2] = [part.replace("<", "&lt;").replace("[", "\\[") for part in parts[::2]]
-    return "`".join(parts)
+    return re.sub(r"docs/(\w+)\.md", r"[\1](../\1.md)", "`".join(parts))
