@@ -1,10 +1,10 @@
-# make demo | make test | make lint | make release-check      Settings: PYTHON=python3.12 VENV=.venv TESTS="-k labels"
+# make demo | make test | make lint | make docs | make release-check      Settings: PYTHON=python3.12 VENV=.venv TESTS="-k labels"
 PYTHON ?= python3
 VENV ?= .venv
 TESTS ?=
 DEMO ?=
 
-.PHONY: help demo test test-browser lint release-check
+.PHONY: help demo test test-browser lint docs notebooks release-check
 .SILENT:
 
 help:
@@ -13,6 +13,7 @@ help:
 	echo "make test-browser   the tests of the page of \`pixelwise serve\`, in Chromium or Chrome"
 	echo "make lint   installs the dev extras; ruff, pyright and import-linter"
 	echo "make release-check   makes the sdist and the wheel in dist/, and checks them and the licences of what they need"
+	echo "make docs   builds the site into build/site and checks its links; open build/site/index.html"
 
 demo: $(VENV)/.installed-all
 	"$(VENV)/bin/pixelwise" demo $(DEMO)
@@ -31,6 +32,15 @@ lint: $(VENV)/.installed-dev
 
 release-check: $(VENV)/.installed-dev
 	"$(VENV)/bin/python" release/check.py
+
+# mkdocs-material says in many lines that it will be followed by another program; it is maintained until May 2027.
+docs: $(VENV)/.installed-dev
+	"$(VENV)/bin/python" website/notebooks.py --check
+	NO_MKDOCS_2_WARNING=1 "$(VENV)/bin/mkdocs" build --strict --quiet
+	echo "The site is in build/site. Open build/site/index.html"
+
+notebooks: $(VENV)/.installed-dev
+	"$(VENV)/bin/python" website/notebooks.py
 
 # A stamp newer than both files means that pip is not needed, nor a network. dev holds test, and test holds all.
 $(VENV)/.installed-%: pyproject.toml constraints.txt

@@ -55,6 +55,8 @@ TOY: dict[str, list[str]] = {
     "learns": ["--only", "linknet", "--steps", "1"],
     "loading": ["--images", "2", "--crop", "64", "--steps", "6", "--turns", "1", "--workers", "0", "1"],
     "loss": ["--steps", "1", "--threads", "1", "--size", "64"],
+    "network_drawings": ["--only", "linknet"],
+    "network_pages": [],
     "networks": ["--rounds", "1", "--size", "64", "--classes", "3", "--only", "linknet"],
     "overfit": ["pairs", "--steps", "1", "--side", "32", "--only", "linknet"],
     "power_cut": ["--cuts", "1", "--jobs", "polygonize"],
@@ -86,7 +88,7 @@ SIDE = 320
 """Of the scenes, in pixels."""
 IMPORTED = ["torch", "pixelwise.training.train", "pixelwise.evaluation.evaluate", "pixelwise.predictor"]
 """What nearly every script imports."""
-FIRST = ("tables",)
+FIRST = ("tables", "network_pages")
 """Run before others change what they read; the rest run two at a time."""
 
 

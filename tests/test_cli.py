@@ -101,6 +101,7 @@ def test_the_commands_of_the_readme_exist():
         "export",
         "weights",
         "licences",
+        "explain",
     }
 
 

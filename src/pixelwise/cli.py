@@ -15,6 +15,7 @@ from pixelwise.commands.compare import compare
 from pixelwise.commands.demo import demo
 from pixelwise.commands.doctor import check
 from pixelwise.commands.error_text import say_error
+from pixelwise.commands.explain import explain
 from pixelwise.commands.export import export
 from pixelwise.commands.init import init
 from pixelwise.commands.networks import analyze, models, prune
@@ -45,26 +46,27 @@ def main() -> None:
     except click.Abort:
         sys.exit(130)
     except PixelwiseError as problem:
-        say_error(str(problem))
+        say_error(str(problem), problem.code)
         sys.exit(1)
     except ModuleNotFoundError as problem:
         if (said := torch_missing(problem, "This command")) is None:
             raise
-        say_error(str(said))
+        say_error(str(said), said.code)
         sys.exit(1)
     except (MemoryError, RuntimeError) as problem:
         if not out_of_memory(problem):
             raise
         say_error(
             f"There is not enough memory ({(str(problem).splitlines() or ['none is left'])[0][:200]}). Use smaller "
-            "tiles, crops or batches, or close other programs."
+            "tiles, crops or batches, or close other programs.",
+            "PW903",
         )
         sys.exit(1)
     except OSError as problem:
         # The system's own refusals: a full disk, a folder without permission, a file that went away.
         if problem.filename is None and problem.strerror is None:
             raise
-        say_error(f"{problem.filename or 'The system'}: {problem.strerror}.")
+        say_error(f"{problem.filename or 'The system'}: {problem.strerror}.", "PW905")
         sys.exit(1)
 
 
@@ -106,6 +108,6 @@ def commands() -> None:
 for _command in (
     *(demo, init, check, split, train, tune, evaluate, calibrate, compare, report, predict, polygonize, score_parcels),
     *(models, analyze, prune, export, profile, serve),
-    *(weights, licences),
+    *(weights, licences, explain),
 ):
     commands.add_command(_command)

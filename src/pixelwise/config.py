@@ -114,11 +114,12 @@ def parse_config(table: Table, where: str) -> Config:
     try:
         config = Config.model_validate(renamed(table, where))
     except ValidationError as error:
-        raise ConfigError(f"{where}: {describe_mistakes(error, Config)}") from None
+        raise ConfigError(f"{where}: {describe_mistakes(error, Config)}", code="PW303") from None
     if len(config.data.classes) == 1:
         raise ConfigError(
             f"{where}: [data].classes names one class, so every pixel is right from the start and there is "
-            "nothing to learn. Name what is not of that class too, such as 'background'."
+            "nothing to learn. Name what is not of that class too, such as 'background'.",
+            code="PW311",
         )
     return config
 
@@ -210,8 +211,8 @@ def _absolute(value: object, folder: Path) -> object:
     if not isinstance(value, str) or "://" in value or value.startswith("/vsi"):
         return value
     if value == "":
-        raise ConfigError(f"A path in the configuration of {folder} is empty. Name a file or a folder.")
+        raise ConfigError(f"A path in the configuration of {folder} is empty. Name a file or a folder.", code="PW303")
     try:
         return str((folder / Path(value).expanduser()).resolve())
     except (RuntimeError, ValueError, OSError) as error:
-        raise ConfigError(f"The path {value!r} in the configuration is wrong: {error}.") from None
+        raise ConfigError(f"The path {value!r} in the configuration is wrong: {error}.", code="PW303") from None

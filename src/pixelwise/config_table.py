@@ -72,15 +72,20 @@ def read_table(path: Path, place: Callable[[Table, Path], Table]) -> Table:
         return place(renamed(table, str(path)), path.resolve().parent)
     named = table.pop("base")
     if not isinstance(named, str):
-        raise ConfigError(f"{path}: base is {named!r}, but must be the path of a TOML file, such as base = 'all.toml'.")
+        raise ConfigError(
+            f"{path}: base is {named!r}, but must be the path of a TOML file, such as base = 'all.toml'.", code="PW304"
+        )
     base_path = path.parent / Path(named).expanduser()
     if not base_path.exists():
-        raise ConfigError(f"{path}: base = {named!r}, but there is no {base_path}. The path counts from {path.parent}.")
+        raise ConfigError(
+            f"{path}: base = {named!r}, but there is no {base_path}. The path counts from {path.parent}.", code="PW304"
+        )
     base = _parsed(base_path)
     if "base" in base:
         raise ConfigError(
             f"{base_path} is the base of {path}, but has a base itself ({base['base']!r}). A base must not have one: "
-            "copy the tables of one base into the other."
+            "copy the tables of one base into the other.",
+            code="PW304",
         )
     base, table = (
         place(renamed(each, str(file)), file.resolve().parent) for each, file in ((base, base_path), (table, path))
@@ -94,21 +99,26 @@ def _parsed(path: Path) -> Table:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(
-            f"There is no configuration {path}. `pixelwise train --print-config` prints one to start from."
+            f"There is no configuration {path}. `pixelwise train --print-config` prints one to start from.",
+            code="PW301",
         ) from None
     except NotADirectoryError:
-        raise ConfigError(f"There is no configuration {path}: a part of its path is a file, not a folder.") from None
+        raise ConfigError(
+            f"There is no configuration {path}: a part of its path is a file, not a folder.", code="PW301"
+        ) from None
     except IsADirectoryError:
-        raise ConfigError(f"{path} is a folder, not a configuration. Name the TOML file.") from None
+        raise ConfigError(f"{path} is a folder, not a configuration. Name the TOML file.", code="PW301") from None
     except OSError as error:
-        raise ConfigError(f"Reading the configuration {path} failed: {error.strerror}.") from None
+        raise ConfigError(f"Reading the configuration {path} failed: {error.strerror}.", code="PW301") from None
     except UnicodeDecodeError as error:
         raise ConfigError(
-            f"{path} is not valid TOML: byte {error.start} is not UTF-8. Save the file as UTF-8 text."
+            f"{path} is not valid TOML: byte {error.start} is not UTF-8. Save the file as UTF-8 text.", code="PW302"
         ) from None
     except (ValueError, RecursionError) as error:
         # ValueError: TOML's own errors, and dates and numbers that Python refuses.
-        raise ConfigError(f"{path} is not valid TOML: {str(error) or 'its tables are nested too deeply'}.") from None
+        raise ConfigError(
+            f"{path} is not valid TOML: {str(error) or 'its tables are nested too deeply'}.", code="PW302"
+        ) from None
 
 
 def merged(base: Table, over: Table) -> Table:
@@ -136,7 +146,9 @@ def renamed(table: Table, where: str) -> Table:
         old = [key for key in keys if key in section]
         for key in old:
             if keys[key] in section:
-                raise ConfigError(f"{where}: [{name}] has both {key} and {keys[key]}, its new name. Keep {keys[key]}.")
+                raise ConfigError(
+                    f"{where}: [{name}] has both {key} and {keys[key]}, its new name. Keep {keys[key]}.", code="PW303"
+                )
         result[name] = {keys.get(key, key): value for key, value in section.items()}
         told += [f"[{name}].{key} is {keys[key]} now" for key in old]
     if told:
@@ -181,7 +193,9 @@ def parsed_options(assignments: Sequence[str]) -> Table:
 def _assignment(text: str, flag: str, example: str) -> Table:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"{flag} {text!r} assigns nothing. Write a key and a value, such as {flag} {example}.")
+        raise ConfigError(
+            f"{flag} {text!r} assigns nothing. Write a key and a value, such as {flag} {example}.", code="PW305"
+        )
     value = value.strip()
     # Shells remove quotes. So what is not TOML is a text, unless it begins like a list, a table or a quoted text.
     forms = [value] if value.startswith(("[", "{", '"', "'")) else [value, json.dumps(value)]
@@ -191,4 +205,4 @@ def _assignment(text: str, flag: str, example: str) -> Table:
             return tomllib.loads(f"{key.strip()} = {form}")
         except (ValueError, RecursionError) as error:
             problem = str(error)
-    raise ConfigError(f"{flag} {text!r} is not valid TOML: {problem}. Write it such as {flag} {example}.")
+    raise ConfigError(f"{flag} {text!r} is not valid TOML: {problem}. Write it such as {flag} {example}.", code="PW305")

@@ -34,7 +34,8 @@ def choose_device(name: str) -> torch.device:
             return device
     raise ConfigError(
         f"The device {name!r} does not work on this machine: {reason}. Use 'auto' or one of {', '.join(KINDS)}; a "
-        "number says which GPU, as in 'cuda:1'."
+        "number says which GPU, as in 'cuda:1'.",
+        code="PW314",
     )
 
 
@@ -50,7 +51,8 @@ def choose_devices(names: str) -> tuple[torch.device, ...]:
     if len(set(gpus)) < len(gpus) or len({device.type for device in devices}) > 1:
         raise ConfigError(
             f"The devices {names!r} do not work together: name each GPU once, and devices of one kind, as in "
-            "'cuda:0,cuda:1'."
+            "'cuda:0,cuda:1'.",
+            code="PW314",
         )
     return devices
 

@@ -17,7 +17,18 @@ _NO_MEMORY = (
 
 
 class PixelwiseError(ValueError):
-    """The root of all user errors."""
+    """The root of all user errors.
+
+    Args:
+        code: the kind of error, which ``codes.toml`` explains; default: that of the class.
+    """
+
+    code = "PW300"
+
+    def __init__(self, *told: object, code: str | None = None) -> None:
+        super().__init__(*told)
+        if code is not None:
+            self.code = code
 
 
 class ConfigError(PixelwiseError):
@@ -27,21 +38,31 @@ class ConfigError(PixelwiseError):
 class DataError(PixelwiseError):
     """An image, mask, scene or polygon file that is missing, corrupt or inconsistent."""
 
+    code = "PW400"
+
 
 class WeightsError(PixelwiseError):
     """Weights that are unknown, incomplete or of another shape than the model."""
+
+    code = "PW500"
 
 
 class MissingExtraError(PixelwiseError):
     """Work that needs an optional dependency, which is not installed."""
 
+    code = "PW901"
+
 
 class NotEnoughMemoryError(PixelwiseError):
     """The machine or its GPU has too little memory for a step of the work."""
 
+    code = "PW903"
+
 
 class TrainingStopped(KeyboardInterrupt):
     """A signal, such as Ctrl-C, ended a training after a step, and the run's state is saved."""
+
+    code = "PW906"
 
     def __init__(self, number: int, step: int, folder: Path) -> None:
         super().__init__(

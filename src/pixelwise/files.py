@@ -53,7 +53,8 @@ def replacing(path: str | Path, *, scratch: Path | None = None) -> Iterator[Path
     ensure_folder(path.parent)
     if path.is_dir():
         raise ConfigError(
-            f"{path} is a folder, so no file can have this name. Remove the folder, or choose another output."
+            f"{path} is a folder, so no file can have this name. Remove the folder, or choose another output.",
+            code="PW802",
         )
     try:
         with room_on_disk(path):
@@ -76,7 +77,8 @@ def room_on_disk(path: Path) -> Iterator[None]:
         if error.errno not in _FULL:
             raise
         raise ConfigError(
-            f"Writing {path} failed: {error.strerror}. Free space on that disk, and give the same command again."
+            f"Writing {path} failed: {error.strerror}. Free space on that disk, and give the same command again.",
+            code="PW803",
         ) from None
 
 
@@ -193,17 +195,19 @@ def ensure_folder(path: str | Path) -> Path:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise ConfigError(
-            f"Making the folder {path} failed: a file is in the way. Choose another output folder."
+            f"Making the folder {path} failed: a file is in the way. Choose another output folder.", code="PW802"
         ) from None
     except (OSError, ValueError) as error:
         # A ValueError: a name with a character that no file can have.
         reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"Making the folder {str(path)!r} failed: {reason}. Choose another output folder.") from None
+        raise ConfigError(
+            f"Making the folder {str(path)!r} failed: {reason}. Choose another output folder.", code="PW802"
+        ) from None
     for each in missing:
         flush_folder(each.parent)
     if not os.access(path, os.W_OK):
         raise ConfigError(
-            f"The folder {path} is not writable. Choose another output folder, or change its permissions."
+            f"The folder {path} is not writable. Choose another output folder, or change its permissions.", code="PW802"
         )
     return path
 
@@ -216,7 +220,8 @@ def ensure_hidden_folder(path: Path) -> Path:
     """
     if path.is_symlink():
         raise ConfigError(
-            f"{path} is a symbolic link, but pixelwise keeps and deletes its own files there. Remove the link."
+            f"{path} is a symbolic link, but pixelwise keeps and deletes its own files there. Remove the link.",
+            code="PW802",
         )
     return ensure_folder(path)
 
@@ -241,16 +246,21 @@ def locked_folder(folder: Path, *, work: str, instead: str, wait: float = 0.0) -
     with suppress(FileNotFoundError):
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
-            raise ConfigError(f"{path} should be a lock of pixelwise, but is a link, a folder or a device. Remove it.")
+            raise ConfigError(
+                f"{path} should be a lock of pixelwise, but is a link, a folder or a device. Remove it.", code="PW802"
+            )
     lock = FileLock(path, thread_local=False)
     try:
         lock.acquire(timeout=wait)
     except Timeout:
         raise ConfigError(
-            f"Another process {work} ({_holder(folder)}; it holds {path}). Wait for it, or choose {instead}."
+            f"Another process {work} ({_holder(folder)}; it holds {path}). Wait for it, or choose {instead}.",
+            code="PW603",
         ) from None
     except OSError as error:
-        raise ConfigError(f"Locking {path} failed: {error.strerror or error}. Choose {instead}.") from None
+        raise ConfigError(
+            f"Locking {path} failed: {error.strerror or error}. Choose {instead}.", code="PW802"
+        ) from None
     try:
         with suppress(OSError), replacing(folder / HOLDER) as temporary:
             temporary.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
@@ -277,7 +287,7 @@ def file_digest(path: str | Path) -> str:
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise ConfigError(f"Reading {path} failed: {error.strerror}.") from None
+        raise ConfigError(f"Reading {path} failed: {error.strerror}.", code="PW905") from None
 
 
 def read_arrays(path: Path) -> "dict[str, np.ndarray]":

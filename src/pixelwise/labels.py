@@ -46,7 +46,7 @@ def make_classes(names: Sequence[str], palette: Sequence[str] | None = None) -> 
     """
     twice = sorted({name for name in names if list(names).count(name) > 1})
     if twice:
-        raise ConfigError(f"[data].classes names {twice[0]!r} twice. Give each class its own name.")
+        raise ConfigError(f"[data].classes names {twice[0]!r} twice. Give each class its own name.", code="PW311")
     if palette is None:
         return Classes(tuple(names), _spaced_hues(len(names)))
     if len(palette) != len(names):
@@ -150,6 +150,8 @@ class UnknownMaskValuesError(DataError):
         table: how the masks were read.
     """
 
+    code = "PW412"
+
     def __init__(self, pixels: Mapping[str, Mapping[int, int]], table: MaskTable) -> None:
         self.pixels = {file: dict(values) for file, values in pixels.items()}
         self.table = table
@@ -248,7 +250,9 @@ def make_mask_table(
         pairs = [(value, classes.index(name)) for name, listed in values.items() for value in listed]
         missing = [name for name in classes.names if not values.get(name) and name != others]
         if missing:
-            raise ConfigError(f"[data].values gives no value for the class {missing[0]!r}. Add one, or drop the class.")
+            raise ConfigError(
+                f"[data].values gives no value for the class {missing[0]!r}. Add one, or drop the class.", code="PW311"
+            )
     if others not in ("error", "ignore", "nearest", *classes.names):
         raise ConfigError(
             f"[data].other_values is {others!r}, but must be 'error', 'ignore', 'nearest' or one of the classes "

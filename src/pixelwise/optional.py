@@ -62,7 +62,8 @@ def torch_missing(error: ModuleNotFoundError, what: str) -> MissingExtraError | 
         return None
     return MissingExtraError(
         f"{what} needs torch. Install it with: pip install 'pixelwise[train]'. Without torch you predict with exported "
-        "files, .onnx and .xml, and score them."
+        "files, .onnx and .xml, and score them.",
+        code="PW902",
     )
 
 

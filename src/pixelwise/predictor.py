@@ -217,7 +217,8 @@ def _require_memory(info: RasterInfo) -> None:
     if room is not None and needed > room:
         raise DataError(
             f"{info.path} has {info.width}x{info.height} pixels, which need {needed / 1e9:,.1f} GB, but "
-            f"{room / 1e9:,.1f} GB are free. Map it piece by piece, with an output that ends in .tif."
+            f"{room / 1e9:,.1f} GB are free. Map it piece by piece, with an output that ends in .tif.",
+            code="PW904",
         )
 
 
@@ -303,7 +304,8 @@ def predict_folder(
         others = "".join(f" {path}" for path, _ in failed[5:])
         raise DataError(
             f"{len(failed)} of the images in {images} failed; the others are in {output}. {reasons}"
-            + (f" Also:{others}" if others else "")
+            + (f" Also:{others}" if others else ""),
+            code="PW417",
         )
     return written
 

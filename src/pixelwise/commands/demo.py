@@ -169,7 +169,8 @@ def _find_examples(given: Path | None) -> Path:
             return place.resolve()
     raise ConfigError(
         f"There are no example scenes (no fields.toml in {' or '.join(map(str, places))}). They come with the "
-        "repository and not with the installed package: clone it, and name its examples folder with --examples."
+        "repository and not with the installed package: clone it, and name its examples folder with --examples.",
+        code="PW317",
     )
 
 
@@ -181,7 +182,8 @@ def _finished(config: "Config", output: Path) -> bool:
         run = open_run(config, resume=holds_run(output))
     except ConfigError as problem:
         raise ConfigError(
-            f"{problem} With --fresh (make demo DEMO=--fresh) the demo deletes an earlier one and begins again."
+            f"{problem} With --fresh (make demo DEMO=--fresh) the demo deletes an earlier one and begins again.",
+            code="PW602",
         ) from None
     log = run.log
     return bool(log) and log[-1]["step"] >= config.train.steps and (run.folder / "model" / "model.toml").exists()
@@ -192,7 +194,9 @@ def _delete_demo(output: Path) -> None:
     if not output.exists():
         return
     if not (output / "config.toml").exists() or not (output / "log.jsonl").exists():
-        raise ConfigError(f"{output} holds no earlier demo, so --fresh does not delete it. Choose another --output.")
+        raise ConfigError(
+            f"{output} holds no earlier demo, so --fresh does not delete it. Choose another --output.", code="PW602"
+        )
     shutil.rmtree(output)
 
 

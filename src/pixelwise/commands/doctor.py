@@ -134,7 +134,7 @@ def config_in(path: Path, *, or_else: Callable[[], Path] | None = None) -> Path:
         return or_else()
     if len(named) != 1:
         what = f"{len(named)} TOML files, none of them pixelwise.toml" if named else "no configuration"
-        raise ConfigError(f"The folder {path} holds {what}. Name the configuration's file.")
+        raise ConfigError(f"The folder {path} holds {what}. Name the configuration's file.", code="PW301")
     return named[0]
 
 
@@ -175,10 +175,11 @@ def stop_on_errors(path: Path, config: "Config") -> None:
     with shown_stages() as advance:
         found = examine(config, cache=FOLDER / name_of(path) / FACTS, advance=advance)
     if found.errors:
-        said = paragraphs(found.errors, shown=FIRST)
+        said, kinds = paragraphs(found.errors, shown=FIRST), {finding.code for finding in found.errors}
         more = f" ({len(said) - FIRST} kinds of errors more)" if len(said) > FIRST else ""
         raise DataError(
-            f"{' '.join(said[:FIRST])}{more} `pixelwise check {path}` shows all; --no-check trains all the same."
+            f"{' '.join(said[:FIRST])}{more} `pixelwise check {path}` shows all; --no-check trains all the same.",
+            code=kinds.pop() if len(kinds) == 1 else "PW416",
         )
     codes = sorted({finding.code for finding in found.warnings})
     if codes:
@@ -220,6 +221,8 @@ def _show_findings(found: "Examination", *, verbose: bool) -> None:
         files = ", ".join(dict.fromkeys(Path(finding.file).name for finding in those[:FIRST]))
         more = ", ..." if len(those) > FIRST else ""
         click.echo(f"{code:7}{len(those):>6,}  {CODES[code].what:50}{files}{more}")
+    if by_code:
+        click.echo(f"`pixelwise explain {next(iter(by_code))}` says what a code means, with an example.")
     shown = len(found.findings) if verbose else 10
     if verbose:
         for finding in found.findings:
@@ -229,7 +232,7 @@ def _show_findings(found: "Examination", *, verbose: bool) -> None:
     for note in found.notes:
         click.echo(f"Note: {note}")
     for said in paragraphs(found.errors, shown):
-        say_error(said.strip())
+        say_error(said.strip(), "")
 
 
 def _suspicious(folder: Path, config: "Config", run: Path | None, folds: int | None) -> "Section":

@@ -16,7 +16,7 @@ def interruptible(advice: str) -> Iterator[None]:
     try:
         yield
     except TrainingStopped as stopped:
-        _say(f"{stopped} {advice}")
+        _say(f"{stopped} {advice} [pixelwise explain {stopped.code}]")
         sys.exit(128 + stopped.signal)
     except KeyboardInterrupt:
         _say(f"Interrupted. {advice}")

@@ -47,7 +47,8 @@ def split(config: Path, folder: Path, lines: str, overrides: tuple[str, ...]) ->
         if loaded.data.split == "block":
             raise ConfigError(
                 "Blocks of ground are no files, so other tools cannot read them. A run keeps its blocks in split/; or "
-                "use [data].split = 'scene'."
+                "use [data].split = 'scene'.",
+                code="PW310",
             )
         _, found = open_split(loaded)
         parts = {part: getattr(found, part) for part in PARTS}

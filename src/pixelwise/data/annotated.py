@@ -74,7 +74,8 @@ def annotated_scenes(data: DataConfig, classes: Classes, folders: Sequence[Path]
         if background == IGNORE:
             raise ConfigError(
                 f"[data].unannotated is 'background', but [data].classes has no {data.background!r}. Add this class, "
-                "or name the one that is the background with [data].background."
+                "or name the one that is the background with [data].background.",
+                code="PW311",
             )
         labelled += bare
     elif bare:
@@ -83,7 +84,7 @@ def annotated_scenes(data: DataConfig, classes: Classes, folders: Sequence[Path]
             "are left out. If they hold nothing but background, write unannotated = 'background' below [data]."
         )
     if not labelled and not problems:
-        raise DataError(f"{place} has no labels for any image. {' '.join(notes)}".strip())
+        raise DataError(f"{place} has no labels for any image. {' '.join(notes)}".strip(), code="PW432")
     opener = _Opener(data, classes, told, background, place)
     scenes = tuple(AnnotatedScene(image.path, partial(opener.open, image), image.part) for image in labelled)
     return AnnotatedScenes(scenes, tuple(problems), tuple(notes))
@@ -176,7 +177,8 @@ def class_indices(data: DataConfig, classes: Classes, told: Annotations) -> dict
             raise ConfigError(
                 f"{told.path} gives its regions no class, and [data].classes leaves {len(free)} for them besides "
                 f"background and boundary ({', '.join(free) or 'none'}). Keep one, or name the attribute that holds "
-                "the class with [data].attribute."
+                "the class with [data].attribute.",
+                code="PW311",
             )
         index[""] = classes.names.index(free[0])
     return index

@@ -93,17 +93,19 @@ def require_usable(found: Survey, classes: Classes, what: str) -> None:
     """
     if found.problems:
         more = f" ({len(found.problems) - 3} more; `pixelwise check` lists all)" if len(found.problems) > 3 else ""
-        raise DataError(" ".join(found.problems[:3]) + more)
+        raise DataError(" ".join(found.problems[:3]) + more, code="PW416")
     if found.class_pixels.sum() == 0:
         raise DataError(
-            f"No pixel of the {what} scenes has a class: all are ignored or have no data. Check [data].ignore."
+            f"No pixel of the {what} scenes has a class: all are ignored or have no data. Check [data].ignore.",
+            code="PW415",
         )
     present = np.flatnonzero(found.class_pixels)
     if len(present) == 1 and what == "training":
         name = classes.names[present[0]]
         raise DataError(
             f"All labelled pixels of the training scenes are of the class {name!r}, so there is nothing to learn. "
-            + _advice(found, classes)
+            + _advice(found, classes),
+            code="PW415",
         )
 
 

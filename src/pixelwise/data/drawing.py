@@ -51,7 +51,8 @@ class Drawing:
             raise DataError(
                 f"None of the {len(self.polygons.geometries)} polygons in {self.place} touches any of the "
                 f"{self.scenes} scenes in {', '.join(map(str, self.folders))}. Check that both lie in the same place "
-                "and that their coordinate systems are right."
+                "and that their coordinate systems are right.",
+                code="PW422",
             )
 
 
@@ -64,7 +65,8 @@ def _class_of_polygons(
             raise ConfigError(
                 f"[data].classes leaves {len(free)} classes for the polygons of {place} besides background "
                 f"and boundary ({', '.join(classes.names[i] for i in free) or 'none'}). Name the column that tells "
-                "them apart with [data].attribute, or keep one."
+                "them apart with [data].attribute, or keep one.",
+                code="PW311",
             )
         return np.full(len(polygons.geometries), free[0], np.int16)
     listed = data.values or {name: [name] for name in classes.names}
@@ -76,7 +78,8 @@ def _class_of_polygons(
         more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
         raise DataError(
             f"{place} has {', '.join(map(repr, strange[:5]))}{more} in the column {data.attribute!r}, which no "
-            f"class has. Map it with [data].values, or mark it ignored with ignore = [{strange[0]!r}]."
+            f"class has. Map it with [data].values, or mark it ignored with ignore = [{strange[0]!r}].",
+            code="PW423",
         )
     return np.array([index[value] for value in found], np.int16)
 

@@ -23,6 +23,8 @@ NOT_THE_USERS = ("@eaDir", "__MACOSX", "__pycache__", "$RECYCLE.BIN", "System Vo
 class NoMaskError(DataError):
     """An image has no mask."""
 
+    code = "PW411"
+
 
 def find_images(path: Path) -> list[Path]:
     """List the images in a folder and its subfolders, sorted by name; a file, or an address in the
@@ -38,12 +40,14 @@ def find_images(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise DataError(
-            f"There is no folder {path}. Fix the path in [data]; it counts from the configuration's folder."
+            f"There is no folder {path}. Fix the path in [data]; it counts from the configuration's folder.",
+            code="PW401",
         )
     found = sorted(_walked(path))
     if not found:
         raise DataError(
-            f"The folder {path} has no images ({', '.join(IMAGE_SUFFIXES)}). Name the folder that holds them."
+            f"The folder {path} has no images ({', '.join(IMAGE_SUFFIXES)}). Name the folder that holds them.",
+            code="PW402",
         )
     return found
 
@@ -61,7 +65,8 @@ def _walked(top: Path) -> Iterator[Path]:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
             raise DataError(
-                f"The folder {folder} cannot be read: {error.strerror}. Change its permissions, or move it away."
+                f"The folder {folder} cannot be read: {error.strerror}. Change its permissions, or move it away.",
+                code="PW401",
             ) from None
         for entry in entries:
             path = folder / entry.name
@@ -191,7 +196,7 @@ def pair_masks(
     for pattern, any_fits in ((naming.mask, bool(masks)), (naming.image, any(name for _, name in named))):
         if not any_fits:
             where = labels if pattern == naming.mask else images
-            raise ConfigError(f"No file in {where} is called {pattern!r}. Fix the pattern in [data].")
+            raise ConfigError(f"No file in {where} is called {pattern!r}. Fix the pattern in [data].", code="PW411")
     endings = ("",) if naming.mask is not None else MASK_ENDINGS
     single = not labels.is_dir() and not images.is_dir()
     anywhere = {name: paths[0] for (_, name), paths in masks.items()}

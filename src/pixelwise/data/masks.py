@@ -44,7 +44,8 @@ class MaskFile:
                 raise
             raise DataError(
                 f"{path} is compressed with losses (JPEG), which changes a mask's values: it holds "
-                f"{len(error.pixels[str(path)])} that no class has. Make it again, as PNG or TIFF."
+                f"{len(error.pixels[str(path)])} that no class has. Make it again, as PNG or TIFF.",
+                code="PW414",
             ) from None
         if not self.table.colours:
             # Alpha or a mask in the file may say that a number is not a label.
@@ -64,7 +65,8 @@ class MaskFile:
             r, g, b = values[:3, *np.argwhere(coloured)[0]]
             raise DataError(
                 f"{self.reader.info.path} holds colours such as #{r:02x}{g:02x}{b:02x}, but nothing says what they "
-                "mean. Map them with [data].values, such as values = {class = '#rrggbb'}."
+                "mean. Map them with [data].values, such as values = {class = '#rrggbb'}.",
+                code="PW414",
             )
         return values[0]
 
@@ -77,23 +79,29 @@ def open_mask(path: Path, image: RasterInfo, table: MaskTable) -> MaskFile:
     """
     mask = describe(path)
     if (mask.height, mask.width) != (image.height, image.width):
-        raise DataError(_other_size(path, mask, image))
+        raise DataError(_other_size(path, mask, image), code="PW413")
     if not _same_place(mask, image):
         raise DataError(
             f"{path} is elsewhere on the ground than its image {image.path}: their corners differ. Align the "
-            "mask with the image (gdalwarp -te ... -tr ... -t_srs ...)."
+            "mask with the image (gdalwarp -te ... -tr ... -t_srs ...).",
+            code="PW413",
         )
     bands = len(mask.colour_bands)
     if np.dtype(mask.dtype if "complex" not in mask.dtype else "complex64").kind not in "ui":
         raise DataError(
-            f"{path} holds {mask.dtype} values, but a mask holds whole numbers. Save it as uint8 or uint16."
+            f"{path} holds {mask.dtype} values, but a mask holds whole numbers. Save it as uint8 or uint16.",
+            code="PW414",
         )
     if bands not in (1, 3, 4):
         raise DataError(
-            f"{path} has {bands} bands besides alpha, but a mask has one with numbers, or three with colours."
+            f"{path} has {bands} bands besides alpha, but a mask has one with numbers, or three with colours.",
+            code="PW414",
         )
     if table.colours and mask.dtype != "uint8":
-        raise DataError(f"{path} holds {mask.dtype} values, but colours ([data].values) have 8 bits. Save it as uint8.")
+        raise DataError(
+            f"{path} holds {mask.dtype} values, but colours ([data].values) have 8 bits. Save it as uint8.",
+            code="PW414",
+        )
     # NaN is no whole number, so that no value counts as nodata here.
     reader = RasterReader(mask, nodata=np.nan)
     return MaskFile(reader, table, _palette(reader) if table.colours and mask.paletted else None)

@@ -171,7 +171,7 @@ def open_scenes(
             scenes[-1].given, scenes[-1].notes = each.part, each.notes
     _raise(problems)
     if not scenes:
-        raise DataError(f"No image in {', '.join(map(str, image_places))} has a mask.")
+        raise DataError(f"No image in {', '.join(map(str, image_places))} has a mask.", code="PW411")
     for drawing in drawings:
         drawing.require_touching()
     require_same_kind(scenes)
@@ -211,7 +211,9 @@ def _images_with_labels(
             drawings.append(Drawing(data, classes, place, folders))
             wanted += [_Wanted(image, drawings[-1].labels) for folder in folders for image in _images(data, folder)]
         else:
-            raise DataError(f"There is no {place}. Fix [data].labels: a folder of masks, or a file of polygons.")
+            raise DataError(
+                f"There is no {place}. Fix [data].labels: a folder of masks, or a file of polygons.", code="PW401"
+            )
     return wanted, drawings, problems
 
 
@@ -255,14 +257,14 @@ def _mask_of(mask: Path, table: MaskTable, image: RasterInfo) -> Labels:
     try:
         return open_mask(mask, image, table)
     except DataError as error:
-        raise _OfMaskError(str(error), mask) from None
+        raise _OfMaskError(str(error), mask, error.code) from None
 
 
 class _OfMaskError(DataError):
     """What is wrong with a mask, or with an image and its mask."""
 
-    def __init__(self, text: str, mask: Path) -> None:
-        super().__init__(text)
+    def __init__(self, text: str, mask: Path, code: str) -> None:
+        super().__init__(text, code=code)
         self.mask = mask
 
 
@@ -276,8 +278,11 @@ def _collected(problems: list[Problem], image: Path) -> Iterator[None]:
 
 
 def _raise(problems: Sequence[Problem]) -> None:
+    if len(problems) == 1:
+        raise problems[0].error
     if problems:
-        raise problems[0].error if len(problems) == 1 else DataError(" ".join(grouped(problems)))
+        codes = {problem.error.code for problem in problems}
+        raise DataError(" ".join(grouped(problems)), code=codes.pop() if len(codes) == 1 else "PW416")
 
 
 def require_same_kind(scenes: Sequence[Scene]) -> None:

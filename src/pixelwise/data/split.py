@@ -122,7 +122,7 @@ def split_scenes(
     if lists:
         found = scenes_of_lists(scenes, as_places(data.images), lists, may_be_gone=may_be_gone)
         if not found["training"]:
-            raise ConfigError(f"{lists.get('training', 'The lists')} names no image to train on.")
+            raise ConfigError(f"{lists.get('training', 'The lists')} names no image to train on.", code="PW310")
         if "validation" in lists or "test" not in lists or not data.validation or data.validation_images is not None:
             return Split(**found)
         rest = _split_by_scene(found["training"], data.model_copy(update={"test": 0.0}), _rng(seed))
@@ -148,7 +148,8 @@ def _split_as_given(
     if not found["training"]:
         raise ConfigError(
             f"No image of {places(data)} is in the training part. Let a folder be called train, or use "
-            "split = 'shares'."
+            "split = 'shares'.",
+            code="PW310",
         )
     if found["validation"] or not data.validation:
         return Split(**found)
@@ -166,7 +167,8 @@ def _split_by_scene(scenes: Sequence[Scene], data: DataConfig, rng: np.random.Ge
         instead = "Change [data].group" if data.group else "Use [data].split = 'block'"
         raise ConfigError(
             f"The {len(scenes)} scenes in {places(data)} form {form}: {why}. {instead}, "
-            "or name [data].validation_images."
+            "or name [data].validation_images.",
+            code="PW310",
         )
     area = [sum(scenes[i].info.height * scenes[i].info.width for i in group) for group in groups]
     if data.stratify:
@@ -292,7 +294,8 @@ def _chosen_blocks(blocks: dict[Block, int], data: DataConfig, rng: np.random.Ge
     if len(blocks) <= len(shares):
         raise ConfigError(
             f"Blocks of {data.block} pixels divide {places(data)} into {len(blocks)}, and {len(shares) + 1} parts are "
-            "wanted. Make [data].block smaller."
+            "wanted. Make [data].block smaller.",
+            code="PW310",
         )
     found: dict[str, frozenset[Block]] = {part: frozenset() for part in PARTS}
     free, total = sorted(blocks), sum(blocks.values())
@@ -325,7 +328,8 @@ def _grids(scenes: Sequence[Scene], data: DataConfig) -> list[GroundBlocks]:
             raise ConfigError(
                 f"{scenes[min(bent & set(group))].info.path} is placed by control points or a camera model and shares "
                 "ground with another scene, so blocks cannot keep that ground in one part. Use [data].split = 'scene', "
-                "or warp it first."
+                "or warp it first.",
+                code="PW310",
             )
     found = [place for place in places if place is not None]
     systems = {crs.to_wkt() for crs, _ in found}

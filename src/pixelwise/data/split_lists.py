@@ -63,7 +63,9 @@ def write_plain_lists(folder: Path, lines: dict[str, list[str]]) -> list[tuple[P
     wanted = {folder / PARTS[part]: listed for part, listed in lines.items() if listed}
     for name in PARTS.values():
         if (folder / name).exists():
-            raise ConfigError(f"{folder / name} is there already, and is kept. Choose another folder, or move it away.")
+            raise ConfigError(
+                f"{folder / name} is there already, and is kept. Choose another folder, or move it away.", code="PW801"
+            )
     for path, listed in wanted.items():
         with replacing(path) as temporary:
             temporary.write_text("".join(f"{line}\n" for line in listed), encoding="utf-8")
@@ -79,9 +81,9 @@ def read_list(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
-        raise ConfigError(f"There is no list {path}. Fix its key in [data], or leave it out.") from None
+        raise ConfigError(f"There is no list {path}. Fix its key in [data], or leave it out.", code="PW310") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not a list of images: {error}.") from None
+        raise ConfigError(f"{path} is not a list of images: {error}.", code="PW310") from None
     return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
@@ -112,11 +114,14 @@ def scenes_of_lists(
                 hint = f" Did you mean {near[0]}?" if near else ""
                 several = f"{len(found)} images" if found else "no image"
                 raise ConfigError(
-                    f"{path} names {line!r}, but {', '.join(map(str, folders))} has {several} of this name.{hint}"
+                    f"{path} names {line!r}, but {', '.join(map(str, folders))} has {several} of this name.{hint}",
+                    code="PW310",
                 )
             (i,) = found
             if part_of.setdefault(i, part) != part:
-                raise ConfigError(f"{places[i]} is in the lists of {part_of[i]} and {part}. Keep it in one.")
+                raise ConfigError(
+                    f"{places[i]} is in the lists of {part_of[i]} and {part}. Keep it in one.", code="PW310"
+                )
     return {part: [scene for i, scene in enumerate(scenes) if part_of.get(i) == part] for part in PARTS}
 
 
@@ -183,16 +188,18 @@ def blocks_of_lists(lists: dict[str, Path], side: float) -> dict[str, frozenset[
         if head != [f"# {block_head(side)}"]:
             raise ConfigError(
                 f"{path} is not a list of blocks of this size and grid. Use the lists of a run with the same images, "
-                "[data].split = 'block' and the same [data].block."
+                "[data].split = 'block' and the same [data].block.",
+                code="PW310",
             )
         try:
             blocks = frozenset((name, int(row), int(column)) for row, column, name in (s.split(" ", 2) for s in lines))
         except ValueError:
-            raise ConfigError(f"{path} holds a line that is not a block: ROW COLUMN GRID.") from None
+            raise ConfigError(f"{path} holds a line that is not a block: ROW COLUMN GRID.", code="PW310") from None
         for other, theirs in out.items():
             if theirs & blocks:
                 raise ConfigError(
-                    f"The block {block_line(min(theirs & blocks))!r} is in the lists of {other} and {part}."
+                    f"The block {block_line(min(theirs & blocks))!r} is in the lists of {other} and {part}.",
+                    code="PW310",
                 )
         out[part] = blocks
     return out

@@ -36,7 +36,9 @@ def scene_groups(scenes: Sequence[Scene], data: DataConfig) -> list[list[int]]:
     try:
         expression = re.compile(data.group)
     except re.error as error:
-        raise ConfigError(f"[data].group is {data.group!r}, which is no regular expression: {error}.") from None
+        raise ConfigError(
+            f"[data].group is {data.group!r}, which is no regular expression: {error}.", code="PW310"
+        ) from None
     named: dict[str, int] = {}
     group = {i: number for number, members in enumerate(groups) for i in members}
     for i, scene in enumerate(scenes):
@@ -45,7 +47,8 @@ def scene_groups(scenes: Sequence[Scene], data: DataConfig) -> list[list[int]]:
         if found is None:
             raise ConfigError(
                 f"[data].group is {data.group!r}, which finds nothing in {place!r}. Change it, so that it finds the "
-                "group of every image."
+                "group of every image.",
+                code="PW310",
             )
         text = (found[1] if expression.groups else found[0]) or ""
         old, new = group[i], named.setdefault(text, group[i])
@@ -73,7 +76,8 @@ def given_parts(scenes: Sequence[Scene], data: DataConfig) -> dict[int, str] | N
     if nowhere:
         raise ConfigError(
             f"[data].split is 'given', but {len(nowhere)} images, such as {nowhere[0]}, are in no folder called train, "
-            "val or test, and no annotations name their part. Move them, or choose split = 'shares'."
+            "val or test, and no annotations name their part. Move them, or choose split = 'shares'.",
+            code="PW310",
         )
     return {i: part for i, part in parts.items() if part is not None}
 
@@ -94,12 +98,13 @@ def table_parts(scenes: Sequence[Scene], data: DataConfig) -> dict[int, str]:
     try:
         rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline="")))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"Reading [data].split_table {path} failed: {error}.") from None
+        raise ConfigError(f"Reading [data].split_table {path} failed: {error}.", code="PW310") from None
     columns = list(rows[0]) if rows else []
     if data.split_column not in columns:
         raise ConfigError(
             f"{path} has no column {data.split_column!r}; it has {', '.join(map(str, columns)) or 'none'}. Name "
-            "the one that holds train, val or test with [data].split_column."
+            "the one that holds train, val or test with [data].split_column.",
+            code="PW310",
         )
     image_column = next((name for name in IMAGE_COLUMNS if name in columns), columns[0])
     known: dict[str, set[int]] = {}
@@ -112,14 +117,17 @@ def table_parts(scenes: Sequence[Scene], data: DataConfig) -> dict[int, str]:
         part, name = part_named(row[data.split_column] or ""), Path(row[image_column] or "").as_posix()
         if part is None:
             raise ConfigError(
-                f"{path}, line {number + 2}: {row[data.split_column]!r} is no part. Write train, val or test."
+                f"{path}, line {number + 2}: {row[data.split_column]!r} is no part. Write train, val or test.",
+                code="PW310",
             )
         found = known.get(name, set())
         if len(found) != 1:
             several = f"{len(found)} images" if found else "no image"
-            raise ConfigError(f"{path}, line {number + 2}: {name!r} names {several} in [data].images.")
+            raise ConfigError(f"{path}, line {number + 2}: {name!r} names {several} in [data].images.", code="PW310")
         if parts.setdefault(next(iter(found)), part) != part:
-            raise ConfigError(f"{path} has {name!r} in {parts[next(iter(found))]} and in {part}. Keep it in one.")
+            raise ConfigError(
+                f"{path} has {name!r} in {parts[next(iter(found))]} and in {part}. Keep it in one.", code="PW310"
+            )
     return parts
 
 

@@ -49,7 +49,8 @@ def open_unlabelled(
         say(f"{len(found) - len(kept)} images of [data].unlabelled are for validation or test, and so left out.")
     if not kept:
         raise DataError(
-            f"[data].unlabelled = {', '.join(map(str, places))} leaves no image to learn from. Name other images."
+            f"[data].unlabelled = {', '.join(map(str, places))} leaves no image to learn from. Name other images.",
+            code="PW402",
         )
     colours = len(like.reader.bands) == 3
     scenes = [

@@ -100,7 +100,7 @@ def load_blocks(path: Path) -> BlockCounts:
         return BlockCounts(scenes, places, right, truth, predicted)
     except (ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise ConfigError(f"{path} is damaged ({reason}). Remove it, and evaluate again.") from None
+        raise ConfigError(f"{path} is damaged ({reason}). Remove it, and evaluate again.", code="PW615") from None
 
 
 def drawn_ious(

@@ -35,7 +35,8 @@ def calibrate(run: str | Path, *, report: Callable[[str], None] | None = None) -
     if not scenes:
         raise ConfigError(
             f"{kept.folder} kept no scenes for validation, and a temperature that was fitted to what the network "
-            "learned from would say nothing. Train with a validation part."
+            "learned from would say nothing. Train with a validation part.",
+            code="PW613",
         )
     with locked_folder(kept.folder, work=f"is at work in {kept.folder}", instead="another moment"):
         return calibrate_model(kept.folder, scenes, settings.predict, report=report)

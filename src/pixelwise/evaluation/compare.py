@@ -147,7 +147,8 @@ def compare(folders: Sequence[str | Path], *, evaluation: str = VALIDATION) -> C
         if each != classes[0]:
             raise ConfigError(
                 f"{name} has the classes {', '.join(each)}, and {names[0]} has {', '.join(classes[0])}. Compare runs "
-                "of the same classes in the same order."
+                "of the same classes in the same order.",
+                code="PW614",
             )
     counts = [_counts(run, evaluation) for run, _ in opened]
     shared, left_out = _shared(counts, names)
@@ -227,7 +228,8 @@ def _counts(run: Run, evaluation: str) -> BlockCounts:
     has = ", ".join(run.metrics) or "none"
     raise ConfigError(
         f"{run.folder} has no evaluation {evaluation!r} that can be compared (it has: {has}). Score it with `pixelwise "
-        f"evaluate {run.folder}`; versions before 0.2 did not keep what a comparison needs."
+        f"evaluate {run.folder}`; versions before 0.2 did not keep what a comparison needs.",
+        code="PW614",
     )
 
 
@@ -238,7 +240,8 @@ def _shared(counts: Sequence[BlockCounts], names: Sequence[str]) -> tuple[list[B
     if not common:
         raise ConfigError(
             f"{' and '.join(names)} were scored on no common scene. Score each on the same data: `pixelwise evaluate "
-            "RUN DATA.toml --name shared`, then compare with --evaluation shared."
+            "RUN DATA.toml --name shared`, then compare with --evaluation shared.",
+            code="PW614",
         )
     shared = []
     for each in counts:
@@ -249,7 +252,8 @@ def _shared(counts: Sequence[BlockCounts], names: Sequence[str]) -> tuple[list[B
         if each.scenes != shared[0].scenes or not np.array_equal(each.truth, shared[0].truth):
             raise ConfigError(
                 f"The truth of the scenes of {name} is not that of {names[0]}: labels, ignored values or sizes of "
-                "scenes differ. Score both on the same data: `pixelwise evaluate RUN DATA.toml --name shared`."
+                "scenes differ. Score both on the same data: `pixelwise evaluate RUN DATA.toml --name shared`.",
+                code="PW614",
             )
     return shared, len(every - common)
 

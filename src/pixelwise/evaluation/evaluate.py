@@ -253,7 +253,9 @@ def _open_part(
     _, split = open_split(data, kept=run.split)
     scenes = getattr(split, part)
     if not scenes:
-        raise ConfigError(f"{run.folder} kept no scenes for {part}. Name a configuration with scenes to score on.")
+        raise ConfigError(
+            f"{run.folder} kept no scenes for {part}. Name a configuration with scenes to score on.", code="PW613"
+        )
     return data, scenes
 
 
@@ -264,7 +266,8 @@ def _open_other(config: Config, card: ModelCard, fit: Fit) -> list[Scene]:
     if data.bands is not None and data.bands != bands:
         raise ConfigError(
             f"[data].bands is {data.bands}, but the model was trained on the bands {bands}, in this order. Leave bands "
-            "out, or give the same."
+            "out, or give the same.",
+            code="PW514",
         )
     changed = {"bands": bands, "nodata": card.nodata if data.nodata is None else data.nodata}
     _, scenes = open_scenes(data.model_copy(update=changed))
@@ -297,7 +300,8 @@ def _require_classes(config: Config, card: ModelCard) -> None:
     if tuple(config.data.classes) != card.classes.names:
         raise ConfigError(
             f"The model knows the classes {', '.join(card.classes.names)}; the configuration has "
-            f"{', '.join(config.data.classes)}. Give both the same classes in the same order."
+            f"{', '.join(config.data.classes)}. Give both the same classes in the same order.",
+            code="PW514",
         )
 
 
@@ -312,7 +316,7 @@ def _predict_settings(run: PredictConfig, other: PredictConfig, chosen: Mapping[
         return PredictConfig.model_validate(joined)
     except ValidationError as error:
         reasons = " ".join(f"{'.'.join(map(str, each['loc'][:1]))} {each['msg']}." for each in error.errors()[:3])
-        raise ConfigError(f"Tiles or scales are wrong: {reasons}".replace(" Value error,", "")) from None
+        raise ConfigError(f"Tiles or scales are wrong: {reasons}".replace(" Value error,", ""), code="PW316") from None
 
 
 def evaluate_scenes(

@@ -105,7 +105,9 @@ def load_pictures(path: Path) -> tuple[list[Picture], list[Picture]]:
         return _pictures(arrays, "scene"), _pictures(arrays, "tile")
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"{path} is damaged ({' '.join(str(error).split())[:200]}). Remove it, and evaluate again for the pictures."
+            f"{path} is damaged ({' '.join(str(error).split())[:200]}). Remove it, and evaluate again for the "
+            "pictures.",
+            code="PW615",
         ) from None
 
 

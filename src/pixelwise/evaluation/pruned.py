@@ -47,7 +47,9 @@ def depths(run: str | Path, *, report: Callable[[str], None] | None = None) -> l
     levels = _levels(model)
     scenes = open_split(config, kept=kept.split)[1].validation
     if not scenes:
-        raise ConfigError(f"{run} kept no scenes for validation to score depths on. Give --depth and an output.")
+        raise ConfigError(
+            f"{run} kept no scenes for validation to score depths on. Give --depth and an output.", code="PW613"
+        )
     found = []
     for level in levels:
         smaller = prune(model, level)
@@ -73,7 +75,7 @@ def prune_run(run: str | Path, output: str | Path, *, depth: int) -> None:
     """
     folder = Path(output)
     if folder.exists():
-        raise ConfigError(f"{folder} exists already. Name a folder that does not.")
+        raise ConfigError(f"{folder} exists already. Name a folder that does not.", code="PW801")
     model, card, _ = load_model(run)
     smaller = prune(model, depth)
     provenance = {**card.provenance, "pruned": f"depth {depth} of {_levels(model)[-1]}, from {Path(run).name}"}

@@ -185,7 +185,8 @@ def _network_and_images(network: str, images: int, size: int) -> tuple[Segmenter
         return model, [torch.randn(1, 3, size, size, generator=generator) for _ in range(images)]
     if not (Path(network) / "config.toml").exists():
         raise ConfigError(
-            f"{network} is neither a run (it has no config.toml) nor a network. `pixelwise models` lists the networks."
+            f"{network} is neither a run (it has no config.toml) nor a network. `pixelwise models` lists the networks.",
+            code="PW307",
         )
     model, card, _ = load_model(network)
     _, config = open_finished_run(network)

@@ -110,7 +110,8 @@ def suspects_of(
     if tuple(config.data.classes) != card.classes.names:
         raise ConfigError(
             f"The model of {run} knows the classes {', '.join(card.classes.names)}; the configuration has "
-            f"{', '.join(config.data.classes)}. Name a run with the same classes."
+            f"{', '.join(config.data.classes)}. Name a run with the same classes.",
+            code="PW514",
         )
     own = config.data == settings.data
     _, split = open_split(config, kept=kept.split if own else None, may_be_gone=own)

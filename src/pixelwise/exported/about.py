@@ -117,7 +117,8 @@ def read_about(path: Path, metadata: Mapping[str, str]) -> About | None:
         if told.get("format", 0) > FORMAT:
             raise WeightsError(
                 f"{path} was exported by a newer version ({metadata.get('version', 'unknown')}; this is pixelwise "
-                f"{__version__}). Update pixelwise, or export the model with this version."
+                f"{__version__}). Update pixelwise, or export the model with this version.",
+                code="PW513",
             )
         told.pop("certificate", None)
         return _ABOUT.validate_python(told)
@@ -128,7 +129,7 @@ def read_about(path: Path, metadata: Mapping[str, str]) -> About | None:
         if isinstance(error, WeightsError):
             raise
         reason = str(error)
-    raise WeightsError(f"The metadata of {path} are damaged ({reason[:200]}). Export the model again.")
+    raise WeightsError(f"The metadata of {path} are damaged ({reason[:200]}). Export the model again.", code="PW513")
 
 
 def as_given(values: Float32[np.ndarray, "B C H W"], about: About) -> Shaped[np.ndarray, "B _ _ _"]:
@@ -168,13 +169,14 @@ def about_foreign(path: Path, bands: int, digest: str, options: Mapping[str, obj
             f"field,other --mean {example['mean']} --std {example['std']}: the names of its classes, and for each of "
             f"its {bands} bands mean and deviation in the image's own units. Where they differ, also --dtype (uint8) "
             "and --bands, and by --option KEY=VALUE align_corners (false), multiple (1), tile (512) and overlap (128). "
-            "From Python: options={'classes': [...], 'mean': [...], 'std': [...]}."
+            "From Python: options={'classes': [...], 'mean': [...], 'std': [...]}.",
+            code="PW513",
         )
     rest = dict(options)
     multiple, align_corners = rest.pop("multiple", 1), rest.pop("align_corners", False)
     names = rest.pop("classes")
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        raise ConfigError(f'classes are a list of names, such as ["field", "other"], not {names!r}.')
+        raise ConfigError(f'classes are a list of names, such as ["field", "other"], not {names!r}.', code="PW513")
     table = {"dtype": "uint8", "bands": tuple(range(1, bands + 1)), **rest}
     card = {"architecture": Architecture(path.name, len(names), bands), "classes": make_classes(list(names)), **table}
     try:
@@ -191,11 +193,12 @@ def about_foreign(path: Path, bands: int, digest: str, options: Mapping[str, obj
         )
     except ValidationError as error:
         first = error.errors()[0]
-        raise ConfigError(f"{path}: {'.'.join(map(str, first['loc'][1:]))}: {first['msg']}.") from None
+        raise ConfigError(f"{path}: {'.'.join(map(str, first['loc'][1:]))}: {first['msg']}.", code="PW513") from None
     if not len(about.card.mean) == len(about.card.std) == len(about.card.bands) == bands or min(about.card.std) <= 0:
         raise ConfigError(
             f"{path} takes {bands} bands, so bands, mean and std have {bands} numbers each, and those of std are above "
-            "0."
+            "0.",
+            code="PW513",
         )
     _require_own_units(path, about.card)
     return about

@@ -49,7 +49,9 @@ class NetworkFile:
         """
         bands, (height, width) = image.shape[1], image.shape[-2:]
         if bands != self.architecture.bands:
-            raise DataError(f"The image has {bands} bands, but the model takes {self.architecture.bands}. Pick bands.")
+            raise DataError(
+                f"The image has {bands} bands, but the model takes {self.architecture.bands}. Pick bands.", code="PW406"
+            )
         rows, columns = self._given_size(height, width)
         padded = np.pad(image, ((0, 0), (0, 0), (0, rows - height), (0, columns - width)))
         given = as_given(self._raw(padded), self.about) if self.about.raw else np.ascontiguousarray(padded)
@@ -67,13 +69,15 @@ class NetworkFile:
             if min(height, width) < smallest:
                 raise DataError(
                     f"The image is {width}x{height} pixels, and this file answers as its network does from {smallest}x"
-                    f"{smallest} on. Enlarge the image, take larger tiles or scales, or predict with the run."
+                    f"{smallest} on. Enlarge the image, take larger tiles or scales, or predict with the run.",
+                    code="PW408",
                 )
             return height, width
         if height > size[0] or width > size[1]:
             raise DataError(
                 f"The model takes images of {size[0]} x {size[1]} pixels and was given {height} x {width}. Give tiles "
-                f"that fit (--tile {min(size) // 32 * 32}, without --scale), or export it without --size."
+                f"that fit (--tile {min(size) // 32 * 32}, without --scale), or export it without --size.",
+                code="PW408",
             )
         return size
 
@@ -118,7 +122,9 @@ def load_exported(
     if about is None:
         bands = runtime.shape[1]
         if bands is None:
-            raise WeightsError(f"{path} does not say how many bands it takes. Export it with a fixed number of bands.")
+            raise WeightsError(
+                f"{path} does not say how many bands it takes. Export it with a fixed number of bands.", code="PW513"
+            )
         about = about_foreign(path, bands, file_digest(path), options or {})
         height, width = runtime.shape[2:]
         if height is not None and width is not None:
@@ -126,11 +132,12 @@ def load_exported(
     elif options:
         key = next(iter(options))
         fix = "It says that itself: leave it out." if key in FOREIGN else f"Export the run with --option {key}=..."
-        raise ConfigError(f"{path} was exported with its options, so {key!r} cannot be changed. {fix}")
+        raise ConfigError(f"{path} was exported with its options, so {key!r} cannot be changed. {fix}", code="PW513")
     if "logits" not in about.options.outputs or about.options.deepness:
         raise WeightsError(
             f"{path} gives {' and '.join(about.options.outputs)}, and prediction blends tiles by their logits. Export "
-            "it with the output logits."
+            "it with the output logits.",
+            code="PW513",
         )
     card = about.card
     if about.options.size is not None:
@@ -157,5 +164,6 @@ def _require_logits(network: NetworkFile, path: Path) -> None:
     if found.ndim != 4 or found.dtype.kind != "f" or found.shape[1] != classes:
         raise ConfigError(
             f"{path} gives {found.dtype} values of the shape {list(found.shape)} for an image; prediction needs logits "
-            f"[B,K,h,w], one for each of the {classes} classes that were named. Name as many classes as it has."
+            f"[B,K,h,w], one for each of the {classes} classes that were named. Name as many classes as it has.",
+            code="PW513",
         )

@@ -47,7 +47,7 @@ def open_runtime(path: Path, device: str = "auto") -> Runtime:
         ConfigError: a device that the runtime does not have.
     """
     if not path.is_file():
-        raise WeightsError(f"There is no file {path}. Name an exported model, or the folder of a run.")
+        raise WeightsError(f"There is no file {path}. Name an exported model, or the folder of a run.", code="PW509")
     kinds: dict[str, Callable[[Path, str], Runtime]] = {".onnx": OnnxFile, ".xml": OpenVinoFile, ".pt2": _torch_program}
     return kinds[path.suffix.lower()](path, device)
 
@@ -101,7 +101,9 @@ class OnnxFile:
         self.metadata: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
         inputs = session.get_inputs()
         if len(inputs) != 1 or len(inputs[0].shape) != 4:
-            raise WeightsError(f"{path} takes {len(inputs)} inputs, but a model of images takes one, with four axes.")
+            raise WeightsError(
+                f"{path} takes {len(inputs)} inputs, but a model of images takes one, with four axes.", code="PW513"
+            )
         self.shape = tuple(side if isinstance(side, int) else None for side in inputs[0].shape)
         self.input, self.outputs = inputs[0].name, [output.name for output in session.get_outputs()]
         # Of other programs' files, whose one output has any name.
@@ -134,10 +136,13 @@ class OpenVinoFile:
         kind = "CPU" if device in ("auto", "cpu") else device.upper()
         if kind not in self.core.available_devices:
             raise ConfigError(
-                f"OpenVINO has no device {device!r} here; it has {', '.join(self.core.available_devices)}."
+                f"OpenVINO has no device {device!r} here; it has {', '.join(self.core.available_devices)}.",
+                code="PW314",
             )
         if files is None and not path.with_suffix(".bin").is_file():
-            raise WeightsError(f"{path.with_suffix('.bin')} is missing. It belongs to {path}: keep both together.")
+            raise WeightsError(
+                f"{path.with_suffix('.bin')} is missing. It belongs to {path}: keep both together.", code="PW501"
+            )
         graph, weights = self.files.read()
         with damage_named(path):
             self.model = self.core.read_model(graph, weights)
@@ -182,7 +187,9 @@ class OpenVinoFile:
 def _onnx_providers(runtime: Any, device: str) -> list[str]:
     available, gpu = runtime.get_available_providers(), "CUDAExecutionProvider"
     if device.startswith("cuda") and gpu not in available:
-        raise ConfigError(f"ONNX Runtime has no device {device!r} here. Install onnxruntime-gpu, or take --device cpu.")
+        raise ConfigError(
+            f"ONNX Runtime has no device {device!r} here. Install onnxruntime-gpu, or take --device cpu.", code="PW314"
+        )
     return [gpu, "CPUExecutionProvider"] if device != "cpu" and gpu in available else ["CPUExecutionProvider"]
 
 
@@ -201,5 +208,5 @@ def damage_named(path: Path) -> Iterator[None]:
     except Exception as error:  # each runtime has errors of its own
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
         raise WeightsError(
-            f"{path} is damaged, or no model that its runtime can run ({reason}). Export it again."
+            f"{path} is damaged, or no model that its runtime can run ({reason}). Export it again.", code="PW502"
         ) from None

@@ -83,19 +83,22 @@ def _training_sources(run: Path) -> tuple[list[tuple[RasterInfo, ReadCrop]], str
     except ConfigError:
         raise ConfigError(
             f"int8 is calibrated on training images, and {run} is not a run that names them. Export the run, or give "
-            "--calibration FOLDER with images like those of the training."
+            "--calibration FOLDER with images like those of the training.",
+            code="PW703",
         ) from None
     try:
         _, split = open_split(config, kept=kept.split, may_be_gone=True)
     except (PixelwiseError, OSError) as error:
         raise ConfigError(
             f"int8 is calibrated on the run's training images, which could not be read: {str(error).rstrip('.')}. "
-            "Bring them back, or give --calibration FOLDER with images like them."
+            "Bring them back, or give --calibration FOLDER with images like them.",
+            code="PW703",
         ) from None
     if not split.training:
         raise ConfigError(
             f"None of the training images of {run} is in {config.data.images} any more. Bring them back, or give "
-            "--calibration FOLDER with images like them."
+            "--calibration FOLDER with images like them.",
+            code="PW703",
         )
     return [(scene.info, _reader_of(scene)) for scene in split.training], "the run's training part"
 
@@ -106,7 +109,9 @@ def _reader_of(scene: Scene) -> ReadCrop:
 
 def _folder_sources(folder: Path, card: ModelCard) -> list[tuple[RasterInfo, ReadCrop]]:
     if not folder.exists():
-        raise ConfigError(f"There is no folder {folder} to calibrate on. Name one with images like the training ones.")
+        raise ConfigError(
+            f"There is no folder {folder} to calibrate on. Name one with images like the training ones.", code="PW703"
+        )
     sources = list[tuple[RasterInfo, ReadCrop]]()
     for path in find_images(folder):
         reader = open_file(path, card)
@@ -120,7 +125,7 @@ def _folder_sources(folder: Path, card: ModelCard) -> list[tuple[RasterInfo, Rea
 
         sources.append((reader.info, read))
     if not sources:
-        raise DataError(f"{folder} holds no images to calibrate on.")
+        raise DataError(f"{folder} holds no images to calibrate on.", code="PW703")
     return sources
 
 

@@ -138,7 +138,7 @@ def _written(
             recorded, certificate = lowered(kind, recorded, about, run, how, trial, say)
         if not certificate.sound:
             begins = _beginning(kind, network, about, samples.images, certificate)
-            raise PixelwiseError(_refusal(out, certificate, about, begins))
+            raise PixelwiseError(_refusal(out, certificate, about, begins), code="PW701")
         about = replace(about, smallest_side=certificate.smallest_side)
         _save(kind, recorded, temporary, metadata_of(about, certificate.to_dict()), about)
     told = {**certificate.to_dict(), "sha256": file_digest(out), "model_sha256": model_hash}
@@ -169,14 +169,17 @@ def _kind(out: Path, to: str | None) -> str:
     if kind is None:
         raise ConfigError(
             f"{out} does not tell what to export to. Give --to {', '.join(RUNTIMES)}, or a name that ends in "
-            f"{', '.join(by_name)}."
+            f"{', '.join(by_name)}.",
+            code="PW804",
         )
     if kind not in RUNTIMES:
-        raise ConfigError(f"There is no export to {kind!r}. There are {', '.join(RUNTIMES)}.")
+        raise ConfigError(f"There is no export to {kind!r}. There are {', '.join(RUNTIMES)}.", code="PW700")
     if RUNTIMES[kind] and out.suffix.lower() != RUNTIMES[kind]:
-        raise ConfigError(f"{out}: an export to {kind} is a file that ends in {RUNTIMES[kind]}.")
+        raise ConfigError(f"{out}: an export to {kind} is a file that ends in {RUNTIMES[kind]}.", code="PW804")
     if kind != "transformers" and out.is_dir():
-        raise ConfigError(f"{out} is a folder. Give the name of a file, such as {out / 'model'}{RUNTIMES[kind]}.")
+        raise ConfigError(
+            f"{out} is a folder. Give the name of a file, such as {out / 'model'}{RUNTIMES[kind]}.", code="PW804"
+        )
     return kind
 
 
@@ -189,13 +192,15 @@ def _fitting(kind: str, asked: ExportOptions, model: Segmenter, card: ModelCard)
     holds = {"float32": True, "uint8": card.dtype == "uint8", "uint16": card.dtype in ("uint8", "uint16")}
     if not holds[asked.dtype]:
         raise ConfigError(
-            f"The model was trained on {card.dtype} values, which {asked.dtype} does not hold. Take float32."
+            f"The model was trained on {card.dtype} values, which {asked.dtype} does not hold. Take float32.",
+            code="PW700",
         )
     if asked.deepness:
         if kind != "onnx" or card.dtype != "uint8":
             raise ConfigError(
                 "Deepness runs ONNX files on 8-bit images alone: it divides them by 255. "
-                f"This is an export to {kind} of a model of {card.dtype} values."
+                f"This is an export to {kind} of a model of {card.dtype} values.",
+                code="PW700",
             )
         side = card.tile if asked.size is None else asked.size[0]
         if asked.size is not None and asked.size != (side, side):
@@ -205,7 +210,8 @@ def _fitting(kind: str, asked: ExportOptions, model: Segmenter, card: ModelCard)
     if asked.size is None and name in ONE_SIZE:
         raise ConfigError(
             f"{name} cannot be exported for images of all sizes: {ONE_SIZE[name]}. Give the size that all images will "
-            f"have, such as --size {card.tile} {card.tile}."
+            f"have, such as --size {card.tile} {card.tile}.",
+            code="PW700",
         )
     return asked
 
@@ -268,7 +274,9 @@ def _kept_certificates(out: Path) -> dict[str, object]:
             return {name: one for name, one in kept.items() if (out.parent / name).exists()}
     except (OSError, ValueError, TypeError, RecursionError):
         pass
-    raise ConfigError(f"{path} holds no certificates of pixelwise, so it is kept. Move it, or choose another folder.")
+    raise ConfigError(
+        f"{path} holds no certificates of pixelwise, so it is kept. Move it, or choose another folder.", code="PW801"
+    )
 
 
 def _versions(kind: str) -> str:

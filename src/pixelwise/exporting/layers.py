@@ -97,7 +97,8 @@ def chosen(layers: Layers, patterns: Sequence[str]) -> Kept:
             shown = ", ".join(known[:4] + known[-2:])
             raise ConfigError(
                 f"No layer is called {pattern!r}, so none is kept in float32 for it. Layers are {shown} and others "
-                f"between ({len(known)} in all); * stands for any text."
+                f"between ({len(known)} in all); * stands for any text.",
+                code="PW700",
             )
         found += fitting
     return Kept(tuple(patterns), tuple(dict.fromkeys(found)))

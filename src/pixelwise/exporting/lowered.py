@@ -51,7 +51,7 @@ class Lowering:
 
     def __post_init__(self) -> None:
         if self.images < 1:
-            raise ConfigError(f"Calibration needs at least one crop, not {self.images}.")
+            raise ConfigError(f"Calibration needs at least one crop, not {self.images}.", code="PW703")
 
 
 def require_precision(kind: str, about: About, how: Lowering) -> None:
@@ -63,24 +63,29 @@ def require_precision(kind: str, about: About, how: Lowering) -> None:
     precision, outputs = about.options.precision, about.options.outputs
     if precision != "int8" and how != Lowering(allow=how.allow):
         raise ConfigError(
-            f"Calibration and layers that stay float32 are for int8, not for {precision}. Leave them out."
+            f"Calibration and layers that stay float32 are for int8, not for {precision}. Leave them out.", code="PW700"
         )
     if precision == "float32":
         return
     if kind not in ("onnx", "openvino"):
-        raise ConfigError(f"A file for {kind} is float32 alone. Export to onnx or openvino for {precision}.")
+        raise ConfigError(
+            f"A file for {kind} is float32 alone. Export to onnx or openvino for {precision}.", code="PW700"
+        )
     if precision == "bfloat16" and kind == "onnx":
         raise ConfigError(
-            "ONNX Runtime has no bfloat16 on processors. Take float16 or int8, or export to openvino (.xml)."
+            "ONNX Runtime has no bfloat16 on processors. Take float16 or int8, or export to openvino (.xml).",
+            code="PW700",
         )
     if precision == "bfloat16" and not has_bfloat16():
         raise ConfigError(
             "This processor has no bfloat16 (AVX512_BF16 or AMX), so the file could not be tried here. Take float16 or "
-            "int8."
+            "int8.",
+            code="PW700",
         )
     if outputs == ("confidence",):
         raise ConfigError(
-            f"What {precision} costs is told by labels, and confidence alone has none. Ask for labels or logits too."
+            f"What {precision} costs is told by labels, and confidence alone has none. Ask for labels or logits too.",
+            code="PW700",
         )
 
 
@@ -121,7 +126,7 @@ def lowered(
             break
     assert best is not None
     if not best[1].sound:
-        raise PixelwiseError(_refusal(best[1]))
+        raise PixelwiseError(_refusal(best[1]), code="PW702")
     return best
 
 

@@ -67,7 +67,9 @@ def onnx_graph(
     try:
         onnx.checker.check_model(graph, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise PixelwiseError(f"The exported graph is not valid ONNX: {str(error).strip()[:300]}") from None
+        raise PixelwiseError(
+            f"The exported graph is not valid ONNX: {str(error).strip()[:300]}", code="PW701"
+        ) from None
     return graph
 
 

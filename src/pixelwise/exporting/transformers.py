@@ -40,9 +40,13 @@ def export_transformers(
         PixelwiseError: transformers answers otherwise.
     """
     if options != ExportOptions(resolution=options.resolution):
-        raise ConfigError("A folder for transformers has logits and an image processor. Leave the other options out.")
+        raise ConfigError(
+            "A folder for transformers has logits and an image processor. Leave the other options out.", code="PW700"
+        )
     if out.exists() and not (out / CERTIFICATE).is_file():
-        raise ConfigError(f"{out} is there and not an export of pixelwise, so it is kept. Choose another folder.")
+        raise ConfigError(
+            f"{out} is there and not an export of pixelwise, so it is kept. Choose another folder.", code="PW801"
+        )
     config = _config(model, card)
     transformers = optional_module("transformers")
     about = About(card, model_hash, options, stride=4, multiple=1, align_corners=False)
@@ -59,7 +63,8 @@ def export_transformers(
                 f"{EQUAL_LABELS:.2%}). Its layer norms have one epsilon, 1e-05"
             )
             raise PixelwiseError(
-                f"{out} is not written: transformers would answer otherwise. {reason}. Export to onnx instead."
+                f"{out} is not written: transformers would answer otherwise. {reason}. Export to onnx instead.",
+                code="PW701",
             )
         told = json.dumps({out.name: certificate.to_dict()}, indent=2)
         (temporary / CERTIFICATE).write_text(told, encoding="utf-8")
@@ -104,11 +109,14 @@ def _config(model: Segmenter, card: ModelCard) -> dict[str, Any]:
     """
     encoder, decoder, name = model.encoder, model.decoder, model.architecture.name
     if not isinstance(encoder, MixTransformer) or not isinstance(decoder, AllMLPDecoder):
-        raise ConfigError(f"Only a SegFormer goes out to transformers, and this is {name}. Export to onnx instead.")
+        raise ConfigError(
+            f"Only a SegFormer goes out to transformers, and this is {name}. Export to onnx instead.", code="PW700"
+        )
     if not all(isinstance(projection, torch.nn.Linear) for projection in decoder.projections):
         raise ConfigError(
             "This SegFormer has mmsegmentation's decoder (a norm after each projection), which transformers does not "
-            "know. Export to onnx instead."
+            "know. Export to onnx instead.",
+            code="PW700",
         )
     first: list[Any] = [stage[0] for stage in encoder.stages]  # pyright: ignore[reportIndexIssue]
     return {

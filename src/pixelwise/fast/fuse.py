@@ -56,7 +56,8 @@ class FusedSegmenter(Segmenter):
         if recorded():
             raise PixelwiseError(
                 "A fused network has operators of this machine inside and cannot be traced or exported: trace or "
-                "export the network that it was made from."
+                "export the network that it was made from.",
+                code="PW704",
             )
         return super().decode(image)
 

@@ -28,7 +28,9 @@ class ColourReader:
         self.bands, self.nodata = tuple(bands) if bands is not None else (1, 2, 3), self._reader.nodata
         beyond = [band for band in self.bands if band not in (1, 2, 3)]
         if beyond:
-            raise ConfigError(f"{info.path} has 3 colours, so there is no band {beyond[0]}. Fix [data].bands.")
+            raise ConfigError(
+                f"{info.path} has 3 colours, so there is no band {beyond[0]}. Fix [data].bands.", code="PW406"
+            )
         info = self._reader.info
         self.grey = not info.paletted
         self._palette = _palette(self._reader.colour_table()) if info.paletted else None

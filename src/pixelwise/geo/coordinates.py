@@ -79,19 +79,21 @@ def placement(info: RasterInfo, needed_for: str) -> tuple[CRS, Affine]:
         if found is None:
             raise DataError(
                 f"{info.path} is placed by control points that no straight grid meets to half a pixel, so {needed_for}."
-                " Warp it first: gdalwarp -tps IN OUT."
+                " Warp it first: gdalwarp -tps IN OUT.",
+                code="PW409",
             )
         crs, transform = info.gcps_crs, found
     if crs is None and info.rpcs is not None:
         raise DataError(
             f"{info.path} is placed by a camera model (RPCs), so {needed_for}. Orthorectify it first: gdalwarp -rpc IN "
-            "OUT, with the heights of the ground where there are any."
+            "OUT, with the heights of the ground where there are any.",
+            code="PW409",
         )
     if crs is None:
-        raise DataError(f"{info.path} has no coordinate system, so {needed_for}. Georeference it.")
+        raise DataError(f"{info.path} has no coordinate system, so {needed_for}. Georeference it.", code="PW409")
     check_on_earth(crs, info.path)
     if not np.isfinite(transform[:6]).all() or transform.determinant == 0:
-        raise DataError(f"{info.path} has pixels of size 0, so {needed_for}. Georeference it again.")
+        raise DataError(f"{info.path} has pixels of size 0, so {needed_for}. Georeference it again.", code="PW409")
     return crs, transform
 
 
@@ -137,7 +139,7 @@ def transformed(source: CRS, target: CRS, xy: Float64[np.ndarray, "n 2"]) -> Flo
         return np.stack(between.transform(xy[:, 0], xy[:, 1]), axis=1)
     except (CRSError, RasterioError, RuntimeError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
-        raise DataError(f"There is no way from {_name(source)} to {_name(target)}: {reason}.") from None
+        raise DataError(f"There is no way from {_name(source)} to {_name(target)}: {reason}.", code="PW424") from None
 
 
 def _name(crs: CRS) -> str:
@@ -152,7 +154,8 @@ def check_on_earth(crs: CRS, path: Path) -> None:
     """
     if not (crs.is_geographic or crs.is_projected):
         raise DataError(
-            f"{path} has a local coordinate system, whose place on the ground is unknown. Georeference it in a GIS."
+            f"{path} has a local coordinate system, whose place on the ground is unknown. Georeference it in a GIS.",
+            code="PW424",
         )
 
 

@@ -42,22 +42,25 @@ def check_content(path: Path, *, mosaic: bool = False) -> None:
         # A pipe is never opened: that would wait for somebody who writes to it.
         head = _head(path) if stat.S_ISREG(mode) else b""
     except FileNotFoundError:
-        raise DataError(f"There is no file {path}.") from None
+        raise DataError(f"There is no file {path}.", code="PW401") from None
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be opened: {system_words(error)}") from None
+        raise DataError(f"{path} cannot be opened: {system_words(error)}", code="PW403") from None
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
-        raise DataError(f"{path} is {kind}, not an image. Name a file.")
+        raise DataError(f"{path} is {kind}, not an image. Name a file.", code="PW404")
     if not mosaic and any(mark in head for mark in LEADS_ELSEWHERE):
         raise DataError(
             f"{path} holds no pixels but XML that leads to other files or servers, which is not followed. If it is a "
-            "mosaic of yours, let its name end in .vrt; else name the files that hold the pixels."
+            "mosaic of yours, let its name end in .vrt; else name the files that hold the pixels.",
+            code="PW405",
         )
     for ending in (".msk", ".ovr"):
         companion = path.with_name(path.name + ending)
         # GDAL opens these with any driver.
         if companion.exists() and not has_signature(companion):
-            raise DataError(f"{companion}, which belongs to {path.name}, is no image. Delete it, or make it again.")
+            raise DataError(
+                f"{companion}, which belongs to {path.name}, is no image. Delete it, or make it again.", code="PW404"
+            )
 
 
 SIGNATURES = (

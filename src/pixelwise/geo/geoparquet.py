@@ -29,18 +29,24 @@ def read_geoparquet(path: Path, attribute: str | None) -> Table:
             place = about["primary_column"]
             column = about["columns"][place]
             if column["encoding"] != "WKB":
-                raise DataError(f"{path} holds geometries as {column['encoding']}, not as WKB. Write them as WKB.")
+                raise DataError(
+                    f"{path} holds geometries as {column['encoding']}, not as WKB. Write them as WKB.", code="PW420"
+                )
             fields = [name for name in schema.names if name not in about["columns"]]
             table = file.read([place, *([attribute] if attribute in fields else [])])
             wkb = np.array([None, *table.column(place).cast(pyarrow.binary()).to_pylist()], object)[1:]
             values = table.column(attribute).to_pylist() if attribute in fields else []
     except KeyError as missing:
-        raise DataError(f"{path} is no GeoParquet: {missing} is missing in its metadata. Export it again.") from None
+        raise DataError(
+            f"{path} is no GeoParquet: {missing} is missing in its metadata. Export it again.", code="PW420"
+        ) from None
     except DataError:
         raise
     except (pyarrow.ArrowException, OSError, ValueError, TypeError, MemoryError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise DataError(f"{path} cannot be read as GeoParquet: {reason}. It is corrupt; write it again.") from None
+        raise DataError(
+            f"{path} cannot be read as GeoParquet: {reason}. It is corrupt; write it again.", code="PW420"
+        ) from None
     # No crs means longitude and latitude; null means that none is known.
     crs = column.get("crs", "OGC:CRS84")
     return fields, wkb, values, json.dumps(crs) if isinstance(crs, dict) else crs

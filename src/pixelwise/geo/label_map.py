@@ -115,7 +115,7 @@ class LabelMapWriter:
         self.nodata, self.cog, self.scratch = label_nodata(len(classes)), cog, scratch
         self.paths = [self.path, confidence_path(self.path)] if confidence else [self.path]
         if self.path.suffix.lower() not in (".tif", ".tiff"):
-            raise ConfigError(f"{path}: a scene's map is a GeoTIFF. Let the name end in .tif.")
+            raise ConfigError(f"{path}: a scene's map is a GeoTIFF. Let the name end in .tif.", code="PW804")
         check_outputs(self.path, self.paths[1:], files_of(info.path))
         ensure_folder(self.path.parent)
 

@@ -234,7 +234,9 @@ def read_tags(path: str | Path) -> dict[str, str]:
 
 
 def _incomplete(name: Path) -> ConfigError:
-    return ConfigError(f"{name} could not be written completely. Is the disk full? Make room, or write elsewhere.")
+    return ConfigError(
+        f"{name} could not be written completely. Is the disk full? Make room, or write elsewhere.", code="PW803"
+    )
 
 
 def _sum_of(path: Path, level: int | None = None) -> int:

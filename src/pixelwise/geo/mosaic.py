@@ -27,10 +27,14 @@ def check_mosaic(path: Path, seen: frozenset[Path] = frozenset()) -> None:
     """
     own = path.resolve()
     if own in seen:
-        raise DataError(f"{path} is made of itself. Make the mosaic again, from the files that hold the pixels.")
+        raise DataError(
+            f"{path} is made of itself. Make the mosaic again, from the files that hold the pixels.", code="PW404"
+        )
     check_content(path, mosaic=True)
     if path.stat().st_size > LARGEST:
-        raise DataError(f"{path} is larger than {LARGEST >> 20} MiB, too large for a list of files. It is no mosaic.")
+        raise DataError(
+            f"{path} is larger than {LARGEST >> 20} MiB, too large for a list of files. It is no mosaic.", code="PW404"
+        )
     checked: set[Path] = set()
     for source in _sources(path, path.read_bytes()):
         if source in checked:
@@ -39,11 +43,15 @@ def check_mosaic(path: Path, seen: frozenset[Path] = frozenset()) -> None:
         if source.suffix.lower() == ".vrt":
             check_mosaic(source, seen | {own})
         elif not source.exists():
-            raise DataError(f"{path} is made of {source}, which is not there. Copy it there, or make the mosaic again.")
+            raise DataError(
+                f"{path} is made of {source}, which is not there. Copy it there, or make the mosaic again.",
+                code="PW401",
+            )
         elif not has_signature(source):
             raise DataError(
                 f"{path} is made of {source}, which is no TIFF, PNG, JPEG, JPEG 2000, WebP, BMP, GIF or HFA file. "
-                "Convert it to GeoTIFF (gdal_translate), and make the mosaic of that."
+                "Convert it to GeoTIFF (gdal_translate), and make the mosaic of that.",
+                code="PW404",
             )
 
 
@@ -64,16 +72,19 @@ def _sources(path: Path, text: bytes) -> list[Path]:
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path} is not in UTF-8 (its byte {error.start:,} is not), so GDAL would look for files of other names. "
-            "Save it as UTF-8, or make it again (gdalbuildvrt)."
+            "Save it as UTF-8, or make it again (gdalbuildvrt).",
+            code="PW404",
         ) from None
     except (ET.ParseError, ValueError, LookupError) as error:
         raise DataError(
-            f"{path} is no mosaic: its XML cannot be read ({error}). Make it again (gdalbuildvrt)."
+            f"{path} is no mosaic: its XML cannot be read ({error}). Make it again (gdalbuildvrt).", code="PW404"
         ) from None
     if root.tag != "VRTDataset" or root.get("subClass") not in KINDS:
-        raise DataError(f"{path} is no plain mosaic of images. Make it with gdalbuildvrt or gdalwarp.")
+        raise DataError(f"{path} is no plain mosaic of images. Make it with gdalbuildvrt or gdalwarp.", code="PW404")
     if root.find(".//PixelFunctionCode") is not None:
-        raise DataError(f"{path} holds program code, which is not run. Compute the bands, and store them as GeoTIFF.")
+        raise DataError(
+            f"{path} holds program code, which is not run. Compute the bands, and store them as GeoTIFF.", code="PW405"
+        )
     found = []
     for element in root.iter():
         domain = element.get("domain") if element.tag == "Metadata" else None
@@ -101,7 +112,8 @@ def _place(path: Path, text: str, *, relative: bool, certain: bool) -> Path | No
         return None
     if (remote and not str(path).startswith("/vsi")) or text[0] == "<":
         raise DataError(
-            f"{path} names {text[:200]!r}, which is not read: files of a mosaic are local, and lie below its folder."
+            f"{path} names {text[:200]!r}, which is not read: files of a mosaic are local, and lie below its folder.",
+            code="PW405",
         )
     folder = path.absolute().parent
     # GDAL takes a path that is not marked as relative from where the command is given.
@@ -112,6 +124,7 @@ def _place(path: Path, text: str, *, relative: bool, certain: bool) -> Path | No
     if not any(place.is_relative_to(each) for each in (folder, folder.resolve(), *more)):
         raise DataError(
             f"{path} is made of {place}, which lies outside its folder. Move the mosaic to a folder above its files, "
-            f"or allow their folder: export {FOLDERS}={place.parent}."
+            f"or allow their folder: export {FOLDERS}={place.parent}.",
+            code="PW405",
         )
     return place

@@ -50,9 +50,10 @@ def open_raster(path: Path) -> DatasetReader:
     except GDAL_ERRORS as error:
         refusal = _system_refusal(path)
         if refusal:
-            raise DataError(f"{path} cannot be opened: {refusal}") from None
+            raise DataError(f"{path} cannot be opened: {refusal}", code="PW403") from None
         raise DataError(
-            f"{path} cannot be opened as an image: {reason(error)}. It is corrupt, or not an image of a known format."
+            f"{path} cannot be opened as an image: {reason(error)}. It is corrupt, or not an image of a known format.",
+            code="PW403",
         ) from None
     try:
         if mosaic and not is_local(path):
@@ -77,7 +78,7 @@ def _check_memory(path: Path, source: DatasetReader) -> None:
         DataError: it does not.
     """
     if not source.count:
-        raise DataError(f"{path} has no bands of pixels. Name the file that holds them.")
+        raise DataError(f"{path} has no bands of pixels. Name the file that holds them.", code="PW404")
     together = source.driver in WHOLE or (source.interleaving is not None and source.interleaving.name == "pixel")
     sizes = [8 if "complex" in kind else int(re.sub(r"\D", "", kind) or 8) // 8 for kind in source.dtypes]
     bands = sum(sizes) if together else max(sizes)
@@ -88,7 +89,8 @@ def _check_memory(path: Path, source: DatasetReader) -> None:
         raise DataError(
             f"{path} says that it has {source.width}x{source.height} pixels and {source.count} bands, and "
             f"{across}x{down} of them must be decoded at once: {needed / 1e9:,.1f} GB, but {room / 1e9:,.1f} GB are "
-            "free. Store it in tiles (gdal_translate -co TILED=YES), or use a machine with more memory."
+            "free. Store it in tiles (gdal_translate -co TILED=YES), or use a machine with more memory.",
+            code="PW904",
         )
 
 

@@ -45,7 +45,9 @@ def keep_inputs(outputs: Iterable[Path], inputs: Iterable[str | Path], what: str
         for read in inputs:
             if same_file(path, read):
                 role = "itself" if read == inputs[0] else f"or a file that it is read from ({read})"
-                raise ConfigError(f"{path} is the {what} {role}. Choose another output, so that the {what} is kept.")
+                raise ConfigError(
+                    f"{path} is the {what} {role}. Choose another output, so that the {what} is kept.", code="PW801"
+                )
 
 
 def side_files(path: Path) -> list[Path]:
@@ -108,11 +110,14 @@ def check_products(named: Path, beside: Iterable[Path]) -> None:
     beside = list(beside)
     for path in (named, *beside):
         if path.is_dir():
-            raise ConfigError(f"{path} is a folder, and no file can take its name. Choose another output.")
+            raise ConfigError(
+                f"{path} is a folder, and no file can take its name. Choose another output.", code="PW802"
+            )
     for path in beside:
         if os.path.lexists(path) and not is_product(path):
             raise ConfigError(
-                f"{path} is not from pixelwise, and would be overwritten. Move it away, or choose another output."
+                f"{path} is not from pixelwise, and would be overwritten. Move it away, or choose another output.",
+                code="PW801",
             )
     for path in (named, *beside):
         notes, *parts = side_files(path)
@@ -122,7 +127,8 @@ def check_products(named: Path, beside: Iterable[Path]) -> None:
         if strange:
             raise ConfigError(
                 f"GDAL would take {strange[0]} for a part of the new {path.name}, which it is not. Move it away, or "
-                "choose another output."
+                "choose another output.",
+                code="PW801",
             )
 
 

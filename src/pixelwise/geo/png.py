@@ -21,4 +21,6 @@ def check_png_end(path: Path) -> None:
             if kind == b"IEND":
                 return
             file.seek(length + 4, 1)
-    raise DataError(f"{path} is cut off: its last part is missing. Copy it again, or move it out of the folder.")
+    raise DataError(
+        f"{path} is cut off: its last part is missing. Copy it again, or move it out of the folder.", code="PW403"
+    )

@@ -126,7 +126,9 @@ def area_of_interest(path: str | Path, info: RasterInfo) -> PolygonLabels:
     inside = np.ones(len(polygons.geometries), np.int16)
     area = labels_for_scene(polygons, info, inside, background=0, boundary=None, boundary_width=0.0)
     if len(area.shapes) == 0:
-        raise DataError(f"No polygon of {path} touches {info.path}. Give the area of interest of this scene.")
+        raise DataError(
+            f"No polygon of {path} touches {info.path}. Give the area of interest of this scene.", code="PW422"
+        )
     return area
 
 

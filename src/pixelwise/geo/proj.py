@@ -44,4 +44,4 @@ def check_proj() -> None:
         if set_here
         else "its files are missing. Install rasterio again."
     )
-    raise ConfigError(f"PROJ, which knows the coordinate systems, does not work here ({reason}): {cause}")
+    raise ConfigError(f"PROJ, which knows the coordinate systems, does not work here ({reason}): {cause}", code="PW424")

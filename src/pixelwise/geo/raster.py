@@ -144,7 +144,7 @@ def describe(path: str | Path) -> RasterInfo:
         except GDAL_ERRORS as error:
             if isinstance(error, PixelwiseError):
                 raise
-            raise DataError(f"{path} has a damaged header: {reason(error)}. Copy it again.") from None
+            raise DataError(f"{path} has a damaged header: {reason(error)}. Copy it again.", code="PW403") from None
 
 
 def _header(path: Path, source: rasterio.DatasetReader) -> RasterInfo:
@@ -157,13 +157,15 @@ def _header(path: Path, source: rasterio.DatasetReader) -> RasterInfo:
     if pages > 1:
         raise DataError(
             f"{path} holds {pages} pages, and a file is read as one image. Save each page as a file of its own "
-            "(tiffsplit, or `magick scene.tif page-%d.tif`)."
+            "(tiffsplit, or `magick scene.tif page-%d.tif`).",
+            code="PW404",
         )
     placed = abs(source.transform.determinant)
     if source.crs is not None and not (0 < placed < math.inf):
         raise DataError(
             f"{path} says that its pixels have the size 0, so its transform places nothing. Georeference it again "
-            "(gdal_edit.py -a_ullr), or take the georeference out (gdal_edit.py -unsetgt -a_srs '')."
+            "(gdal_edit.py -a_ullr), or take the georeference out (gdal_edit.py -unsetgt -a_srs '').",
+            code="PW409",
         )
     flags = source.mask_flag_enums[0]
     alpha = [i for i, kind in enumerate(source.colorinterp, start=1) if kind == ColorInterp.alpha]
@@ -248,7 +250,9 @@ class RasterReader:
         self.bands = tuple(bands) if bands is not None else info.colour_bands
         beyond = [band for band in self.bands if not 1 <= band <= info.count]
         if beyond:
-            raise ConfigError(f"{info.path} has {info.count} bands, so there is no band {beyond[0]}. Fix [data].bands.")
+            raise ConfigError(
+                f"{info.path} has {info.count} bands, so there is no band {beyond[0]}. Fix [data].bands.", code="PW406"
+            )
         self.info = replace(info, dtype=_common_type(info, self.bands))
         self.nodata = nodata if nodata is not None else info.nodata_of(self.bands)
         self._given = nodata
@@ -290,7 +294,8 @@ class RasterReader:
             place = f"rows {rows[0]} to {rows[1]}"
             raise DataError(
                 f"{info.path} cannot be read at {place}: {reason(error)}. "
-                "The file is corrupt or truncated; copy it again, or move it out of the folder."
+                "The file is corrupt or truncated; copy it again, or move it out of the folder.",
+                code="PW403",
             ) from None
         if together:
             values, shown = values[:-1], [*shown, values[-1]]
@@ -313,7 +318,7 @@ class RasterReader:
         size = (handle.width, handle.height) if info.turn.transposed else (handle.height, handle.width)
         if (*size, handle.count, handle.dtypes) != (info.height, info.width, info.count, info.dtypes):
             handle.close()
-            raise DataError(f"{info.path} is another image than when it was opened first. Start again.")
+            raise DataError(f"{info.path} is another image than when it was opened first. Start again.", code="PW410")
         return handle
 
 
@@ -322,13 +327,15 @@ def _common_type(info: RasterInfo, bands: Sequence[int]) -> str:
     if any("complex" in kind for kind in kinds):
         raise DataError(
             f"{info.path} holds complex numbers ({', '.join(sorted(kinds))}), whose imaginary part would be lost. "
-            "Convert them, to amplitudes for example, or choose other bands with [data].bands."
+            "Convert them, to amplitudes for example, or choose other bands with [data].bands.",
+            code="PW404",
         )
     if len(kinds) > 1:
         named = " and ".join(f"{kind} (such as band {band})" for kind, band in sorted(kinds.items()))
         raise DataError(
             f"{info.path} has bands of several types, {named}. Convert them to one type (gdal_translate -ot), or "
-            "choose bands of one type with [data].bands."
+            "choose bands of one type with [data].bands.",
+            code="PW404",
         )
     return next(iter(kinds), info.dtype)
 
@@ -340,7 +347,8 @@ def _require_room(info: RasterInfo, bands: int) -> None:
     if room is not None:
         raise DataError(
             f"{info.path} says that it has {info.width}x{info.height} pixels; a tile with {bands} bands takes "
-            f"{needed / 1e9:,.1f} GB, but {room / 1e9:,.1f} GB are free. List the bands that you need in [data].bands."
+            f"{needed / 1e9:,.1f} GB, but {room / 1e9:,.1f} GB are free. List the bands that you need in [data].bands.",
+            code="PW904",
         )
 
 

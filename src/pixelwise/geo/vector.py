@@ -83,12 +83,12 @@ def read_polygons(
     shapely = optional_module("shapely")
     path, inner = split_layer(path)
     if is_local(path) and not path.exists():
-        raise DataError(f"There is no file {path}. Correct {named[0]}.")
+        raise DataError(f"There is no file {path}. Correct {named[0]}.", code="PW401")
     read = _read_parquet if is_parquet(path) else _read_gdal
     fields, wkb, column, system = read(path, inner or layer, attribute)
     if attribute and attribute not in fields:
         listed = ", ".join(fields) or "none"
-        raise DataError(f"{path} has no column {attribute!r}. Its columns: {listed}. Correct {named[1]}.")
+        raise DataError(f"{path} has no column {attribute!r}. Its columns: {listed}. Correct {named[1]}.", code="PW421")
     crs = _system(system, path)
     try:
         # Open rings are closed; what has no ring at all becomes None.
@@ -104,7 +104,8 @@ def read_polygons(
     if (filled & ~areal).any():
         raise DataError(
             f"{path} holds a {geometries[filled & ~areal][0].geom_type} among its polygons. Keep polygons only; "
-            "in a GIS, points and lines can be buffered."
+            "in a GIS, points and lines can be buffered.",
+            code="PW420",
         )
     geometries = across_antimeridian(geometries, crs)
     invalid = filled & ~shapely.is_valid(geometries)
@@ -116,7 +117,7 @@ def read_polygons(
     )
     kept = ~(shapely.is_missing(geometries) | shapely.is_empty(geometries))
     if not kept.any():
-        raise DataError(f"{path} holds no polygon. Name the file that holds them in {named[0]}.")
+        raise DataError(f"{path} holds no polygon. Name the file that holds them in {named[0]}.", code="PW420")
     values = tuple(_plain(value) for value, keep in zip(column, kept, strict=True) if keep) if attribute else None
     return Polygons(path, geometries[kept], values, crs, int(invalid.sum()), int((~kept).sum()), mended)
 
@@ -154,19 +155,23 @@ def _require_room(path: Path, name: str, shapes: int) -> None:
         return
     most = path.stat().st_size * (1 if name == str(path) else LARGEST_INFLATION)
     if shapes > most:
-        raise DataError(f"{path} declares {shapes:,} shapes, which it is too small for. It is corrupt.")
+        raise DataError(f"{path} declares {shapes:,} shapes, which it is too small for. It is corrupt.", code="PW420")
 
 
 def _read_parquet(path: Path, layer: str | None, attribute: str | None) -> Table:
     if layer is not None:
-        raise DataError(f"{path} is a GeoParquet, which has no layers, so there is no layer {layer!r}. Leave it out.")
+        raise DataError(
+            f"{path} is a GeoParquet, which has no layers, so there is no layer {layer!r}. Leave it out.", code="PW421"
+        )
     return read_geoparquet(path, attribute)
 
 
 def _unreadable(path: Path, error: BaseException) -> DataError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(";")[0].rstrip(".")
     where = shown(path) if not is_local(path) else path
-    return DataError(f"{where} cannot be read as polygons: {reason}. It is corrupt, or not a vector file.")
+    return DataError(
+        f"{where} cannot be read as polygons: {reason}. It is corrupt, or not a vector file.", code="PW420"
+    )
 
 
 def _system(named: str | None, path: Path) -> CRS:
@@ -174,7 +179,8 @@ def _system(named: str | None, path: Path) -> CRS:
     if not named or "undefined" in named.lower():
         check_proj()
         raise DataError(
-            f"{path} does not say its coordinate system. Assign one in a GIS (for a Shapefile, the .prj file)."
+            f"{path} does not say its coordinate system. Assign one in a GIS (for a Shapefile, the .prj file).",
+            code="PW424",
         )
     try:
         if named.startswith("{"):
@@ -183,7 +189,9 @@ def _system(named: str | None, path: Path) -> CRS:
     except (CRSError, ValueError, RuntimeError) as error:
         check_proj()
         reason = str(error).splitlines()[0].rstrip(".")
-        raise DataError(f"{path} has a coordinate system that is not known: {reason}. Assign one in a GIS.") from None
+        raise DataError(
+            f"{path} has a coordinate system that is not known: {reason}. Assign one in a GIS.", code="PW424"
+        ) from None
     check_on_earth(crs, path)
     return crs
 
@@ -192,17 +200,18 @@ def _polygon_layer(layers: Shaped[np.ndarray, "n 2"], path: Path, wanted: str | 
     listed = ", ".join(f"{name} of {kind or 'no geometry'}" for name, kind in layers) or "none"
     if wanted is not None:
         if wanted not in [name for name, _ in layers]:
-            raise DataError(f"{path} has no layer {wanted!r}. Its layers: {listed}.")
+            raise DataError(f"{path} has no layer {wanted!r}. Its layers: {listed}.", code="PW421")
         return wanted
     usable = [name for name, kind in layers if kind is not None and (AREAL.search(kind) or kind == "Unknown")]
     if not usable and len(layers) == 1:
         return layers[0][0]
     if len(layers) == 0:
-        raise DataError(f"{path} holds no layer. It is corrupt, or not a vector file.")
+        raise DataError(f"{path} holds no layer. It is corrupt, or not a vector file.", code="PW420")
     if len(usable) != 1:
         raise DataError(
             f"{path} has {len(usable)} layers of polygons, where one is expected (its layers: {listed}). "
-            f"Name the one that is meant with [data].layer, or behind the file's name: {path.name}:LAYER."
+            f"Name the one that is meant with [data].layer, or behind the file's name: {path.name}:LAYER.",
+            code="PW421",
         )
     return usable[0]
 

@@ -67,13 +67,14 @@ def vector_source(path: Path) -> str:
         if path.suffix.lower() not in SUFFIXES:
             raise DataError(
                 f"{shown(path)} has a name that does not end as a vector file's does ({', '.join(SUFFIXES)}). "
-                "Download it, or name the file inside the archive."
+                "Download it, or name the file inside the archive.",
+                code="PW420",
             )
         return gdal_name(path)
     if is_geodatabase(path):
         return str(path)
     if not path.is_file():
-        raise DataError(f"{path} is neither a file of polygons nor a .gdb folder. Name such a file.")
+        raise DataError(f"{path} is neither a file of polygons nor a .gdb folder. Name such a file.", code="PW420")
     header = _header(path)
     if header.startswith(b"PK\3\4"):
         return _member(path)
@@ -91,7 +92,9 @@ def require_driver(driver: str, path: Path) -> None:
         DataError: another driver opened it.
     """
     if driver not in DRIVERS:
-        raise DataError(f"{path} is of the format {driver}, which is not read here. Export it as a GeoPackage.")
+        raise DataError(
+            f"{path} is of the format {driver}, which is not read here. Export it as a GeoPackage.", code="PW420"
+        )
 
 
 def _header(path: Path) -> bytes:
@@ -99,7 +102,7 @@ def _header(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(HEADER)
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
+        raise DataError(f"{path} cannot be read: {error.strerror}.", code="PW420") from None
 
 
 def _require_plain(header: bytes, name: str) -> None:
@@ -107,13 +110,15 @@ def _require_plain(header: bytes, name: str) -> None:
     if indirect:
         raise DataError(
             f"{name} is not a file of polygons but names other sources ({indirect[0]}), which are not followed. "
-            "Export the polygons as a GeoPackage."
+            "Export the polygons as a GeoPackage.",
+            code="PW405",
         )
     text = header.removeprefix(b"\xef\xbb\xbf").lstrip()
     if not (text.startswith((*BEGINNINGS, b"{", b"[", b"\x1e")) or header.startswith(BEGINNINGS) or _is_xml(text)):
         raise DataError(
             f"{name} cannot be read as polygons: it is corrupt, or not a vector file. Give a GeoPackage, GeoJSON, "
-            "Shapefile (the .shp), FlatGeobuf, GeoParquet, KML, GML or a .gdb folder."
+            "Shapefile (the .shp), FlatGeobuf, GeoParquet, KML, GML or a .gdb folder.",
+            code="PW420",
         )
 
 
@@ -128,7 +133,8 @@ def _require_named_system(file: BufferedIOBase | IO[bytes], name: str) -> None:
     if len(found) == 3:
         raise DataError(
             f"{name} says its coordinate system by an address in the network, which is not asked. Export the polygons "
-            "as a GeoPackage."
+            "as a GeoPackage.",
+            code="PW405",
         )
 
 
@@ -146,7 +152,8 @@ def _member(path: Path) -> str:
             if unpacked > max(SMALL_ARCHIVE, LARGEST_INFLATION * path.stat().st_size):
                 raise DataError(
                     f"{path} would grow to {unpacked / 2**30:.1f} GiB when unpacked, more than {LARGEST_INFLATION} "
-                    "times its size. Unpack it yourself if that is right."
+                    "times its size. Unpack it yourself if that is right.",
+                    code="PW420",
                 )
             folders = {match[1] for entry in entries if (match := re.match(r"(.*\.gdb)/", entry.filename, re.I))}
             files = {e.filename for e in entries if e.filename.lower().endswith(SUFFIXES) and not e.is_dir()}
@@ -156,7 +163,8 @@ def _member(path: Path) -> str:
                 listed = ", ".join(sorted(found)[:5]) or "none"
                 raise DataError(
                     f"{path} holds {len(found)} vector files where one is expected ({listed}). Unpack it, or name the "
-                    f"one that is meant, as /vsizip/{path.absolute()}/FILE."
+                    f"one that is meant, as /vsizip/{path.absolute()}/FILE.",
+                    code="PW420",
                 )
             (name,) = found
             if not folders:
@@ -167,5 +175,5 @@ def _member(path: Path) -> str:
     except DataError:
         raise
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, ValueError, OSError, EOFError) as error:
-        raise DataError(f"{path} cannot be unpacked: {error}. It is corrupt, or encrypted.") from None
+        raise DataError(f"{path} cannot be unpacked: {error}. It is corrupt, or encrypted.", code="PW420") from None
     return f"/vsizip/{path.absolute()}/{name}"

@@ -37,7 +37,8 @@ class Network:
         if not instead.startswith(("https://", "http://")):
             raise ConfigError(
                 f"The mirror of {parts.hostname} is {instead!r} ([model].mirrors or HF_ENDPOINT). Write an address, "
-                "such as 'https://example.org'."
+                "such as 'https://example.org'.",
+                code="PW512",
             )
         return instead.rstrip("/") + parts.path + (f"?{parts.query}" if parts.query else "")
 
@@ -79,7 +80,8 @@ def require_https(address: str) -> None:
         return
     raise ConfigError(
         f"{address} is not fetched: anybody on the way could change the file. Give an address that begins with "
-        "https://, or fetch the file by hand and give its path."
+        "https://, or fetch the file by hand and give its path.",
+        code="PW512",
     )
 
 

@@ -35,9 +35,13 @@ Advance = Callable[[int, int | None], None]
 class NotKeptError(WeightsError):
     """A file that would have to be fetched, where nothing may be fetched."""
 
+    code = "PW507"
+
 
 class NotThereError(WeightsError):
     """A file that its server does not have."""
+
+    code = "PW507"
 
 
 @dataclass(frozen=True)
@@ -173,7 +177,8 @@ def _receive_all(remote: Remote, address: str, part: Path, advance: Advance) -> 
         there = part.stat().st_size if part.exists() else 0
         raise WeightsError(
             f"Fetching {remote.name} from {urlsplit(address).hostname} failed {TRIES} times ({_reason(error)}). "
-            f"{there:,} bytes are kept: give the same command again, and it goes on there."
+            f"{there:,} bytes are kept: give the same command again, and it goes on there.",
+            code="PW507",
         ) from None
 
 
@@ -224,7 +229,7 @@ def _opened(remote: Remote, address: str, headers: dict[str, str]) -> Iterator[t
     except urllib.error.URLError as error:
         if isinstance(error.reason, TimeoutError | ConnectionResetError | ConnectionAbortedError):
             raise ConnectionError(_reason(error.reason)) from None
-        raise WeightsError(no_connection(remote, address, _reason(error.reason))) from None
+        raise WeightsError(no_connection(remote, address, _reason(error.reason)), code="PW507") from None
     with response:
         yield response, _answer(response, redirect.seen)
 
@@ -272,7 +277,8 @@ def _require_room(remote: Remote, part: Path, size: int | None, done: int) -> No
     if size is not None and size - done > free:
         raise WeightsError(
             f"{remote.name} needs {(size - done) / 1e6:,.0f} MB more, and the disk of {part.parent} has "
-            f"{free / 1e6:,.0f} MB free. Make room there, or set PIXELWISE_CACHE to a folder on another disk."
+            f"{free / 1e6:,.0f} MB free. Make room there, or set PIXELWISE_CACHE to a folder on another disk.",
+            code="PW507",
         )
 
 
@@ -292,7 +298,8 @@ def _require_right(remote: Remote, answer: Answer, part: Path, digest: str) -> N
         each.unlink(missing_ok=True)
     raise WeightsError(
         f"What came from {remote.address} {problem}, so it is damaged or another file, and was not kept. Give the same "
-        "command again; if it stays so, its publisher has replaced it: look at it by hand, and give its path."
+        "command again; if it stays so, its publisher has replaced it: look at it by hand, and give its path.",
+        code="PW508",
     )
 
 

@@ -108,7 +108,7 @@ def _in_words(error: Exception, remote: Remote, network: Network) -> Exception:
     if not (of_network or isinstance(error, OSError | ValueError)):
         return error
     reason = " ".join(str(cause).split())[:200] or type(cause).__name__
-    return WeightsError(no_connection(remote, network.endpoint, reason))
+    return WeightsError(no_connection(remote, network.endpoint, reason), code="PW507")
 
 
 def _checked(wanted: HubFile, path: Path) -> Kept:
@@ -123,7 +123,8 @@ def _checked(wanted: HubFile, path: Path) -> Kept:
     raise WeightsError(
         f"{wanted.file} of {wanted.repository} has the SHA-256 {digest}, and {wanted.sha256 or named} is recorded. It "
         "is damaged or another file, and was removed. Give the same command again; if it stays so, its publisher has "
-        "replaced it: look at it by hand, and give its path."
+        "replaced it: look at it by hand, and give its path.",
+        code="PW508",
     )
 
 

@@ -171,7 +171,8 @@ def for_network(short: str, network: str, encoder: str) -> Row:
     known = f"It has {', '.join(map(repr, words))}. " if words else ""
     raise WeightsError(
         f"No weights {short!r} are known for {network} with the encoder {encoder}. {known}"
-        f"`pixelwise weights --network {network}` lists what fits; or give a file or an address."
+        f"`pixelwise weights --network {network}` lists what fits; or give a file or an address.",
+        code="PW506",
     )
 
 

@@ -117,5 +117,6 @@ def require_consent(origin: Origin, accepted: Iterable[str], terms: str) -> None
     raise WeightsError(
         f"{origin.name} is under the licence {origin.licence}. {terms} If that fits your use, write accept_licence = "
         f'"{origin.licence}" under [model], or give --accept-licence "{origin.licence}"; the licence is then named in '
-        "the model, its report and its maps. `pixelwise weights --commercial` lists weights for any use."
+        "the model, its report and its maps. `pixelwise weights --commercial` lists weights for any use.",
+        code="PW505",
     )

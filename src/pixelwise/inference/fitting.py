@@ -116,13 +116,15 @@ def _in_units(
     )
     if fit.units != "convert":
         raise DataError(
-            f"{said} Convert the image to the units of the training images, or let it be done with --units convert."
+            f"{said} Convert the image to the units of the training images, or let it be done with --units convert.",
+            code="PW407",
         )
     low_model = min(card.contract.low) if card.contract is not None else 0.0
     ours, theirs = unit_top(card.dtype, low_model, expected), unit_top(dtype, low, high)
     if ours is None or theirs is None:
         raise DataError(
-            f"{said} One of the two is no common unit ({', '.join(SHOWN_TOPS.values())}); convert it yourself."
+            f"{said} One of the two is no common unit ({', '.join(SHOWN_TOPS.values())}); convert it yourself.",
+            code="PW407",
         )
     warnings.warn(
         f"{path} is converted from {SHOWN_TOPS[theirs]} to {SHOWN_TOPS[ours]}: its values are multiplied by "
@@ -149,7 +151,8 @@ def _at_resolution(reader: Readable, card: ModelCard, fit: Fit) -> Readable:
             whose = "The training images" if trained is None else str(reader.info.path)
             raise DataError(
                 f"{whose} have no ground resolution that is known, so nothing can be resampled to the model's. Leave "
-                "--resolution out, or georeference the image."
+                "--resolution out, or georeference the image.",
+                code="PW409",
             )
         return reader
     factor = trained / own

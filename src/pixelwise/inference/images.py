@@ -62,7 +62,8 @@ def require_image(info: RasterInfo, card: ModelCard, *, any_type: bool = False) 
         raise DataError(
             f"{info.path} has {_count(len(info.colour_bands))} besides alpha{alpha}, but the model takes {wanted} "
             f"({source} of its training images, which had {card.file_bands or wanted}). Give an "
-            "image with the same bands in the same order."
+            "image with the same bands in the same order.",
+            code="PW406",
         )
     if not any_type:
         _require_units(info, card)
@@ -73,7 +74,8 @@ def _require_units(info: RasterInfo, card: ModelCard) -> None:
         raise DataError(
             f"{info.path} holds {info.dtype} values, but the model was trained on {card.dtype}. Their units differ; "
             f"convert the image to {card.dtype} in the units of the training images, or let it be done with --units "
-            "convert."
+            "convert.",
+            code="PW407",
         )
 
 
@@ -87,7 +89,8 @@ def require_fitting(info: RasterInfo, bands: tuple[int, ...], card: ModelCard) -
         raise DataError(
             f"{info.path} gives {_count(len(bands))}, but the model takes {len(card.bands)}: {list(bands)} are read, "
             f"and the model was trained on {list(card.bands)}. If the file has the bands of the training images, write "
-            f"bands = {list(card.bands)} below [data]."
+            f"bands = {list(card.bands)} below [data].",
+            code="PW406",
         )
     _require_units(info, card)
 
@@ -120,7 +123,8 @@ def open_array(image: Image.Image | np.ndarray, card: ModelCard) -> ArrayReader:
         raise DataError(
             f"The image is {values.dtype} of the shape {shape}, but the model takes numbers of the shape [height, "
             f"width, {wanted}]{' or [height, width]' if wanted == 1 else ''}. Give the same bands in the same order as "
-            "in training."
+            "in training.",
+            code="PW406",
         )
     bands = np.moveaxis(values[..., :wanted], -1, 0)
     valid = holds_data(bands, card.nodata)

@@ -56,7 +56,8 @@ class TileOptions:
         if not self.scales or not all(0 < scale <= LARGEST_SCALE for scale in self.scales):
             raise ConfigError(
                 f"The scales {list(self.scales)} do not work: give one or more numbers above 0 and up to "
-                f"{LARGEST_SCALE}; 1 is the image's own size."
+                f"{LARGEST_SCALE}; 1 is the image's own size.",
+                code="PW316",
             )
         if self.batch is not None and self.batch < 1:
             raise ConfigError(f"A batch of {self.batch} tiles does not work: give 1 or more.")
@@ -72,6 +73,7 @@ class TileOptions:
         if tile < 64 or tile % 32 or overlap % 32 or not 0 <= overlap <= tile // 2:
             raise ConfigError(
                 f"A tile of {tile} pixels with an overlap of {overlap} does not work: both are multiples of 32, the "
-                "tile is at least 64, the overlap at most half of it."
+                "tile is at least 64, the overlap at most half of it.",
+                code="PW316",
             )
         return tile, overlap

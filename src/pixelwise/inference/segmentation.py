@@ -46,7 +46,9 @@ class Segmentation:
             write_palette_png(path, self.labels, self.classes)
             return
         if path.suffix.lower() not in (".tif", ".tiff"):
-            raise ConfigError(f"{path}: labels are saved as .png or .tif, since other formats change their values.")
+            raise ConfigError(
+                f"{path}: labels are saved as .png or .tif, since other formats change their values.", code="PW804"
+            )
         info = self.info or info_of_array(self.labels[None], Path("image"))
         with LabelMapWriter(path, info, self.classes, tags=self.tags) as writer:
             writer.write(0, self.labels, self.confidence, self.valid)
@@ -70,7 +72,9 @@ class Segmentation:
         """
         path = self._kept(path)
         if path.suffix.lower() not in Image.registered_extensions():
-            raise ConfigError(f"{path}: no picture format has this suffix. Let the name end in .png or .jpg.")
+            raise ConfigError(
+                f"{path}: no picture format has this suffix. Let the name end in .png or .jpg.", code="PW804"
+            )
         save_picture(self.overlay(opacity), path)
 
     def _kept(self, path: str | Path) -> Path:

@@ -230,7 +230,8 @@ class Journal:
         except DAMAGE:
             path.unlink(missing_ok=True)
             raise ConfigError(
-                f"{path} was damaged, and is removed. Give the same command again; it computes this piece again."
+                f"{path} was damaged, and is removed. Give the same command again; it computes this piece again.",
+                code="PW615",
             ) from None
 
     def cells(self, place: Place) -> Float32[np.ndarray, "K h w"]:
@@ -267,7 +268,8 @@ class Journal:
                 save(file)
         except OSError as error:
             raise ConfigError(
-                f"{self.folder / name} could not be written: {error.strerror or error}. Make room on that disk."
+                f"{self.folder / name} could not be written: {error.strerror or error}. Make room on that disk.",
+                code="PW803",
             ) from None
 
 

@@ -154,7 +154,8 @@ class _Cluster:
         if not ended:
             raise ConfigError(
                 f"The Ray cluster gave no worker within {PATIENCE:.0f} s. See `ray status`; start machines, and give "
-                "the same command again."
+                "the same command again.",
+                code="PW611",
             )
         task = self.running.pop(ended[0])
         started = isinstance(task, _Start)
@@ -166,7 +167,8 @@ class _Cluster:
                 reason = str(error).strip().splitlines()[-1].strip()
                 raise ConfigError(
                     f"A worker of the Ray cluster could not start: {reason}. Every machine needs the same pixelwise, "
-                    "torch and Python as this one."
+                    "torch and Python as this one.",
+                    code="PW611",
                 ) from None
             self.alive -= not started
             self.hire()
@@ -311,7 +313,8 @@ def connected() -> ModuleType:
         except (ConnectionError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(
-                f"The Ray cluster does not answer: {reason}. Start it with `ray start --head`, or fix RAY_ADDRESS."
+                f"The Ray cluster does not answer: {reason}. Start it with `ray start --head`, or fix RAY_ADDRESS.",
+                code="PW611",
             ) from None
     return ray
 
@@ -328,5 +331,7 @@ def _room_for_workers(ray: ModuleType, device: str) -> int:
         return int(sum(resources.get("GPU", 0) for resources in alive))
     room = sum(resources.get("CPU", 0) >= 1 for resources in alive)
     if not room:
-        raise ConfigError("No machine of the Ray cluster offers a processor. Start one with `ray start --num-cpus=N`.")
+        raise ConfigError(
+            "No machine of the Ray cluster offers a processor. Start one with `ray start --num-cpus=N`.", code="PW611"
+        )
     return room

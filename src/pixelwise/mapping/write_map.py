@@ -104,13 +104,16 @@ def write_map(
         if _touched(scene) != touched and not same(journal):
             raise DataError(
                 f"{scene} was changed while it was mapped, so its pieces do not belong together. Give the same command "
-                "again when nothing writes to the scene any more; the map then starts from the beginning."
+                "again when nothing writes to the scene any more; the map then starts from the beginning.",
+                code="PW410",
             )
         try:
             counts = put_together(tiling, journal, Path(output), options, tags)
         except OSError as error:
             reason = error.strerror or error
-            raise ConfigError(f"{output} could not be written: {reason}. {_kept(journal, wanted)}") from None
+            raise ConfigError(
+                f"{output} could not be written: {reason}. {_kept(journal, wanted)}", code="PW803"
+            ) from None
         journal.remove()
     return _described(tiling, Path(output), options, counts, time.monotonic() - started)
 

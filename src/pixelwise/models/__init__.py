@@ -246,7 +246,7 @@ def _shared_out(
     for key, value in given.items():
         if key not in for_encoder and key not in for_decoder:
             listed = ", ".join(dict.fromkeys(["encoder", "decoder", *for_encoder, *for_decoder]))
-            raise ConfigError(f"{name} has no option {key!r}. Its options: {listed}.")
+            raise ConfigError(f"{name} has no option {key!r}. Its options: {listed}.", code="PW306")
         if isinstance({**for_encoder, **for_decoder}[key], bool):
             require_true_or_false(f"{name}: {key}", value)
     for known, is_kin in ((for_encoder, kin[0]), (for_decoder, kin[1])):
@@ -262,7 +262,9 @@ def _create_hierarchical(classes: int, bands: int, options: dict[str, Any]) -> S
     name = _known(options.get("network", "hrnet-w48-ocr"), MODELS, "network")
     network = create(name, classes=classes, bands=bands, **rest)
     if isinstance(network.decoder, eomt.QueryDecoder):
-        raise ConfigError(f"hmsa weighs logits of several sizes, and {name} answers with masks. Take another network.")
+        raise ConfigError(
+            f"hmsa weighs logits of several sizes, and {name} answers with masks. Take another network.", code="PW308"
+        )
     # What the classifier sees has as many channels as an empty image shows, at no cost.
     with torch.device("meta"):
         probe = create(name, classes=classes, bands=bands, **rest).eval()
@@ -270,7 +272,8 @@ def _create_hierarchical(classes: int, bands: int, options: dict[str, Any]) -> S
         seen = probe.decoder(maps).features
     if seen is None:
         raise ConfigError(
-            f"hmsa needs a network that shows what its classifier sees, and {name} does not. Take another."
+            f"hmsa needs a network that shows what its classifier sees, and {name} does not. Take another.",
+            code="PW308",
         )
     kept = {"network": name, **_defaults(hmsa.hierarchical), **own, **network.architecture.options}
     del kept["features"], kept["maps"]
@@ -285,7 +288,7 @@ def _known(name: object, table: Mapping[str, object], kind: str) -> str:
     hint = f"Did you mean {near[0]!r}? " if near else ""
     known = "`pixelwise models` lists all names." if table is MODELS else f"There are {', '.join(table)}."
     known += " Others are 'transformers:NAME' and 'timm:NAME'." if table is ENCODERS else ""
-    raise ConfigError(f"No {kind} is called {name!r}. {hint}{known}")
+    raise ConfigError(f"No {kind} is called {name!r}. {hint}{known}", code="PW307")
 
 
 def _encoder_builder(name: str) -> Callable[..., nn.Module]:

@@ -200,7 +200,8 @@ def cascade(
     if channels[-1] % 4:
         raise ConfigError(
             f"The cascade's bottlenecks divide channels by 4, and the encoder's last map has {channels[-1]} of them. "
-            "Take another encoder, such as resnet50."
+            "Take another encoder, such as resnet50.",
+            code="PW308",
         )
     decoder = CascadeDecoder(channels[-1], max(1, 32 // strides[-1]), multi_grid, classes)
     decoder.apply(initialise_convolutions)

@@ -345,7 +345,8 @@ def fc_hardnet(
     if len(steps) < 2 or steps != [finest * 2**i for i in range(len(steps))]:
         raise ConfigError(
             f"The decoder of FC-HarDNet joins maps of strides 4, 8, 16 and so on, but this encoder's are "
-            f"{', '.join(map(str, strides))}. Take an encoder such as hardnet-68, resnet50 or mit-b0, undilated."
+            f"{', '.join(map(str, strides))}. Take an encoder such as hardnet-68, resnet50 or mit-b0, undilated.",
+            code="PW308",
         )
     for name, values, least in (("growth", growth, 2), ("layers", layers, 1)):
         require_whole_numbers(f"FC-HarDNet's {name}", values, least=least)

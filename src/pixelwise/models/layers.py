@@ -26,7 +26,8 @@ class BatchNorm(nn.BatchNorm2d):
             raise DataError(
                 "A batch of one image leaves one value per channel to a batch norm, with no variance to divide by. "
                 "Raise [train].batch_size to at least 2. The network pools the whole image, or the crop is so small "
-                "that its coarsest map has one pixel; then a larger [train].crop_size helps too."
+                "that its coarsest map has one pixel; then a larger [train].crop_size helps too.",
+                code="PW609",
             )
         return super().forward(input)
 

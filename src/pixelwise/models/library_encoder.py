@@ -177,7 +177,8 @@ def _taking(recipe: Recipe, bands: int) -> Iterator[None]:
     except Exception as error:  # networks say it in many ways
         raise ConfigError(
             f"{recipe.encoder} takes no images of {bands} bands and {recipe.side}x{recipe.side} pixels "
-            f"({reason_of(error)}). Take another encoder, or [data].bands that it takes."
+            f"({reason_of(error)}). Take another encoder, or [data].bands that it takes.",
+            code="PW309",
         ) from None
 
 
@@ -192,7 +193,8 @@ def _seen(backbone: nn.Module, recipe: Recipe, bands: int, size: tuple[int, int]
         if each.ndim != 4 or size[0] % rows or size[1] % columns or size[0] // rows != size[1] // columns:
             raise ConfigError(
                 f"{recipe.encoder} makes a map of {list(each.shape)} of an image of {size[0]}x{size[1]} pixels, which "
-                "is no map of a whole stride. Take another encoder, or other out_indices."
+                "is no map of a whole stride. Take another encoder, or other out_indices.",
+                code="PW309",
             )
         channels.append(each.shape[3] if last else each.shape[1])
         strides.append(size[0] // rows)
@@ -216,7 +218,8 @@ def _pretrained(recipe: Recipe, bands: int, taken: Sequence[int], twin: nn.Modul
     if fresh > FRESH_SHARE * sum(tensor.numel() for tensor in weights.values()):
         raise WeightsError(
             f"The weights of {recipe.encoder} lack {len(missing)} tensors of its backbone, such as "
-            f"{', '.join(sorted(missing)[:3])}. Take another name or folder."
+            f"{', '.join(sorted(missing)[:3])}. Take another name or folder.",
+            code="PW503",
         )
     wanted = {name: tensor.shape for name, tensor in twin.state_dict().items()}
     if all(tensor.shape == wanted.get(name) for name, tensor in weights.items()):
@@ -231,7 +234,8 @@ def _pretrained(recipe: Recipe, bands: int, taken: Sequence[int], twin: nn.Modul
     except RuntimeError as error:
         raise WeightsError(
             f"The weights of {recipe.encoder} do not fit {bands} bands ({reason_of(error)}). Take as many bands as "
-            "they were trained with."
+            "they were trained with.",
+            code="PW503",
         ) from None
     return backbone
 

@@ -54,12 +54,13 @@ class Recipe:
                 raise ValueError
         except (ValueError, TypeError, RecursionError):
             raise ConfigError(
-                f"The library_config of encoder = {encoder!r} is damaged. Leave it out, or restore it."
+                f"The library_config of encoder = {encoder!r} is damaged. Leave it out, or restore it.", code="PW309"
             ) from None
         if recipe.encoder != encoder:
             raise ConfigError(
                 f"library_config is of {recipe.encoder!r}, but encoder is {encoder!r}. Leave library_config out; it is "
-                "found by the name."
+                "found by the name.",
+                code="PW309",
             )
         return recipe
 
@@ -72,7 +73,9 @@ def folder_of(name: str) -> Path:
     """
     folder = Path(name).expanduser()
     if not folder.is_dir():
-        raise ConfigError(f"The encoder's folder {folder} is not there. Correct the path after the colon.")
+        raise ConfigError(
+            f"The encoder's folder {folder} is not there. Correct the path after the colon.", code="PW309"
+        )
     return folder
 
 

@@ -121,7 +121,8 @@ def linknet(channels: Sequence[int], strides: Sequence[int], classes: int, *, po
     if len(steps) < 2 or steps != [4 * 2**i for i in range(len(steps))]:
         raise ConfigError(
             f"LinkNet's decoder adds maps of strides 4, 8, 16 and so on, but this encoder's are "
-            f"{', '.join(map(str, strides))}. Take an encoder such as resnet18, hardnet-68 or mit-b0, undilated."
+            f"{', '.join(map(str, strides))}. Take an encoder such as resnet18, hardnet-68 or mit-b0, undilated.",
+            code="PW308",
         )
     stem = channels[strides.index(2)] if 2 in tuple(strides) else None
     decoder = LinkNetDecoder([width for width, _ in taken], stem, classes, port)

@@ -16,32 +16,32 @@ def require_whole_number(name: str, value: object, *, least: int = 1) -> None:
         ConfigError: it is something else; so do all checks here.
     """
     if not _is_whole(value, least):
-        raise ConfigError(f"{name} is a whole number from {least} on, not {value!r}.")
+        raise ConfigError(f"{name} is a whole number from {least} on, not {value!r}.", code="PW306")
 
 
 def require_chance(name: str, value: object) -> None:
     """Check an option that is a chance, from 0 to below 1."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-        raise ConfigError(f"{name} is a chance from 0 to below 1, not {value!r}.")
+        raise ConfigError(f"{name} is a chance from 0 to below 1, not {value!r}.", code="PW306")
 
 
 def require_positive(name: str, value: object) -> None:
     """Check an option that is a number above 0."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise ConfigError(f"{name} is a number above 0, not {value!r}.")
+        raise ConfigError(f"{name} is a number above 0, not {value!r}.", code="PW306")
 
 
 def require_true_or_false(name: str, value: object) -> None:
     """Check an option that is true or false."""
     if not isinstance(value, bool):
-        raise ConfigError(f"{name} is true or false, not {value!r}.")
+        raise ConfigError(f"{name} is true or false, not {value!r}.", code="PW306")
 
 
 def require_one_of(name: str, value: object, known: Collection[object]) -> None:
     """Check an option that is one of a few values."""
     # A list from TOML has no hash, and a table's keys are looked up by theirs.
     if value not in tuple(known):
-        raise ConfigError(f"{name} is one of {', '.join(map(str, known))}, not {value!r}.")
+        raise ConfigError(f"{name} is one of {', '.join(map(str, known))}, not {value!r}.", code="PW306")
 
 
 def require_whole_numbers(
@@ -55,7 +55,9 @@ def require_whole_numbers(
     ):
         return values
     number = "a list of whole numbers" if count is None else f"a list of {count} whole numbers"
-    raise ConfigError(f"{name} must be {number} from {least} on, such as {[least] * (count or 1)}, not {values!r}.")
+    raise ConfigError(
+        f"{name} must be {number} from {least} on, such as {[least] * (count or 1)}, not {values!r}.", code="PW306"
+    )
 
 
 def sizes_of(name: str, given: object, own: Sequence[int], *, least: int = 1) -> Any:

@@ -106,6 +106,7 @@ def auxiliary_channels(channels: Sequence[int], auxiliary: bool) -> int | None:
     if auxiliary and len(channels) < 2:
         raise ConfigError(
             "The auxiliary head reads the encoder's last map but one, and this encoder has a single map. "
-            "Set auxiliary=False, or take an encoder with several maps."
+            "Set auxiliary=False, or take an encoder with several maps.",
+            code="PW308",
         )
     return channels[-2] if auxiliary else None

@@ -76,12 +76,14 @@ class Segmenter(nn.Module):
         if bands != self.architecture.bands:
             raise DataError(
                 f"The image has {bands} bands, but {self.architecture.name} was built for {self.architecture.bands}. "
-                f"Pick bands, or create the model with bands={bands}."
+                f"Pick bands, or create the model with bands={bands}.",
+                code="PW406",
             )
         if min(height, width) < MINIMUM_SIZE:
             raise DataError(
                 f"The image is {width}x{height} pixels; {self.architecture.name} needs at least "
-                f"{MINIMUM_SIZE}x{MINIMUM_SIZE}. Pad or enlarge it."
+                f"{MINIMUM_SIZE}x{MINIMUM_SIZE}. Pad or enlarge it.",
+                code="PW408",
             )
         rows, columns = self.padded_size((height, width))
         if (rows, columns) != (height, width):

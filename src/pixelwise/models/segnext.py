@@ -314,7 +314,8 @@ def ham(
     if not inputs:
         raise ConfigError(
             f"The decoder ham reads maps from stride 8 on, and the encoder has the strides {list(strides)}. "
-            "Take an encoder that goes deeper, such as mscan-t."
+            "Take an encoder that goes deeper, such as mscan-t.",
+            code="PW308",
         )
     decoder = LightHamburger(inputs, decoder_channels, classes, rank, dropout)
     decoder.apply(initialise_convolutions)

@@ -232,7 +232,8 @@ def setr_mla(
         raise ConfigError(
             f"setr-mla adds four maps of one stride without resizing them, but this encoder's strides are "
             f"{', '.join(map(str, strides))}. Take a plain transformer, such as encoder='vit-small', or "
-            "decoder='setr-pup'."
+            "decoder='setr-pup'.",
+            code="PW308",
         )
     head = AggregationHead(
         [nn.LayerNorm(width, eps=epsilon) for width in channels[-4:]],

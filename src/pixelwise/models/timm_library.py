@@ -99,7 +99,9 @@ def pretrained(recipe: Recipe, taken: Sequence[int]) -> tuple[nn.Module, set[str
         advice = "The folder needs config.json and model.safetensors, as timm.models.save_for_hf writes them."
         if not is_folder_name(name):
             advice = "Without a network, they must be in the cache of huggingface_hub; start once where there is one."
-        raise WeightsError(f"timm does not find the weights of {recipe.encoder}: {error} {advice}") from None
+        raise WeightsError(
+            f"timm does not find the weights of {recipe.encoder}: {error} {advice}", code="PW309"
+        ) from None
 
 
 def maps(backbone: nn.Module, image: Tensor) -> Sequence[Tensor]:
@@ -138,7 +140,8 @@ def _created(recipe: Recipe, name: str, taken: Sequence[int] | None, **arguments
         asked = f" with out_indices = {list(taken)}" if taken is not None else ""
         raise ConfigError(
             f"timm {timm.__version__} does not build {recipe.encoder}{asked} ({reason_of(error)}). Correct the name or "
-            f"the option; timm.list_models() has all names. The network was looked up with timm {recipe.version}."
+            f"the option; timm.list_models() has all names. The network was looked up with timm {recipe.version}.",
+            code="PW309",
         ) from None
 
 
@@ -167,10 +170,13 @@ def _named(encoder: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
     except Exception as error:  # of the hub, of files, of what is in them
         raise ConfigError(
             f"timm does not find the configuration of encoder = {encoder!r} ({reason_of(error)}). Correct the name, or "
-            "fetch it first where there is a network; a folder is named with its path: 'timm:./folder'."
+            "fetch it first where there is a network; a folder is named with its path: 'timm:./folder'.",
+            code="PW309",
         ) from None
     if not sound:
-        raise ConfigError(f"The config.json of encoder = {encoder!r} names no network of timm. Take another.")
+        raise ConfigError(
+            f"The config.json of encoder = {encoder!r} names no network of timm. Take another.", code="PW309"
+        )
     return architecture, arguments, made_for
 
 

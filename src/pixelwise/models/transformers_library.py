@@ -47,7 +47,8 @@ def recipe(encoder: str) -> Recipe:
     except Exception as error:  # errors of the hub, of files and of the library
         raise ConfigError(
             f"transformers does not find the configuration of encoder = {encoder!r} ({reason_of(error)}). "
-            f"{_advice(name)}"
+            f"{_advice(name)}",
+            code="PW309",
         ) from None
     _require_backbone(encoder, about.get("model_type", ""))
     about = _kept(about)
@@ -63,7 +64,7 @@ def with_drop_path(recipe: Recipe, drop_path: float) -> dict[str, Any]:
         ConfigError: the network leaves no block out.
     """
     if "drop_path_rate" not in recipe.about:
-        raise ConfigError(f"{recipe.encoder} has no drop_path. Leave it out.")
+        raise ConfigError(f"{recipe.encoder} has no drop_path. Leave it out.", code="PW306")
     return {**recipe.about, "drop_path_rate": drop_path}
 
 
@@ -86,7 +87,8 @@ def build(recipe: Recipe, bands: int, taken: Sequence[int] | None) -> nn.Module:
     except Exception as error:  # whatever the library meets in a configuration of another version
         raise ConfigError(
             f"transformers {version()} does not build {recipe.encoder} ({reason_of(error)}); its configuration was "
-            f"read by {recipe.version}. Install transformers=={recipe.version}."
+            f"read by {recipe.version}. Install transformers=={recipe.version}.",
+            code="PW309",
         ) from None
 
 
@@ -114,7 +116,8 @@ def pretrained(recipe: Recipe, taken: Sequence[int]) -> tuple[nn.Module, set[str
         raise
     except Exception as error:  # as above
         raise WeightsError(
-            f"transformers does not find the weights of {recipe.encoder} ({reason_of(error)}). {_advice(recipe.name)}"
+            f"transformers does not find the weights of {recipe.encoder} ({reason_of(error)}). {_advice(recipe.name)}",
+            code="PW309",
         ) from None
     mismatched = {each if isinstance(each, str) else each[0] for each in found["mismatched_keys"]}
     return backbone.train(), {*found["missing_keys"], *mismatched}
@@ -157,14 +160,15 @@ def _config(transformers: ModuleType, recipe: Recipe, taken: Sequence[int] | Non
         config.reshape_hidden_states = True
     if not getattr(config, "stage_names", None):
         raise ConfigError(
-            f"{recipe.encoder} is of several networks, and its whole gives no maps. Take another encoder."
+            f"{recipe.encoder} is of several networks, and its whole gives no maps. Take another encoder.", code="PW309"
         )
     count = len(config.stage_names)
     wanted = list(range(count) if taken is None else taken)
     if wanted != sorted(set(wanted)) or wanted[-1] >= count:
         raise ConfigError(
             f"{recipe.encoder}: out_indices = {wanted} do not fit. It has the maps 0 to {count - 1}; name some of them "
-            "in their order."
+            "in their order.",
+            code="PW306",
         )
     config.out_indices = wanted
     return config
@@ -177,12 +181,13 @@ def _kept(about: Mapping[str, Any]) -> dict[str, Any]:
 def _require_backbone(encoder: str, kind: str) -> None:
     known = optional_module(AUTO).MODEL_FOR_BACKBONE_MAPPING_NAMES
     if kind == "timm_backbone" or kind == "timm_wrapper":
-        raise ConfigError(f"{encoder} is a network of timm. Ask that: encoder = 'timm:NAME'.")
+        raise ConfigError(f"{encoder} is a network of timm. Ask that: encoder = 'timm:NAME'.", code="PW309")
     if kind not in known:
         listed = ", ".join(sorted(name for name in known if name != "timm_backbone"))
         raise ConfigError(
             f"{encoder} is of the type {kind!r}, of which transformers {version()} has no backbone. It has {listed}. "
-            "Take one of these, or the network's name in timm."
+            "Take one of these, or the network's name in timm.",
+            code="PW309",
         )
 
 

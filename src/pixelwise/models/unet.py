@@ -224,5 +224,6 @@ def require_doubling(name: str, strides: Sequence[int]) -> None:
     if len(strides) < 2 or any(b != 2 * a for a, b in pairwise(strides)):
         raise ConfigError(
             f"{name} climbs a pyramid whose maps double in size, and this encoder's maps have the strides "
-            f"{list(strides)}. Take an encoder such as resnet18, hardnet-68 or mit-b0, without output_stride."
+            f"{list(strides)}. Take an encoder such as resnet18, hardnet-68 or mit-b0, without output_stride.",
+            code="PW308",
         )

@@ -44,7 +44,8 @@ def _check_closed(output: Path) -> None:
             raise ConfigError(
                 f"{beside} shows that another program has {output.name} open, or was killed while it wrote; with a new "
                 f"file beside it both would be damaged. Close {output.name} there; if that program is gone, open and "
-                "close the file in a GIS once, which puts it in order. Or choose another output."
+                "close the file in a GIS once, which puts it in order. Or choose another output.",
+                code="PW801",
             )
 
 
@@ -61,7 +62,9 @@ def other_layers_kept(output: Path, temporary: Path) -> Iterator[None]:
     yield
     _check_closed(output)
     if _state(output) != before:
-        raise ConfigError(f"{output} was changed by another program meanwhile. Close it there, and try again.")
+        raise ConfigError(
+            f"{output} was changed by another program meanwhile. Close it there, and try again.", code="PW801"
+        )
 
 
 def _state(output: Path) -> tuple[int, int] | None:
@@ -84,10 +87,12 @@ def _other_layers(output: Path) -> list[str]:
             columns = {row[1] for row in database.execute("select * from pragma_table_info(?)", (own,))}
     except sqlite3.Error as error:
         raise ConfigError(
-            f"{output} is there, but cannot be read as a GeoPackage: {error}. Move it away, or choose another output."
+            f"{output} is there, but cannot be read as a GeoPackage: {error}. Move it away, or choose another output.",
+            code="PW801",
         ) from None
     if own in names and not any(columns >= ours for ours in OUR_COLUMNS):
         raise ConfigError(
-            f"{output} has a layer {own!r} that is not from pixelwise, and would be replaced. Choose another output."
+            f"{output} has a layer {own!r} that is not from pixelwise, and would be replaced. Choose another output.",
+            code="PW801",
         )
     return [name for name in names if name != own and not name.startswith((f"rtree_{own}_", "sqlite_"))]

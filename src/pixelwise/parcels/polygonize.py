@@ -115,7 +115,9 @@ def polygonize(
         wanted = {i: name for i, name in names.items() if classes is None or name in classes}
         unknown = [name for name in classes or [] if name not in names.values()]
         if unknown:
-            raise ConfigError(f"{label_map} has no class {unknown[0]!r}; it has {', '.join(names.values())}.")
+            raise ConfigError(
+                f"{label_map} has no class {unknown[0]!r}; it has {', '.join(names.values())}.", code="PW311"
+            )
         small = _ground_areas(regions, source.info) < minimum_area
         if merge:
             standing = _merged(regions, source.info, small, minimum_area, advance)
@@ -196,7 +198,7 @@ def _label_of(name: str, source: LabelSource) -> int:
     if match := re.fullmatch(r"class (\d+)", name):
         return int(match[1])
     listed = ", ".join(source.names.values()) or "no names, so a class is called by its number, such as 'class 1'"
-    raise ConfigError(f"{source.info.path} has no class {name!r} for instances; it has {listed}.")
+    raise ConfigError(f"{source.info.path} has no class {name!r} for instances; it has {listed}.", code="PW311")
 
 
 def _class_names(source: LabelSource, labels: Int[np.ndarray, " n"]) -> dict[int, str]:

@@ -241,7 +241,8 @@ def _require_near(path: str | Path, polygons: Polygons, area: Any, plane: CRS, w
     longitude, latitude = transformed(polygons.crs, degrees(), shapely.get_coordinates(polygons.geometries[:1])[:1])[0]
     raise DataError(
         f"No polygon of {path} lies near the area that is scored, that of {where}: the first one is at longitude "
-        f"{longitude:.3f}, latitude {latitude:.3f}. Name files of one place, and check their coordinate systems."
+        f"{longitude:.3f}, latitude {latitude:.3f}. Name files of one place, and check their coordinate systems.",
+        code="PW422",
     )
 
 

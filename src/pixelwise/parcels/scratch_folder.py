@@ -23,7 +23,8 @@ def scratch_folder(output: Path) -> Iterator[Path]:
     ensure_hidden_folder(folder)
     if any(folder.iterdir()) and not (folder / LOCK).is_file():
         raise ConfigError(
-            f"{folder} is not from pixelwise, and would be emptied. Move it away, or choose another output."
+            f"{folder} is not from pixelwise, and would be emptied. Move it away, or choose another output.",
+            code="PW801",
         )
     try:
         with locked_folder(folder, work=f"is making {output}", instead="another output"):

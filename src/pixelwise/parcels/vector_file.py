@@ -34,9 +34,11 @@ def check_vector_output(output: Path) -> None:
         MissingExtraError: GeoParquet without pyarrow.
     """
     if output.suffix.lower() not in DRIVERS:
-        raise ConfigError(f"{output}: parcels are written as {', '.join(DRIVERS)}. Let the name end in one of them.")
+        raise ConfigError(
+            f"{output}: parcels are written as {', '.join(DRIVERS)}. Let the name end in one of them.", code="PW804"
+        )
     if output.is_dir():
-        raise ConfigError(f"{output} is a folder, and no file can take its name. Choose another output.")
+        raise ConfigError(f"{output} is a folder, and no file can take its name. Choose another output.", code="PW802")
     driver = DRIVERS[output.suffix.lower()]
     if driver == "GeoParquet":
         optional_module("pyarrow.parquet")
@@ -47,7 +49,8 @@ def check_vector_output(output: Path) -> None:
             if os.path.lexists(part):
                 raise ConfigError(
                     f"{part} is there without {output.name}, and would be overwritten as a part of it. Move it away, "
-                    "or choose another output."
+                    "or choose another output.",
+                    code="PW801",
                 )
 
 
@@ -118,7 +121,8 @@ def _write(path: Path, output: Path, geometries: np.ndarray, columns: dict[str, 
         )
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError) as error:
         raise ConfigError(
-            f"{output} could not be written: {error}. If the disk is full, make room; else choose another output."
+            f"{output} could not be written: {error}. If the disk is full, make room; else choose another output.",
+            code="PW803",
         ) from None
 
 

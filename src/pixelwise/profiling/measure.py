@@ -147,7 +147,9 @@ def write_profile(told: dict[str, Any], path: Path) -> None:
         ConfigError: a file that is no profile is there, or it cannot be written.
     """
     if path.exists() and not _is_profile(path):
-        raise ConfigError(f"{path} is there and no profile of pixelwise, so it is kept. Choose another name.")
+        raise ConfigError(
+            f"{path} is there and no profile of pixelwise, so it is kept. Choose another name.", code="PW801"
+        )
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(told, indent=1), encoding="utf-8")
 

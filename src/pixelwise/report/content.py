@@ -67,7 +67,9 @@ def gather(folder: str | Path, files: ParcelFiles | None = None) -> Content:
     run, config = open_finished_run(folder)
     metrics = run.metrics
     if not metrics:
-        raise ConfigError(f"{folder} has no scores to report yet. Run `pixelwise evaluate {folder}` first.")
+        raise ConfigError(
+            f"{folder} has no scores to report yet. Run `pixelwise evaluate {folder}` first.", code="PW613"
+        )
     others = [key for key, kept in metrics.items() if key not in ("training", VALIDATION) and _of_other_data(kept)]
     name = others[-1] if others else VALIDATION if VALIDATION in metrics else [*metrics][-1]
     card, _ = read_card(run.folder / "model")
@@ -76,7 +78,8 @@ def gather(folder: str | Path, files: ParcelFiles | None = None) -> Content:
     if len(matrix) != len(classes):
         raise ConfigError(
             f"{run.folder / 'metrics.json'} is damaged: {name!r} has scores of {len(matrix)} classes, and the model "
-            f"knows {len(classes)}. Remove it; `pixelwise evaluate {run.folder}` writes a new one."
+            f"knows {len(classes)}. Remove it; `pixelwise evaluate {run.folder}` writes a new one.",
+            code="PW615",
         )
     kept = run.pictures(name)
     scenes, worst = load_pictures(kept) if kept.exists() else ([], [])
@@ -136,7 +139,7 @@ def _about_weights(path: Path) -> dict[str, str]:
             count = sum(math.prod(file.get_slice(name).get_shape()) for name in names)
         digest = file_digest(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{path} is damaged ({error}). Restore the folder or train again.") from None
+        raise WeightsError(f"{path} is damaged ({error}). Restore the folder or train again.", code="PW510") from None
     return {"Parameters": f"{count:,}", "Weights": f"{path.parent.name}/{path.name}, SHA-256 {digest}"}
 
 

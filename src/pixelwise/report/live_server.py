@@ -124,4 +124,4 @@ def live_server(folder: str | Path, port: int | None = None) -> LiveServer:
             reason = problem.strerror or str(problem)
     which = f"Port {port}" if port is not None else f"None of the ports {PORT} to {PORT + PORTS - 1}"
     which += " can be used" if port is not None else " is free"
-    raise ConfigError(f"{which} ({reason}). Choose another one with --port, or leave --port out.")
+    raise ConfigError(f"{which} ({reason}). Choose another one with --port, or leave --port out.", code="PW805")

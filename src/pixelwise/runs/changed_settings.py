@@ -66,7 +66,8 @@ def require_same_settings(folder: Path, before: Config, now: Config) -> None:
         raise ConfigError(
             f"{folder} began with other settings: {', '.join(changed[:LISTED])}{more}. They say what is learned, so a "
             f"run keeps them. Set them back (`pixelwise train {folder / 'config.toml'} --resume` has all as before), "
-            "or begin another run (--run)."
+            "or begin another run (--run).",
+            code="PW604",
         )
 
 

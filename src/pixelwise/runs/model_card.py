@@ -73,7 +73,7 @@ def read_card(folder: Path) -> tuple[ModelCard, str | None]:
         reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         reason = " ".join(str(error).split())
-    raise WeightsError(f"{path} is damaged ({reason[:200]}). Restore the folder or train again.")
+    raise WeightsError(f"{path} is damaged ({reason[:200]}). Restore the folder or train again.", code="PW510")
 
 
 def is_model(path: Path) -> bool:
@@ -108,7 +108,7 @@ def read_origins(path: Path) -> tuple[Origin, ...] | None:
     except (OSError, ValueError, RecursionError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(
-            f"What {path} descends from is damaged ({reason}). Restore the folder, or train again."
+            f"What {path} descends from is damaged ({reason}). Restore the folder, or train again.", code="PW510"
         ) from None
     return None
 

@@ -48,7 +48,7 @@ def save_model(folder: str | Path, model: Segmenter, card: ModelCard) -> None:
         try:
             write_state(model, weights, header)
         except SafetensorError as error:
-            raise ConfigError(f"{Path(folder) / weights.name} could not be written: {error}.") from None
+            raise ConfigError(f"{Path(folder) / weights.name} could not be written: {error}.", code="PW803") from None
         _write_card(temporary / "model.toml", card, file_digest(weights))
         if origins:
             (temporary / NOTICE).write_text(notice(origins), encoding="utf-8", newline="\n")
@@ -98,21 +98,23 @@ def load_model(folder: str | Path, *, options: Mapping[str, object] | None = Non
     if expected not in (None, found):
         raise WeightsError(
             f"{weights} is not the file that {folder / 'model.toml'} was written for: it is damaged, or was replaced. "
-            f"Restore the folder or train again; if you replaced it, delete {DIGEST} and the first line there."
+            f"Restore the folder or train again; if you replaced it, delete {DIGEST} and the first line there.",
+            code="PW510",
         )
     try:
         model = rebuilt(card.architecture, {})
     except Exception as error:  # values of any kind, in a damaged card
         raise WeightsError(
             f"{folder / 'model.toml'} describes a network that does not exist ({error}). Restore the folder, or "
-            "train again."
+            "train again.",
+            code="PW510",
         ) from None
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
         apart = versions_apart(model)
         reason = " ".join(str(error).split())[:300]
-        raise WeightsError(f"{weights} does not fit {folder / 'model.toml'}: {reason}{apart}") from None
+        raise WeightsError(f"{weights} does not fit {folder / 'model.toml'}: {reason}{apart}", code="PW510") from None
     if options:
         model = with_options(model, options, str(weights))
         card = replace(card, architecture=model.architecture)
@@ -127,7 +129,8 @@ def _model_folder(folder: Path) -> Path:
     if not (folder / "model" / "model.toml").exists():
         raise WeightsError(
             f"{folder} holds no model (no model.toml in it or in {folder / 'model'}). "
-            "Name a run or a model folder; a run has a model after its first evaluation."
+            "Name a run or a model folder; a run has a model after its first evaluation.",
+            code="PW509",
         )
     return folder / "model"
 
@@ -137,4 +140,4 @@ def _read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
     try:
         return load_file(path), hashlib.sha256(path.read_bytes()).hexdigest()
     except Exception as error:  # safetensors raises errors of many kinds
-        raise WeightsError(f"{path} is damaged ({error}). Restore the folder or train again.") from None
+        raise WeightsError(f"{path} is damaged ({error}). Restore the folder or train again.", code="PW510") from None

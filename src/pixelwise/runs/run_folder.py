@@ -54,7 +54,7 @@ class Run:
         if not path.exists():
             return []
         if not path.is_file():
-            raise ConfigError(f"{path} should be the run's log, but is not a file. Remove it.")
+            raise ConfigError(f"{path} should be the run's log, but is not a file. Remove it.", code="PW615")
         return log_rows(path.read_bytes())
 
     @property
@@ -72,7 +72,8 @@ class Run:
         except (OSError, ValueError, RecursionError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ConfigError(
-                f"{path} is damaged ({reason}). Remove it; `pixelwise evaluate {self.folder}` writes a new one."
+                f"{path} is damaged ({reason}). Remove it; `pixelwise evaluate {self.folder}` writes a new one.",
+                code="PW615",
             ) from None
 
     @property
@@ -144,7 +145,8 @@ class Run:
         if state is None and any("mIoU" in row for row in self.log):
             raise ConfigError(
                 f"{last / STATE} is missing, though the log says that a state was kept. Restore the folder {last} "
-                "from a copy, or begin again in another folder (--run)."
+                "from a copy, or begin again in another folder (--run).",
+                code="PW605",
             )
         return state
 
@@ -267,17 +269,20 @@ def open_run(config: Config, *, resume: bool) -> Run:
     folder, run = config.run.folder, Run(config.run.folder)
     if not holds_run(folder):
         if folder.is_dir() and not all(map(_left_by_begin, folder.iterdir())):
-            raise ConfigError(f"{folder} is not empty and holds no run. Choose another [run].folder.")
+            raise ConfigError(f"{folder} is not empty and holds no run. Choose another [run].folder.", code="PW602")
         # A run that was killed before it kept anything has left its folder.
         if resume and not folder.is_dir():
             raise ConfigError(
-                f"There is no run in {folder} to go on with.{_near(folder)} Leave --resume out to begin it."
+                f"There is no run in {folder} to go on with.{_near(folder)} Leave --resume out to begin it.",
+                code="PW606",
             )
         ensure_folder(folder)
         return run
     if not resume:
         raise ConfigError(
-            f"{folder} holds a run already. Go on with it (--resume), or choose another folder (--run or [run].folder)."
+            f"{folder} holds a run already. Go on with it (--resume), or choose another folder (--run or "
+            "[run].folder).",
+            code="PW602",
         )
     # A run that has kept nothing yet begins again, maybe after its user fixed a mistake.
     has_kept = any((folder / each).exists() for each in ("model", "last"))
@@ -310,7 +315,7 @@ def open_finished_run(folder: str | Path) -> tuple[Run, Config]:
     kept = Path(folder) / "config.toml"
     if not os.path.lexists(kept):
         raise ConfigError(
-            f"{folder} is not a run (it has no config.toml). Name the folder that `pixelwise train` made."
+            f"{folder} is not a run (it has no config.toml). Name the folder that `pixelwise train` made.", code="PW601"
         )
     try:
         return Run(Path(folder)), parse_config(tomllib.loads(read_checked(kept)), str(kept))
@@ -319,5 +324,6 @@ def open_finished_run(folder: str | Path) -> tuple[Run, Config]:
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(
             f"{kept} is damaged ({' '.join(str(error).split())[:200]}). "
-            "`pixelwise train CONFIG --resume` with the run's own configuration writes a new one."
+            "`pixelwise train CONFIG --resume` with the run's own configuration writes a new one.",
+            code="PW601",
         ) from None

@@ -34,7 +34,7 @@ def add_note(folder: Path, kind: str, step: int, code: str, text: str) -> None:
     """
     path = folder / NOTES
     if path.is_dir():
-        raise ConfigError(f"{path} should be the run's notes, but is not a file. Remove it.")
+        raise ConfigError(f"{path} should be the run's notes, but is not a file. Remove it.", code="PW615")
     line = json.dumps(asdict(RunNote(kind, step, code, text, time.time())))
     # A kill may have cut the last line short: a line of its own keeps this one readable.
     with room_on_disk(path), path.open("a+b") as file:

@@ -32,7 +32,8 @@ def save_state(folder: Path, state: dict) -> None:
             # torch says where in its own code it failed to write, and not why.
             raise ConfigError(
                 f"{newest} could not be written ({' '.join(str(error).split())[:80]}). Is the disk full? Make "
-                f"room: a state takes {_size_of(state) / 1e6:,.0f} MB, and two are kept. --resume then goes on."
+                f"room: a state takes {_size_of(state) / 1e6:,.0f} MB, and two are kept. --resume then goes on.",
+                code="PW803",
             ) from None
         # The new state is whole now, and gets its name right after.
         earlier = newest.with_name(EARLIER_STATE)
@@ -72,7 +73,8 @@ def load_state(folder: Path, say: Callable[[str], None]) -> dict | None:
     if problems:
         raise ConfigError(
             f"{' and '.join(problems)}, so this run cannot go on. Restore it from a copy, or begin again in another "
-            "folder (--run)."
+            "folder (--run).",
+            code="PW605",
         )
     return None
 

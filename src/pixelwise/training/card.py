@@ -29,7 +29,9 @@ def first_origins(start: FirstWeights | None, state: dict | None, run: Run) -> t
     try:
         return origins_from(state["origins"]) if "origins" in state else None
     except ValueError as error:
-        raise ConfigError(f"{run.folder / 'last'} holds a damaged state ({error}). Restore it from a copy.") from None
+        raise ConfigError(
+            f"{run.folder / 'last'} holds a damaged state ({error}). Restore it from a copy.", code="PW605"
+        ) from None
 
 
 def model_card(config: Config, data: TrainingData, model: Segmenter, origins: tuple[Origin, ...] | None) -> ModelCard:

@@ -49,12 +49,14 @@ def require_shares(config: Config) -> None:
         raise ConfigError(
             f"[train].batch_size is {size}, which {count} processes cannot share evenly: it is the number of crops of "
             f"all processes together. Set it to {' or '.join(map(str, dict.fromkeys(fits)))}, or start another number "
-            "of processes."
+            "of processes.",
+            code="PW313",
         )
     if settings.accumulate > size // count:
         raise ConfigError(
             f"[train].accumulate is {settings.accumulate}, but each of {count} processes has {size // count} crops of "
-            "a step. Set it lower, or start fewer processes."
+            "a step. Set it lower, or start fewer processes.",
+            code="PW313",
         )
     if count > 1 and settings.parallel == "fsdp" and settings.precision == "fp16":
         raise ConfigError(
@@ -74,11 +76,14 @@ def own_device(name: str) -> torch.device:
         return device
     number, there = local_rank(), torch.cuda.device_count()
     if device.index is not None:
-        raise ConfigError(f"[train].device = '{name}' names one GPU for {world()} processes. Set it to 'cuda'.")
+        raise ConfigError(
+            f"[train].device = '{name}' names one GPU for {world()} processes. Set it to 'cuda'.", code="PW314"
+        )
     if number >= there:
         raise ConfigError(
             f"This machine has {there} GPU{'s' if there > 1 else ''}, and more processes were started on it. Start "
-            f"{there} (--nproc-per-node {there}), or set [train].device = 'cpu'."
+            f"{there} (--nproc-per-node {there}), or set [train].device = 'cpu'.",
+            code="PW314",
         )
     device = torch.device("cuda", number)
     torch.cuda.set_device(device)

@@ -60,7 +60,7 @@ def first_weights(
         return FirstWeights(path, (origin,))
     path = Path(weights)
     if not path.exists():
-        raise WeightsError(unknown_name(str(weights)))
+        raise WeightsError(unknown_name(str(weights)), code="PW506")
     origins = origins_of(path)
     if origins is None:
         # A model of an early version.

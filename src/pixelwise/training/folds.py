@@ -131,7 +131,9 @@ def _touched(scenes: Sequence[Scene]) -> list[Scene]:
 
 def _require_enough(there: int, count: int, what: str) -> None:
     if there < count:
-        raise ConfigError(f"{count} folds need {count} {what}, and the data has {there}. Ask for fewer with --folds.")
+        raise ConfigError(
+            f"{count} folds need {count} {what}, and the data has {there}. Ask for fewer with --folds.", code="PW310"
+        )
 
 
 def _for_fold(config: Config, lists: Path, run: Path) -> Config:

@@ -120,7 +120,8 @@ def _begin(config: Config) -> None:
         raise ConfigError(
             f"The {os.environ['WORLD_SIZE']} processes did not find each other at {place} "
             f"({' '.join(str(error).split())[:160]}). Start them with torchrun, which sets this address "
-            "(docs/distributed.md), and see that the machines reach each other there."
+            "(docs/distributed.md), and see that the machines reach each other there.",
+            code="PW610",
         ) from None
 
 
@@ -136,7 +137,9 @@ def minutes_to_wait() -> float:
     except ValueError:
         minutes = 0.0
     if minutes <= 0:
-        raise ConfigError(f"The environment's {MINUTES} is {said!r}. Set it to minutes above 0, such as 30.")
+        raise ConfigError(
+            f"The environment's {MINUTES} is {said!r}. Set it to minutes above 0, such as 30.", code="PW610"
+        )
     return minutes
 
 
@@ -246,7 +249,8 @@ def _end(error: Exception, watch: _Watch) -> None:
         raise PixelwiseError(
             f"The processes do not reach each other any more ({' '.join(str(error).split())[:160]}). Is the network "
             f"down, or one of them very slow? {MINUTES}, in the environment, is how many minutes they wait. `--resume` "
-            "goes on from the last saved step."
+            "goes on from the last saved step.",
+            code="PW610",
         ) from None
     kind = "" if isinstance(error, PixelwiseError) else f"{type(error).__name__}: "
     watch.tell(f"{kind}{' '.join(str(error).split())[:600]}")
@@ -262,7 +266,7 @@ def _end_with_others(watch: _Watch) -> None:
         return
     if watch.rank:
         sys.exit(1)
-    raise PixelwiseError(_advice(found)) from None
+    raise PixelwiseError(_advice(found), code="PW610") from None
 
 
 def _of_connection(error: Exception) -> bool:

@@ -105,5 +105,6 @@ def require_compiler(device: torch.device) -> None:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ConfigError(
             "[train].compile = true needs a compiler that works here (g++ or clang++; triton on a GPU), but: "
-            f"{reason.rstrip('.')}. Install one, or set compile = false."
+            f"{reason.rstrip('.')}. Install one, or set compile = false.",
+            code="PW315",
         ) from None

@@ -67,7 +67,9 @@ def require_encoder(model: Segmenter, config: Config, missing: Sequence[str]) ->
         raise WeightsError(
             f"[model].weights = {config.model.weights} fill {len(state) - len(fresh)} of the {len(state)} tensors of "
             f"{config.model.name}'s encoder, so they are of another network ({share:.0%} of its numbers would start "
-            "fresh, at a rate that is meant for trained ones). Name the network that they are of, or leave weights out."
+            "fresh, at a rate that is meant for trained ones). Name the network that they are of, or leave weights "
+            "out.",
+            code="PW503",
         )
 
 

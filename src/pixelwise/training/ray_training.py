@@ -28,6 +28,7 @@ class _Failed:
     rank: int
     host: str
     reason: str
+    code: str = PixelwiseError.code
 
 
 def train_on_ray(config: Config, *, processes: int, resume: bool = False, report: Say | None = None) -> Run:
@@ -77,12 +78,13 @@ def train_on_ray(config: Config, *, processes: int, resume: bool = False, report
         said.shutdown()
     if failed is not None:
         where = "" if failed.rank == 0 else f"Process {failed.rank} (of {processes}, on {failed.host}) has failed: "
-        raise PixelwiseError(f"{where}{failed.reason}")
+        raise PixelwiseError(f"{where}{failed.reason}", code=failed.code)
     if failure:
         reason = " ".join(str(failure[0]).split())[-300:]
         raise PixelwiseError(
             f"Training on the Ray cluster ended: {reason}. A process was lost, or the cluster has gone; `ray status` "
-            "shows its machines. `--resume` goes on from the last saved step, with any number of processes."
+            "shows its machines. `--resume` goes on from the last saved step, with any number of processes.",
+            code="PW611",
         ) from failure[0]
     return run
 
@@ -110,7 +112,8 @@ def _require_room(ray: ModuleType, count: int, on_gpu: bool) -> None:
     if there < count:
         raise ConfigError(
             f"The Ray cluster has {there} {name}, and --processes {count} wants {count}. Ask for {max(1, there)}, or "
-            "start more machines (`ray start --address=...`)."
+            "start more machines (`ray start --address=...`).",
+            code="PW611",
         )
 
 
@@ -155,5 +158,5 @@ def _work(task: dict) -> None:
         train(task["config"], resume=task["resume"], report=task["said"].put)
     except PixelwiseError as error:
         number = int(os.environ.get("RANK", "0"))
-        task["said"].put(_Failed(number, socket.gethostname(), str(error)))
+        task["said"].put(_Failed(number, socket.gethostname(), str(error), error.code))
         raise

@@ -155,7 +155,8 @@ class Training:
                 raise
             raise ConfigError(
                 f"{self.run.folder / 'last'} holds the state of another network than {self.config.model.name} "
-                f"({' '.join(str(error).split())[:200]}). Restore it from a copy, or choose another folder (--run)."
+                f"({' '.join(str(error).split())[:200]}). Restore it from a copy, or choose another folder (--run).",
+                code="PW605",
             ) from None
         if self.teacher is not None:
             self.teacher.require_same(state)

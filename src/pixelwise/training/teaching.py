@@ -45,7 +45,8 @@ def load_teacher(config: Config, bands: tuple[int, ...] | None) -> tuple[Segment
         if own != theirs:
             raise ConfigError(
                 f"[train].teacher = {folder} has the {what} {', '.join(map(str, theirs))}, and this run has "
-                f"{', '.join(map(str, own))}. Give both the same, or leave the teacher out."
+                f"{', '.join(map(str, own))}. Give both the same, or leave the teacher out.",
+                code="PW617",
             )
     return model, card, digest
 
@@ -69,7 +70,8 @@ class Teacher:
         if model.padded_size((side, side)) != own.padded_size((side, side)):
             raise ConfigError(
                 f"[train].crop_size is {side}, which {own.architecture.name} and its teacher {folder} "
-                f"({model.architecture.name}) pad to different sizes. Take a multiple of 32."
+                f"({model.architecture.name}) pad to different sizes. Take a multiple of 32.",
+                code="PW617",
             )
         self.model = fuse(model.to(device))
         # From the run's normalisation to the teacher's: one line for each band.
@@ -101,7 +103,8 @@ class Teacher:
         if state.get("teacher", self.digest) != self.digest:
             raise WeightsError(
                 "[train].teacher holds other weights than when the run began, so it would not go on as it began. "
-                "Restore them, or begin another run."
+                "Restore them, or begin another run.",
+                code="PW617",
             )
 
 
@@ -161,7 +164,8 @@ def require_teacher(config: Config) -> None:
     if config.data.unlabelled is not None and config.train.teacher is None and not config.train.ema_decay:
         raise ConfigError(
             "[data].unlabelled needs a teacher, and [train].ema_decay = 0 asks for no average of the weights. Set "
-            "ema_decay above 0, or name a model with [train].teacher."
+            "ema_decay above 0, or name a model with [train].teacher.",
+            code="PW617",
         )
 
 

@@ -177,7 +177,8 @@ def _kept_state(run: Run, config: Config, say: Say) -> dict | None:
     step, steps = state["step"], config.train.steps
     if step > steps:
         raise ConfigError(
-            f"The run in {run.folder} has made {step} steps, and [train].steps is {steps}. Give {step} or more."
+            f"The run in {run.folder} has made {step} steps, and [train].steps is {steps}. Give {step} or more.",
+            code="PW607",
         )
     say(f"Going on from step {step} of {steps}.")
     if "config" in state:
@@ -280,7 +281,7 @@ def _make_steps(training: Training, say: Say, callback: Callback | None) -> None
                 for row in rows[-1:]:
                     tell(row)
                 if bad is not None:
-                    raise PixelwiseError(not_finite(training, bad))
+                    raise PixelwiseError(not_finite(training, bad), code="PW608")
                 if stop or (_ends(watch) and training.evaluated == training.step):
                     break
         # Also one that came after the last step.

@@ -141,7 +141,8 @@ class Watch:
         if not self.training.data.validation:
             raise ConfigError(
                 "[train].patience counts evaluations on the validation part, and there is none. Leave patience out, or "
-                "give [data].validation a share of the scenes."
+                "give [data].validation a share of the scenes.",
+                code="PW613",
             )
         if count >= patience and self.training.step < self._steps:
             self.reason = "patience"
@@ -168,7 +169,8 @@ class Watch:
             raise PixelwiseError(
                 f"The callback raised {type(error).__name__} ({' '.join(str(error).split())[:200]}) at the event "
                 f"{type(event).__name__} of step {event.step}, so the run ended. Fix {name}; resume=True (--resume) "
-                "then goes on from the last saved step."
+                "then goes on from the last saved step.",
+                code="PW612",
             ) from error
 
     def _follow(self, call: Callable[[Follower], None]) -> None:

@@ -79,7 +79,9 @@ class _SharedNorm(nn.BatchNorm2d):
         wide = image.detach().to(torch.promote_types(image.dtype, torch.float32))
         count = world() * (image.numel() // image.shape[1])
         if count == 1:
-            raise DataError("A batch norm needs more than one value per channel. Raise [train].batch_size.")
+            raise DataError(
+                "A batch norm needs more than one value per channel. Raise [train].batch_size.", code="PW609"
+            )
         # Shares are of one size, so the variance is the mean of their variances and the variance of their means.
         variance, mean = torch.var_mean(wide, dim=(0, 2, 3), correction=0)
         whole_mean = all_sum(mean) / world()

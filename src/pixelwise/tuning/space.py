@@ -114,7 +114,8 @@ def read_space(config: Config) -> tuple[Parameter, ...]:
     if not flat:
         raise ConfigError(
             '[tune.space] says nothing of what to try. Write it such as: "train.learning_rate" = {low = 1e-4, high = '
-            '3e-3, log = true}, or "model.name" = ["unet", "segformer-b0"].'
+            '3e-3, log = true}, or "model.name" = ["unet", "segformer-b0"].',
+            code="PW312",
         )
     return tuple(_parameter(key, value) for key, value in flat.items())
 
@@ -138,7 +139,7 @@ def check_space(config: Config, space: Sequence[Parameter], folder: Path) -> Non
                 except PixelwiseError as problem:
                     problems = [str(problem)]
                 if problems:
-                    raise ConfigError(f"{where}: {problems[0]}")
+                    raise ConfigError(f"{where}: {problems[0]}", code="PW312")
 
 
 def with_values(config: Config, values: Mapping[str, Value], folder: Path, where: str) -> Config:
@@ -183,38 +184,44 @@ def _flat(table: Mapping[str, Any], before: str = "") -> dict[str, Any]:
 def _parameter(key: str, value: Any) -> Parameter:
     table, _, name = key.partition(".")
     if table in SAME_FOR_ALL and not (table == "data" and name in FREE_DATA):
-        raise ConfigError(f"[tune.space] names {key!r}, which is not searched: {SAME_FOR_ALL[table]}.")
+        raise ConfigError(f"[tune.space] names {key!r}, which is not searched: {SAME_FOR_ALL[table]}.", code="PW312")
     if key == "train.seed":
         raise ConfigError(
             "[tune.space] names 'train.seed', which is not searched: the split into parts depends on it, and a seed "
-            "that scores well was lucky."
+            "that scores well was lucky.",
+            code="PW312",
         )
     if not name:
         near = [f"{each}.{key}" for each, entry in Config.model_fields.items() if key in _fields(entry.annotation)]
         hint = f"Did you mean {near[0]!r}?" if near else 'Write the table too, such as "train.learning_rate".'
-        raise ConfigError(f"[tune.space] names {key!r}, which is no key of a table. {hint}")
+        raise ConfigError(f"[tune.space] names {key!r}, which is no key of a table. {hint}", code="PW312")
     if isinstance(value, list) and value:
         return Choices(key, tuple(value))
     if isinstance(value, dict) and {"low", "high"} <= set(value):
         return _range(key, value)
     raise ConfigError(
         f"[tune.space] {key!r} is {json.dumps(value, default=str)}. Give a list of values, or a range such as "
-        "{low = 1e-4, high = 3e-3, log = true}."
+        "{low = 1e-4, high = 3e-3, log = true}.",
+        code="PW312",
     )
 
 
 def _range(key: str, value: Mapping[str, Any]) -> Range:
     unknown = [each for each in value if each not in RANGE_KEYS]
     if unknown:
-        raise ConfigError(f"[tune.space] {key!r} has {unknown[0]!r}. A range has {', '.join(RANGE_KEYS)}.")
+        raise ConfigError(
+            f"[tune.space] {key!r} has {unknown[0]!r}. A range has {', '.join(RANGE_KEYS)}.", code="PW312"
+        )
     low, high, log, step = value["low"], value["high"], value.get("log"), value.get("step")
     numbers = [each for each in (low, high, step) if each is not None]
     if any(isinstance(each, bool) or not isinstance(each, int | float) for each in numbers) or not low < high:
-        raise ConfigError(f"[tune.space] {key!r} goes from {low!r} to {high!r}. Give two numbers, the smaller as low.")
+        raise ConfigError(
+            f"[tune.space] {key!r} goes from {low!r} to {high!r}. Give two numbers, the smaller as low.", code="PW312"
+        )
     if log not in (None, True, False) or (step is not None and step <= 0):
-        raise ConfigError(f"[tune.space] {key!r}: log is true or false, and step a number above 0.")
+        raise ConfigError(f"[tune.space] {key!r}: log is true or false, and step a number above 0.", code="PW312")
     if log and (low <= 0 or step is not None):
-        raise ConfigError(f"[tune.space] {key!r}: with log = true, low is above 0 and there is no step.")
+        raise ConfigError(f"[tune.space] {key!r}: with log = true, low is above 0 and there is no step.", code="PW312")
     return Range(key, low, high, bool(log), step, whole=_whole(key, numbers))
 
 

@@ -136,7 +136,7 @@ def open_study(config: Config, space: tuple[Parameter, ...], folder: Path) -> St
     # A start that was killed may have left its lock.
     held = list(folder.iterdir()) if folder.is_dir() and not (folder / SETTINGS).exists() else []
     if any(path.name not in (LOCK, HOLDER) and not is_leftover(path) for path in held):
-        raise ConfigError(f"{folder} is not empty and holds no search. Choose another folder (--folder).")
+        raise ConfigError(f"{folder} is not empty and holds no search. Choose another folder (--folder).", code="PW616")
     ensure_folder(folder)
     with locked_folder(folder, work=f"is at work in {folder}", instead="another folder (--folder)", wait=WAIT):
         if (folder / SETTINGS).exists():
@@ -162,7 +162,8 @@ def open_study(config: Config, space: tuple[Parameter, ...], folder: Path) -> St
             reason = " ".join(str(error).split())[:200]
             raise ConfigError(
                 f"{journal} is damaged ({reason}). Restore it from a copy, or choose another folder (--folder); the "
-                f"runs in {folder / TRIALS} stay."
+                f"runs in {folder / TRIALS} stay.",
+                code="PW616",
             ) from None
         study.pruner = pruner(config)
         if not study.get_trials(deepcopy=False) and (own := own_values(config, space)) is not None:
@@ -194,7 +195,8 @@ def _require_same(config: Config, folder: Path) -> None:
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{path} is damaged ({' '.join(str(error).split())[:200]}). Restore it from a copy, or choose another "
-            "folder (--folder)."
+            "folder (--folder).",
+            code="PW616",
         ) from None
     then, now = (each.model_dump(exclude={"run", "tune"}) for each in (before, config))
     changed = [
@@ -208,5 +210,6 @@ def _require_same(config: Config, folder: Path) -> None:
     if changed:
         raise ConfigError(
             f"The search in {folder} began with other settings ({', '.join(changed[:5])}), and its scores would not "
-            "compare with new ones. Give the same ones, or choose another folder (--folder)."
+            "compare with new ones. Give the same ones, or choose another folder (--folder).",
+            code="PW616",
         )

@@ -83,7 +83,9 @@ def tune(
     space = read_space(config)
     check_space(config, space, base)
     if not open_split(config)[1].validation:
-        raise ConfigError("No scenes are kept for validation, and trials are compared on these. Set [data].validation.")
+        raise ConfigError(
+            "No scenes are kept for validation, and trials are compared on these. Set [data].validation.", code="PW613"
+        )
     study = open_study(config, space, place)
     failed: list[str] = []
     while True:
@@ -106,7 +108,8 @@ def tune(
         if len(failed) >= FAILURES and len(set(failed[-FAILURES:])) == 1:
             raise PixelwiseError(
                 f"{FAILURES} trials in a row failed for one reason, so the search stops: {failed[-1]} The same command "
-                "goes on once that is fixed."
+                "goes on once that is fixed.",
+                code="PW616",
             )
     search = Search(place, trials_of(study))
     if search.trials:

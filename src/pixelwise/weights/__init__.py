@@ -138,7 +138,9 @@ def _read(model: Segmenter, source: str | Path | Mapping[str, object]) -> Source
     names = set(state)
     foreign = next((release for release in FOREIGN if release.recognises(names)), None)
     if foreign is not None:
-        raise WeightsError(f"{where} holds weights of {foreign.name}, which are not read: {foreign.advice}.")
+        raise WeightsError(
+            f"{where} holds weights of {foreign.name}, which are not read: {foreign.advice}.", code="PW504"
+        )
     layout = next((known for known in LAYOUTS if known.recognises(names)), None)
     if layout is not None:
         options, converted, unused = _converted(layout, state, where)
@@ -154,7 +156,8 @@ def _read(model: Segmenter, source: str | Path | Mapping[str, object]) -> Source
     raise WeightsError(
         f"{where} has names of no known layout, such as {', '.join(sorted(state)[:3])}. Known are: {OWN_LAYOUT}, "
         + ", ".join(known.name for known in LAYOUTS)
-        + "."
+        + ".",
+        code="PW504",
     )
 
 
@@ -166,7 +169,7 @@ def _converted(
         return layout.options(state), *layout.convert(state)
     except (RuntimeError, IndexError, KeyError, TypeError, ValueError):
         raise WeightsError(
-            f"{where} has the names of {layout.name}, but tensors of impossible shapes. Fetch it again."
+            f"{where} has the names of {layout.name}, but tensors of impossible shapes. Fetch it again.", code="PW502"
         ) from None
 
 
@@ -191,13 +194,13 @@ def _fill(model: Segmenter, source: Source, *, partial: bool) -> Report:
     if not partial:
         if wrong:
             wrong.sort(key=lambda key: not key.startswith("encoder.embeddings."))
-            raise WeightsError(wrong_shape(wrong, converted, ours[wrong[0]], model, where))
+            raise WeightsError(wrong_shape(wrong, converted, ours[wrong[0]], model, where), code="PW503")
         lacking = [key for key in missing if not (encoder_only and key.startswith("decoder."))]
         if lacking or unexpected:
             found = variant_of(converted)
-            raise WeightsError(incomplete(lacking, unexpected, name, found, model, where))
+            raise WeightsError(incomplete(lacking, unexpected, name, found, model, where), code="PW503")
     if not fitting:
-        raise WeightsError(f"No tensor of {where} ({name}) fits {model.architecture.name}.")
+        raise WeightsError(f"No tensor of {where} ({name}) fits {model.architecture.name}.", code="PW503")
     require_numbers(fitting, ours, where)
     if target is not model:
         _take_over(model, target)

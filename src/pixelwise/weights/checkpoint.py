@@ -67,7 +67,8 @@ def state_in(loaded: object, where: str) -> State:
         if found == unknown and len(unknown) > 1:
             raise WeightsError(
                 f"{where} holds weights under {', '.join(map(repr, unknown))}, and none of these is a known name such "
-                f"as {CONTAINERS[0]!r}. Save the part you mean alone, or give it as a state dict."
+                f"as {CONTAINERS[0]!r}. Save the part you mean alone, or give it as a state dict.",
+                code="PW502",
             )
         path.append(found[0])
         others += found[1:]
@@ -75,17 +76,20 @@ def state_in(loaded: object, where: str) -> State:
     if isinstance(loaded, Skipped):
         raise WeightsError(
             f"{where} holds a whole object ({loaded.name or 'of an unknown kind'}), and reading that could run foreign "
-            "code. Save its state_dict alone, best as .safetensors."
+            "code. Save its state_dict alone, best as .safetensors.",
+            code="PW502",
         )
     if not isinstance(loaded, Mapping):
-        raise WeightsError(f"{where} holds a {type(loaded).__name__}, not a state_dict. Save model.state_dict().")
+        raise WeightsError(
+            f"{where} holds a {type(loaded).__name__}, not a state_dict. Save model.state_dict().", code="PW502"
+        )
     named = {str(name): value for name, value in loaded.items() if isinstance(value, TENSORS)}
     if not named:
-        raise WeightsError(f"{where} holds no tensors{_contents(loaded)}. Save model.state_dict().")
+        raise WeightsError(f"{where} holds no tensors{_contents(loaded)}. Save model.state_dict().", code="PW502")
     try:
         tensors = {name: _tensor(value) for name, value in named.items()}
     except Exception as error:  # whatever a damaged file leads to
-        raise WeightsError(f"{where} is damaged ({str(error)[:200]}). Fetch it again.") from None
+        raise WeightsError(f"{where} is damaged ({str(error)[:200]}). Fetch it again.", code="PW502") from None
     return State(tensors, ".".join(path), tuple(others))
 
 
@@ -124,7 +128,8 @@ def unwrapped(state: State, recognised: Callable[[set[str]], bool], where: str) 
     plain = [prefix for prefix in found if not AVERAGED.search(prefix.split(".")[0])] or found
     if len(plain) > 1:
         raise WeightsError(
-            f"{where} holds the weights of several networks, behind {' and '.join(plain)}. Give those of one alone."
+            f"{where} holds the weights of several networks, behind {' and '.join(plain)}. Give those of one alone.",
+            code="PW502",
         )
     if not plain or not plain[0]:
         return state

@@ -67,7 +67,7 @@ def read_state(source: str | Path) -> State:
     if path.is_dir():
         return _read_folder(path)
     if not path.is_file():
-        raise WeightsError(f"There is no file {path}. Correct the path of the weights.")
+        raise WeightsError(f"There is no file {path}. Correct the path of the weights.", code="PW501")
     with open(path, "rb") as opened:
         start = opened.read(8)
     if path.suffix == ".safetensors":
@@ -76,18 +76,21 @@ def read_state(source: str | Path) -> State:
         except WeightsError:
             raise
         except Exception as error:  # whatever the library meets in a damaged file
-            raise WeightsError(f"{path} is damaged or no safetensors file ({_short(error)}). Fetch it again.") from None
+            raise WeightsError(
+                f"{path} is damaged or no safetensors file ({_short(error)}). Fetch it again.", code="PW502"
+            ) from None
     for beginning, kind in OTHER_KINDS.items():
         if start.startswith(beginning):
             raise WeightsError(
-                f"{path} is {kind}, and holds no weights that are read here. Save a state_dict of torch."
+                f"{path} is {kind}, and holds no weights that are read here. Save a state_dict of torch.", code="PW502"
             )
     try:
         loaded = read_pickle(path)
     except Exception as error:  # whatever the machine that reads a pickle meets in a damaged one
         raise WeightsError(
             f"{path} is damaged, or no file that torch.save or PaddlePaddle wrote ({_short(error)}). Fetch it again, "
-            "or save it again as .safetensors."
+            "or save it again as .safetensors.",
+            code="PW502",
         ) from None
     return state_in(loaded, str(path))
 
@@ -105,10 +108,14 @@ def _read_folder(folder: Path) -> State:
             try:
                 shards = {str(shard) for shard in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                raise WeightsError(f"{index} is damaged: it has no weight_map. Fetch the folder again.") from None
+                raise WeightsError(
+                    f"{index} is damaged: it has no weight_map. Fetch the folder again.", code="PW502"
+                ) from None
             outside = [shard for shard in shards if Path(shard).name != shard]
             if outside:
-                raise WeightsError(f"{index} names a file in another folder, {outside[0]!r}. Fetch the folder again.")
+                raise WeightsError(
+                    f"{index} names a file in another folder, {outside[0]!r}. Fetch the folder again.", code="PW502"
+                )
             tensors = {}
             for shard in sorted(shards):
                 tensors |= read_state(folder / shard).tensors
@@ -116,7 +123,7 @@ def _read_folder(folder: Path) -> State:
     if (folder / "model" / FOLDER_FILES[0]).exists():
         return read_state(folder / "model" / FOLDER_FILES[0])
     raise WeightsError(
-        f"The folder {folder} has no {' or '.join(FOLDER_FILES)}. Name the folder or file of the weights."
+        f"The folder {folder} has no {' or '.join(FOLDER_FILES)}. Name the folder or file of the weights.", code="PW501"
     )
 
 
@@ -135,7 +142,9 @@ def own_architecture(source: str | Path) -> tuple[str, dict[str, object]] | None
             return _named(tomllib.loads(cards[0].read_text(encoding="utf-8"))["architecture"])
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):  # all errors of decoding are ValueErrors
         damaged = cards[0] if cards else path
-        raise WeightsError(f"{damaged} is damaged: it names no architecture. Restore it, or train again.") from None
+        raise WeightsError(
+            f"{damaged} is damaged: it names no architecture. Restore it, or train again.", code="PW502"
+        ) from None
     return None
 
 

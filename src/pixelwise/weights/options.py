@@ -72,13 +72,14 @@ def adapted(
             dropped = frozenset(name for name in converted if name in theirs and name not in asked)
         lacking = asked is None or _unfilled(asked, converted) - _unfilled(theirs or asked, converted)
         if lacking and not partial:
-            raise WeightsError(_refusal(_guilty(base, kept, free, converted), layout, own.name, where))
+            raise WeightsError(_refusal(_guilty(base, kept, free, converted), layout, own.name, where), code="PW503")
     try:
         target = rebuilt(base, free) if free else model
     except Exception:  # the options may come from a damaged file, with values of any kind
         raise WeightsError(
             f"{where} holds weights of {layout}, which need {_listed(free)}, and {own.name} does not have that. "
-            "Create the network that the weights are of."
+            "Create the network that the weights are of.",
+            code="PW503",
         ) from None
     adopted = {key: (own.options.get(key), value) for key, value in free.items()}
     return Adapted(target, adopted, kept, dropped)

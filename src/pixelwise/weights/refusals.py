@@ -21,14 +21,18 @@ def require_numbers(fitting: Mapping[str, Tensor], ours: Mapping[str, Tensor], w
         if ours[name].is_floating_point() and not tensor.is_floating_point():
             raise WeightsError(
                 f"{where}: {name} holds numbers of type {str(tensor.dtype).removeprefix('torch.')}, as quantised "
-                "weights do. Save the network's weights as float32."
+                "weights do. Save the network's weights as float32.",
+                code="PW502",
             )
         if tensor.layout is not torch.strided or tensor.is_meta:
-            raise WeightsError(f"{where}: {name} is sparse or without data. Save the network's weights as they are.")
+            raise WeightsError(
+                f"{where}: {name} is sparse or without data. Save the network's weights as they are.", code="PW502"
+            )
         if not torch.isfinite(tensor.to(ours[name].dtype)).all():
             raise WeightsError(
                 f"{where}: {name} holds values that are no numbers (NaN or infinite), so its training went wrong or "
-                "the file is damaged. Take an earlier checkpoint."
+                "the file is damaged. Take an earlier checkpoint.",
+                code="PW511",
             )
 
 

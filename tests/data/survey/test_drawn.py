@@ -56,6 +56,20 @@ def write(path, shapes, **columns):
     pyogrio.raw.write(path, wkb, fields, list(columns), driver="GPKG" if path.suffix == ".gpkg" else None, **about)
 
 
+def test_scenes_in_folders_called_train_val_and_test_are_in_these_parts(tmp_path):
+    scenes(tmp_path / "data")
+    parts = {"s0": "train", "s1": "train", "s2": "train", "s3": "val", "s4": "test"}
+    for name, part in parts.items():
+        (tmp_path / "data" / part).mkdir(exist_ok=True)
+        (tmp_path / "data/scenes" / f"{name}.tif").rename(tmp_path / "data" / part / f"{name}.tif")
+    write(tmp_path / "data/parcels.gpkg", [box(10, 8, 60, 30, 200 * i) for i in range(5)])
+    found, config, _ = proposed(tmp_path / "data")
+    _, split = open_split(config)
+    assert {scene.name for scene in split.training} == {"s0", "s1", "s2"}
+    assert {scene.name for scene in split.validation} == {"s3"}
+    assert any("test is kept for a test" in sentence for sentence in found.guessed)
+
+
 def test_parcels_side_by_side_are_one_class_with_a_boundary_and_a_column_of_numbers_is_no_class(tmp_path):
     scenes(tmp_path / "data")
     shapes = [box(10, 8 + 20 * k, 60, 19, 200 * i) for i in range(5) for k in range(4)]

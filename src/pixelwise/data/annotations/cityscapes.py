@@ -108,7 +108,9 @@ def _images_beside(path: Path) -> Path:
     for folder in (path / "leftImg8bit", path, path.parent / "leftImg8bit"):
         if folder.is_dir() and next(folder.rglob(f"*{IMAGE}.*"), None) is not None:
             return folder
-    raise DataError(f"There are no images NAME{IMAGE}.png in or beside {path}. Name their folder with [data].images.")
+    raise DataError(
+        f"There are no images NAME{IMAGE}.png in or beside {path}. Name their folder with [data].images.", code="PW432"
+    )
 
 
 def _described(image: Path, labels: Path | None, part: str | None) -> AnnotatedImage:

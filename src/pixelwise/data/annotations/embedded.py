@@ -60,10 +60,11 @@ def decoded_picture(content: bytes, size: tuple[int, int] | None = None) -> Bool
         with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
             if size is not None and (picture.height, picture.width) != size:
                 raise DataError(
-                    f"A bitmap has {picture.width}x{picture.height} pixels, but its place {size[1]}x{size[0]}."
+                    f"A bitmap has {picture.width}x{picture.height} pixels, but its place {size[1]}x{size[0]}.",
+                    code="PW430",
                 )
             clear = "A" in picture.getbands() or "transparency" in picture.info
             values = np.asarray(picture.convert("RGBA"))[..., 3] if clear else np.asarray(picture)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"A bitmap in the annotations is no PNG: {error}. Export them again.") from None
+        raise DataError(f"A bitmap in the annotations is no PNG: {error}. Export them again.", code="PW430") from None
     return (values if values.ndim == 2 else values.max(axis=-1)) > 0

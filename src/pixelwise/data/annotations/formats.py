@@ -90,20 +90,23 @@ def read(
     """
     path = Path(path)
     if not path.exists():
-        raise DataError(f"There is no {path}. Fix [data].annotations: a file or a folder of annotations.")
+        raise DataError(f"There is no {path}. Fix [data].annotations: a file or a folder of annotations.", code="PW401")
     name = format or recognise(path)
     if name is None:
         raise DataError(
             f"{path} is in no format of annotations that is known ({', '.join(FORMATS)}). Name it with "
-            "[data].annotation_format, or convert it."
+            "[data].annotation_format, or convert it.",
+            code="PW431",
         )
     if name not in FORMATS:
-        raise DataError(f"There is no format {name!r}. Known are {', '.join(FORMATS)}.")
+        raise DataError(f"There is no format {name!r}. Known are {', '.join(FORMATS)}.", code="PW431")
     folders = tuple(images) or (path if path.is_dir() else path.parent,)
     try:
         return FORMATS[name].read(path, folders, attribute)
     except DataError as error:
         looks = recognise(path) if format is not None else name
         if looks in (None, name):
+            if error.code == DataError.code:
+                error.code = "PW430"
             raise
-        raise DataError(f"{error} It looks like {looks!r}; annotation_format says {name!r}.") from None
+        raise DataError(f"{error} It looks like {looks!r}; annotation_format says {name!r}.", code="PW430") from None

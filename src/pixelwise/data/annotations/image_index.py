@@ -92,6 +92,7 @@ class ImageIndex:
         if len(best) > 1:
             raise DataError(
                 f"The annotations name {name!r}, which may be {best[0]} or {best[1]}. Give images names of their own, "
-                "or name one folder in [data].images."
+                "or name one folder in [data].images.",
+                code="PW432",
             )
         return best[0]

@@ -166,7 +166,7 @@ def paint_on(path: Path, shapes: Sequence[tuple[Shape, int]], window: Window, ou
     try:
         return paint(shapes, window, outside)
     except DataError as error:
-        raise DataError(f"{path}: {error}") from None
+        raise DataError(f"{path}: {error}", code=error.code) from None
 
 
 class UnknownClassesError(DataError):
@@ -177,6 +177,8 @@ class UnknownClassesError(DataError):
         where: the file.
         known: the names that are mapped.
     """
+
+    code = "PW433"
 
     def __init__(self, counts: Mapping[str, int], where: Path, known: Sequence[str]) -> None:
         self.counts, self.where = dict(counts), where
@@ -221,7 +223,8 @@ class Findings:
             raise DataError(
                 f"{path} names {len(self.missing)} images, such as {self.missing[0]!r}, but none of them is "
                 f"{index.told(self.missing[0]) if index else 'there'}. Name the folder that holds them with "
-                "[data].images, or give the files the names that the annotations have."
+                "[data].images, or give the files the names that the annotations have.",
+                code="PW432",
             )
         joined: dict[Path, AnnotatedImage] = {}
         for image in self.images:

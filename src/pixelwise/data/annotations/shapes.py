@@ -128,7 +128,8 @@ class Bitmap:
             raise
         except (TypeError, ValueError, OverflowError) as error:
             raise DataError(
-                f"A bitmap that was drawn on it is damaged: {str(error)[:200]}. Export the annotations again."
+                f"A bitmap that was drawn on it is damaged: {str(error)[:200]}. Export the annotations again.",
+                code="PW430",
             ) from None
         columns = _nearest(window.left, window.width, self.zoom[0]) - self.left
         rows = _nearest(window.top, window.height, self.zoom[1]) - self.top

@@ -83,7 +83,9 @@ def read(path: Path, folders: Sequence[Path], attribute: str | None) -> Annotati
 
 def _images(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise DataError(f"There is no folder {folder} beside its 'ann'. Export the project with its images.")
+        raise DataError(
+            f"There is no folder {folder} beside its 'ann'. Export the project with its images.", code="PW432"
+        )
     return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
 
 

@@ -66,7 +66,7 @@ def read(path: Path, folders: Sequence[Path], attribute: str | None) -> Annotati
     masks, parts = by_stem(find_images(root / MASKS)), _parts(root / LISTS)
     own = tuple(folder for folder in folders if folder not in (path, root)) or (root / IMAGES,)
     if own == (root / IMAGES,) and not own[0].is_dir():
-        raise DataError(f"{root} has no folder {IMAGES}. Name the folder of images with [data].images.")
+        raise DataError(f"{root} has no folder {IMAGES}. Name the folder of images with [data].images.", code="PW432")
     index = ImageIndex(own)
     listed = dict.fromkeys([*masks, *parts])
     for name in listed:

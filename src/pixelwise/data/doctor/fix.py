@@ -72,7 +72,7 @@ def fix(path: Path, config: Config, found: Examination) -> Fixed:
     fixed.left += [f"{finding.code}: {finding.message} {finding.fix}" for finding in others.values()]
     if changed:
         if target.exists():
-            raise ConfigError(f"{target} is there already. Remove it, or give it another name.")
+            raise ConfigError(f"{target} is there already. Remove it, or give it another name.", code="PW801")
         head = f"# {path.name}, as `pixelwise check --fix` corrected it:\n" + "".join(f"# - {s}\n" for s in fixed.done)
         with replacing(target) as temporary:
             temporary.write_text(head + "\n" + tomli_w.dumps(table), encoding="utf-8")
@@ -111,7 +111,7 @@ def _fix_masks(by_file: dict[str, Finding], found: Examination, config: Config, 
             continue
         for folder, each in zip(folders, pairs, strict=True):
             if folder.exists():
-                raise ConfigError(f"{folder} is there already. Remove it, or rename it.")
+                raise ConfigError(f"{folder} is there already. Remove it, or rename it.", code="PW801")
             for sample, source, target, finding in each:
                 _copy_or_fix(sample, source, target, finding, table, config, fixed)
         data[key] = _renamed(data.get(key), folders, places)

@@ -25,7 +25,7 @@ def fix_polygons(source: Path, target: Path, findings: Sequence[Finding], *, lay
         ConfigError: the copy is there already.
     """
     if target.exists():
-        raise ConfigError(f"{target} is there already. Remove it, or rename it.")
+        raise ConfigError(f"{target} is there already. Remove it, or rename it.", code="PW801")
     pyogrio, shapely = optional_module("pyogrio"), optional_module("shapely")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

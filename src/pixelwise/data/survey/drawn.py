@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pixelwise.data.survey.annotated import Drawn, annotated_images
-from pixelwise.data.survey.classes import Ask
+from pixelwise.data.survey.classes import Ask, ClassTable
 from pixelwise.data.survey.groups import Group
-from pixelwise.data.survey.pairing import matched
+from pixelwise.data.survey.pairing import matched, part_of
 from pixelwise.data.survey.polygons import JSON, SUFFIXES, Drawing, classes_of_polygons, look_at_polygons
 from pixelwise.data.survey.walk import Files
 from pixelwise.errors import DataError
@@ -23,14 +23,14 @@ def drawn_labels(folder: Path, groups: Sequence[Group], files: Files, ask: Ask) 
         DataError: there are none that fit; says what was seen.
     """
     reasons: list[str] = []
-    polygons = _by_polygons(groups, files, ask, reasons)
+    polygons = _by_polygons(folder, groups, files, ask, reasons)
     annotated = None if polygons else annotated_images(folder, groups, files, ask, reasons)
     if (drawn := polygons or annotated) is not None:
         return drawn
     raise DataError(_nothing(folder, groups, [*unread(files), *reasons]))
 
 
-def _by_polygons(groups: Sequence[Group], files: Files, ask: Ask, reasons: list[str]) -> Drawn | None:
+def _by_polygons(folder: Path, groups: Sequence[Group], files: Files, ask: Ask, reasons: list[str]) -> Drawn | None:
     vectors = [path for path in files.others if path.suffix.lower() in (*SUFFIXES, JSON)]
     placed = [group for group in groups if group.looks and group.looks[0].info.crs is not None]
     scenes = [path for group in placed for path in group.paths]
@@ -66,11 +66,38 @@ def _by_polygons(groups: Sequence[Group], files: Files, ask: Ask, reasons: list[
     if len(found) > 1:
         others = ", ".join(drawing.path.name for drawing in found if drawing is not best)
         table.guessed.append(f"Labels are {best.path.name}; {others} lies on the scenes too and is left out.")
-    places = [group.folder for group in placed]
-    images: object = places[0] if len(places) == 1 else places
-    if len(scenes) == 1 or any(len(g.paths) != _rasters_below(g.folder, files) for g in placed):
-        images = scenes[0] if len(scenes) == 1 else scenes
-    return Drawn(scenes, table, {"images": images, "labels": best.path, **keys})
+    parts = _parts(placed, folder, table)
+    data: dict[str, object] = {"images": _places(parts["training"], files), "labels": best.path, **keys}
+    if "validation" in parts:
+        data |= {"validation_images": _places(parts["validation"], files), "validation_labels": best.path}
+    return Drawn([path for part in parts.values() for group in part for path in group.paths], table, data)
+
+
+def _parts(groups: Sequence[Group], folder: Path, table: ClassTable) -> dict[str, list[Group]]:
+    """Return the groups to train on and to validate with, as their folders' names say; a test part is left out."""
+    parts: dict[str, list[Group]] = {}
+    for group in groups:
+        parts.setdefault(part_of(group.folder, folder) or "training", []).append(group)
+    if "training" not in parts:
+        return {"training": [*groups]}
+    if test := parts.pop("test", None):
+        table.guessed.append(
+            f"{_where(test)} is kept for a test, so training never reads it. Score it later: pixelwise evaluate RUN "
+            f"CONFIG --set data.images={test[0].folder}"
+        )
+    if "validation" in parts:
+        table.guessed.append(f"{_where(parts['validation'])} is for validation, as its name says.")
+    return parts
+
+
+def _places(groups: Sequence[Group], files: Files) -> object:
+    """Return the folders of scenes; the scenes themselves where a folder holds other rasters too."""
+    scenes = [path for group in groups for path in group.paths]
+    if len(scenes) == 1:
+        return scenes[0]
+    if any(len(group.paths) != _rasters_below(group.folder, files) for group in groups):
+        return scenes
+    return groups[0].folder if len(groups) == 1 else [group.folder for group in groups]
 
 
 def _paired(groups: Sequence[Group], vectors: Sequence[Path]) -> list[tuple[Path, Path]]:

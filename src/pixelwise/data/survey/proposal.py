@@ -67,7 +67,9 @@ def propose(folder: Path, *, machine: Machine, ask: Ask, say: Callable[[str], No
         ConfigError: no such folder.
     """
     if not folder.is_dir():
-        raise ConfigError(f"There is no folder {folder}. Name the folder that holds your images and masks.")
+        raise ConfigError(
+            f"There is no folder {folder}. Name the folder that holds your images and masks.", code="PW401"
+        )
     tell = say or (lambda _: None)
     files = walked(folder)
     proposal = Proposal(folder)
@@ -81,11 +83,12 @@ def propose(folder: Path, *, machine: Machine, ask: Ask, say: Callable[[str], No
         drawn = drawn_labels(folder, seen, files, ask) if seen else _without_images(folder, files, ask)
         classes, infos, images = drawn.classes, _headers(drawn.images), len(drawn.images)
         proposal.data |= drawn.data
-        divided = "split" in drawn.data
+        divided = "split" in drawn.data or "validation_images" in drawn.data
     if len(classes.names) < 2:
         raise DataError(
             f"The masks in {folder} hold one value only, so there is nothing to learn. {' '.join(classes.saw)} "
-            "Give masks with at least two classes."
+            "Give masks with at least two classes.",
+            code="PW415",
         )
     _add_classes(proposal, classes)
     bands = choose_bands(infos)
@@ -115,7 +118,8 @@ def _without_images(folder: Path, files: Files, ask: Ask) -> Drawn:
                 ""
                 if reasons
                 else " Name a folder that holds images (PNG, JPEG, TIFF, ...) and their masks or polygons."
-            )
+            ),
+            code="PW402",
         )
     return drawn
 
@@ -149,7 +153,7 @@ def _headers(images: Sequence[Path]) -> list[RasterInfo]:
             # `check` names it.
             continue
     if not found:
-        raise DataError(f"No image can be read; the first one is {images[0]}. Copy them again.")
+        raise DataError(f"No image can be read; the first one is {images[0]}. Copy them again.", code="PW403")
     return found
 
 

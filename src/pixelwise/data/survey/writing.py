@@ -22,11 +22,14 @@ def require_free(path: Path, *, force: bool) -> None:
         ConfigError: there is one, and it is not to be replaced; or the name does not end in .toml.
     """
     if path.suffix.lower() != ".toml":
-        raise ConfigError(f"{path} does not end in .toml, as configurations do. Choose such a name with --out.")
+        raise ConfigError(
+            f"{path} does not end in .toml, as configurations do. Choose such a name with --out.", code="PW804"
+        )
     if os.path.lexists(path) and not force:
         raise ConfigError(
             f"{path} is there and is kept. Choose another name with --out, or replace it with --force, which keeps a "
-            "copy."
+            "copy.",
+            code="PW801",
         )
 
 
