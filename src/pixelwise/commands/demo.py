@@ -159,6 +159,7 @@ def _train_or_reuse(config: "Config", say: Callable[[str], None], training: Call
 
 
 def draw_parcels(output: Path) -> None:
+    """Draw the fields of a demo's map."""
     from pixelwise.parcels.polygonize import polygonize
 
     polygonize(
@@ -172,6 +173,7 @@ def draw_parcels(output: Path) -> None:
 
 
 def list_files(output: Path, say: Callable[[str], None]) -> None:
+    """Say what a demo has made, and where it is."""
     for path, what in (
         (output / "report.html", "curves, scores, the worst tiles, the parcel map; open it in a browser"),
         (output / "map.tif", "a class for every pixel of one test scene, georeferenced"),
@@ -183,6 +185,11 @@ def list_files(output: Path, say: Callable[[str], None]) -> None:
 
 
 def find_examples(given: Path | None) -> Path:
+    """Return the folder of the examples: the one that was given, or the repository's.
+
+    Raises:
+        ConfigError: it is not there, as where the package was installed without the repository.
+    """
     places = [given] if given is not None else [Path(__file__).parents[3] / "examples", Path("examples")]
     for place in places:
         if (place / "fields.toml").exists():
@@ -210,7 +217,11 @@ def _finished(config: "Config", output: Path) -> bool:
 
 
 def delete_demo(output: Path) -> None:
-    # Only a folder that is a run is deleted: --output may name anything.
+    """Delete an earlier demo.
+
+    Raises:
+        ConfigError: the folder is no run; --output may name anything.
+    """
     if not output.exists():
         return
     if not (output / "config.toml").exists() or not (output / "log.jsonl").exists():

@@ -33,7 +33,10 @@ if TYPE_CHECKING:
     help="Only networks for whose images, or training steps, this machine has enough free memory.",
 )
 @click.option(
-    "--memory", type=click.FloatRange(min=0), metavar="GB", help="With --fits: so much memory, not that of this machine."
+    "--memory",
+    type=click.FloatRange(min=0),
+    metavar="GB",
+    help="With --fits: so much memory, not that of this machine.",
 )
 @click.option("--commercial", is_flag=True, help="Only networks with known weights that allow commercial use.")
 @click.option(
@@ -72,8 +75,8 @@ def models(
     Scores are mIoU in percent on ADE20K and Cityscapes (validation), as their authors published them. Weights are
     "free" if some that are known allow commercial use, else "bound".
 
-    With --traffic, CIO is how many values all convolutions read and write (HarDNet's measure of memory traffic); MAC/CIO
-    says how many multiply-adds each of them is worth: a low number means that the network waits for memory.
+    With --traffic, CIO is how many values all convolutions read and write (HarDNet's measure of memory traffic);
+    MAC/CIO says how many multiply-adds each of them is worth: a low number means that the network waits for memory.
 
     \b
     Example:
@@ -127,7 +130,9 @@ def _say_how(rows: "list[Row]", wanted: "Wanted", image: str, *, timed: bool) ->
     """Say what the table does not: units, where times come from, and which filter left out what is not known."""
     click.echo(f"{image}. Names and licences of weights, sources of scores: --json and `pixelwise weights`.")
     if not timed and any(row.kept_seconds for row in rows):
-        click.echo("Times: 150 classes, a machine of two cores without a GPU (docs/performance.md). --time measures here.")
+        click.echo(
+            "Times: 150 classes, a machine of two cores without a GPU (docs/performance.md). --time measures here."
+        )
     if wanted.memory is not None:
         click.echo(f"Memory: {wanted.memory / 1e9:.1f} GB.")
     unknown = sum(row.time is None for row in rows)

@@ -45,7 +45,7 @@ class Row:
     seconds: float | None
     """Of one label map, median of three, with the fused network; None: not measured."""
     kept_seconds: float | None
-    """The same on the machine of docs/performance.md, with 150 classes; None: not measured there, or of another size."""
+    """The same on the machine of docs/performance.md, with 150 classes; None: not measured there, or another size."""
     scores: tuple[Score, ...]
     weights: str
     """Whose weights are known, and their licence."""
@@ -117,7 +117,7 @@ def step_bytes(parameters: int, activations: int, batch: int) -> int:
 
 
 def kept_times() -> dict[str, float]:
-    """Return the seconds of a label map that stand in ``measured.json``, by network; `benchmarks/choose.py` writes it."""
+    """Return the seconds of a label map by network, which `benchmarks/choose.py` has put into ``measured.json``."""
     kept = json.loads(files("pixelwise.hub").joinpath("measured.json").read_text(encoding="utf-8"))
     return {name: facts["seconds"] for name, facts in kept["networks"].items()}
 
