@@ -13,11 +13,11 @@ import math
 import re
 from pathlib import Path
 
+import pixelwise.hub
 from pixelwise.hub.catalog import Row, catalog
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-MEASURED = ROOT / "src" / "pixelwise" / "hub" / "measured.json"
 PLOT, PAGE = ROOT / "docs" / "choose.svg", ROOT / "docs" / "choose.md"
 DATA = "ADE20K val"
 
@@ -118,15 +118,17 @@ def table(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    MEASURED.write_text(json.dumps(measured(), indent=1) + "\n")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--measured", type=Path, default=Path(pixelwise.hub.__file__).with_name("measured.json"))
+    place = parser.parse_args().measured
+    place.write_text(json.dumps(measured(), indent=1) + "\n")
     rows = catalog()
     PLOT.write_text(drawing(points(rows)))
     text = PAGE.read_text(encoding="utf-8")
     begin, end = "<!-- benchmarks/choose.py -->\n", "\n<!-- end -->"
     before, after = text.split(begin)[0], text.split(end)[1]
     PAGE.write_text(f"{before}{begin}{table(rows)}{end}{after}", encoding="utf-8")
-    print(f"{MEASURED}, {PLOT} and the table of {PAGE} are written.")
+    print(f"{place}, {PLOT} and the table of {PAGE} are written.")
 
 
 if __name__ == "__main__":

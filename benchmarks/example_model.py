@@ -15,21 +15,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from time_to_score import map_and_count
 
-from pixelwise.commands.demo import SIMPLIFIED, SMALLEST_PARCEL
-from pixelwise.config import RunConfig, as_places, load_config
+from pixelwise.config import RunConfig, load_config, override_config
 from pixelwise.data.scenes import open_scenes
 from pixelwise.evaluation.evaluate import evaluate_scenes
 from pixelwise.fast.fuse import fuse
-from pixelwise.parcels.polygonize import polygonize
-from pixelwise.parcels.scores import score_parcels
 from pixelwise.predictor import Predictor
 from pixelwise.runs.model_folder import load_model, save_model
 from pixelwise.runs.run_folder import Run, holds_run
 from pixelwise.training.train import train
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-OUTPUT = EXAMPLES / "fields_model"
 LICENCE = "Apache-2.0"
 
 CARD = """# The example's network
@@ -73,63 +70,57 @@ def halved(folder: Path, output: Path, provenance: dict[str, str]) -> None:
     save_model(output, model, replace(card, provenance={**card.provenance, **provenance}))
 
 
-def pixel_scores(folder: Path) -> dict:
-    """Score a model folder on the test scenes."""
+def all_scores(folder: Path, count: int | None) -> dict:
+    """Score pixels as `pixelwise evaluate` does, and the fields that are drawn as the demo draws them.
+
+    Args:
+        count: so many test scenes; None: all.
+    """
     model, card, _ = load_model(folder)
     test = load_config(EXAMPLES / "fields_test.toml")
-    _, scenes = open_scenes(test.data)
-    found = evaluate_scenes(fuse(model), scenes, card, test.predict).scores
-    return {"miou": found.miou, "accuracy": found.pixel_accuracy, **{each.name: each.iou for each in found.classes}}
-
-
-def parcel_scores(folder: Path) -> dict:
-    """Draw the fields of each test scene as the demo does, and count those that are true fields."""
-    model, card, _ = load_model(folder)
-    test, counts = load_config(EXAMPLES / "fields_test.toml"), {"matched": 0, "parcels": 0, "truth": 0}
-    predictor = Predictor(model, card, "example")
-    with tempfile.TemporaryDirectory() as temporary:
-        for scene in sorted(as_places(test.data.images)[0].glob("*.tif")):
-            label_map, drawn = Path(temporary) / scene.name, Path(temporary) / f"{scene.stem}.gpkg"
-            predictor.map_scene(scene, label_map, confidence=True)
-            options = {"minimum_area": SMALLEST_PARCEL, "simplify": SIMPLIFIED}
-            polygonize(label_map, drawn, **options, instances=("field", "boundary"), classes=["field"])
-            truth = as_places(test.data.labels or [])[0]
-            found = score_parcels(
-                drawn, truth, tolerance=3, classes=["field"], truth_attribute="class", within=label_map
-            )
-            for name in counts:
-                counts[name] += getattr(found, name)
-    return {**counts, "f1": 2 * counts["matched"] / (counts["parcels"] + counts["truth"])}
+    scenes = open_scenes(test.data)[1][:count]
+    pixels = evaluate_scenes(fuse(model), scenes, card, test.predict).scores
+    with tempfile.TemporaryDirectory() as work:
+        truth = EXAMPLES / "fields" / "fields.gpkg"
+        fields = map_and_count(Predictor(fuse(model), card, "example"), scenes, truth, Path(work), test)
+    counts = {name: fields[name] for name in ("matched", "parcels", "truth")}
+    classes = {each.name: each.iou for each in pixels.classes}
+    return {"miou": pixels.miou, "accuracy": pixels.pixel_accuracy, **classes, **counts, "f1": fields["object_f1"]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, default=Path("runs/fields_model"), help="the run that is trained")
+    parser.add_argument("--output", type=Path, default=EXAMPLES / "fields_model", help="the folder that is written")
     parser.add_argument("--as-it-is", action="store_true", help="do not train; keep the best model that the run has")
+    parser.add_argument("--toy", action="store_true", help="two steps, one scene: whether it runs")
     arguments = parser.parse_args()
+    count, output = 1 if arguments.toy else None, arguments.output
     torch.set_num_threads(1)
     config = load_config(EXAMPLES / "fields_model.toml")
     config = config.model_copy(update={"run": RunConfig(folder=arguments.run.resolve())})
+    if arguments.toy:
+        config = override_config(config, ["train.steps=2", "train.evaluate_every=2", "train.crop_size=64"])
     run = Run(arguments.run.resolve())
     done = bool(run.log) and run.log[-1]["step"] >= config.train.steps
     if not done and not arguments.as_it_is:
         train(config, resume=holds_run(run.folder), report=lambda event: print(event, flush=True))
 
     best = max((row for row in run.log if row.get("mIoU") is not None), key=lambda row: row["mIoU"])
-    halved(run.folder, OUTPUT / "model", {"licence": LICENCE, "steps": str(run.log[-1]["step"])})
-    shutil.copyfile(run.folder / "log.jsonl", OUTPUT / "log.jsonl")
-    scores = {**pixel_scores(OUTPUT), **parcel_scores(OUTPUT), "full_miou": pixel_scores(run.folder)["miou"]}
-    model, _, digest = load_model(OUTPUT)
+    halved(run.folder, output / "model", {"licence": LICENCE, "steps": str(run.log[-1]["step"])})
+    shutil.copyfile(run.folder / "log.jsonl", output / "log.jsonl")
+    scores = {**all_scores(output, count), "full_miou": all_scores(run.folder, count)["miou"]}
+    model, _, digest = load_model(output)
     told = {
         **scores,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "size": (OUTPUT / "model" / "model.safetensors").stat().st_size / 1e6,
+        "size": (output / "model" / "model.safetensors").stat().st_size / 1e6,
         "steps": run.log[-1]["step"],
         "step": best["step"],
         "seconds": run.log[-1]["seconds"],
     }
-    (OUTPUT / "scores.json").write_text(json.dumps({**told, "sha256": digest}, indent=1) + "\n")
-    (OUTPUT / "README.md").write_text(CARD.format(**told), encoding="utf-8")
+    (output / "scores.json").write_text(json.dumps({**told, "sha256": digest}, indent=1) + "\n")
+    (output / "README.md").write_text(CARD.format(**told), encoding="utf-8")
     print(json.dumps(told, indent=1))
 
 
