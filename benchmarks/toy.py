@@ -37,11 +37,13 @@ TOY: dict[str, list[str]] = {
     "startup": ["--rounds", "1"],
     "class_map": ["--rounds", "1", "--size", "64", "--classes", "3", "--only", "b0", "--without", *MISSING],
     "alarms": ["--draws", "1"],
+    "choose": ["--measured", "measured.json"],
     "check": ["--images", "12", "--size", "64"],
     "costs": ["--only", "linknet", "--output", "costs.json"],
     "distributed": ["--toy"],
     "engine": ["--toy"],
     "evaluation": ["--images", "11", "--classes", "3", "--size", "32"],
+    "example_model": ["--toy", "--run", "toy_run", "--output", "toy_model"],
     "exports": ["--json", "exports.json", "--network", "unet", "--to", "model.onnx"],
     "from_scratch": ["--seeds", "1", "--steps", "2"],
     "fuzz": ["--cases", "1"],
@@ -88,7 +90,7 @@ SIDE = 320
 """Of the scenes, in pixels."""
 IMPORTED = ["torch", "pixelwise.training.train", "pixelwise.evaluation.evaluate", "pixelwise.predictor"]
 """What nearly every script imports."""
-FIRST = ("tables", "network_pages")
+FIRST = ("tables", "network_pages", "choose")
 """Run before others change what they read; the rest run two at a time."""
 
 
