@@ -31,7 +31,7 @@ from pathlib import Path
 
 import rasterio
 import torch
-from fuzz_cases import OURS, TARGETS, Case, make_case, prepare, run
+from fuzz_cases import OURS, Case, make_case, prepare, run
 
 PROCESSOR_SECONDS, SECONDS = 60, 300
 MEMORY = 8 << 30

@@ -19,6 +19,17 @@ def test_pooling_by_products_is_adaptive_pooling(height, width, side):
     torch.testing.assert_close(found, F.adaptive_avg_pool2d(image, side))
 
 
+@given(st.integers(1, 40), st.integers(1, 40))
+def test_means_of_blocks_by_products_are_those_of_pooling(height, width):
+    image = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(height * 41 + width))
+    side = min(16, height, width)
+    wanted = F.avg_pool2d(image, side, side)
+    torch.testing.assert_close(layers.block_means(image, 16), wanted)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layers, "recorded", lambda: True)
+        torch.testing.assert_close(layers.block_means(image, 16), wanted)
+
+
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 1), st.integers(0, 1))
 def test_a_cut_transposed_convolution_is_one_with_less_output_padding(height, width, below, right):
     layer = Deconvolution(2, 3, stride=2, bias=True, epsilon=1e-5)

@@ -69,6 +69,9 @@ PATH = click.Path(path_type=Path)
     help="int8: layers that stay float32: decoder, 'encoder.stages.0*'; repeatable.  [default: those that cost much]",
 )
 @click.option("--allow", is_flag=True, help="Take a lower precision that costs more than one point of mIoU.")
+@click.option(
+    "--compile", "compiled", is_flag=True, help=".pt2: machine code for this processor, by AOTInductor and a compiler."
+)
 def export(
     run: Path,
     out: Path,
@@ -85,6 +88,7 @@ def export(
     calibration_images: int,
     keep_float: tuple[str, ...],
     allow: bool,
+    compiled: bool,
 ) -> None:
     """Write a trained network for another runtime.
 
@@ -121,6 +125,7 @@ def export(
             calibration_images=calibration_images,
             keep_float=keep_float,
             allow=allow,
+            compile=compiled,
             report=click.echo,
         )
         proof = made.certificate

@@ -40,6 +40,8 @@ class ExportOptions:
     """Metres of ground per pixel, for whoever reads the file; None: that of the run's scenes, if they are there."""
     precision: str = "float32"
     """One of `PRECISIONS`. Normalisation, and what follows the logits, are float32 in all of them."""
+    compiled: bool = False
+    """Machine code for the processor at hand, by AOTInductor; for torch alone."""
 
     def __post_init__(self) -> None:
         outputs = DEEPNESS_OUTPUTS if self.deepness else self.outputs

@@ -24,7 +24,7 @@ from pixelwise.exporting.network import ExportedNetwork, Stages
 from pixelwise.exporting.onnx import onnx_graph, save_onnx
 from pixelwise.exporting.openvino import save_openvino
 from pixelwise.exporting.samples import Sample, Samples, find_samples
-from pixelwise.exporting.torch_program import save_torch_program, torch_program
+from pixelwise.exporting.torch_program import machine_code, save_torch_program, torch_program
 from pixelwise.exporting.transformers import export_transformers
 from pixelwise.files import file_digest, replacing
 from pixelwise.inference.augmented import output_stride
@@ -72,6 +72,7 @@ def export(
     calibration_images: int = IMAGES,
     keep_float: Sequence[str] = (),
     allow: bool = False,
+    compile: bool = False,
     report: Callable[[str], None] | None = None,
 ) -> Exported:
     """Write a run's best model for another runtime, and prove that it answers alike.
@@ -88,6 +89,7 @@ def export(
         options: the paper's options for inference, such as ``{"output_stride": 8}``.
         precision: one of `PRECISIONS`; but for float32, the certificate says what it costs.
         calibration, calibration_images, keep_float, allow: as in `Lowering`.
+        compile: for torch, machine code for this processor, which takes minutes to make.
         report: called with a sentence about each try of a lower precision.
 
     Raises:
@@ -101,7 +103,9 @@ def export(
     kind = _kind(out, to)
     if purpose not in (None, "deepness"):
         raise ConfigError(f"No file is made for {purpose!r}. The only purpose with a form of its own is 'deepness'.")
-    asked = ExportOptions(tuple(outputs), dtype, layout, size, purpose == "deepness", resolution, precision)
+    if compile and kind != "torch":
+        raise ConfigError(f"Only programs of torch (.pt2) are compiled, and this is an export to {kind}.")
+    asked = ExportOptions(tuple(outputs), dtype, layout, size, purpose == "deepness", resolution, precision, compile)
     how = Lowering(calibration_images, None if calibration is None else Path(calibration), tuple(keep_float), allow)
     say = report or (lambda sentence: None)
     return Exported(out, _written(kind, run, out, asked, how, options, say))
@@ -157,7 +161,15 @@ def _trial(kind: str, path: Path, model: Segmenter, about: About, samples: Sampl
 
     def certified() -> Certificate:
         opened, made_by = open_runtime(path, "cpu"), f"pixelwise {__version__}"
-        return certify(opened.run, model, about, samples, runtime=_versions(kind), made_by=made_by, known=known)
+        return certify(
+            opened.run,
+            model,
+            about,
+            samples,
+            runtime=_versions(kind, about.options.compiled),
+            made_by=made_by,
+            known=known,
+        )
 
     return Trial(save, certified)
 
@@ -227,7 +239,8 @@ def _recorded(kind: str, network: torch.nn.Module, about: About, names: Sequence
     dtype = torch.int32 if kind != "torch" and options.dtype == "uint16" else getattr(torch, options.dtype)
     example = torch.from_numpy(np.random.default_rng(0).integers(0, 255, (batch, *shape))).to(dtype)
     if kind == "torch":
-        return torch_program(network, example, options)
+        program = torch_program(network, example, options)
+        return machine_code(program) if options.compiled else program
     return onnx_graph(network, example, names, options)
 
 
@@ -279,9 +292,9 @@ def _kept_certificates(out: Path) -> dict[str, object]:
     )
 
 
-def _versions(kind: str) -> str:
+def _versions(kind: str, compiled: bool) -> str:
     if kind == "torch":
-        return f"torch {torch.__version__}"
+        return f"torch {torch.__version__}{', compiled by AOTInductor' if compiled else ''}"
     return f"{PACKAGES[kind]} {optional_module(PACKAGES[kind]).__version__}"
 
 
@@ -297,7 +310,7 @@ def _beginning(
     given = as_given(np.stack([image] * worst.batch), about)
     wanted = network.stages(torch.from_numpy(given.astype(np.float32)))
     names = [f"stage {i}" for i in range(len(wanted))]
-    steps = replace(about, options=replace(about.options, outputs=("logits",)))
+    steps = replace(about, options=replace(about.options, outputs=("logits",), compiled=False))
     try:
         recorded = _recorded(kind, Stages(network).eval(), steps, names)
         with tempfile.TemporaryDirectory() as folder:

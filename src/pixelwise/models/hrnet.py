@@ -10,7 +10,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pixelwise.models.layers import ConvNorm, initialise_classifier, initialise_convolutions, over_joined, resize
+from pixelwise.models.layers import (
+    ConvNorm,
+    block_means,
+    initialise_classifier,
+    initialise_convolutions,
+    over_joined,
+    resize,
+)
 from pixelwise.models.option_checks import require_one_of, require_whole_number
 from pixelwise.models.resnet import BasicBlock, Bottleneck
 from pixelwise.models.same_padding import pad_as_same
@@ -146,12 +153,8 @@ class PyramidHead(nn.Module):
         """Return the levels, finest first; each has half the size of the one before."""
         maps = features[-self.count :]
         reduced = over_joined(self.reduce, maps, maps[0].shape[-2:])
-        levels = []
-        for i, layer in enumerate(self.levels):
-            # A small image has no coarse levels left; its coarsest is then the mean of what there is.
-            step = min(2**i, *reduced.shape[-2:])
-            levels.append(layer(reduced if i == 0 else F.avg_pool2d(reduced, step, step)))
-        return levels
+        # A small image has no coarse levels left; its coarsest is then the mean of what there is.
+        return [layer(reduced if i == 0 else block_means(reduced, 2**i)) for i, layer in enumerate(self.levels)]
 
     def forward(self, features: list[Float[Tensor, "B _ _ _"]]) -> Decoded:
         """Return logits at the stride of the finest map."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -125,6 +126,43 @@ def _shares(length: int, parts: int, like: Tensor) -> Float[Tensor, "parts lengt
     begin, end = first * length // parts, ((first + 1) * length + parts - 1) // parts
     row = torch.arange(length, device=like.device)
     return ((row >= begin) & (row < end)).to(like.dtype) / (end - begin).to(like.dtype)
+
+
+SMALLEST_MAP = 8
+"""Cells of a map of stride 4 of the smallest image, 32 x 32."""
+
+
+def block_means(image: Float[Tensor, "B C H W"], side: int) -> Float[Tensor, "B C _ _"]:
+    """Return the means of blocks of ``side`` x ``side``, or of the image's shorter side if that is less.
+
+    Rows and columns that fill no block are left out. The recorded form of large blocks is the same as two products, so
+    that it holds for images smaller than a block too: of those a recorded pooling would return nothing.
+    """
+    height, width = image.shape[-2:]
+    if not recorded():
+        side = min(side, height, width)
+    if not recorded() or side <= SMALLEST_MAP:
+        return F.avg_pool2d(image, side, side)
+    side = _least(side, height, width)
+    rows, columns = (_blocks(length, side, image) for length in (height, width))
+    return rows @ image @ columns.transpose(0, 1)
+
+
+def _least(number: Any, *lengths: Any) -> Any:
+    """Return the least of some numbers; lengths are tensors while torch traces, and symbols while it exports."""
+    for length in lengths:
+        if isinstance(length, Tensor):
+            number = torch.minimum(length, torch.as_tensor(number))
+        else:
+            number = torch.sym_min(length, number)
+    return number
+
+
+def _blocks(length: Any, side: Any, like: Tensor) -> Float[Tensor, "blocks length"]:
+    """Return how much of each block's mean a row is."""
+    block = torch.arange(length // side, device=like.device)[:, None]
+    row = torch.arange(length, device=like.device)
+    return (row // side == block).to(like.dtype) / side
 
 
 def over_joined(

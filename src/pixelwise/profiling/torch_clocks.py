@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pixelwise.errors import ConfigError
 from pixelwise.exported.torch_program import TorchProgram
 from pixelwise.profiling.counters import Counted
 from pixelwise.profiling.timeline import Call
@@ -56,7 +57,13 @@ def module_calls(model: nn.Module, run: Callable[[], object]) -> Counted:
 
 
 def program_calls(file: TorchProgram, image: np.ndarray) -> Counted:
-    """Return a function that runs a program of torch.export operation by operation."""
+    """Return a function that runs a program of torch.export operation by operation.
+
+    Raises:
+        ConfigError: machine code, which has no operations to look at.
+    """
+    if file.compiled:
+        raise ConfigError(f"{file.path} is machine code, so its layers cannot be timed. Export it without --compile.")
     given = torch.from_numpy(image).to(file.on)
 
     def run() -> list[Call]:
