@@ -48,7 +48,7 @@ def painting(page, photo):
     drop(page, photo)
     page.locator("#opacity").fill("100")
     page.get_by_role("button", name="Correct labels").click()
-    page.get_by_text("water").click()
+    page.locator("#paint-as").get_by_text("water").click()
     size(page, 3)  # 5 pixels
     return page
 
@@ -129,7 +129,7 @@ def test_a_part_of_a_scene_is_corrected_where_it_lies(page, served, scene):
     for _ in range(2):
         page.get_by_role("button", name="Zoom in").click()
     page.get_by_role("button", name="Correct labels").click()
-    page.get_by_text("water").click()
+    page.locator("#paint-as").get_by_text("water").click()
     page.get_by_text("The rest is right").click()
     box = page.locator("#map").bounding_box()
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)

@@ -60,9 +60,10 @@ def test_a_scene_becomes_a_map_with_shares(shown):
 def test_zooming_and_moving_asks_for_the_tiles_that_come_into_view(shown):
     x, y = middle(shown)
     settled(shown, x, y, COLOURS["bright"])  # the middle of the scene is in the field
-    with shown.expect_response(re.compile(r"/tiles/map/2/\d+/\d+\.png")):
-        for _ in range(2):
-            shown.get_by_role("button", name="Zoom in").click()
+    for name, level in (("Zoom out", 0), ("Zoom in", 2)):
+        with shown.expect_response(re.compile(rf"/tiles/map/{level}/\d+/\d+\.png")):
+            for _ in range(2):
+                shown.get_by_role("button", name=name).click()
     settled(shown, x, y, COLOURS["bright"])
     shown.mouse.move(x, y)
     shown.mouse.down()
