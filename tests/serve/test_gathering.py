@@ -9,7 +9,7 @@ from small_network import predictor_of, small_network
 from small_server import photo
 
 from pixelwise.serve import gathering
-from pixelwise.serve.gathering import Gathering, fastest_batch, gathered
+from pixelwise.serve.gathering import Gathering, fastest_batch, gather
 
 
 def test_what_waits_with_one_size_goes_together_and_each_gets_its_own():
@@ -55,17 +55,20 @@ def test_one_that_fails_does_not_fail_the_others():
 
 def test_a_gathered_network_gives_the_networks_own_answers():
     predictor, alone = predictor_of(), predictor_of()
-    predictor.model = gathered(predictor.model, 4, 64)
+    shared = gather(predictor.model, 4, 64)
     images = [photo(seed, 40 + seed % 2 * 60, 70) for seed in range(12)]
     with ThreadPoolExecutor(6) as pool:
         found = list(pool.map(predictor.segment, images))
     for image, answer in zip(images, found, strict=True):
         assert np.array_equal(answer.labels, alone.segment(image).labels)
+    assert sum(count * times for count, times in shared.seen.items()) > len(images)
 
 
 def test_on_a_processor_images_go_alone():
     network = small_network()
-    assert gathered(network, None, 64) is network
+    decode = network.decode
+    assert gather(network, None, 64) is None
+    assert network.decode == decode
 
 
 @pytest.mark.parametrize(("costs", "best"), [((1, 1, 1, 1, 1), 16), ((1, 2, 4, 8, 16), 1), ((4, 4, 4, 9, 20), 4)])

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from small_server import photo, png, serving, write_model
+from small_server import EXPORTED, photo, png, serving, write_model
 
 import pixelwise as pw
 from pixelwise.errors import ConfigError
@@ -73,7 +73,7 @@ def test_a_runs_best_model_is_served_under_the_runs_name(tmp_path):
 def test_exported_files_are_served_beside_folders(tmp_path):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
-    folder = write_model(tmp_path / "fields")
+    folder = write_model(tmp_path / "fields", network=EXPORTED)
     pw.export(folder, tmp_path / "fields.onnx")
     shelf = Shelf([f"folder={folder}", str(tmp_path / "fields.onnx")], device="cpu")
     assert [each.runtime.split()[0] for each in shelf] == ["torch", "onnxruntime"]

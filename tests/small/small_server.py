@@ -26,27 +26,37 @@ from pixelwise.serve.run import PatientProtocol
 from pixelwise.serve.shelf import Shelf
 
 CLASSES = ("background", "field", "boundary")
-NETWORK = {"filters": [4, 8], "batch_norm": False}
+NETWORK = ("unet", {"filters": [4, 8], "batch_norm": False})
+EXPORTED = ("segformer-b0", {"widths": [8, 16, 20, 32], "depths": [1, 1, 1, 1], "decoder_channels": 16})
+"""Which is exported while shapes are checked."""
 
 
-def write_model(folder: Path, *, seed: int = 0, classes: tuple[str, ...] = CLASSES) -> Path:
+def write_model(
+    folder: Path,
+    *,
+    seed: int = 0,
+    classes: tuple[str, ...] = CLASSES,
+    tile: int = 64,
+    network: tuple[str, dict[str, Any]] = NETWORK,
+) -> Path:
     """Write a model folder whose answers differ from image to image."""
     torch.manual_seed(seed)
-    network = pw.create("unet", classes=len(classes), bands=3, **NETWORK)
+    name, chosen = network
+    made = pw.create(name, classes=len(classes), bands=3, **chosen)
     with torch.no_grad():
-        for tensor in network.parameters():
+        for tensor in made.parameters():
             tensor.normal_(0, 0.5)
     card = ModelCard(
-        architecture=network.architecture,
+        architecture=made.architecture,
         classes=make_classes(classes),
         bands=(1, 2, 3),
         dtype="uint8",
         mean=(100.0, 100.0, 100.0),
         std=(50.0, 50.0, 50.0),
-        tile=64,
+        tile=tile,
         overlap=32,
     )
-    save_model(folder, network, card)
+    save_model(folder, made, card)
     return folder
 
 

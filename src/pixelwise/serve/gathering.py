@@ -10,12 +10,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from pixelwise.architecture import Architecture
-from pixelwise.inference.networks import ArrayNetwork, Network, Size, arithmetic_of, device_of
+from pixelwise.inference.networks import ArrayNetwork, Network, arithmetic_of, device_of
 
 LARGEST = 16
 """Most images that are tried together."""
@@ -94,79 +94,45 @@ class Gathering:
                 each.answer.set_exception(own)
 
 
-class _Together:
-    """What the two kinds of networks have in common."""
+def gather(network: Any, batch: int | None, side: int) -> Gathering | None:
+    """Let the images that several threads give to a network go together, if that is asked for or faster.
 
-    def __init__(self, network: Any, most: int) -> None:
-        self.network = network
-        self.architecture: Architecture = network.architecture
-        self.align_corners: bool = network.align_corners
-        self.gathering = Gathering(self._run, most)
-
-    def padded_size(self, size: Size) -> Size:
-        """Return the network's own."""
-        return self.network.padded_size(size)
-
-    def to(self, device: Any) -> Any:
-        """Stay where it is."""
-        return self
-
-    def _run(self, images: Sequence[Any]) -> Sequence[Any]:
-        raise NotImplementedError
-
-
-class GatheredTensors(_Together):
-    """A network of torch that several threads share."""
-
-    def parameters(self) -> Any:
-        """Return the network's own."""
-        return self.network.parameters()
-
-    def decode(self, image: Any) -> Any:
-        """Return what `Segmenter.decode` gives, without auxiliary outputs."""
-        return self.gathering.answer(image)
-
-    def _run(self, images: Sequence[Any]) -> Sequence[Any]:
-        import torch
-
-        from pixelwise.models import Decoded
-
-        with torch.no_grad():
-            together = images[0] if len(images) == 1 else torch.cat(list(images))
-            logits = self.network.decode(together).logits
-            return [Decoded(each) for each in logits.split([len(each) for each in images])]
-
-
-class GatheredArrays(_Together):
-    """An exported file that several threads share."""
-
-    @property
-    def version(self) -> str:
-        """Name and version of what runs it."""
-        return self.network.version
-
-    def logits(self, image: np.ndarray) -> np.ndarray:
-        """Return logits at the network's own stride."""
-        return self.gathering.answer(image)
-
-    def _run(self, images: Sequence[Any]) -> Sequence[Any]:
-        logits = self.network.logits(np.concatenate(images))
-        return np.split(logits, np.cumsum([len(each) for each in images])[:-1])
-
-
-def gathered(network: Network, batch: int | None, side: int) -> Any:
-    """Return a network whose images go together, if that is asked for or faster; else the network itself.
+    Its `decode`, or of an exported file `logits`, is then that of a `Gathering`.
 
     Args:
         batch: most images that go together; None: as many as a trial shows to be faster, on a GPU. Cores do best with
             an image each, without waiting for each other (`docs/performance.md`), so there nothing is tried.
         side: of the images that are tried.
+
+    Returns:
+        None where images go alone.
     """
     if batch is None:
         batch = 1 if device_of(network) == "cpu" else fastest_batch(network, side)
     if batch == 1:
-        return network
-    return (GatheredArrays if isinstance(network, ArrayNetwork) else GatheredTensors)(network, batch)
+        return None
+    if isinstance(network, ArrayNetwork):
+        shared = Gathering(partial(_logits, network.logits), batch)
+        network.logits = shared.answer
+    else:
+        shared = Gathering(partial(_decoded, network.decode), batch)
+        network.decode = shared.answer
+    return shared
+
+
+def _logits(alone: Callable[[np.ndarray], np.ndarray], images: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+    found = alone(np.concatenate(images))
+    return np.split(found, np.cumsum([len(each) for each in images])[:-1])
+
+
+def _decoded(alone: Callable[[Any], Any], images: Sequence[Any]) -> Sequence[Any]:
+    import torch
+
+    from pixelwise.models import Decoded
+
+    with torch.no_grad():
+        logits = alone(images[0] if len(images) == 1 else torch.cat(list(images))).logits
+        return [Decoded(each) for each in logits.split([len(each) for each in images])]
 
 
 def fastest_batch(network: Network, side: int) -> int:

@@ -14,7 +14,7 @@ from pixelwise.inference.augmented import output_stride
 from pixelwise.inference.networks import ArrayNetwork, device_of
 from pixelwise.predictor import Predictor, load
 from pixelwise.runs.model_card import ModelCard
-from pixelwise.serve.gathering import gathered
+from pixelwise.serve.gathering import Gathering, gather
 from pixelwise.serve.job import listed_classes
 from pixelwise.serve.refusals import Refusal
 
@@ -28,6 +28,8 @@ class Loaded:
     predictor: Predictor
     stride: int
     """Of the grid that its tiles are blended on (`output_stride`), so that not every request asks the network."""
+    gathering: Gathering | None
+    """What lets images go together; None where they go alone."""
 
 
 @dataclass
@@ -169,8 +171,8 @@ class Shelf:
 
     def _loaded(self, path: Path) -> Loaded:
         predictor = load(path, device=self.device)
-        predictor.model = gathered(predictor.model, self.batch, predictor.card.tile)
-        return Loaded(predictor, output_stride(predictor.model))
+        gathering = gather(predictor.model, self.batch, predictor.card.tile)
+        return Loaded(predictor, output_stride(predictor.model), gathering)
 
 
 def _named(text: str) -> tuple[str, Path]:

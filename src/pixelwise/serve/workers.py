@@ -96,7 +96,9 @@ class Workers:
         except AbandonedError:
             pass
         finally:
-            patience.give_up()
+            if not future.done():
+                # What comes after this in the same request is patient still.
+                patience.give_up()
             if leaving is not None:
                 leaving.cancel()
         again = self.seconds_left
