@@ -118,6 +118,8 @@ def killed(bench: Bench) -> str:
         bench.server = restarted(bench)
     if shown["state"] != "done":
         raise FaultError(f"after {kills} kills the job is {shown['state']}: {shown['error']}")
+    if not kills and not bench.toy:
+        raise FaultError("the job was done before it could be killed: give it a larger scene")
     made = bench.server.send("GET", shown["files"]["map"])
     pw.load(bench.folder / bench.name, device="cpu").map_scene(bench.scene, bench.folder / "whole.tif", confidence=True)
     served = bench.folder / "served.tif"
