@@ -8,12 +8,16 @@ DEMO ?=
 .SILENT:
 
 help:
-	echo "make demo   installs, trains, evaluates, maps and reports on examples/   (again from the start: make demo DEMO=--fresh)"
+	echo "make demo   installs; maps a scene in a minute with a network that comes trained; then trains one, evaluates, maps"
+	echo "            and reports on examples/   (again from the start: make demo DEMO=--fresh)"
 	echo "make test   installs the test extras and runs every test                 (some: make test TESTS='-k labels')"
 	echo "make lint   installs the dev extras; ruff, pyright and import-linter"
 	echo "make docs   builds the site into build/site and checks its links; open build/site/index.html"
 
 demo: $(VENV)/.installed-all
+	"$(VENV)/bin/pixelwise" demo --quick $(DEMO)
+	echo
+	echo "That network came trained. Now the whole job, training included; it takes some minutes."
 	"$(VENV)/bin/pixelwise" demo $(DEMO)
 
 test: $(VENV)/.installed-test

@@ -32,11 +32,13 @@ TOY: dict[str, list[str]] = {
     "tables": [],
     "startup": ["--rounds", "1"],
     "class_map": ["--rounds", "1", "--size", "64", "--classes", "3", "--only", "b0", "--without", *MISSING],
+    "choose": ["--measured", "measured.json"],
     "check": ["--images", "12", "--size", "64"],
     "costs": ["--only", "linknet", "--output", "costs.json"],
     "distributed": ["--steps", "2", "--without-ray"],
     "engine": ["--toy"],
     "evaluation": ["--images", "11", "--classes", "3", "--size", "32"],
+    "example_model": ["--toy", "--run", "toy_run", "--output", "toy_model"],
     "exports": ["--json", "exports.json", "--network", "unet", "--to", "model.onnx"],
     "from_scratch": ["--seeds", "1", "--steps", "2"],
     "fuzz": ["--cases", "10"],
@@ -76,7 +78,7 @@ TOY: dict[str, list[str]] = {
 """Script -> its arguments. Not here: `paddle_class_map`, which needs an environment of its own."""
 
 
-FIRST = ("tables", "network_pages")
+FIRST = ("tables", "network_pages", "choose")
 """Run before others change what they read; the rest run two at a time."""
 
 

@@ -51,13 +51,13 @@ def _regions(document: Document, evaluate: Callable[[Example], None]) -> Iterabl
         yield Region(found.start, found.end, Block(language, title, source), evaluate)
     for found in DirectiveInHTMLCommentLexer("invisible-code-block", r"\w+")(document):
         block = Block(found.lexemes["arguments"], None, found.lexemes["source"], hidden=True)
-        yield Region(found.start, _end_of_comment(document, found.end), block, evaluate)
+        yield Region(found.start, end_of_comment(document, found.end), block, evaluate)
     for name in MARKS:
         for found in DirectiveInHTMLCommentLexer(name)(document):
             mark = Mark(name, found.lexemes["arguments"].strip())
-            yield Region(found.start, _end_of_comment(document, found.end), mark, evaluate)
+            yield Region(found.start, end_of_comment(document, found.end), mark, evaluate)
 
 
-def _end_of_comment(document: Document, end: int) -> int:
-    # Sybil's region may end before the comment does.
+def end_of_comment(document: Document, end: int) -> int:
+    """Return where a comment ends, in which Sybil's region may end earlier."""
     return end if document.text[:end].endswith("-->") else document.text.index("-->", end) + len("-->")

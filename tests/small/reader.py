@@ -108,7 +108,7 @@ class Reader:
 
 def command_lines(source: str) -> list[str]:
     """Return the commands of a block, without comments; a line that ends with a backslash goes on in the next."""
-    lines = re.sub(r"\\\n\s*", " ", source).splitlines()
+    lines = re.sub(r"\s*\\\n\s*", " ", source).splitlines()
     return [line for each in lines if (line := re.sub(r"(^|\s+)# .*", "", each).strip())]
 
 

@@ -24,23 +24,39 @@ SIMPLIFIED = 2.0
 
 
 @click.command()
-@click.option("--output", type=FILE, default=Path("runs/demo"), show_default=True, help="Folder for everything made.")
+@click.option("--quick", is_flag=True, help="Map with the network that comes trained, and train none: a minute.")
+@click.option("--output", type=FILE, help="Folder for everything made.  [default: runs/demo; runs/quick with --quick]")
 @click.option("--examples", type=FILE, help="The folder examples/ of the repository, if it is not found by itself.")
 @click.option("--fresh", is_flag=True, help="Delete what an earlier demo left in the output folder, and begin again.")
-def demo(output: Path, examples: Path | None, fresh: bool) -> None:
+@click.option(
+    "--open/--no-open", "opened", default=True, help="Open the page in a browser; never where there is no display."
+)
+def demo(quick: bool, output: Path | None, examples: Path | None, fresh: bool, opened: bool) -> None:
     """Do the whole job on the example scenes.
 
-    Check, train, score, map, draw parcels, report. A finished demo is shown again. An interrupted one goes on.
+    Check, train, score, map, draw parcels, report. A finished demo is shown again. An interrupted one goes on. --quick
+    leaves the training out: a network that comes with the examples maps a scene that it has never seen.
 
     \b
     Example:
+      pixelwise demo --quick
       pixelwise demo --output /tmp/demo
     """
-    with interruptible("The same command goes on from the last saved step."):
-        from pixelwise.commands.progress import shown_training
+    from pixelwise.commands.browser import open_page
 
-        with shown_training() as training:
-            run_demo(examples, output, fresh=fresh, say=click.echo, training=training)
+    if quick:
+        with interruptible("The same command begins again; it takes a minute."):
+            from pixelwise.commands.quick_demo import run_quick
+
+            page = run_quick(find_examples(examples), output or Path("runs/quick"), fresh=fresh, say=click.echo)
+    else:
+        with interruptible("The same command goes on from the last saved step."):
+            from pixelwise.commands.progress import shown_training
+
+            with shown_training() as training:
+                page = run_demo(examples, output or Path("runs/demo"), fresh=fresh, say=click.echo, training=training)
+    if opened and open_page(page):
+        click.echo(f"{page} is open in your browser.")
 
 
 def run_demo(
@@ -50,7 +66,7 @@ def run_demo(
     fresh: bool,
     say: Callable[[str], None],
     training: Callable[["Progress | str"], None],
-) -> None:
+) -> Path:
     """Check, train, score, map, draw parcels and report, on scenes that come with the repository.
 
     A finished run in ``output`` is used again. An interrupted one goes on.
@@ -62,6 +78,9 @@ def run_demo(
         say: called with each line.
         training: called as `train` calls its ``report``.
 
+    Returns:
+        the page.
+
     Raises:
         ConfigError: no examples, or an output folder that does not fit.
     """
@@ -72,11 +91,11 @@ def run_demo(
     from pixelwise.report import ParcelFiles, write_report
 
     begun = time.monotonic()
-    examples = _find_examples(examples)
+    examples = find_examples(examples)
     config = _begin_trained(examples).model_copy(update={"run": RunConfig(folder=output)})
     test = load_config(examples / "fields_test.toml")
     if fresh:
-        _delete_demo(output)
+        delete_demo(output)
 
     say(f"1. The data, {examples}")
     _describe_data(config, test, say)
@@ -97,13 +116,14 @@ def run_demo(
     load(output).map_scene(scene, output / "map.tif", confidence=True)
 
     say("5. Parcels")
-    _draw_parcels(output)
+    draw_parcels(output)
 
     say("6. Report")
-    write_report(output, ParcelFiles(scene=scene))
+    page = write_report(output, ParcelFiles(scene=scene))
 
     say(f"\nDone in {time.monotonic() - begun:.0f} s. Look at:")
-    _list_files(output, say)
+    list_files(output, say)
+    return page
 
 
 def _begin_trained(examples: Path) -> "Config":
@@ -138,7 +158,8 @@ def _train_or_reuse(config: "Config", say: Callable[[str], None], training: Call
         train(config, resume=holds_run(output), report=training)
 
 
-def _draw_parcels(output: Path) -> None:
+def draw_parcels(output: Path) -> None:
+    """Draw the fields of a demo's map."""
     from pixelwise.parcels.polygonize import polygonize
 
     polygonize(
@@ -151,7 +172,8 @@ def _draw_parcels(output: Path) -> None:
     )
 
 
-def _list_files(output: Path, say: Callable[[str], None]) -> None:
+def list_files(output: Path, say: Callable[[str], None]) -> None:
+    """Say what a demo has made, and where it is."""
     for path, what in (
         (output / "report.html", "curves, scores, the worst tiles, the parcel map; open it in a browser"),
         (output / "map.tif", "a class for every pixel of one test scene, georeferenced"),
@@ -162,7 +184,12 @@ def _list_files(output: Path, say: Callable[[str], None]) -> None:
         say(f"   {path!s:32} {_size(path):>8}  {what}")
 
 
-def _find_examples(given: Path | None) -> Path:
+def find_examples(given: Path | None) -> Path:
+    """Return the folder of the examples: the one that was given, or the repository's.
+
+    Raises:
+        ConfigError: it is not there, as where the package was installed without the repository.
+    """
     places = [given] if given is not None else [Path(__file__).parents[3] / "examples", Path("examples")]
     for place in places:
         if (place / "fields.toml").exists():
@@ -189,8 +216,12 @@ def _finished(config: "Config", output: Path) -> bool:
     return bool(log) and log[-1]["step"] >= config.train.steps and (run.folder / "model" / "model.toml").exists()
 
 
-def _delete_demo(output: Path) -> None:
-    # Only a folder that is a run is deleted: --output may name anything.
+def delete_demo(output: Path) -> None:
+    """Delete an earlier demo.
+
+    Raises:
+        ConfigError: the folder is no run; --output may name anything.
+    """
     if not output.exists():
         return
     if not (output / "config.toml").exists() or not (output / "log.jsonl").exists():

@@ -2,8 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from pixelwise.hub.catalog import Row, Wanted
 
 
 @click.command()
@@ -16,12 +20,33 @@ import click
 )
 @click.option("--max-gflop", type=click.FloatRange(min=0), metavar="G", help="Only networks of at most so many GFLOP.")
 @click.option(
+    "--max-ms",
+    type=click.FloatRange(min=0),
+    metavar="MS",
+    help="Only networks whose label map takes at most so many milliseconds: here with --time, else as measured once.",
+)
+@click.option(
+    "--fits",
+    type=click.Choice(["predict", "train"]),
+    is_flag=False,
+    flag_value="predict",
+    help="Only networks for whose images, or training steps, this machine has enough free memory.",
+)
+@click.option(
+    "--memory",
+    type=click.FloatRange(min=0),
+    metavar="GB",
+    help="With --fits: so much memory, not that of this machine.",
+)
+@click.option("--commercial", is_flag=True, help="Only networks with known weights that allow commercial use.")
+@click.option(
     "--sort",
     "order",
-    type=click.Choice(["name", "year", "parameters", "flops", "cio", "seconds", "score"]),
+    type=click.Choice(["name", "year", "parameters", "flops", "cio", "memory", "seconds", "score"]),
     help="Order of the rows; as grouped by family if not given.",
 )
 @click.option("--time", "timed", is_flag=True, help="Measure a label map of each network here (seconds per network).")
+@click.option("--traffic", is_flag=True, help="Show the memory traffic of convolutions in place of memory and time.")
 @click.option(
     "--size", default=512, type=click.IntRange(min=32), show_default=True, help="Side of the image in pixels."
 )
@@ -31,28 +56,39 @@ def models(
     match: str,
     max_parameters: float | None,
     max_gflop: float | None,
+    max_ms: float | None,
+    fits: str | None,
+    memory: float | None,
+    commercial: bool,
     order: str | None,
     timed: bool,
+    traffic: bool,
     size: int,
     classes: int,
     as_json: bool,
 ) -> None:
-    """List the networks: origin, size, cost and published scores.
+    """List the networks, to choose one: size, cost, memory, time, published scores, licences of weights.
 
-    The names are those that [model].name takes. Parameters and FLOPs are computed, with all that training needs; a
-    multiplication with its addition counts as two. CIO is how many values all convolutions read and write (HarDNet's
-    measure of memory traffic); MAC/CIO says how many multiply-adds each of them is worth: a low number means that the
-    network waits for memory. Scores are mIoU in percent on ADE20K and Cityscapes (validation).
+    The names are those that [model].name takes. Parameters, FLOPs and memory are computed; a multiplication with its
+    addition counts as two. Memory is what predicting one image takes at most in float32, and about what a training step
+    of four takes. Times are milliseconds of a label map: those of docs/performance.md, or measured here with --time.
+    Scores are mIoU in percent on ADE20K and Cityscapes (validation), as their authors published them. Weights are
+    "free" if some that are known allow commercial use, else "bound".
+
+    With --traffic, CIO is how many values all convolutions read and write (HarDNet's measure of memory traffic);
+    MAC/CIO says how many multiply-adds each of them is worth: a low number means that the network waits for memory.
 
     \b
     Example:
+      pixelwise models --fits train --commercial --sort score
+      pixelwise models --max-ms 500
       pixelwise models --match unet --sort flops
     """
     from pixelwise.commands.progress import shown_steps
-    from pixelwise.hub.catalog import catalog, kept_costs, sort_rows, table_text
+    from pixelwise.hub.catalog import Wanted, catalog, kept_costs, sort_rows, table_text
 
-    if order == "seconds" and not timed:
-        raise click.UsageError("--sort seconds needs --time.")
+    if memory is not None and fits is None:
+        raise click.UsageError("--memory needs --fits: it says how much there is to fit into.")
     names = [name for name in kept_costs() if match in name]
     if not names:
         raise click.UsageError(f"No network's name holds {match!r}. `pixelwise models` lists all.")
@@ -60,19 +96,51 @@ def models(
         from pixelwise.fast.allocator import keep_freed_memory
 
         keep_freed_memory()
+    room = None if fits is None else _room(memory)
     with shown_steps("Measuring" if timed else "Counting", len(names)) as advance:
         rows = catalog(names, size=size, classes=classes, timed=timed, advance=advance)
-    rows = [row for row in rows if max_parameters is None or row.parameters <= max_parameters * 1e6]
-    rows = [row for row in rows if max_gflop is None or row.flops <= max_gflop * 1e9]
-    rows = sort_rows(rows, order) if order else rows
+    wanted = Wanted(
+        None if max_parameters is None else max_parameters * 1e6,
+        None if max_gflop is None else max_gflop * 1e9,
+        None if max_ms is None else max_ms / 1e3,
+        room,
+        fits == "train",
+        commercial,
+    )
+    shown = [row for row in rows if wanted.takes(row)]
+    shown = sort_rows(shown, order) if order else shown
     if as_json:
-        click.echo(json.dumps([row.to_dict() for row in rows], indent=2))
+        click.echo(json.dumps([row.to_dict() for row in shown], indent=2))
         return
-    click.echo(table_text(rows))
-    click.echo(f"{size}x{size} pixels, 3 bands, {classes} classes. Licences of weights and sources of scores: --json.")
+    click.echo(table_text(shown, traffic=traffic) if shown else "No network is as wanted. Ask for less.")
+    _say_how(rows, wanted, f"{size}x{size} pixels, 3 bands, {classes} classes", timed=timed)
+
+
+def _room(memory: float | None) -> float:
+    """Return the bytes that a network has to fit into."""
+    from pixelwise.machine import free_memory
+
+    room = free_memory() if memory is None else memory * 1e9
+    if room is None:
+        raise click.UsageError("The system does not say how much memory is free. Say it: --memory GB.")
+    return room
+
+
+def _say_how(rows: "list[Row]", wanted: "Wanted", image: str, *, timed: bool) -> None:
+    """Say what the table does not: units, where times come from, and which filter left out what is not known."""
+    click.echo(f"{image}. Names and licences of weights, sources of scores: --json and `pixelwise weights`.")
+    if not timed and any(row.kept_seconds for row in rows):
+        click.echo(
+            "Times: 150 classes, a machine of two cores without a GPU (docs/performance.md). --time measures here."
+        )
+    if wanted.memory is not None:
+        click.echo(f"Memory: {wanted.memory / 1e9:.1f} GB.")
+    unknown = sum(row.time is None for row in rows)
+    if wanted.most_seconds is not None and unknown:
+        click.echo(f"Left out, since nobody measured their time yet: {unknown}. --time measures them.")
     click.echo(
         "Any of them takes another encoder: one of ours, or encoder = 'transformers:facebook/dinov2-base' or "
-        "'timm:convnext_tiny' under [model.options] (docs/encoders.md)."
+        "'timm:convnext_tiny' under [model.options] (docs/encoders.md). How to choose: docs/choose.md."
     )
 
 

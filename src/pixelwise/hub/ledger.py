@@ -160,8 +160,7 @@ def for_network(short: str, network: str, encoder: str) -> Row:
     Raises:
         WeightsError: there is none; the message names those that fit.
     """
-    fitting = [row for row in rows() if row.network in ("", network) and row.encoder in ("", encoder)]
-    fitting = [row for row in fitting if row.network or row.encoder]
+    fitting = fitting_weights(network, encoder)
     for row in fitting:
         if row.short == short:
             return row
@@ -174,6 +173,12 @@ def for_network(short: str, network: str, encoder: str) -> Row:
         f"`pixelwise weights --network {network}` lists what fits; or give a file or an address.",
         code="PW506",
     )
+
+
+def fitting_weights(network: str, encoder: str) -> list[Row]:
+    """Return the rows that fill a network or its encoder."""
+    fitting = [row for row in rows() if row.network in ("", network) and row.encoder in ("", encoder)]
+    return [row for row in fitting if row.network or row.encoder]
 
 
 def nearest(name: str) -> str:

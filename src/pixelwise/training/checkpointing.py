@@ -7,11 +7,10 @@ from functools import partial
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from pixelwise.hub.catalog import step_bytes
 from pixelwise.models import Segmenter
 from pixelwise.models.cost import cost
 
-COPIES = 1.3
-"""A step takes so many times the maps of its forward pass, for some gradients and for gaps between blocks of memory."""
 SHARE = 0.8
 """A step may take at most this share of the memory that was free."""
 
@@ -64,9 +63,9 @@ def still_statistics(block: nn.Module) -> Iterator[None]:
 
 
 def training_bytes(model: Segmenter, batch: int, crop: int) -> int:
-    """Estimate the memory of a training step: weights, gradients, two moments, the EMA, and `COPIES` of all maps."""
+    """Estimate the memory of a training step: weights, gradients, two moments, the EMA, and all maps."""
     spent = cost(model, size=(crop, crop))
-    return 20 * spent.parameters + int(COPIES * batch * spent.activation_bytes)
+    return step_bytes(spent.parameters, spent.activation_bytes, batch)
 
 
 def smaller_step(model: Segmenter, batch: int, crop: int, room: int | None) -> str:
