@@ -17,6 +17,7 @@ TUTORIALS = ROOT / "docs" / "tutorials"
 
 
 def main() -> None:
+    """Follow the pages that are named."""
     sys.path[:0] = [str(ROOT / "tests" / "small"), str(ROOT / "website")]
     from reader import Reader
 
