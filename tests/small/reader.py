@@ -28,13 +28,17 @@ LATER = 60
 class Reader:
     """Runs what a page says; `website/blocks.py` has the marks.
 
+    Args:
+        tiny: with the `settings` of the page; else with those that it shows.
+
     Attributes:
         left_out: the reasons of the blocks that the page itself tells to skip.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, tiny: bool = True) -> None:
         self.folder = folder
         self.left_out: list[str] = []
+        self._tiny = tiny
         self._settings = ""
         self._marks: set[str] = set()
         self._said = ""
@@ -62,7 +66,7 @@ class Reader:
         where = f"{example.path}:{example.line}"
         match example.parsed:
             case blocks.Mark("settings", text):
-                self._settings = text
+                self._settings = text if self._tiny else ""
             case blocks.Mark(name, text):
                 assert text == "next", f"{where}: write `{name}: next`, not {text!r}"
                 self._marks.add(name)
