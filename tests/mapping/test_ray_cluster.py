@@ -31,7 +31,10 @@ def cluster():
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    made = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100 << 20})
+    made = cluster_utils.Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 1, "object_store_memory": 100 << 20, "include_dashboard": False},
+    )
     try:
         ray.init(address=made.address, log_to_driver=False, logging_level="error")
         made.nodes = [made.add_node(num_cpus=1, object_store_memory=100 << 20)]
