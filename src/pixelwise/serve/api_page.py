@@ -1,5 +1,6 @@
 """The page that says what the server can do, made of its OpenAPI table; nothing is loaded from outside."""
 
+import re
 from html import escape
 from typing import Any
 
@@ -49,10 +50,14 @@ def _route(verb: str, path: str, route: dict[str, Any], table: dict[str, Any]) -
     head = "<tr><th>Field</th><th>Takes</th><th>Meaning</th></tr>"
     return (
         f'<h2><span class="verb">{verb.upper()}</span> <code>{escape(path)}</code></h2>'
-        f"<p><b>{escape(route.get('summary', ''))}.</b> {escape(route.get('description', ''))}</p>"
+        f"<p><b>{escape(route.get('summary', ''))}.</b> {_prose(route.get('description', ''))}</p>"
         + (f"<table>{head}{cells}</table>" if cells else "")
         + f"<p><small>{escape(codes)}</small></p>"
     )
+
+
+def _prose(text: str) -> str:
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def _resolved(schema: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
