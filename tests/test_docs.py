@@ -22,9 +22,8 @@ PAGES = sorted(
     [*ROOT.glob("*.md"), *(page for room in ("docs", "examples", "benchmarks") for page in (ROOT / room).rglob("*.md"))]
 )
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
-CODE = sorted(
-    path for room in ("src", "tests", "benchmarks", "examples", "website") for path in (ROOT / room).rglob("*.py")
-)
+ROOMS = ("src", "tests", "benchmarks", "examples", "release", "website")
+CODE = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 SMALLEST = {"data": {"images": "images", "labels": "masks", "classes": ["background", "road"]}}
 TABLES = {name: entry.annotation.model_fields for name, entry in Config.model_fields.items()}
 CALLS = {"pw": pixelwise, "pixelwise": pixelwise, "predictor": Predictor}
