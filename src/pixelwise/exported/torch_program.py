@@ -3,7 +3,9 @@
 import io
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -30,6 +32,14 @@ def processor() -> str:
     return torch.backends.cpu.get_cpu_capability()
 
 
+@contextmanager
+def own_warnings_ignored() -> Iterator[None]:
+    """Ignore what torch.export warns of in its own code, which users cannot change."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
 class TorchProgram:
     """A program of torch.export, compiled or not."""
 
@@ -50,11 +60,12 @@ class TorchProgram:
             self.version += ", compiled by AOTInductor"
             self.program = _machine_code(path, content)
             return
-        with damage_named(path):
+        with damage_named(path), own_warnings_ignored():
             program = torch.export.load(io.BytesIO(content))
         # Guards hold for shortcuts of memory that the example allowed; what it computes holds for other sizes, which
         # the certificate has checked.
-        self.program = program.module(check_guards=False).to(self.on)
+        with own_warnings_ignored():
+            self.program = program.module(check_guards=False).to(self.on)
 
     def run(self, image: Shaped[np.ndarray, "B _ _ _"]) -> Arrays:
         """Return all outputs by name."""

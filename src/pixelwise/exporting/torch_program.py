@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
 from pixelwise.exported.options import ExportOptions
-from pixelwise.exported.torch_program import MADE_FOR, METADATA, processor
+from pixelwise.exported.torch_program import MADE_FOR, METADATA, own_warnings_ignored, processor
 
 
 def torch_program(
@@ -27,7 +27,7 @@ def torch_program(
     any_size = torch.export.Dim.DYNAMIC
     rows, columns = (2, 3) if options.layout == "nchw" else (1, 2)
     axes = {0: any_size} if options.size is not None else {0: any_size, rows: any_size, columns: any_size}
-    with torch.no_grad():
+    with torch.no_grad(), own_warnings_ignored():
         return torch.export.export(network, (example,), dynamic_shapes=(axes,), strict=False)
 
 
@@ -40,7 +40,7 @@ def machine_code(program: torch.export.ExportedProgram) -> bytes:
     try:
         from torch._inductor import aoti_compile_and_package
 
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, own_warnings_ignored():
             path = Path(folder) / "program.pt2"
             # The number of threads is that of the process that runs it.
             aoti_compile_and_package(program, package_path=str(path), inductor_configs={"cpp.dynamic_threads": True})
@@ -70,7 +70,8 @@ def save_torch_program(
     """
     told = {"texts": dict(metadata), "names": list(names), "shape": list(shape)}
     if not isinstance(program, bytes):
-        torch.export.save(program, path, extra_files={"metadata": json.dumps(told)})
+        with own_warnings_ignored():
+            torch.export.save(program, path, extra_files={"metadata": json.dumps(told)})
         return
     path.write_bytes(program)
     with ZipFile(path, "a") as file:
