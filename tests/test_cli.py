@@ -96,6 +96,7 @@ def test_the_commands_of_the_readme_exist():
         "models",
         "prune",
         "report",
+        "serve",
         "split",
         "init",
         "export",
