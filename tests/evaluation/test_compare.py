@@ -98,7 +98,7 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compare")
     scenes = write_scenes(folder, count=24)
     for name, settings in {"one": {"steps": 12}, "two": {"steps": 12, "seed": 1}, "three": {"steps": 4}}.items():
-        config = small_config(scenes, folder / name, evaluate_every=settings["steps"], **settings)
+        config = small_config(scenes, folder / name, evaluate_every=12, **settings)
         # The same scenes for all, whatever the seed.
         parts = {"validation_images": scenes / "images", "validation_labels": scenes / "masks", "validation": 0}
         train(config.model_copy(update={"data": config.data.model_copy(update=parts)}))

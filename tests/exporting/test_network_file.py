@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 from small_network import noise, write_scene
-from test_export import FAMILIES, SEGFORMER, normalised, raw, saved
+from test_export import SEGFORMER, normalised, raw, saved
 
 import pixelwise as pw
 from pixelwise import optional
@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
     saved(folder / "model", *SEGFORMER)
     pw.export(folder / "model", folder / "model.onnx")
-    saved(folder / "unet", "unet", FAMILIES["unet"])
+    saved(folder / "unet", "unet", {"filters": [4, 8]})
     pw.export(folder / "unet", folder / "unet.xml")
     pw.export(folder / "unet", folder / "unet.pt2")
     pw.export(folder / "model", folder / "sized.onnx", size=(96, 96))
