@@ -34,12 +34,12 @@ import torch
 from fuzz_cases import OURS, TARGETS, Case, make_case, prepare, run
 
 # Before the forks, so that a case costs no import.
-import pixelwise.cli  # noqa: F401
-import pixelwise.evaluation.evaluate  # noqa: F401
-import pixelwise.parcels.polygonize  # noqa: F401
-import pixelwise.parcels.scores  # noqa: F401
-import pixelwise.predictor  # noqa: F401
-import pixelwise.report  # noqa: F401
+import pixelwise.cli
+import pixelwise.evaluation.evaluate
+import pixelwise.parcels.polygonize
+import pixelwise.parcels.scores
+import pixelwise.predictor
+import pixelwise.report
 import pixelwise.training.train  # noqa: F401
 
 PROCESSOR_SECONDS, SECONDS = 60, 300
