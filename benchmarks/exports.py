@@ -47,6 +47,8 @@ NETWORKS: dict[str, dict] = {
     "depict-ca": VIT,
     "hmsa": {"network": "hrnet-w18-ocr"},
 }
+CODE = "compiled.pt2"
+"""A program of torch as machine code, which needs a compiler."""
 CLASSES = 5
 SIDE = 96
 
@@ -70,7 +72,10 @@ def measured(name: str, out: str, size: list[int] | None) -> dict:
         start = time.perf_counter()
         try:
             made = pw.export(
-                Path(folder) / "model", Path(folder) / out, size=None if size is None else (size[0], size[1])
+                Path(folder) / "model",
+                Path(folder) / out,
+                size=None if size is None else (size[0], size[1]),
+                compile=out == CODE,
             )
         except PixelwiseError as error:
             return {"network": name, "to": out, "size": size, "refused": str(error).replace(folder, "")}
@@ -80,7 +85,9 @@ def measured(name: str, out: str, size: list[int] | None) -> dict:
             "to": out,
             "size": size,
             "seconds": round(time.perf_counter() - start, 1),
-            "megabytes": round(sum(path.stat().st_size for path in made.path.parent.glob("model.*")) / 1e6, 1),
+            "megabytes": round(
+                sum(path.stat().st_size for path in made.path.parent.glob(f"{made.path.stem}.*")) / 1e6, 1
+            ),
             "runtime": proof.runtime,
             "relative_difference": proof.difference,
             "equal_labels": proof.equal_labels,
@@ -90,7 +97,7 @@ def measured(name: str, out: str, size: list[int] | None) -> dict:
 
 def table(rows: list[dict]) -> str:
     """Return the table of the page: a row per network and size, with the largest difference in each runtime."""
-    runtimes = {"model.onnx": "ONNX Runtime", "model.xml": "OpenVINO", "model.pt2": "torch"}
+    runtimes = {"model.onnx": "ONNX Runtime", "model.xml": "OpenVINO", "model.pt2": "torch", CODE: "machine code"}
     shown = {to: runtime for to, runtime in runtimes.items() if any(row["to"] == to for row in rows)}
     lines = [f"| network | sides from | {' | '.join(shown.values())} |", "|---" * (2 + len(shown)) + "|"]
     for name in NETWORKS:
@@ -114,7 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, required=True, help="where the rows go; those that are there are kept")
     parser.add_argument("--network", action="append", help="only this one; repeatable")
-    parser.add_argument("--to", action="append", help="model.onnx, model.xml or model.pt2; repeatable")
+    parser.add_argument("--to", action="append", help=f"model.onnx, model.xml, model.pt2 or {CODE}; repeatable")
     arguments = parser.parse_args()
     samples.SIDE, samples.COUNT = SIDE, 1
     rows = json.loads(arguments.json.read_text()) if arguments.json.exists() else []

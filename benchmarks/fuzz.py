@@ -33,6 +33,15 @@ import rasterio
 import torch
 from fuzz_cases import OURS, Case, make_case, prepare, run
 
+# Before the forks, so that a case costs no import.
+import pixelwise.cli
+import pixelwise.evaluation.evaluate
+import pixelwise.parcels.polygonize
+import pixelwise.parcels.scores
+import pixelwise.predictor
+import pixelwise.report
+import pixelwise.training.train  # noqa: F401
+
 PROCESSOR_SECONDS, SECONDS = 60, 300
 MEMORY = 8 << 30
 """Bytes that a case may map; more is refused by the system, as on a small machine."""

@@ -1,8 +1,10 @@
 """An exported file in the place of a run."""
 
+import io
 import json
 import pickle
 from dataclasses import replace
+from zipfile import ZipFile
 
 import numpy as np
 import onnx
@@ -18,6 +20,7 @@ import pixelwise as pw
 from pixelwise import optional
 from pixelwise.cli import commands
 from pixelwise.exported.network_file import NetworkFile
+from pixelwise.exporting.torch_program import save_torch_program
 from pixelwise.predictor import Predictor
 
 CLASSES = ["class 0", "class 1", "class 2", "class 3"]
@@ -153,6 +156,31 @@ def test_what_a_file_of_ours_says_itself_is_not_said_again(folder, key):
     advice = "leave it out" if key == "classes" else "--option output_stride="
     with pytest.raises(pw.ConfigError, match=f"{key!r} cannot be changed.*{advice}"):
         pw.load(folder / "model.onnx", options={key: 8})
+
+
+def test_machine_code_for_other_processors_is_refused_before_it_runs(tmp_path, monkeypatch):
+    """`benchmarks/exports.py --to compiled.pt2` compiles; that takes too long here."""
+    path = tmp_path / "code.pt2"
+    content = io.BytesIO()
+    with ZipFile(content, "w") as file:
+        file.writestr("program/data/aotinductor/model/code.so", b"")
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX512")
+    save_torch_program(content.getvalue(), path, {}, names=["logits"], shape=[None, 3, None, None])
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX2")
+    with pytest.raises(pw.WeightsError, match=r"code for processors with AVX512, and this one has AVX2\. Export"):
+        pw.load(path, device="cpu")
+
+
+def test_a_machine_without_a_compiler_says_so_and_only_programs_of_torch_are_compiled(folder, tmp_path, monkeypatch):
+    def failed(*_, **__):
+        raise RuntimeError("\nNo working C++ compiler found in cpp.cxx.")
+
+    monkeypatch.setattr("torch._inductor.aoti_compile_and_package", failed)
+    with pytest.raises(pw.ConfigError, match=r"not be compiled \(No working C\+\+ compiler found .*without --compile"):
+        pw.export(folder / "unet", tmp_path / "code.pt2", compile=True)
+    assert not (tmp_path / "code.pt2").exists()
+    with pytest.raises(pw.ConfigError, match=r"Only programs of torch \(\.pt2\) are compiled"):
+        pw.export(folder / "unet", tmp_path / "code.onnx", compile=True)
 
 
 @pytest.mark.parametrize(("name", "extra"), [("model.onnx", "onnx"), ("unet.xml", "openvino")])
