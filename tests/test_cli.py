@@ -113,6 +113,7 @@ def test_the_commands_of_the_readme_exist():
         "models",
         "prune",
         "report",
+        "serve",
         "split",
         "init",
         "export",

@@ -60,10 +60,11 @@ def serve(
     timeout: float,
     rate: int | None,
 ) -> None:
-    """Serve models over HTTP: a page for people, plain requests, and the Open Inference Protocol for programs.
+    """Show models on a page, and answer programs over HTTP.
 
-    MODEL is a run, a model folder, or a file that `pixelwise export` wrote. Several stand side by side; of one name
-    that comes several times they are versions 1, 2, 3 ... A model whose files are replaced is loaded anew.
+    It speaks plain requests and the Open Inference Protocol. MODEL is a run, a model folder, or a file that
+    `pixelwise export` wrote. Several stand side by side; of one name that comes several times they are versions 1, 2,
+    3 ... A model whose files are replaced is loaded anew.
 
     \b
     Example:

@@ -119,7 +119,9 @@ class _Body:
         return message
 
     async def drain(self) -> None:
-        """Read what else the client sends, up to a limit."""
+        """Read what else the client sends, up to a limit; not of a body that is announced beyond it."""
+        if self.length is not None and self.length.isdecimal() and int(self.length) > DRAINED:
+            return
         end = time.monotonic() + min(DRAIN_SECONDS, self.idle)
         while not self.complete and self.read < DRAINED and (left := end - time.monotonic()) > 0:
             try:

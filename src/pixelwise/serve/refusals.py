@@ -1,6 +1,9 @@
 """What a request is told when it is refused: what is wrong, and what to do."""
 
+import os
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -52,7 +55,7 @@ def refusal_of(problem: PixelwiseError) -> Refusal:
     text = str(problem)
     # The last sentence of a message says what to do.
     message, _, fix = text.rpartition(". ")
-    return Refusal(status, code, f"{message}." if message else text, fix if message else "")
+    return Refusal(status, code, f"{message}." if message else text, fix if message else "See /docs.")
 
 
 def content(problem: Refusal, path: str, clean: Mapping[str, str]) -> dict[str, Any]:
@@ -68,7 +71,17 @@ def content(problem: Refusal, path: str, clean: Mapping[str, str]) -> dict[str, 
 
 
 def hidden(text: str, names: Mapping[str, str]) -> str:
-    """Return a text without the machine's folders; the longest are replaced first."""
+    """Return a text without the machine's folders.
+
+    The longest that are known are replaced first. Of any other path from the root, such as one that a file names, only
+    the last part is left.
+    """
     for path in sorted(names, key=len, reverse=True):
         text = text.replace(path, names[path])
-    return text
+    return re.sub(r"(?<![\w:/.~])/[^\s'\",;:)]+", _last_part, text)
+
+
+def _last_part(match: re.Match[str]) -> str:
+    path = Path(match[0])
+    # /jobs/ID is an address of ours, and no folder.
+    return path.name if len(path.parts) > 2 and os.path.isdir(f"/{path.parts[1]}") else match[0]
