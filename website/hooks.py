@@ -14,7 +14,7 @@ import reference
 from links import OUTSIDE, placed_links
 
 ROOT = Path(__file__).parents[1]
-BOOST = {"start/": 1.5, "howto/": 2.0, "tutorials/": 1.5, "errors": 1.5, "project/": 0.3, "provenance": 0.3}
+BOOST = {"start/": 2.5, "howto/": 2.0, "tutorials/": 1.5, "errors": 1.5, "project/": 0.3, "provenance": 0.3}
 """How much more a page counts in the search, by the beginning of its name."""
 COMMAND = re.compile(r"^```\n(?=(?:pixelwise|pip|python|make|torchrun|git|for) )", re.MULTILINE)
 """The beginning of a block of commands that says no language."""

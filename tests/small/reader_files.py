@@ -1,5 +1,6 @@
-"""What a reader of the how-to pages has: photos with masks, a scene with polygons, and a small run of each."""
+"""What a reader has: the examples; for the how-to pages also photos, a scene with polygons, and a small run of each."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ SMALL = "\n[train]\nsteps = 2\nbatch_size = 2\ncrop_size = 64\nworkers = 0\n\n[p
 
 
 def prepare(folder: Path) -> None:
-    """Write `images/`, `masks/`, `mine.toml`, `photo.jpg`, `runs/mine`, `scenes/`, `fields.gpkg`, `fields.toml`,
-    `scene.tif`, `runs/fields`, `map.tif` and `parcels.gpkg` into a folder that has `examples/`.
+    """Make a folder of `images/`, `masks/`, `mine.toml`, `photo.jpg`, `runs/mine`, `scenes/`, `fields.gpkg`,
+    `fields.toml`, `scene.tif`, `runs/fields`, `map.tif` and `parcels.gpkg`.
     """
+    folder.mkdir()
     _photos(folder)
     _scenes(folder)
     for command in (
@@ -47,17 +49,26 @@ def _photos(folder: Path) -> None:
 
 
 def _scenes(folder: Path) -> None:
-    """Cut the middles out of three of the example scenes."""
     (folder / "scenes").mkdir()
     for path in sorted((EXAMPLES / "fields" / "train").glob("*.tif"))[:3]:
-        with rasterio.open(path) as scene:
-            window = rasterio.windows.Window(448, 448, 128, 128)
-            kind = {"driver": "GTiff", "count": 3, "dtype": "uint8", "crs": scene.crs, "width": 128, "height": 128}
-            with rasterio.open(
-                folder / "scenes" / path.name, "w", **kind, transform=scene.window_transform(window)
-            ) as f:
-                f.write(scene.read(window=window))
+        write_middle(path, folder / "scenes" / path.name, 128)
     (folder / "scene.tif").write_bytes((folder / "scenes" / path.name).read_bytes())
     (folder / "fields.gpkg").write_bytes((EXAMPLES / "fields" / "fields.gpkg").read_bytes())
     data = '[data]\nimages = "scenes"\nlabels = "fields.gpkg"\nclasses = ["background", "field", "boundary"]\n'
     (folder / "fields.toml").write_text(data + SMALL)
+
+
+def copy_examples(folder: Path) -> None:
+    """Copy the examples with the middles of the scenes, a quarter of their area, so that pages are quicker."""
+    shutil.copytree(EXAMPLES, folder, ignore=shutil.ignore_patterns("*.tif", "notebooks"))
+    for path in (EXAMPLES / "fields").rglob("*.tif"):
+        write_middle(path, folder / path.relative_to(EXAMPLES), 512)
+
+
+def write_middle(scene: Path, output: Path, side: int) -> None:
+    """Write the middle of a scene, with its place on the ground."""
+    with rasterio.open(scene) as source:
+        window = rasterio.windows.Window((source.width - side) // 2, (source.height - side) // 2, side, side)
+        kind = {**source.profile, "width": side, "height": side, "transform": source.window_transform(window)}
+        with rasterio.open(output, "w", **kind) as file:
+            file.write(source.read(window=window))
