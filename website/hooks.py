@@ -25,7 +25,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for uri, content in reference.pages().items():
         files.append(File.generated(config, uri, content=content))
     for path, uri in OUTSIDE.items():
-        files.append(File.generated(config, uri, abs_src_path=str(ROOT / path)))
+        if (ROOT / path).is_file():  # if not, strict mode names the links that lead to it
+            files.append(File.generated(config, uri, abs_src_path=str(ROOT / path)))
     return files
 
 

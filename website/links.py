@@ -10,6 +10,7 @@ OUTSIDE = {
     "LICENSE": "project/LICENSE.txt",
     "benchmarks/README.md": "project/benchmarks.md",
     "examples/README.md": "project/examples.md",
+    "examples/fields_model/README.md": "project/fields_model.md",
 }
 """Files of the repository that lie outside of `docs/`, and where the site has them."""
 SAME_AS = {"README.md": "index.md"}
