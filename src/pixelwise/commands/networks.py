@@ -100,12 +100,12 @@ def models(
     with shown_steps("Measuring" if timed else "Counting", len(names)) as advance:
         rows = catalog(names, size=size, classes=classes, timed=timed, advance=advance)
     wanted = Wanted(
-        None if max_parameters is None else max_parameters * 1e6,
-        None if max_gflop is None else max_gflop * 1e9,
-        None if max_ms is None else max_ms / 1e3,
-        room,
-        fits == "train",
-        commercial,
+        most_parameters=None if max_parameters is None else max_parameters * 1e6,
+        most_flops=None if max_gflop is None else max_gflop * 1e9,
+        most_seconds=None if max_ms is None else max_ms / 1e3,
+        memory=room,
+        training=fits == "train",
+        commercial=commercial,
     )
     shown = [row for row in rows if wanted.takes(row)]
     shown = sort_rows(shown, order) if order else shown
