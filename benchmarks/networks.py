@@ -23,7 +23,13 @@ from pixelwise.fast.allocator import keep_freed_memory
 
 RESULTS = Path(__file__).parent / "results" / "networks.json"
 NETWORKS: dict[str, dict[str, object]] = {
+    "segnext-t": {},
+    "segnext-s": {},
     "segnext-b": {},
+    "segnext-l": {},
+    "segformer-b4": {},
+    "setr-naive": {},
+    "eomt-l": {},
     "hrnet-w48": {},
     "hrnet-w48-ocr": {},
     "deeplabv3": {},

@@ -235,7 +235,8 @@ def test_times_of_the_table_are_those_that_benchmarks_kept():
     kept = json.loads((Path(pw.__file__).parent / "hub" / "measured.json").read_text())["networks"]
     assert kept["segformer-b0"]["seconds"] == class_map["segformer-b0"]["seconds"]["pixelwise"]
     assert kept["unet"]["seconds"] == networks["unet"]["seconds"]["fused"]
-    assert set(kept) == {*class_map, *(name for name in networks if " " not in name)}
+    # DEPICT and one DeepLabV3+ were measured with other options than their own, so these times are not theirs.
+    assert set(kept) == {*class_map, *networks} - {"depict-sa", "deeplabv3plus separable"}
 
 
 def test_a_batch_that_the_memory_cannot_hold_is_refused_before_the_run_begins(pixelwise, project):

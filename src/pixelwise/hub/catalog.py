@@ -139,7 +139,8 @@ def count(name: str, *, classes: int, bands: int, size: int) -> Counted:
         sum(layer.cio for layer in traffic),
         sum(layer.macs for layer in traffic),
         found.activation_bytes,
-        MODELS[name].encoder,
+        # hmsa is one of them at several sizes.
+        MODELS[str(model.architecture.options.get("network", name))].encoder,
     )
 
 
