@@ -10,7 +10,6 @@ network with `networks.py --only NAME` on a quiet machine, and give this command
 import argparse
 import json
 import math
-import re
 from pathlib import Path
 
 from networks import NETWORKS
@@ -79,7 +78,7 @@ def drawing(shown: list[tuple[str, float, float]]) -> str:
         f'<text x="{LEFT - 8}" y="{down(y) + 4:.1f}" text-anchor="end">{y}</text>' for y in range(low, high + 1, 5)
     ]
     for name, milliseconds, score in shown:
-        colour = FAMILIES[re.split(r"[-v]", name)[0] if not name.startswith("hrnet") else "hrnet"]
+        colour = next((colour for family, colour in FAMILIES.items() if name.startswith(family)), "#777777")
         x, y = across(milliseconds), down(score)
         lines.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{colour}"/>')
         texts.append(f'<text class="name" x="{x + 9:.1f}" y="{y + 4:.1f}">{name}</text>')
