@@ -209,6 +209,7 @@ async function openFile(file) {
   const stop = new AbortController();
   $("sending").querySelector("button").onclick = () => stop.abort();
   const sent = (share) => showSending(file, share);
+  sent(0);
   const job = await startJob(file, model(), sent, stop.signal);
   return `#/scene/${encodeURIComponent(job.id)}`;
 }

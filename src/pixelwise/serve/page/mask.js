@@ -16,21 +16,21 @@ export class Mask {
 
   /** Paint the pixels whose centres are within size / 2 of the line from [x, y] to [x, y], in image coordinates. */
   line(from, to, size, value) {
+    // A brush of one pixel paints the pixel that it is in, wherever in it the pointer is.
+    if (size <= 1) [from, to] = [from, to].map((point) => point.map((each) => Math.floor(each) + 0.5));
     const radius = Math.max(size, 1) / 2;
     const [left, right] = span(from[0], to[0], radius, this.width);
     const [top, bottom] = span(from[1], to[1], radius, this.height);
     const dx = to[0] - from[0];
     const dy = to[1] - from[1];
     const length = dx * dx + dy * dy;
-    // A brush of one pixel paints the pixel that it is in, wherever in it the pointer is.
-    const reach = size <= 1 ? 0.5 : radius * radius;
     for (let y = top; y < bottom; y++) {
       for (let x = left; x < right; x++) {
         const px = x + 0.5 - from[0];
         const py = y + 0.5 - from[1];
         const along = length ? Math.min(1, Math.max(0, (px * dx + py * dy) / length)) : 0;
         const away = (px - along * dx) ** 2 + (py - along * dy) ** 2;
-        if (away <= reach) this.values[y * this.width + x] = value;
+        if (away <= radius * radius) this.values[y * this.width + x] = value;
       }
     }
     this.touch(left, top, right, bottom);
