@@ -49,9 +49,9 @@ class Gathering:
         self._waiting: deque[_Waiting] = deque()
         self._list, self._turn = threading.Lock(), threading.Lock()
 
-    def answer(self, images: Any) -> Any:
+    def answer(self, image: Any) -> Any:
         """Return what the network gives for images; other threads' may go with them."""
-        waiting = _Waiting(images, Future())
+        waiting = _Waiting(image, Future())
         with self._list:
             self._waiting.append(waiting)
         while not waiting.answer.done():

@@ -132,9 +132,9 @@ def _shrink(scene: Path, target: Path, bands: Sequence[int], advance: Callable[[
         with rasterio.open(temporary, "w", **options, **shape) as out:
             for top in range(0, info.height, strip):
                 rows = min(strip, info.height - top)
-                size = (-(-rows // SMALLER), width)
+                size, first = (-(-rows // SMALLER), width), top // SMALLER
                 values = read_window(scene, bands, (top, 0, rows, info.width), size, average=True)
-                out.write(values, window=RasterioWindow(0, top // SMALLER, width, size[0]))
+                out.write(values, window=((first, first + size[0]), (0, width)))
                 advance(min(1.0, (top + rows) / info.height))
             out.build_overviews([2, 4, 8, 16], Resampling.average)
 
