@@ -59,7 +59,7 @@ def run_quick(examples: Path, output: Path, *, fresh: bool, say: Callable[[str],
     network = predictor.card.architecture
     on = f" on {network.options['encoder']}" if "encoder" in network.options else ""
     say(
-        f"   {network.name}{on}, trained for {config.train.steps} steps with {places} scenes; its card is README.md there"
+        f"   {network.name}{on}, {config.train.steps} steps with {places} scenes; its card is README.md there"
     )
 
     info = describe(scene := sorted(as_places(test.data.images)[0].glob("*.tif"))[-1])
