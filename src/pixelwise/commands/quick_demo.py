@@ -58,9 +58,7 @@ def run_quick(examples: Path, output: Path, *, fresh: bool, say: Callable[[str],
     places = len(list(as_places(config.data.images)[0].glob("*.tif")))
     network = predictor.card.architecture
     on = f" on {network.options['encoder']}" if "encoder" in network.options else ""
-    say(
-        f"   {network.name}{on}, {config.train.steps} steps with {places} scenes; its card is README.md there"
-    )
+    say(f"   {network.name}{on}, {config.train.steps} steps with {places} scenes; its card is README.md there")
 
     info = describe(scene := sorted(as_places(test.data.images)[0].glob("*.tif"))[-1])
     say(f"2. Map of {scene.name}, {info.width}x{info.height} pixels, which it has never seen")
