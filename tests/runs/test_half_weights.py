@@ -26,7 +26,7 @@ KEPT = EXAMPLES / "fields_model"
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
 def test_a_model_of_16_bits_is_read_as_float32_with_the_same_numbers(tmp_path, kind):
-    model = create("unet", classes=2, bands=3, widths=[4, 8])
+    model = create("unet", classes=2, bands=3, filters=[4, 8])
     exact = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for parameter in model.parameters():
         parameter.data = parameter.data.to(kind)
@@ -45,13 +45,13 @@ def test_a_model_of_16_bits_is_read_as_float32_with_the_same_numbers(tmp_path, k
 
 
 def test_a_network_that_begins_with_16_bits_trains_in_float32(tmp_path):
-    model = create("unet", classes=2, bands=3, widths=[4, 8])
+    model = create("unet", classes=2, bands=3, filters=[4, 8])
     save_model(
         tmp_path / "m",
         model.half(),
         ModelCard(model.architecture, make_classes(["a", "b"]), (1, 2, 3), "uint8", (0.0,) * 3, (1.0,) * 3),
     )
-    fresh = create("unet", classes=2, bands=3, widths=[4, 8])
+    fresh = create("unet", classes=2, bands=3, filters=[4, 8])
     load_weights(fresh, tmp_path / "m" / "model.safetensors")
     assert {parameter.dtype for parameter in fresh.parameters()} == {torch.float32}
 

@@ -56,8 +56,9 @@ def run_quick(examples: Path, output: Path, *, fresh: bool, say: Callable[[str],
     _begin_run(kept, config, output)
     predictor = load(output)
     places = len(list(as_places(config.data.images)[0].glob("*.tif")))
-    network, steps = predictor.card.architecture.name, config.train.steps
-    say(f"   {network}, trained for {steps} steps on {places} scenes; README.md there is its card")
+    network = predictor.card.architecture
+    on = f" on {network.options['encoder']}" if "encoder" in network.options else ""
+    say(f"   {network.name}{on}, {config.train.steps} steps with {places} scenes; its card is README.md there")
 
     info = describe(scene := sorted(as_places(test.data.images)[0].glob("*.tif"))[-1])
     say(f"2. Map of {scene.name}, {info.width}x{info.height} pixels, which it has never seen")
