@@ -14,8 +14,9 @@ from pixelwise.codes import code_text, codes, codes_about, errors_page, list_tex
 def explain(code: str | None, as_json: bool, markdown: bool) -> None:
     """Say what the code of an error means, and how to fix it.
 
-    It tells what happened, why, what to do, and shows an example. Errors end with their code, and `pixelwise check` gives each finding one. Without CODE all codes are listed. Words
-    in place of CODE list the codes that are about them.
+    It tells what happened, why, what to do, and shows an example. Errors end with their code, and `pixelwise check`
+    gives each finding one. Without CODE all codes are listed. Words in place of CODE list the codes that are about
+    them.
 
     \b
     Example:
