@@ -12,10 +12,11 @@ from pixelwise.codes import code_text, codes, codes_about, errors_page, list_tex
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: of one code, or of all.")
 @click.option("--markdown", is_flag=True, help="Print the page of all codes, docs/errors.md.")
 def explain(code: str | None, as_json: bool, markdown: bool) -> None:
-    """Say what a code means: what happened, why, how to fix it, with an example.
+    """Say what the code of an error means, and how to fix it.
 
-    Errors end with their code, and `pixelwise check` gives each finding one. Without CODE all codes are listed. Words
-    in place of CODE list the codes that are about them.
+    It tells what happened, why, what to do, and shows an example. Errors end with their code, and `pixelwise check`
+    gives each finding one. Without CODE all codes are listed. Words in place of CODE list the codes that are about
+    them.
 
     \b
     Example:

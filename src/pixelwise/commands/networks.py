@@ -67,7 +67,7 @@ def models(
     classes: int,
     as_json: bool,
 ) -> None:
-    """List the networks, to choose one: size, cost, memory, time, published scores, licences of weights.
+    """List the networks: size, memory, time, scores, licences.
 
     The names are those that [model].name takes. Parameters, FLOPs and memory are computed; a multiplication with its
     addition counts as two. Memory is what predicting one image takes at most in float32, and about what a training step
