@@ -117,6 +117,7 @@ def test_the_architecture_names_every_room_and_only_what_is_there():
 @each_page
 def test_commands_parse(page):
     text = "\n".join([*blocks(page, "", "sh", "bash"), *re.findall(r"`(pixelwise [^`]+)`", prose(page))])
+    text = text.replace("\\\n", " ")
     lines = re.findall(r"(?:^|[\s;])(pixelwise(?: [^;#\n]*)?)", text, re.MULTILINE)
     problems = (outside(line, shlex.split(line.split(" > ")[0])[1:]) for line in lines)
     assert [problem for problem in problems if problem] == []

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -167,12 +168,12 @@ def test_the_examples_of_the_repository_keep_training_and_test_apart():
 
 
 @pytest.fixture
-def with_model(examples) -> Path:
+def with_model(examples, tmp_path) -> Path:
     """The examples with a network that was never trained, kept as the repository keeps its trained one."""
-    table = (examples / "fields.toml").read_text()
-    (examples / "fields_model.toml").write_text(table + '\n[model]\nname = "unet"\n[model.options]\nfilters = [4, 8]\n')
+    examples = shutil.copytree(examples, tmp_path / "examples")
+    (examples / "fields_model.toml").write_text('base = "fields.toml"\n')
     config = load_config(examples / "fields_model.toml")
-    model = create("unet", classes=3, bands=3, filters=[4, 8])
+    model = create("unet", classes=3, bands=3, **config.model.options)
     names = make_classes(config.data.classes)
     card = ModelCard(model.architecture, names, (1, 2, 3), "uint8", (80.0,) * 3, (50.0,) * 3, tile=64, overlap=32)
     save_model(examples / "fields_model" / "model", model, card)

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import jaxtyping
 
-CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
-"""An int where a float is annotated is no mistake (PEP 484)."""
+CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True, violation_type=TypeError))"
+"""An int where a float is annotated is no mistake (PEP 484). What is wrong is a TypeError, as where nobody checks."""
 with_shapes = jaxtyping.jaxtyped
 
 

@@ -46,7 +46,7 @@ def mistakes(
     return grey.clip(0, 255).astype(np.uint8)
 
 
-def path_of(rings: Sequence[Float64[np.ndarray, "n 2"]]) -> str:
+def path_of(rings: Sequence[Float64[np.ndarray, "_ 2"]]) -> str:
     """Return polygon rings as the ``d`` of an SVG path; what is closer than a tenth of a pixel becomes one point."""
     drawn = []
     for ring in rings:

@@ -24,7 +24,7 @@ LONGEST = 1024
 ROWS = 512
 """Rows of a scene that are read at once for its picture."""
 
-Rings = list[Float64[np.ndarray, "n 2"]]
+Rings = list[Float64[np.ndarray, "_ 2"]]
 """(column, row) of the outer ring and of the holes, in pixels of the picture."""
 
 

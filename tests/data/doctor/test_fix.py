@@ -1,8 +1,8 @@
 """Corrected copies: what is written is right, and what the user made stays as it was."""
 
 import numpy as np
+import planted_faults as faults
 import pytest
-import test_planted as faults
 from PIL import Image
 from planted import COLOURS, COUNT
 from test_planted import planted, templates  # noqa: F401 - fixtures
