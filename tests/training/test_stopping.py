@@ -1,5 +1,6 @@
 """A run is killed or told to stop at any moment, and ends as if nothing had happened."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -18,9 +19,9 @@ from pixelwise.training.state import Training
 from pixelwise.training.stopping import SIGNALS, Stopping, stopped_by_signals
 from pixelwise.training.train import Progress, train
 
-in_main_thread = pytest.mark.skipif(
-    threading.current_thread() is not threading.main_thread(), reason="only the main thread has handlers of signals"
-)
+ALONE = "PIXELWISE_TEST_SIGNALS"
+alone = pytest.mark.skipif(ALONE not in os.environ, reason="runs in a process of its own, which another test starts")
+"""Of tests that raise signals: whatever other tests have loaded into a process may handle these too, and end it."""
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +33,13 @@ def handled():
     yield
     for each, handler in before.items():
         signal.signal(each, handler)
+
+
+def test_what_others_would_disturb_passes_in_a_process_of_its_own():
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", "-k", "signal", __file__]
+    done = subprocess.run(command, env={**os.environ, ALONE: "1"}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "skipped" not in done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +130,7 @@ def test_rows_that_are_read_late_are_in_the_log_before_the_state_is_saved(scenes
     assert [row["loss"] for row in run.log] == [row["loss"] for row in whole.log]
 
 
-@in_main_thread
+@alone
 @pytest.mark.parametrize(("step", "rows"), [(2, 3), (3, 4), (5, 5)], ids=["plain", "evaluated", "after the last"])
 def test_a_signal_ends_the_run_after_a_step_and_loses_nothing(scenes, tmp_path, whole, capfd, step, rows):
     config = small_config(scenes, tmp_path / "run", steps=5)
@@ -141,7 +149,7 @@ def test_a_signal_ends_the_run_after_a_step_and_loses_nothing(scenes, tmp_path, 
     require_same(train(config, resume=True), whole)
 
 
-@in_main_thread
+@alone
 def test_a_signal_in_an_evaluation_ends_it_and_the_next_process_makes_it_anew(scenes, tmp_path, whole, monkeypatch):
     config = small_config(scenes, tmp_path / "run", steps=5)
     evaluate, left = Training.evaluate, []
@@ -168,32 +176,19 @@ def test_a_run_that_is_made_shorter_is_evaluated_at_its_new_end(scenes, tmp_path
     assert [row["step"] for row in run.log if "mIoU" in row] == [2, 3]
 
 
-EACH_SIGNAL = """
-import signal
-from pixelwise.training.stopping import SIGNALS, stopped_by_signals
-
-for number in SIGNALS:
-    default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-    signal.signal(number, default)
+@alone
+@pytest.mark.parametrize("number", SIGNALS)
+def test_each_signal_asks_to_save_and_to_stop_and_handlers_are_put_back(number):
+    before = signal.getsignal(number)
     with stopped_by_signals(minutes=5) as found:
         assert found.after_step() == (False, False)
         signal.raise_signal(number)
         assert found.after_step() == (True, True)
-        assert found.unless_stopped(lambda: "was begun") is None
-    assert signal.getsignal(number) == default
-    print(signal.Signals(number).name, "was received")
-"""
+        assert found.unless_stopped(lambda: pytest.fail("was begun")) is None
+    assert signal.getsignal(number) == before
 
 
-def test_each_signal_asks_to_save_and_to_stop_and_handlers_are_put_back():
-    # In a process of its own: one signal that nobody handles would end the process that runs the tests.
-    done = subprocess.run([sys.executable, "-c", EACH_SIGNAL], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout.split("\n")[:-1]) == (0, [f"{each.name} was received" for each in SIGNALS]), (
-        done.stderr
-    )
-
-
-@in_main_thread
+@alone
 @pytest.mark.parametrize("own", [signal.SIG_IGN, lambda number, frame: None], ids=["nohup", "a program's own"])
 def test_a_signal_that_is_ignored_or_handled_by_the_program_is_left_to_it(own):
     before = signal.signal(signal.SIGTERM, own)
