@@ -1,6 +1,7 @@
 """Notebooks made from the tutorials: `python website/notebooks.py` writes, `--check` compares, `--run` tries one."""
 
 import argparse
+import os
 import posixpath
 import re
 import sys
@@ -141,6 +142,8 @@ def main() -> None:
     if given.run:
         from nbclient import NotebookClient
 
+        # Cells call the command that belongs to this Python, whether or not its environment is active.
+        os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
         page = next(page for page in pages() if page.stem == given.run)
         NotebookClient(
             notebook(page, tiny=True), timeout=LONGEST, resources={"metadata": {"path": NOTEBOOKS}}
