@@ -89,7 +89,7 @@ def test_a_screen_reader_hears_shares_and_the_class_in_the_middle(page, photo):
 
 def test_a_tap_tells_the_class(new_page, served, photo):
     page = new_page(served.url, width=360, height=740, has_touch=True)
-    assert page.get_by_role("heading", name="Open a photo or a scene").is_visible()  # nobody drops on a phone
+    page.get_by_role("heading", name="Open a photo or a scene").wait_for()  # nobody drops on a phone
     drop(page, photo)
     page.touchscreen.tap(*place(page, 80, 30, (96, 64)))
     page.locator("#reading").get_by_text("bright", exact=True).wait_for()

@@ -38,7 +38,15 @@ def test_a_model_that_is_not_there_is_told(tmp_path):
 def test_a_server_listens_and_ends_at_ctrl_c(tmp_path):
     model = write_model(tmp_path / "fields")
     command = [sys.executable, "-m", "pixelwise", "serve", str(model), "--port", "0", "--jobs", str(tmp_path / "jobs")]
-    process = subprocess.Popen(command, stdout=-1, stderr=-1, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    process = subprocess.Popen(
+        command,
+        stdout=-1,
+        stderr=-1,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        # Whoever starts the tests in the background has Ctrl-C ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     assert process.stdout is not None
     lines = [process.stdout.readline() for _ in range(2)]
     assert lines[0].startswith("fields, version 1: unet on torch")
