@@ -59,7 +59,7 @@ the same script, and kept in `scores.json`.
 
 These scores say how it does on farmland of the Midwest in NAIP imagery. Elsewhere, at another resolution or in another
 season nothing is known.
-"""  # noqa: E501
+"""  # noqa: E501  a row of a table is one line
 
 
 def halved(folder: Path, output: Path, provenance: dict[str, str]) -> None:

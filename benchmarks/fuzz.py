@@ -40,7 +40,7 @@ import pixelwise.parcels.polygonize
 import pixelwise.parcels.scores
 import pixelwise.predictor
 import pixelwise.report
-import pixelwise.training.train  # noqa: F401
+import pixelwise.training.train  # noqa: F401  only to be in memory
 
 PROCESSOR_SECONDS, SECONDS = 60, 300
 MEMORY = 8 << 30

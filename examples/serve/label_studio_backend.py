@@ -46,7 +46,7 @@ def webhook() -> dict[str, str]:
 
 
 @app.post("/predict")
-def predict(request: dict[str, Any] = Body()) -> dict[str, list]:  # noqa: B008
+def predict(request: dict[str, Any] = Body()) -> dict[str, list]:  # noqa: B008  FastAPI reads it from there
     model = served()
     classes = make_classes([each["name"] for each in model["classes"]])
     results = []

@@ -68,6 +68,7 @@ def network_stride(config: Config) -> int | None:
             model = create(settings.name, classes=len(config.data.classes), bands=bands, **settings.options).eval()
             decoded = model.decode(torch.empty(1, bands, 512, 512))
     except (PixelwiseError, RuntimeError, NotImplementedError, TypeError):
+        # Options of any kind may be wrong here; `check_model` words each.
         return None
     return 512 // decoded.logits.shape[-1]
 
