@@ -59,10 +59,10 @@ def train_cases(cases: Path) -> None:
     from pixelwise.training.joining import joined
     from pixelwise.training.train import train
 
-    torch.set_num_threads(1)
     todo = json.loads(cases.read_text())
     with joined(Config.model_validate(todo[0]["config"])):
         for each in todo:
+            torch.set_num_threads(each.get("threads", 1))
             train(Config.model_validate(each["config"]), resume=each.get("resume", False))
 
 
@@ -110,6 +110,7 @@ def cases_of(folder: Path, steps: int, *, toy: bool) -> dict[str, dict]:
     return {
         "segformer-b0": case(folder, "segformer", segformer, every),
         "linknet": case(folder, "linknet", linknet, every | losses, **mixed),
+        "linknet, cross-entropy alone": case(folder, "plain", linknet, every),
         "segformer-b0, FSDP2": case(folder, "fsdp", segformer, every | {"parallel": "fsdp"}),
     }
 
@@ -146,7 +147,10 @@ def table(folder: Path, steps: int, *, ray: bool, toy: bool) -> dict:
     resumed = cases["linknet"] | {"train": cases["linknet"]["train"] | {"schedule": "poly", "poly_power": 0.0}}
     resumed["train"] |= {"warmup": 0}
     begun = {"steps": half, "evaluate_every": half}
-    run_cases([*of_one, {"config": at(resumed, "r-one")}, {"config": at(resumed, "r-12", **begun)}], 1, folder)
+    # Another number of threads changes nothing but the order of sums: what rounding alone does to a run.
+    of_threads = [{"config": at(config, f"{i}-threads"), "threads": 2} for i, config in enumerate(cases.values())]
+    alone = [{"config": at(resumed, "r-one")}, {"config": at(resumed, "r-12", **begun)}]
+    run_cases([*of_one, *of_threads, *alone], 1, folder)
     run_cases(
         [
             *of_two,
@@ -158,6 +162,10 @@ def table(folder: Path, steps: int, *, ray: bool, toy: bool) -> dict:
     )
     run_cases([{"config": at(resumed, "r-21"), "resume": True}], 1, folder)
     found = {name: compared(folder / f"{i}-one", folder / f"{i}-two") for i, name in enumerate(names)}
+    found |= {
+        f"{name}, 1 process with 2 threads": compared(folder / f"{i}-one", folder / f"{i}-threads")
+        for i, name in enumerate(names)
+    }
     found["linknet, begun with 1 and resumed with 2"] = compared(folder / "r-one", folder / "r-12")
     found["linknet, begun with 2 and resumed with 1"] = compared(folder / "r-one", folder / "r-21")
     if ray:

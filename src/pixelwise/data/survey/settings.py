@@ -36,6 +36,7 @@ def choose_settings(
     gpu: bool,
     memory: int | None,
     divided: bool,
+    pretrained: bool = False,
 ) -> Settings:
     """Choose by the sizes of images and by the machine.
 
@@ -46,6 +47,7 @@ def choose_settings(
         gpu: the machine has one that torch can use.
         memory: free bytes; None where the system does not say.
         divided: folders or lists say what is for validation.
+        pretrained: an encoder that knows ImageNet is at hand, and the images have its bands.
     """
     sides = sorted(min(info.height, info.width) for info in infos)
     typical = sides[len(sides) // 4]
@@ -58,10 +60,18 @@ def choose_settings(
     least, most = (2000, 40000) if gpu else (600, 4000)
     steps = min(most, max(least, math.ceil(PASSES * pixels / (batch * crop**2) / 100) * 100))
     network = "segformer-b2" if gpu and pixels > 2e8 else "segformer-b0"
+    model: dict[str, object] = {"name": network}
+    train: dict[str, object] = {"batch_size": batch, "crop_size": crop}
+    if pretrained and network == "segformer-b0":
+        # As examples/fields_pretrained.toml; docs/recipes.md has what it gains. A step takes 1.6 times as long.
+        steps = math.ceil(steps / 160) * 100
+        network = "EfficientNet-Lite0 that knows ImageNet, below SegFormer's decoder"
+        model |= {"weights": "imagenet", "options": {"encoder": "efficientnet-lite0"}}
+        train |= {"schedule": "one_cycle", "learning_rate": 1e-3, "decoder_lr_mult": 2.0}
     where = "a GPU" if gpu else f"{os.cpu_count() or 1} cores without a GPU"
     chosen = Settings(
-        {"name": network},
-        {"steps": steps, "batch_size": batch, "crop_size": crop},
+        model,
+        {"steps": steps, **train},
         guessed=[
             f"{network}, {steps} steps of {batch} crops of {crop}x{crop}: for {where}, and {pixels / 1e6:,.3g} million "
             "pixels."

@@ -48,19 +48,24 @@ def _table(name: str, table: dict[str, object], folder: Path) -> list[str]:
     fields = getattr(Config.model_fields[name].annotation, "model_fields", {})
     lines = []
     for key, value in table.items():
-        if key == "values" and isinstance(value, dict):
+        if isinstance(value, dict):
             continue
         line = toml_assignment(key, _written(value, folder))
         if len(line) > WIDTH and isinstance(value, list):
             line = _long_list(key, value, folder)
         about = ABOVE.get(key) or fields[key].description
         lines += [f"{line:32} # {about}"] if len(line) + len(about) <= WIDTH else [f"# {about}", line]
-    values = table.get("values")
-    if isinstance(values, dict):
-        # A table of its own comes last, since TOML would take the keys behind it for its own.
-        lines += ["", f"[{name}.values]".ljust(32) + f" # {ABOVE['values']}"]
-        lines += [toml_assignment(key, value[0] if len(value) == 1 else value) for key, value in values.items()]
+    # Tables of their own come last, since TOML would take the keys behind them for theirs.
+    for key, inner in table.items():
+        if isinstance(inner, dict):
+            lines += ["", f"[{name}.{key}]".ljust(32) + f" # {ABOVE.get(key) or fields[key].description}"]
+            lines += [toml_assignment(each, _alone(value)) for each, value in inner.items()]
     return lines
+
+
+def _alone(value: object) -> object:
+    """Return the one value of a list that has no other."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
 def _long_list(key: str, values: list, folder: Path) -> str:
