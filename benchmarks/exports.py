@@ -4,6 +4,10 @@ Fresh networks, the smallest of each family, with their batch norms as if they h
 checked by its certificate: four sizes besides one image of 96 x 96.
 
     python benchmarks/exports.py --json benchmarks/results/exports.json
+
+With ``--data`` each is trained for some steps first, and checked on images of its validation part, by their labels too:
+
+    python benchmarks/exports.py --data examples/fields.toml --json benchmarks/results/exports_trained.json
 """
 
 import argparse
@@ -16,6 +20,8 @@ import torch
 from torch import nn
 
 import pixelwise as pw
+from pixelwise.config import Config, load_config
+from pixelwise.config_table import merged
 from pixelwise.errors import PixelwiseError
 from pixelwise.exporting import samples
 from pixelwise.labels import make_classes
@@ -65,10 +71,24 @@ def save_fresh(name: str, folder: Path) -> None:
     save_model(folder, model, card)
 
 
-def measured(name: str, out: str, size: list[int] | None) -> dict:
+def train_shortly(name: str, folder: Path, data: Path, steps: int) -> None:
+    """Train a network on crops as large as the images that exports are checked on."""
+    tables: dict[str, dict] = {
+        "model": {"name": name, "options": NETWORKS[name]},
+        "train": {"steps": steps, "evaluate_every": steps, "crop_size": SIDE, "batch_size": 2, "learning_rate": 1e-3},
+        "predict": {"tile": SIDE, "overlap": 0},
+        "run": {"folder": folder},
+    }
+    pw.train(Config.model_validate(merged(load_config(data).model_dump(exclude_unset=True), tables)))
+
+
+def measured(name: str, out: str, size: list[int] | None, data: Path | None, steps: int) -> dict:
     """Export one network, and return what came of it."""
     with tempfile.TemporaryDirectory() as folder:
-        save_fresh(name, Path(folder) / "model")
+        if data is None:
+            save_fresh(name, Path(folder) / "model")
+        else:
+            train_shortly(name, Path(folder) / "model", data, steps)
         start = time.perf_counter()
         try:
             made = pw.export(
@@ -92,6 +112,9 @@ def measured(name: str, out: str, size: list[int] | None) -> dict:
             "relative_difference": proof.difference,
             "equal_labels": proof.equal_labels,
             "smallest_side": proof.smallest_side,
+            "images": proof.images,
+            "miou_torch": proof.miou_torch,
+            "miou": proof.miou_export,
         }
 
 
@@ -121,16 +144,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, required=True, help="where the rows go; those that are there are kept")
     parser.add_argument("--network", action="append", help="only this one; repeatable")
+    parser.add_argument("--data", type=Path, help="a configuration to train by")
+    parser.add_argument("--steps", type=int, default=20, help="of this training")
     parser.add_argument("--to", action="append", help=f"model.onnx, model.xml, model.pt2 or {CODE}; repeatable")
     arguments = parser.parse_args()
-    samples.SIDE, samples.COUNT = SIDE, 1
+    samples.SIDE, samples.COUNT = SIDE, 1 if arguments.data is None else 4
     rows = json.loads(arguments.json.read_text()) if arguments.json.exists() else []
     for out in arguments.to or ["model.onnx", "model.xml"]:
         for name in arguments.network or NETWORKS:
             for size in (None, [SIDE, SIDE]) if name == "hmsa" else (None,):
                 if any(row["network"] == name and row["to"] == out and row["size"] == size for row in rows):
                     continue
-                rows.append(measured(name, out, size))
+                rows.append(measured(name, out, size, arguments.data, arguments.steps))
                 print(json.dumps(rows[-1]), flush=True)
                 arguments.json.parent.mkdir(parents=True, exist_ok=True)
                 arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
