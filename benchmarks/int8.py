@@ -154,7 +154,8 @@ def exported(run: Path, folder: Path, images: int, ways: Sequence[str]) -> dict[
             continue
         spent["all"] = time.perf_counter() - begun
         proof = made.certificate
-        files = [path for path in (made.path, made.path.with_suffix(".bin")) if path.exists()]
+        # OpenVINO's weights lie beside its graph.
+        files = [made.path, *([made.path.with_suffix(".bin")] if made.path.suffix == ".xml" else [])]
         found[way] = {
             "file": str(made.path),
             "mb": round(sum(path.stat().st_size for path in files) / 1e6, 2),

@@ -55,7 +55,7 @@ def write_cells(model: Path, scene: Path, output: Path) -> None:
     from pixelwise.inference.options import Fit, TileOptions
     from pixelwise.inference.tile_grid import plan_strips
     from pixelwise.inference.tiling import Tiling
-    from pixelwise.mapping.pieces import make_pieces, places
+    from pixelwise.mapping.pieces import Carry, Place, make_pieces, places
 
     predictor, options = pw.load(model, device="cpu"), TileOptions()
     reader, stride = open_fitting(scene, predictor.card, Fit()), output_stride(predictor.model)
@@ -64,7 +64,9 @@ def write_cells(model: Path, scene: Path, output: Path) -> None:
     shape = (len(predictor.classes), *plan.cells.shape)
     cells = np.lib.format.open_memmap(output, "w+", np.float32, shape)
     tiling = Tiling(predictor.model, reader, predictor.card, plan, options)
-    for place, piece, _ in make_pieces(tiling, places(plan), {}, cells=True):
+    carries: dict[Place, Carry] = {}
+    for place, piece, carry in make_pieces(tiling, places(plan), carries, cells=True):
+        carries[place] = carry
         cells[:, *plan.piece(place).inside(plan.cells)] = piece.cells
     print(json.dumps({"stride": stride}))
 

@@ -27,6 +27,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from turns import KEPT, Way, clocked, machine, now, take_turns, with_kept_memory
 
 import pixelwise as pw
@@ -157,10 +158,9 @@ def profile(config: Path, steps: int, overrides: Sequence[str]) -> dict[str, flo
             (MovingAverage, "update", "average"),
         ):
             stack.enter_context(clocked(owner, name, part, spent))
-        hooks = torch.optim.optimizer
         for register, hook in (
-            (hooks.register_optimizer_step_pre_hook, optimiser_begins),
-            (hooks.register_optimizer_step_post_hook, optimiser_ends),
+            (register_optimizer_step_pre_hook, optimiser_begins),
+            (register_optimizer_step_post_hook, optimiser_ends),
         ):
             stack.callback(register(hook).remove)
         run = pw.train(load_config(config, [*overrides, *chosen]), report=stepped)
