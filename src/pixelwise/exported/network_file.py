@@ -119,8 +119,8 @@ class NetworkFile:
 
 
 def is_exported(path: str | Path) -> bool:
-    """Return whether a path names an exported file, by its suffix."""
-    return Path(path).suffix.lower() in SUFFIXES
+    """Return whether a path names an exported file, by its suffix; a run's folder may have any name."""
+    return Path(path).suffix.lower() in SUFFIXES and not Path(path).is_dir()
 
 
 def load_exported(

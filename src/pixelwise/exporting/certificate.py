@@ -204,7 +204,8 @@ def certify(
                 matrix += confusion_matrix(sample.mask, found[0], len(names))
     smallest = 32 if about.options.size is None else min(about.options.size)
     exact = about.options.precision == "float32"
-    if exact and all(case.sound or case.small for case in cases) and not all(case.sound for case in cases):
+    wrong = [case for case in cases if not (case.sound if exact else case.whole)]
+    if wrong and about.options.size is None and all(case.small for case in wrong):
         # The network's coarsest maps are a pixel there, for which it has rules of its own.
         cases, smallest = [case for case in cases if not case.small], SMALL
     labelled = int(matrices.sum(axis=(1, 2)).min())
