@@ -51,6 +51,7 @@ NETWORKS: dict[str, dict] = {
     "segmenter-mask": VIT,
     "depict-sa": VIT,
     "depict-ca": VIT,
+    "eomt-s": {},
     "hmsa": {"network": "hrnet-w18-ocr"},
 }
 CODE = "compiled.pt2"

@@ -24,6 +24,8 @@ FAMILIES = {
     "linknet": {},
     "pspnet": {"encoder": "resnet18", "decoder_channels": 16},
     "segmenter-mask": VIT,
+    "setr-naive": {"encoder": "dinov2-small", "dim": 32, "depth": 6, "heads": 2, "image_size": 56},
+    "eomt-s": {"dim": 32, "depth": 6, "heads": 2, "image_size": 64, "queries": 6},
 }
 SEGFORMER = ("segformer-b0", FAMILIES["segformer-b0"])
 

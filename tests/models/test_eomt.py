@@ -9,6 +9,7 @@ from transformers import EomtConfig, EomtForUniversalSegmentation
 import pixelwise as pw
 from pixelwise.inference.augmented import averaged_logits, output_stride
 from pixelwise.losses import MaskLoss, mask_loss, total_loss
+from pixelwise.models import eomt
 from pixelwise.models.eomt import class_logits
 
 CLASSES = 5
@@ -153,6 +154,20 @@ def test_annealing_follows_the_authors_configuration_for_ade20k(blocks, steps, s
         for step, expected in ((start, 1.0), (start + 3260, 0.5**0.9), (start + 6530, 0.0)):
             model.anneal(step / steps)
             assert model.decoder.mask_chances[i].item() == pytest.approx(expected, abs=0.02)
+
+
+def test_what_is_recorded_is_what_evaluation_does_with_masks_half_annealed_away(monkeypatch):
+    model = shaken(small()).train()
+    model.anneal(0.5)
+    model.eval()
+    chances, image = model.decoder.mask_chances.tolist(), torch.randn(2, 3, 80, 1040)
+    assert min(chances) < 0.5 < max(chances)
+    with torch.no_grad():
+        wanted = model.decode(image).logits
+        # While torch exports, tensors have no values.
+        model.decoder.mask_chances.fill_(float("nan"))
+        monkeypatch.setattr(eomt, "recorded", lambda: True)
+        torch.testing.assert_close(model.decode(image).logits, wanted)
 
 
 def test_a_step_draws_the_same_from_the_same_seed_and_the_state_keeps_the_chances():

@@ -40,3 +40,15 @@ def test_a_cut_transposed_convolution_is_one_with_less_output_padding(height, wi
             image, layer.convolution.weight, layer.convolution.bias, 2, padding=1, output_padding=(below, right)
         )
         torch.testing.assert_close(layer.widened(image, size), wanted)
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 9))
+def test_a_grid_resized_by_products_is_interpolated(height, width, side):
+    grid = torch.randn(1, 2, side, side, generator=torch.Generator().manual_seed(height * 31 + width))
+    found = layers.recorded_bicubic(grid, (height, width), added=0.0, antialias=True)
+    torch.testing.assert_close(found, F.interpolate(grid, (height, width), mode="bicubic", antialias=True))
+    found = layers.recorded_bicubic(grid, (height, width), added=0.1, antialias=False)
+    factor = ((height + 0.1) / side, (width + 0.1) / side)
+    # DINOv2's release resizes by that factor, and leaves a grid of the size at hand as it is.
+    wanted = grid if (height, width) == (side, side) else F.interpolate(grid, scale_factor=factor, mode="bicubic")
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)

@@ -143,7 +143,10 @@ def test_the_command_prints_stages_and_layers_and_writes_json_and_a_trace(model,
     figures.write_text('{"mine": 1}')
     refused = CliRunner().invoke(commands, arguments)
     assert isinstance(refused.exception, pw.ConfigError)
+    assert "decode" not in refused.output, "it is refused before the work"
     assert json.loads(figures.read_text()) == {"mine": 1}
+    same = CliRunner().invoke(commands, ["profile", str(model), "--json", str(trace), "--trace", str(trace)])
+    assert (same.exit_code, "name the same file" in same.output) == (2, True)
 
 
 def test_names_of_classes_and_kernels_become_words():

@@ -7,6 +7,7 @@ import click
 
 from pixelwise.commands.interruption import interruptible
 from pixelwise.commands.parameters import OPTIONS
+from pixelwise.commands.weights import say_binding
 
 if TYPE_CHECKING:
     from pixelwise.exporting.certificate import Certificate, Lowered
@@ -128,6 +129,7 @@ def export(
             compile=compiled,
             report=click.echo,
         )
+        say_binding(made.origins)
         proof = made.certificate
         if proof.lowered is not None:
             for line in _cost(made.path, proof, proof.lowered):
@@ -135,7 +137,8 @@ def export(
             return
         click.echo(
             f"{made.path}: {proof.runtime} gives what torch gives on {len(proof.cases)} batches of {proof.images}. "
-            f"Largest difference {proof.difference:.1e} of the largest value; {proof.equal_labels:.4%} of labels equal."
+            f"Largest difference {proof.difference:.1e} of the largest value"
+            + (f"; {proof.equal_labels:.4%} of labels equal." if proof.compared_labels else ".")
         )
         if proof.miou_torch is not None and proof.miou_export is not None:
             click.echo(

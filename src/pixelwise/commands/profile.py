@@ -66,8 +66,12 @@ def profile(
     with interruptible("Nothing is written."):
         from pixelwise.fast.allocator import keep_freed_memory
         from pixelwise.profiling.measure import profile as measured
-        from pixelwise.profiling.measure import write_profile
+        from pixelwise.profiling.measure import require_replaceable, write_profile
 
+        if json_file is not None and json_file == trace_file:
+            raise click.UsageError("--json and --trace name the same file. Give each a name of its own.")
+        for path in filter(None, (json_file, trace_file)):
+            require_replaceable(path)
         keep_freed_memory()
         found = measured(
             model,

@@ -14,7 +14,7 @@ from pixelwise.architecture import Architecture
 from pixelwise.errors import ConfigError, WeightsError
 from pixelwise.exported.options import DEEPNESS_RANGE, ExportOptions
 from pixelwise.labels import make_classes
-from pixelwise.runs.model_card import ModelCard
+from pixelwise.runs.model_card import ModelCard, require_sound
 
 KEY = "pixelwise"
 """Of the metadata: an `About` as JSON. All other keys are for people and other programs."""
@@ -121,7 +121,9 @@ def read_about(path: Path, metadata: Mapping[str, str]) -> About | None:
                 code="PW513",
             )
         told.pop("certificate", None)
-        return _ABOUT.validate_python(told)
+        about = _ABOUT.validate_python(told)
+        require_sound(about.card)
+        return about
     except ValidationError as error:
         first = error.errors()[0]
         reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
@@ -200,6 +202,12 @@ def about_foreign(path: Path, bands: int, digest: str, options: Mapping[str, obj
             "0.",
             code="PW513",
         )
+    try:
+        require_sound(about.card)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"What is said of {path} is wrong: {error}.", code="PW513") from None
+    if about.multiple < 1:
+        raise ConfigError(f"multiple is a number of pixels from 1 up, not {about.multiple}.", code="PW513")
     _require_own_units(path, about.card)
     return about
 

@@ -7,14 +7,18 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from pixelwise.errors import ConfigError, DataError, WeightsError
+from pixelwise.errors import ConfigError, DataError, PixelwiseError, WeightsError, out_of_memory
 from pixelwise.exported.about import FOREIGN, About, about_foreign, as_given, read_about
-from pixelwise.exported.runtimes import SUFFIXES, Runtime, damage_named, open_runtime
+from pixelwise.exported.runtimes import SUFFIXES, Runtime, damage_named, open_runtime, reason_of
 from pixelwise.files import file_digest
 from pixelwise.runs.model_card import ModelCard
 
 NEAR_INTEGER = 0.01
 """Within it, a raw value that was an integer has come back as one; 16 bits lose less than half of it on the way."""
+SMALLEST_TILE = 64
+"""Of prediction (`pixelwise.inference.options.TileOptions`)."""
+SMALLEST_WIDTH = 32
+"""Of an image; fewer along the last axis are bands."""
 
 
 class NetworkFile:
@@ -42,7 +46,8 @@ class NetworkFile:
     def logits(self, image: Float32[np.ndarray, "B C H W"]) -> Float32[np.ndarray, "B K h w"]:
         """Return logits of normalised images at the network's own stride.
 
-        A file of one size sees smaller images padded with zeros, right and below.
+        A file of one size sees smaller images padded with zeros, right and below; and one that others made, images that
+        are no multiple of what it takes.
 
         Raises:
             DataError: another number of bands than the file's, or an image that is too small or too large.
@@ -72,7 +77,8 @@ class NetworkFile:
                     f"{smallest} on. Enlarge the image, take larger tiles or scales, or predict with the run.",
                     code="PW408",
                 )
-            return height, width
+            # In files of ours the graph pads.
+            return (height, width) if self.about.raw else self.padded_size((height, width))
         if height > size[0] or width > size[1]:
             raise DataError(
                 f"The model takes images of {size[0]} x {size[1]} pixels and was given {height} x {width}. Give tiles "
@@ -92,12 +98,29 @@ class NetworkFile:
     def _run(self, given: np.ndarray) -> np.ndarray:
         batch = self.runtime.shape[0]
         parts = [given] if batch in (None, len(given)) else [given[i : i + 1] for i in range(len(given))]
-        return np.concatenate([self.runtime.run(part)["logits"] for part in parts])
+        try:
+            return np.concatenate([self.runtime.run(part)["logits"] for part in parts])
+        except PixelwiseError:
+            raise
+        except Exception as error:  # each runtime has errors of its own
+            if out_of_memory(error):
+                raise
+            if "allocate memory" in str(error).lower():
+                raise MemoryError(reason_of(error)) from None
+            shown = " x ".join(map(str, given.shape))
+            advice = "Export the model again."
+            if not self.about.raw and self.about.options.size is None:
+                advice = "If it takes sides that are multiples of a number alone, say so: --option multiple=32."
+            raise DataError(
+                f"{self.version} fails on images of {shown} with {self.about.card.architecture.name} "
+                f"({reason_of(error)}). {advice}",
+                code="PW408",
+            ) from None
 
 
 def is_exported(path: str | Path) -> bool:
-    """Return whether a path names an exported file, by its suffix."""
-    return Path(path).suffix.lower() in SUFFIXES
+    """Return whether a path names an exported file, by its suffix; a run's folder may have any name."""
+    return Path(path).suffix.lower() in SUFFIXES and not Path(path).is_dir()
 
 
 def load_exported(
@@ -120,11 +143,7 @@ def load_exported(
     about = read_about(path, runtime.metadata)
     foreign = about is None
     if about is None:
-        bands = runtime.shape[1]
-        if bands is None:
-            raise WeightsError(
-                f"{path} does not say how many bands it takes. Export it with a fixed number of bands.", code="PW513"
-            )
+        bands = _bands_of(runtime, path)
         about = about_foreign(path, bands, file_digest(path), options or {})
         height, width = runtime.shape[2:]
         if height is not None and width is not None:
@@ -143,11 +162,44 @@ def load_exported(
     if about.options.size is not None:
         # Tiles of that size, so that nothing is padded.
         side = min(about.options.size) // 32 * 32
+        if side < SMALLEST_TILE:
+            raise WeightsError(
+                f"{path} takes images of {about.options.size[0]} x {about.options.size[1]} pixels alone, and "
+                f"prediction needs tiles of {SMALLEST_TILE} x {SMALLEST_TILE} or more. Export it with a larger --size.",
+                code="PW513",
+            )
         card = replace(card, tile=side, overlap=min(card.overlap, side // 64 * 32))
     network = NetworkFile(runtime, about)
     if foreign:
         _require_logits(network, path)
     return network, card, about.model_hash
+
+
+def _bands_of(runtime: Runtime, path: Path) -> int:
+    """Return how many bands a file takes that others made, and check that it takes [B,C,H,W], one image at least.
+
+    Raises:
+        WeightsError: it does not.
+    """
+    batch, bands, _, last = runtime.shape
+    shown = f"[{', '.join('any' if side is None else str(side) for side in runtime.shape)}]"
+    if last is not None and last < SMALLEST_WIDTH and (bands is None or bands > last):
+        raise WeightsError(
+            f"{path} takes images with the bands last, {shown}, and prediction gives [B,C,H,W]. Export it with the "
+            "bands first (NCHW).",
+            code="PW513",
+        )
+    if bands is None:
+        raise WeightsError(
+            f"{path} does not say how many bands it takes. Export it with a fixed number of bands.", code="PW513"
+        )
+    if batch not in (None, 1):
+        raise WeightsError(
+            f"{path} takes {batch} images at once, {shown}, no more and no less. Export it for one image, or for any "
+            "number.",
+            code="PW513",
+        )
+    return bands
 
 
 def _require_logits(network: NetworkFile, path: Path) -> None:
@@ -158,9 +210,9 @@ def _require_logits(network: NetworkFile, path: Path) -> None:
         WeightsError: it does not run.
     """
     bands, classes = network.architecture.bands, network.architecture.classes
-    side = max(64, network.about.multiple)
+    size = network.about.options.size or (SMALLEST_TILE, SMALLEST_TILE)
     with damage_named(path):
-        found = network.logits(np.zeros((1, bands, *(network.about.options.size or (side, side))), np.float32))
+        found = network.logits(np.zeros((1, bands, *size), np.float32))
     if found.ndim != 4 or found.dtype.kind != "f" or found.shape[1] != classes:
         raise ConfigError(
             f"{path} gives {found.dtype} values of the shape {list(found.shape)} for an image; prediction needs logits "

@@ -15,7 +15,7 @@ DEEPNESS_RANGE = 255.0
 """By which Deepness divides 8-bit values."""
 PRECISIONS = ("float32", "float16", "bfloat16", "int8")
 """Of weights and arithmetic; image and outputs have types of their own."""
-DEEPNESS_OUTPUTS = ("probabilities",)
+DEFAULT_OUTPUTS, DEEPNESS_OUTPUTS = ("logits",), ("probabilities",)
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class ExportOptions:
         ConfigError: an option that does not work.
     """
 
-    outputs: tuple[str, ...] = ("logits",)
+    outputs: tuple[str, ...] = DEFAULT_OUTPUTS
     """Some of `OUTPUTS`."""
     dtype: str = "float32"
     """Type of the image, one of `DTYPES`; the units are the raw ones of the training images in all of them."""
@@ -44,6 +44,10 @@ class ExportOptions:
     """Machine code for the processor at hand, by AOTInductor; for torch alone."""
 
     def __post_init__(self) -> None:
+        if self.deepness and self.outputs not in (DEFAULT_OUTPUTS, DEEPNESS_OUTPUTS):
+            raise ConfigError(
+                f"Deepness reads probabilities alone, not {' and '.join(self.outputs)}. Leave the outputs out."
+            )
         outputs = DEEPNESS_OUTPUTS if self.deepness else self.outputs
         # Each once, in one order.
         object.__setattr__(self, "outputs", tuple(name for name in OUTPUTS if name in outputs))

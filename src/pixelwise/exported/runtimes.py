@@ -4,19 +4,23 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Shaped
 
-from pixelwise.errors import ConfigError, WeightsError
+from pixelwise.errors import ConfigError, PixelwiseError, WeightsError
 from pixelwise.optional import optional_module, torch_needed
 from pixelwise.threads import thread_count
 
 Arrays = dict[str, np.ndarray]
 SUFFIXES = (".onnx", ".xml", ".pt2")
 """Of the files that `open_runtime` opens."""
+
+WEIGHTS = "weights_sha256"
+"""In the metadata of OpenVINO's files: the SHA-256 of the weights beside."""
 
 SETTINGS = {"CPU": {"SNIPPETS_MODE": "DISABLE"}}
 """Of OpenVINO, by device. Its snippets keep what they chose for small images and use it on larger ones: 2026.4.1 then
@@ -99,15 +103,17 @@ class OnnxFile:
         self.sessions = _ByThreads(self._session)
         session = self.sessions.get()
         self.metadata: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
-        inputs = session.get_inputs()
-        if len(inputs) != 1 or len(inputs[0].shape) != 4:
-            raise WeightsError(
-                f"{path} takes {len(inputs)} inputs, but a model of images takes one, with four axes.", code="PW513"
-            )
+        foreign, inputs = "pixelwise" not in self.metadata, session.get_inputs()
+        _require_one_image(path, len(inputs), len(inputs[0].shape) if inputs else 0)
+        if foreign:
+            _require_floats(path, inputs[0].type.removeprefix("tensor(").removesuffix(")"), "float")
         self.shape = tuple(side if isinstance(side, int) else None for side in inputs[0].shape)
-        self.input, self.outputs = inputs[0].name, [output.name for output in session.get_outputs()]
-        # Of other programs' files, whose one output has any name.
-        self.names = ["logits"] if len(self.outputs) == 1 and "pixelwise" not in self.metadata else self.outputs
+        self.input, self.names = inputs[0].name, [output.name for output in session.get_outputs()]
+        self.outputs = self.names
+        if foreign:
+            # Of other programs' files, whose first output has any name, unless one is called so.
+            self.outputs = ["logits"] if "logits" in self.names else self.names[:1]
+            self.names = ["logits"]
 
     def _session(self, threads: int) -> Any:
         options = self.runtime.SessionOptions()
@@ -115,8 +121,14 @@ class OnnxFile:
         # A thread that waits busily keeps others' cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 4
+        return self.opened(options)
+
+    def opened(self, options: Any) -> Any:
+        """Return a session of the runtime."""
+        # Weights of other programs' files may lie beside them, which the runtime finds by the path.
+        model = str(self.path) if self.files.contents is None else self.files.contents[0]
         with damage_named(self.path):
-            return self.runtime.InferenceSession(self.files.read()[0], options, providers=self.providers)
+            return self.runtime.InferenceSession(model, options, providers=self.providers)
 
     def run(self, image: Shaped[np.ndarray, "B _ _ _"]) -> Arrays:
         """Return all outputs by name."""
@@ -149,10 +161,21 @@ class OpenVinoFile:
         self.kind = kind
         self.compiled = _ByThreads(self._compiled)
         told = self.model.get_rt_info()
-        self.metadata: Mapping[str, str] = _openvino_metadata(self.model) if "pixelwise" in told else {}
-        self.shape = tuple(
-            side.get_length() if side.is_static else None for side in self.model.input(0).get_partial_shape()
-        )
+        with damage_named(path):
+            self.metadata: Mapping[str, str] = _openvino_metadata(self.model) if "pixelwise" in told else {}
+        if self.metadata.get(WEIGHTS, "") not in ("", sha256(weights).hexdigest()):
+            raise WeightsError(
+                f"{path.with_suffix('.bin')} is not the file that {path} was written with: one of the two was replaced "
+                "or is damaged. Copy both again, or export the model again.",
+                code="PW502",
+            )
+        inputs = self.model.inputs
+        axes = inputs[0].get_partial_shape() if inputs else None
+        _require_one_image(path, len(inputs), 0 if axes is None or axes.rank.is_dynamic else len(axes))
+        assert axes is not None
+        if not self.metadata:
+            _require_floats(path, inputs[0].get_element_type().get_type_name(), "f32")
+        self.shape = tuple(side.get_length() if side.is_static else None for side in axes)
         self.names = [output.get_any_name() for output in self.model.outputs] if self.metadata else ["logits"]
 
     def _compiled(self, threads: int) -> Any:
@@ -184,13 +207,34 @@ class OpenVinoFile:
         return OpenVinoFile, (self.path, self.device, self.files)
 
 
-def _onnx_providers(runtime: Any, device: str) -> list[str]:
-    available, gpu = runtime.get_available_providers(), "CUDAExecutionProvider"
-    if device.startswith("cuda") and gpu not in available:
-        raise ConfigError(
-            f"ONNX Runtime has no device {device!r} here. Install onnxruntime-gpu, or take --device cpu.", code="PW314"
+def _require_one_image(path: Path, inputs: int, axes: int) -> None:
+    if inputs != 1 or axes != 4:
+        raise WeightsError(
+            f"{path} takes {inputs} inputs{f', the first with {axes} axes' if axes else ''}, but a model of images "
+            "takes one, with four axes.",
+            code="PW513",
         )
-    return [gpu, "CPUExecutionProvider"] if device != "cpu" and gpu in available else ["CPUExecutionProvider"]
+
+
+def _require_floats(path: Path, given: str, wanted: str) -> None:
+    if given != wanted:
+        raise WeightsError(
+            f"{path} takes an image of {given}, and prediction gives normalised images of float32. Export it with a "
+            "float32 input.",
+            code="PW513",
+        )
+
+
+def _onnx_providers(runtime: Any, device: str) -> list[Any]:
+    available, gpu = runtime.get_available_providers(), "CUDAExecutionProvider"
+    kind, _, number = device.partition(":")
+    known = device in ("auto", "cpu") or (kind == "cuda" and (not number or number.isdecimal()))
+    if not known or (kind == "cuda" and gpu not in available):
+        advice = "Install onnxruntime-gpu, or take --device cpu" if known else "Take --device cpu, cuda or cuda:1"
+        raise ConfigError(f"ONNX Runtime has no device {device!r} here. {advice}.", code="PW314")
+    if device == "cpu" or gpu not in available:
+        return ["CPUExecutionProvider"]
+    return [(gpu, {"device_id": int(number)}) if number else gpu, "CPUExecutionProvider"]
 
 
 def _openvino_metadata(model: Any) -> dict[str, str]:
@@ -199,14 +243,23 @@ def _openvino_metadata(model: Any) -> dict[str, str]:
 
 
 @contextmanager
-def damage_named(path: Path) -> Iterator[None]:
-    """Turn a runtime's own error about a file into a sentence."""
+def damage_named(path: Path, hint: str = "") -> Iterator[None]:
+    """Turn a runtime's own error about a file into a sentence.
+
+    Args:
+        hint: a sentence about what may be the cause.
+    """
     try:
         yield
-    except (ConfigError, WeightsError, MemoryError):
+    except (PixelwiseError, MemoryError):
         raise
     except Exception as error:  # each runtime has errors of its own
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
         raise WeightsError(
-            f"{path} is damaged, or no model that its runtime can run ({reason}). Export it again.", code="PW502"
+            f"{path} is damaged, or no model that its runtime can run ({reason_of(error)}). {hint}Export it again.",
+            code="PW502",
         ) from None
+
+
+def reason_of(error: Exception) -> str:
+    """Return what a runtime says, in a line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:200].rstrip(". ")

@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -34,10 +35,16 @@ def processor() -> str:
 
 @contextmanager
 def own_warnings_ignored() -> Iterator[None]:
-    """Ignore what torch.export warns of in its own code, which users cannot change."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        yield
+    """Ignore what torch.export warns of in its own code, which users cannot change, and what it logs of errors."""
+    log = logging.getLogger("torch.export")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        log.setLevel(level)
 
 
 class TorchProgram:
@@ -50,17 +57,23 @@ class TorchProgram:
             names = file.namelist()
             self.compiled = any(MACHINE_CODE in name for name in names)
             told = json.loads(next((file.read(name) for name in names if name.endswith(METADATA)), b"{}"))
-        self.metadata: Mapping[str, str] = told.get("texts", {})
-        self.names, self.shape = told.get("names", ["logits"]), tuple(told.get("shape", (None,) * 4))
+        if not isinstance(told, dict) or not {"texts", "names", "shape"} <= set(told):
+            raise WeightsError(
+                f"{path} is no program that pixelwise exported, and of .pt2 files only those are loaded. A network of "
+                "others is taken as .onnx.",
+                code="PW513",
+            )
+        self.metadata: Mapping[str, str] = told["texts"]
+        self.names, self.shape = told["names"], tuple(told["shape"])
         self.on, self.version = choose_device(device), f"torch {torch.__version__}"
         self.program: Any
         """Takes an image; a module of operations, unless it is machine code."""
         if self.compiled:
             _require_like_machine(path, self.on, told.get(MADE_FOR, INSTRUCTIONS[0]))
             self.version += ", compiled by AOTInductor"
-            self.program = _machine_code(path, content)
+            self.program = _machine_code(path, content, _other_torch(self.metadata))
             return
-        with damage_named(path), own_warnings_ignored():
+        with damage_named(path, _other_torch(self.metadata)), own_warnings_ignored():
             program = torch.export.load(io.BytesIO(content))
         # Guards hold for shortcuts of memory that the example allowed; what it computes holds for other sizes, which
         # the certificate has checked.
@@ -77,11 +90,21 @@ class TorchProgram:
         return TorchProgram, (self.path, self.device, self.files)
 
 
-def _machine_code(path: Path, content: bytes) -> Callable[[Tensor], Any]:
+def _other_torch(metadata: Mapping[str, str]) -> str:
+    """Return a sentence if a file was made with another torch than this one."""
+    try:
+        made = json.loads(metadata["certificate"])["runtime"].split(",")[0]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return ""
+    here = f"torch {torch.__version__}"
+    return "" if made == here else f"It was made with {made}, and this is {here}, which may be the reason. "
+
+
+def _machine_code(path: Path, content: bytes, hint: str) -> Callable[[Tensor], Any]:
     from torch._inductor import aoti_load_package
 
     # It reads files alone, and unpacks them into a folder of its own.
-    with damage_named(path), tempfile.TemporaryDirectory() as folder:
+    with damage_named(path, hint), tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "program.pt2"
         copy.write_bytes(content)
         return aoti_load_package(str(copy))

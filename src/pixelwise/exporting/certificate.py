@@ -46,7 +46,7 @@ class Case:
     difference: float
     """Largest absolute difference of the outputs but labels."""
     largest: float
-    """Largest absolute value that torch gave."""
+    """Largest finite absolute value that torch gave."""
     pixels: int
     equal: int
     """Pixels with equal labels."""
@@ -120,10 +120,14 @@ class Certificate:
         return max((case.difference / case.largest if case.largest else case.difference) for case in self.cases)
 
     @property
+    def compared_labels(self) -> int:
+        """Pixels whose labels were compared; none of a file that gives confidence alone."""
+        return sum(case.pixels for case in self.cases)
+
+    @property
     def equal_labels(self) -> float:
         """The share of equal labels over all cases."""
-        pixels = sum(case.pixels for case in self.cases)
-        return sum(case.equal for case in self.cases) / pixels if pixels else 1.0
+        return sum(case.equal for case in self.cases) / self.compared_labels if self.compared_labels else 1.0
 
     @property
     def sound(self) -> bool:
@@ -150,7 +154,7 @@ class Certificate:
             "largest_difference": max(case.difference for case in self.cases),
             "largest_logit": max(case.largest for case in self.cases),
             "relative_difference": self.difference,
-            "equal_labels": self.equal_labels,
+            "equal_labels": self.equal_labels if self.compared_labels else None,
             **bounds,
             **lowered,
             "smallest_side": self.smallest_side,
@@ -200,10 +204,11 @@ def certify(
                 matrix += confusion_matrix(sample.mask, found[0], len(names))
     smallest = 32 if about.options.size is None else min(about.options.size)
     exact = about.options.precision == "float32"
-    if exact and all(case.sound or case.small for case in cases) and not all(case.sound for case in cases):
+    wrong = [case for case in cases if not (case.sound if exact else case.whole)]
+    if wrong and about.options.size is None and all(case.small for case in wrong):
         # The network's coarsest maps are a pixel there, for which it has rules of its own.
         cases, smallest = [case for case in cases if not case.small], SMALL
-    labelled = int(matrices[0].sum())
+    labelled = int(matrices.sum(axis=(1, 2)).min())
     ours, theirs = (scores(matrix, names).miou if labelled else None for matrix in matrices)
     return Certificate(runtime, made_by, samples.source, tuple(cases), smallest, ours, theirs, labelled)
 
@@ -236,7 +241,7 @@ def _compared(
     batch, _, height, width = values.shape
     pixels = batch * height * width
     numbers = [name for name in about.options.outputs if name != "labels"]
-    largest = max((float(np.abs(wanted[name]).max()) for name in numbers), default=0.0)
+    largest = max((_largest(wanted[name]) for name in numbers), default=0.0)
     try:
         found = run(as_given(values, about))
         difference = max((_difference(found[name], wanted[name]) for name in numbers), default=0.0)
@@ -286,6 +291,10 @@ def labels_of(found: Arrays, about: About, size: tuple[int, int]) -> Labels | No
     covered = (size[0] + -size[0] % about.multiple, size[1] + -size[1] % about.multiple)
     labels, _ = argmax_upsampled(torch.from_numpy(found["logits"]), covered, align_corners=about.align_corners)
     return labels[:, : size[0], : size[1]].numpy()
+
+
+def _largest(values: np.ndarray) -> float:
+    return float(np.abs(values[np.isfinite(values)]).max(initial=0))
 
 
 def _difference(found: np.ndarray, wanted: np.ndarray) -> float:

@@ -1,6 +1,5 @@
 """From a run or a model folder to a file of another runtime, with its certificate."""
 
-import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 
 from pixelwise import __version__
-from pixelwise.errors import ConfigError, PixelwiseError
+from pixelwise.errors import ConfigError, PixelwiseError, out_of_memory
 from pixelwise.exported.about import KEY, About, as_given, metadata_of
 from pixelwise.exported.options import RUNTIMES, ExportOptions
 from pixelwise.exported.runtimes import Arrays, open_runtime
@@ -23,17 +22,17 @@ from pixelwise.exporting.lowered import IMAGES, Lowering, Trial, lowered, requir
 from pixelwise.exporting.network import ExportedNetwork, Stages
 from pixelwise.exporting.onnx import onnx_graph, save_onnx
 from pixelwise.exporting.openvino import save_openvino
+from pixelwise.exporting.outputs import require_own, write_certificate
 from pixelwise.exporting.samples import Sample, Samples, find_samples
 from pixelwise.exporting.torch_program import machine_code, save_torch_program, torch_program
 from pixelwise.exporting.transformers import export_transformers
 from pixelwise.files import file_digest, replacing
+from pixelwise.hub.licences import Origin
 from pixelwise.inference.augmented import output_stride
 from pixelwise.models import Segmenter
 from pixelwise.optional import optional_module
 from pixelwise.runs.model_folder import ModelCard, load_model
 
-CERTIFICATE = "certificate.json"
-"""Beside exported files: their certificates, by the files' names."""
 EXAMPLE = (127, 129)
 """Height and width of the image that is traced: odd at each halving, whichever way sizes are rounded, so that no
 network takes a shortcut for it."""
@@ -53,6 +52,8 @@ class Exported:
 
     path: Path
     certificate: Certificate
+    origins: tuple[Origin, ...] = ()
+    """Weights of others that the model descends from, whose licences bind the file too."""
 
 
 def export(
@@ -108,7 +109,7 @@ def export(
     asked = ExportOptions(tuple(outputs), dtype, layout, size, purpose == "deepness", resolution, precision, compile)
     how = Lowering(calibration_images, None if calibration is None else Path(calibration), tuple(keep_float), allow)
     say = report or (lambda sentence: None)
-    return Exported(out, _written(kind, run, out, asked, how, options, say))
+    return _written(kind, run, out, asked, how, options, say)
 
 
 def _written(
@@ -119,16 +120,19 @@ def _written(
     how: Lowering,
     options: Mapping[str, object] | None,
     say: Callable[[str], None],
-) -> Certificate:
-    """Write the file and its certificate, and return that."""
+) -> Exported:
+    """Write the file and its certificate."""
     model, card, model_hash = load_model(run, options=options)
-    kept = _kept_certificates(out)
+    origins = card.origins or ()
     if kind == "transformers":
-        return export_transformers(model, card, out, asked, find_samples(run, card, None), model_hash)
+        samples = find_samples(run, card, None)
+        return Exported(out, export_transformers(model, card, out, asked, samples, model_hash), origins)
+    require_own(out, out.with_suffix(".bin") if kind == "openvino" else None)
     asked = _fitting(kind, asked, model, card)
     samples = (find_samples if asked.precision == "float32" else judged_samples)(run, card, asked.size)
     if asked.resolution is None:
-        asked = replace(asked, resolution=samples.resolution)
+        learned = None if card.contract is None else card.contract.pixel
+        asked = replace(asked, resolution=samples.resolution or learned)
     about = About(card, model_hash, asked, output_stride(model), model.multiple, model.align_corners)
     require_precision(kind, about, how)
     network = ExportedNetwork(model, about).eval()
@@ -146,9 +150,8 @@ def _written(
         about = replace(about, smallest_side=certificate.smallest_side)
         _save(kind, recorded, temporary, metadata_of(about, certificate.to_dict()), about)
     told = {**certificate.to_dict(), "sha256": file_digest(out), "model_sha256": model_hash}
-    with replacing(out.with_name(CERTIFICATE)) as temporary:
-        temporary.write_text(json.dumps({**kept, out.name: told}, indent=2), encoding="utf-8")
-    return certificate
+    write_certificate(out, told)
+    return Exported(out, certificate, origins)
 
 
 def _trial(kind: str, path: Path, model: Segmenter, about: About, samples: Samples) -> Trial:
@@ -238,10 +241,31 @@ def _recorded(kind: str, network: torch.nn.Module, about: About, names: Sequence
     # The older exporter does not know 16-bit integers without a sign; it is told of them in the graph.
     dtype = torch.int32 if kind != "torch" and options.dtype == "uint16" else getattr(torch, options.dtype)
     example = torch.from_numpy(np.random.default_rng(0).integers(0, 255, (batch, *shape))).to(dtype)
-    if kind == "torch":
+    try:
+        if kind != "torch":
+            return onnx_graph(network, example, names, options)
         program = torch_program(network, example, options)
-        return machine_code(program) if options.compiled else program
-    return onnx_graph(network, example, names, options)
+    except PixelwiseError:
+        raise
+    except Exception as error:  # of torch's exporters, which have many
+        if out_of_memory(error):
+            raise
+        raise PixelwiseError(_unrecorded(kind, about, error), code="PW701") from None
+    return machine_code(program) if options.compiled else program
+
+
+def _unrecorded(kind: str, about: About, error: Exception) -> str:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
+    size, tile = about.options.size, about.card.tile
+    given = "images of any size" if size is None else f"images of {size[0]} x {size[1]} pixels"
+    advice = (
+        f"Give the size that all will have, such as --size {tile} {tile}" if size is None else "Give a larger --size"
+    )
+    others = ".onnx or .xml" if kind == "torch" else ".pt2"
+    return (
+        f"{about.card.architecture.name} cannot be exported to {kind} for {given}: torch's exporter fails ({reason}). "
+        f"{advice}, or export to {others}."
+    )
 
 
 def _save(kind: str, recorded: Any, path: Path, metadata: Mapping[str, str], about: About) -> None:
@@ -258,38 +282,21 @@ def _save(kind: str, recorded: Any, path: Path, metadata: Mapping[str, str], abo
 
 @contextmanager
 def _replaced(kind: str, out: Path) -> Iterator[Path]:
-    """Give a temporary file, which gets its name when the block succeeds; OpenVINO's weights get theirs before."""
+    """Give a temporary file, which gets its name when the block succeeds; OpenVINO's weights get theirs after it.
+
+    Between the two, the graph tells that the weights are not its own.
+    """
     if kind != "openvino":
         with replacing(out) as temporary:
             yield temporary
         return
-    with replacing(out) as graph, replacing(out.with_suffix(".bin")) as weights:
+    with replacing(out.with_suffix(".bin")) as weights, replacing(out) as graph:
         beside = graph.with_suffix(".bin")
         try:
             yield graph
             os.replace(beside, weights)
         finally:
             beside.unlink(missing_ok=True)
-
-
-def _kept_certificates(out: Path) -> dict[str, object]:
-    """Return the certificates of other files that lie beside the output.
-
-    Raises:
-        ConfigError: a file of that name is something else.
-    """
-    path = out.with_name(CERTIFICATE)
-    if not path.exists():
-        return {}
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(kept, dict) and all("relative_difference" in one for one in kept.values()):
-            return {name: one for name, one in kept.items() if (out.parent / name).exists()}
-    except (OSError, ValueError, TypeError, RecursionError):
-        pass
-    raise ConfigError(
-        f"{path} holds no certificates of pixelwise, so it is kept. Move it, or choose another folder.", code="PW801"
-    )
 
 
 def _versions(kind: str, compiled: bool) -> str:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from pixelwise.exported.about import About
 from pixelwise.exported.options import DEEPNESS_RANGE
 from pixelwise.models import Segmenter
+from pixelwise.models.segmenter import answered
 from pixelwise.upsampling import upsample
 
 
@@ -36,7 +37,7 @@ class ExportedNetwork(nn.Module):
             image: raw units, [B,C,H,W] or, channels last, [B,H,W,C].
         """
         prepared = self.prepared(image)
-        logits = self.decoder(self.encoder(self.padded(prepared))).logits
+        logits = answered(self.encoder, self.decoder, self.padded(prepared)).logits
         found = [logits] if "logits" in self.outputs else []
         if self.outputs != ("logits",):
             found += self.decided(logits, prepared.shape[-2], prepared.shape[-1])
@@ -45,6 +46,9 @@ class ExportedNetwork(nn.Module):
     def stages(self, image: Shaped[Tensor, "B _ _ _"]) -> dict[str, Tensor]:
         """Return what the network computes on the way, in this order, by name."""
         prepared = self.prepared(image)
+        if hasattr(self.decoder, "within"):
+            logits = answered(self.encoder, self.decoder, self.padded(prepared)).logits
+            return {"the normalised image": prepared, "the decoder's logits": logits}
         maps = self.encoder(self.padded(prepared))
         named = {f"map {i + 1} of the encoder's {len(maps)}": one for i, one in enumerate(maps)}
         return {"the normalised image": prepared, **named, "the decoder's logits": self.decoder(maps).logits}
@@ -73,7 +77,9 @@ class ExportedNetwork(nn.Module):
         logits = logits[..., :height, :width]
         found = []
         if "labels" in self.outputs:
-            found.append(logits.argmax(dim=1).to(torch.uint8 if logits.shape[1] <= 256 else torch.int32))
+            # The tracing exporter does not know 16-bit integers without a sign; it is told of them in the graph.
+            wide = torch.int32 if torch.jit.is_tracing() else torch.uint16  # pyright: ignore[reportPrivateImportUsage]
+            found.append(logits.argmax(dim=1).to(torch.uint8 if logits.shape[1] <= 256 else wide))
         # No label depends on it.
         logits = logits if self.temperature == 1 else logits / self.temperature
         if "confidence" in self.outputs:

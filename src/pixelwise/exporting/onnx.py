@@ -2,7 +2,8 @@
 
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def onnx_graph(
     if options.size is not None:
         axes = {} if options.deepness else {name: {0: "batch"} for name in axes}
     file = io.BytesIO()
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), _no_dump(), torch.no_grad():
         # It warns that it is the older one, and of each size that becomes a constant; the certificate checks that.
         warnings.simplefilter("ignore")
         torch.onnx.export(
@@ -71,6 +72,18 @@ def onnx_graph(
             f"The exported graph is not valid ONNX: {str(error).strip()[:300]}", code="PW701"
         ) from None
     return graph
+
+
+@contextmanager
+def _no_dump() -> Iterator[None]:
+    """Keep torch from printing the whole graph, thousands of lines, before it raises an error."""
+    inner: Any = torch._C
+    print_graph = getattr(inner, "_jit_onnx_log", None)
+    inner._jit_onnx_log = lambda *_: None
+    try:
+        yield
+    finally:
+        inner._jit_onnx_log = print_graph
 
 
 def save_onnx(graph: Any, path: Path, metadata: Mapping[str, str]) -> None:

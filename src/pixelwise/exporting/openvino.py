@@ -5,7 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pixelwise.exported.runtimes import WEIGHTS
+from pixelwise.files import file_digest
 from pixelwise.optional import optional_module
+
+UNKNOWN = "0" * 64
+"""In the place of the digest of weights that are not written yet."""
 
 
 def save_openvino(graph: Any, path: Path, metadata: Mapping[str, str]) -> None:
@@ -18,6 +23,8 @@ def save_openvino(graph: Any, path: Path, metadata: Mapping[str, str]) -> None:
     # Read by the core: the package's own converter would tell its makers that it was used.
     model = graph if isinstance(graph, openvino.Model) else openvino.Core().read_model(graph.SerializeToString())
     # One text: OpenVINO would take keys apart at dots.
-    model.set_rt_info(json.dumps(dict(metadata)), ["pixelwise", "metadata"])
+    model.set_rt_info(json.dumps({**metadata, WEIGHTS: UNKNOWN}), ["pixelwise", "metadata"])
     # Weights in half precision would be another network; those of one are so already.
     openvino.save_model(model, str(path), compress_to_fp16=False)
+    graph = path.read_text(encoding="utf-8")
+    path.write_text(graph.replace(UNKNOWN, file_digest(path.with_suffix(".bin"))), encoding="utf-8")

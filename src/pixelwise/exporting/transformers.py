@@ -1,6 +1,7 @@
 """A SegFormer as a folder that transformers loads, with labels and normalisation."""
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,15 +18,19 @@ from pixelwise.errors import ConfigError, PixelwiseError
 from pixelwise.exported.about import About, metadata_of
 from pixelwise.exported.options import ExportOptions
 from pixelwise.exporting.certificate import DIFFERENCE, EQUAL_LABELS, Certificate, certify
+from pixelwise.exporting.outputs import CERTIFICATE
 from pixelwise.exporting.samples import Samples
 from pixelwise.files import replacing_folder
+from pixelwise.hub.licences import notice
 from pixelwise.models import Segmenter
 from pixelwise.models.segformer import AllMLPDecoder, MixTransformer
 from pixelwise.optional import optional_module
 from pixelwise.runs.model_card import ModelCard
+from pixelwise.runs.model_folder import NOTICE
 from pixelwise.weights.segformer import TRANSFORMERS
 
-CERTIFICATE = "certificate.json"
+CARD = "pixelwise.json"
+"""Of the folder: the metadata that files for other runtimes have inside."""
 
 
 def export_transformers(
@@ -43,9 +48,10 @@ def export_transformers(
         raise ConfigError(
             "A folder for transformers has logits and an image processor. Leave the other options out.", code="PW700"
         )
-    if out.exists() and not (out / CERTIFICATE).is_file():
+    if os.path.lexists(out) and not (out / CARD).is_file():
         raise ConfigError(
-            f"{out} is there and not an export of pixelwise, so it is kept. Choose another folder.", code="PW801"
+            f"{out} is there and not a folder that was exported for transformers, so it is kept. Choose another one.",
+            code="PW801",
         )
     config = _config(model, card)
     transformers = optional_module("transformers")
@@ -69,8 +75,28 @@ def export_transformers(
         told = json.dumps({out.name: certificate.to_dict()}, indent=2)
         (temporary / CERTIFICATE).write_text(told, encoding="utf-8")
         card_text = json.dumps(metadata_of(about, certificate.to_dict()), indent=2)
-        (temporary / "pixelwise.json").write_text(card_text, encoding="utf-8")
+        (temporary / CARD).write_text(card_text, encoding="utf-8")
+        if card.origins:
+            (temporary / NOTICE).write_text(notice(card.origins), encoding="utf-8", newline="\n")
+        _keep_others(out, temporary)
     return certificate
+
+
+def _keep_others(out: Path, made: Path) -> None:
+    """Check that the folder that is replaced has nothing but what the new one has.
+
+    Raises:
+        ConfigError: somebody put a file there.
+    """
+    if not out.is_dir():
+        return
+    others = sorted({path.name for path in out.iterdir()} - {path.name for path in made.iterdir()} - {NOTICE})
+    if others:
+        raise ConfigError(
+            f"{out} holds {others[0]}, which no export wrote, so the folder is kept. Move that file, or choose another "
+            "folder.",
+            code="PW801",
+        )
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from pixelwise.models.layers import normed
 from pixelwise.models.option_checks import require_true_or_false, require_whole_number
 from pixelwise.models.segmenter import Decoded, Masks
 from pixelwise.models.vit import Mask, VisionTransformer, initialise_linear
-from pixelwise.upsampling import strips, upsample_rows
+from pixelwise.upsampling import recorded, strips, upsample, upsample_rows
 
 EPSILON = 1e-6
 """Of the norms of the upscaling."""
@@ -76,6 +76,8 @@ class QueryDecoder(nn.Module):
         self.upscale = nn.Sequential(*(Upscaling(channels) for _ in range(upscalings)))
         self.register_buffer("mask_chances", torch.zeros(query_blocks))
         self.mask_chances: Tensor
+        self.evaluated = [0.0] * query_blocks
+        """The chances in evaluation, as numbers: while torch exports, the tensor has no values."""
 
     def forward(self, features: list[Float[Tensor, "B _ _ _"]]) -> Decoded:
         """Refuse maps: this decoder works among the tokens of its encoder (`within`).
@@ -92,7 +94,7 @@ class QueryDecoder(nn.Module):
         blocks = list(encoder.blocks)
         for block in blocks[: -self.query_blocks]:
             tokens = block(tokens)
-        tokens = torch.cat([self.queries.expand(len(image), -1, -1), tokens], dim=1)
+        tokens = torch.cat([self.queries.expand(image.shape[0], -1, -1), tokens], dim=1)
         answers = []
         for block, chance in zip(blocks[-self.query_blocks :], self._chances(), strict=True):
             mask = None
@@ -108,9 +110,9 @@ class QueryDecoder(nn.Module):
     def answer(self, tokens: Float[Tensor, "B N C"], size: tuple[int, int]) -> Masks:
         """Return the masks and classes of tokens that are normed: queries first, patches last (figure 2)."""
         queries = tokens[:, : len(self.queries)]
-        patches = tokens[:, -size[0] * size[1] :].unflatten(1, size).permute(0, 3, 1, 2)
+        patches = tokens[:, -size[0] * size[1] :].reshape(-1, *size, tokens.shape[-1]).permute(0, 3, 1, 2)
         pixels = self.upscale(patches)
-        masks = (self.mask_embedding(queries) @ pixels.flatten(2)).unflatten(2, pixels.shape[-2:])
+        masks = (self.mask_embedding(queries) @ pixels.flatten(2)).reshape(-1, queries.shape[1], *pixels.shape[-2:])
         return Masks(masks, self.classifier(queries))
 
     def anneal(self, share: float) -> None:
@@ -124,8 +126,17 @@ class QueryDecoder(nn.Module):
             done = [min(1.0, max(0.0, share * parts - 1 - i)) for i in range(self.query_blocks)]
             self.mask_chances.copy_(torch.tensor([(1 - one) ** ANNEALING_POWER for one in done]))
 
+    def train(self, mode: bool = True) -> "QueryDecoder":
+        """Begin or end training; at its end, keep the chances that evaluation has."""
+        super().train(mode)
+        if not mode:
+            self.evaluated = self._chances()
+        return self
+
     def _chances(self) -> list[float]:
         """Return each block's chance of masked attention; in evaluation 0 or 1, so that answers are not random."""
+        if recorded():
+            return self.evaluated
         if self.mask_chances.is_meta or not self.masked_attention:
             return [0.0] * self.query_blocks
         chances = self.mask_chances.tolist()
@@ -137,7 +148,7 @@ class QueryDecoder(nn.Module):
         """Return who attends to whom: of the patches, a query sees those of its mask, or by chance all."""
         if chance <= 0:
             return None
-        batch, length, count = len(tokens), tokens.shape[1], len(self.queries)
+        batch, length, count = tokens.shape[0], tokens.shape[1], len(self.queries)
         inside = F.interpolate(masks, size, mode="bilinear").flatten(2) > 0
         if chance < 1:
             inside |= torch.rand(batch, count, 1, device=tokens.device) > chance
@@ -164,13 +175,17 @@ def class_logits(answer: Masks, size: tuple[int, int] | None = None) -> Float[Te
         masks = answer.masks.to(dtype)
         if size is None:
             return _log_scores(probabilities, masks)
+        if recorded():
+            # Strips would be those of the size at hand.
+            return _log_scores(probabilities, upsample(masks, size))
         rows = [upsample_rows(masks, size, top, bottom) for top, bottom in strips(masks.shape, size)]
         return torch.cat([_log_scores(probabilities, strip) for strip in rows], dim=2)
 
 
 def _log_scores(probabilities: Float[Tensor, "B K Q"], masks: Float[Tensor, "B Q h w"]) -> Float[Tensor, "B K h w"]:
     scores = probabilities @ masks.sigmoid().flatten(2)
-    return scores.clamp(min=torch.finfo(scores.dtype).tiny).log().unflatten(2, masks.shape[-2:])
+    logs = scores.clamp(min=torch.finfo(scores.dtype).tiny).log()
+    return logs.reshape(-1, probabilities.shape[1], *masks.shape[-2:])
 
 
 def eomt(

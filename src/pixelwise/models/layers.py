@@ -128,6 +128,46 @@ def _shares(length: int, parts: int, like: Tensor) -> Float[Tensor, "parts lengt
     return ((row >= begin) & (row < end)).to(like.dtype) / (end - begin).to(like.dtype)
 
 
+def recorded_bicubic(
+    grid: Float[Tensor, "B C n n"], size: tuple[int, int] | torch.Size, *, added: float, antialias: bool
+) -> Float[Tensor, "B C H W"]:
+    """Resize a square grid to ``size`` as `F.interpolate` does, bicubic, as two products that a graph has for any size.
+
+    Args:
+        added: to both sides of ``size``, where these are divided by the grid's; a size that is the grid's own stays.
+        antialias: smooth where the grid shrinks, with another kernel.
+    """
+    side = int(grid.shape[-1])
+    height, width = (torch.zeros((), device=grid.device) + length for length in size)
+    more = added * (1 - ((height == side) & (width == side)).float())
+    rows, columns = (
+        _cubic_shares(torch.arange(length, device=grid.device), side, count + more, antialias)
+        for length, count in zip(size, (height, width), strict=True)
+    )
+    if not antialias:
+        # Beyond the rim, the outermost cell is repeated.
+        grid = F.pad(grid, (2, 2, 2, 2), mode="replicate")
+    return rows @ grid @ columns.transpose(0, 1)
+
+
+def _cubic_shares(row: Tensor, side: int, length: Tensor, antialias: bool) -> Float[Tensor, "length _"]:
+    """Return how much of each row each of ``side`` cells is; without ``antialias`` with two cells beyond either end."""
+    factor, margin = side / length, 0 if antialias else 2
+    stretch = factor.clamp(min=1) if antialias else 1
+    centre = (row[:, None] + 0.5) * factor - 0.5
+    cells = torch.arange(-margin, side + margin, device=row.device)
+    # Torch has a kernel of its own for either, and shares that add up to 1 where it smooths.
+    share = _cubic((cells - centre) / stretch, -0.5 if antialias else -0.75)
+    return share / share.sum(dim=1, keepdim=True) if antialias else share
+
+
+def _cubic(distance: Tensor, a: float) -> Tensor:
+    """Return Keys's kernel of cubic convolution (1981, equation 15, where a is -1/2)."""
+    d = distance.abs()
+    near, far = ((a + 2) * d - (a + 3)) * d * d + 1, ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+    return torch.where(d < 1, near, torch.where(d < 2, far, torch.zeros_like(d)))
+
+
 SMALLEST_MAP = 8
 """Cells of a map of stride 4 of the smallest image, 32 x 32."""
 

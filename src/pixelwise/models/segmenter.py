@@ -39,6 +39,12 @@ class Decoded:
     depths, the final one last. Its loss is of these, not of the logits."""
 
 
+def answered(encoder: nn.Module, decoder: nn.Module, image: Float[Tensor, "B C H W"]) -> Decoded:
+    """Return what an encoder and a decoder say of an image whose sides are multiples of what they ask for."""
+    within = getattr(decoder, "within", None)
+    return decoder(encoder(image)) if within is None else within(encoder, image)
+
+
 class Segmenter(nn.Module):
     """Any encoder joined to any decoder that fits.
 
@@ -88,8 +94,7 @@ class Segmenter(nn.Module):
         rows, columns = self.padded_size((height, width))
         if (rows, columns) != (height, width):
             image = F.pad(image, (0, columns - width, 0, rows - height))
-        within = getattr(self.decoder, "within", None)
-        return self.decoder(self.encoder(image)) if within is None else within(self.encoder, image)
+        return answered(self.encoder, self.decoder, image)
 
     def anneal(self, share: float) -> None:
         """Tell a decoder that changes while training goes on how much of it is done, 0 to 1; others do not care."""

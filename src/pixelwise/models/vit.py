@@ -14,8 +14,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.layers import DropPath, drop_path_chances
+from pixelwise.models.layers import DropPath, drop_path_chances, recorded_bicubic
 from pixelwise.models.option_checks import require_chance, require_one_of, require_positive, require_whole_number
+from pixelwise.upsampling import recorded
 
 HEAD_CHANNELS = 64
 """Channels of one head in every variant (table 1, and DeiT's table 1)."""
@@ -289,10 +290,12 @@ def resized_positions(
         mode: a name in `POSITION_RESIZES`.
     """
     side = math.isqrt(positions.shape[1] - extra)
-    if size == (side, side):
+    if not recorded() and size == (side, side):
         return positions
     grid = positions[:, extra:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
-    if mode == "offset":
+    if recorded() and mode in ("offset", "antialias"):
+        grid = recorded_bicubic(grid, size, added=0.1 if mode == "offset" else 0.0, antialias=mode == "antialias")
+    elif mode == "offset":
         # The release computes with this factor, not with the quotient of the sizes.
         factor = ((size[0] + 0.1) / side, (size[1] + 0.1) / side)
         grid = F.interpolate(grid, scale_factor=factor, mode="bicubic")

@@ -29,7 +29,7 @@ def onnx_calls(file: OnnxFile, image: np.ndarray) -> Counted:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
             options.log_severity_level = 4
             options.enable_profiling, options.profile_file_prefix = True, str(Path(folder) / "profile")
-            session = runtime.InferenceSession(file.files.read()[0], options, providers=file.providers)
+            session = file.opened(options)
             for _ in range(2):
                 session.run(file.outputs, {file.input: image})
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))

@@ -146,12 +146,21 @@ def write_profile(told: dict[str, Any], path: Path) -> None:
     Raises:
         ConfigError: a file that is no profile is there, or it cannot be written.
     """
+    require_replaceable(path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(told, indent=1), encoding="utf-8")
+
+
+def require_replaceable(path: Path) -> None:
+    """Check that a profile replaces nothing but a profile.
+
+    Raises:
+        ConfigError: another file is there.
+    """
     if path.exists() and not _is_profile(path):
         raise ConfigError(
             f"{path} is there and no profile of pixelwise, so it is kept. Choose another name.", code="PW801"
         )
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(told, indent=1), encoding="utf-8")
 
 
 def _is_profile(path: Path) -> bool:

@@ -118,6 +118,16 @@ _CARD = TypeAdapter(ModelCard)
 
 def _checked_card(table: dict) -> ModelCard:
     card = _CARD.validate_python(table)
+    require_sound(card)
+    return card
+
+
+def require_sound(card: ModelCard) -> None:
+    """Check what no type says of a card.
+
+    Raises:
+        ValueError: numbers that contradict each other, or that nothing can be computed with.
+    """
     bands, classes = len(card.bands), card.classes
     if not bands or not len(card.mean) == len(card.std) == bands or min(card.bands) < 1:
         raise ValueError(f"bands, mean and std have {bands}, {len(card.mean)} and {len(card.std)} numbers")
@@ -131,5 +141,5 @@ def _checked_card(table: dict) -> ModelCard:
         raise ValueError(f"the contract has {len(card.contract.low)} bands, and the model {bands}")
     if not (np.isfinite(card.temperature) and card.temperature > 0):
         raise ValueError("the temperature must be finite, and above 0")
-    np.dtype(card.dtype)
-    return card
+    if np.dtype(card.dtype).kind not in "iuf":
+        raise ValueError(f"images have whole or real numbers, not {card.dtype}")
