@@ -11,7 +11,7 @@ def thread_count() -> int:
     """Return the number of this thread of Python: the last that was set, else OMP_NUM_THREADS or the cores."""
     if (torch := sys.modules.get("torch")) is not None:
         return torch.get_num_threads()
-    return getattr(_own, "count", None) or _default_count()
+    return getattr(_own, "count", None) or threads_of_process()
 
 
 def set_thread_count(count: int) -> None:
@@ -21,7 +21,8 @@ def set_thread_count(count: int) -> None:
     _own.count = count
 
 
-def _default_count() -> int:
+def threads_of_process() -> int:
+    """Return how many threads the process may compute with: OMP_NUM_THREADS, else the cores that it may use."""
     said = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     if said.isdecimal() and int(said):
         return int(said)

@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from zipfile import ZipFile
 
@@ -20,6 +21,7 @@ import pixelwise as pw
 from pixelwise import optional
 from pixelwise.cli import commands
 from pixelwise.exported.network_file import NetworkFile
+from pixelwise.exported.runtimes import SIZES, OpenVinoFile, open_runtime
 from pixelwise.exporting.torch_program import save_torch_program
 from pixelwise.predictor import Predictor
 
@@ -48,6 +50,24 @@ def test_a_photo_gets_the_same_classes(folder, name, source, tile):
     assert found.classes == wanted.classes
     assert (found.labels == wanted.labels).mean() >= 0.9999
     np.testing.assert_allclose(found.confidence, wanted.confidence, atol=1e-5)
+
+
+def test_openvino_answers_for_more_sizes_than_it_compiles_each_alone_and_for_several_threads(folder):
+    network = pw.load(folder / "unet").model
+    assert isinstance(network, torch.nn.Module)
+    file = open_runtime(folder / "unet.xml")
+    assert isinstance(file, OpenVinoFile)
+    card = pw.load(folder / "unet").card
+    shapes = [(1, 32 + 16 * i, 48) for i in range(SIZES + 2)] + [(2, 32, 48)]
+    images = [np.stack([noise(3, height, width)] * batch) for batch, height, width in shapes] * 2
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(file.run, images))
+    for image, answer in zip(images, found, strict=True):
+        wanted = network.decode(normalised(image, card)).logits.numpy()
+        np.testing.assert_allclose(answer["logits"], wanted, atol=1e-4 * np.abs(wanted).max())
+    alone = {size for _, size in file.compiled.made}
+    assert len(alone - {None}) == SIZES
+    assert None in alone
 
 
 def test_the_confidence_of_a_file_is_calibrated_and_its_classes_stay(folder, tmp_path):

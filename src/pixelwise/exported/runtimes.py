@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from threading import Lock
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -13,12 +14,19 @@ from jaxtyping import Shaped
 
 from pixelwise.errors import ConfigError, PixelwiseError, WeightsError
 from pixelwise.optional import optional_module, torch_needed
-from pixelwise.threads import thread_count
+from pixelwise.threads import thread_count, threads_of_process
 
 Arrays = dict[str, np.ndarray]
 SUFFIXES = (".onnx", ".xml", ".pt2")
 """Of the files that `open_runtime` opens."""
 
+SIZES = 4
+"""Of images that OpenVINO compiles a file for, each alone. One for all sizes takes the others, and is slower: for
+SegFormer-B0 it took 1.7 times as long."""
+KEPT = 16
+"""Most that is kept compiled of a file."""
+AT_ONCE = 8
+"""Most images that OpenVINO computes at the same time."""
 WEIGHTS = "weights_sha256"
 """In the metadata of OpenVINO's files: the SHA-256 of the weights beside."""
 
@@ -79,17 +87,20 @@ class Files:
 
 
 @dataclass
-class _ByThreads:
-    """What was made for a number of threads, one of each: that number is how many a tile is to have."""
+class _Made:
+    """What was made for a number of threads, and what else it is for, one of each; at most `KEPT`."""
 
-    make: Callable[[int], Any]
-    made: dict[int, Any] = field(default_factory=dict)
+    make: Callable[..., Any]
+    made: dict[tuple, Any] = field(default_factory=dict)
+    lock: Lock = field(default_factory=Lock)
 
-    def get(self) -> Any:
-        threads = thread_count()
-        if threads not in self.made:
-            self.made[threads] = self.make(threads)
-        return self.made[threads]
+    def get(self, *key: Any) -> Any:
+        with self.lock:
+            # The one that was used last stands last.
+            self.made[key] = self.made.pop(key) if key in self.made else self.make(*key)
+            while len(self.made) > KEPT:
+                del self.made[next(iter(self.made))]
+            return self.made[key]
 
 
 class OnnxFile:
@@ -100,8 +111,8 @@ class OnnxFile:
         self.runtime = optional_module("onnxruntime")
         self.version = f"onnxruntime {self.runtime.__version__}"
         self.providers = _onnx_providers(self.runtime, device)
-        self.sessions = _ByThreads(self._session)
-        session = self.sessions.get()
+        self.sessions = _Made(self._session)
+        session = self.sessions.get(thread_count())
         self.metadata: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
         foreign, inputs = "pixelwise" not in self.metadata, session.get_inputs()
         _require_one_image(path, len(inputs), len(inputs[0].shape) if inputs else 0)
@@ -132,7 +143,9 @@ class OnnxFile:
 
     def run(self, image: Shaped[np.ndarray, "B _ _ _"]) -> Arrays:
         """Return all outputs by name."""
-        return dict(zip(self.names, self.sessions.get().run(self.outputs, {self.input: image}), strict=True))
+        return dict(
+            zip(self.names, self.sessions.get(thread_count()).run(self.outputs, {self.input: image}), strict=True)
+        )
 
     def __reduce__(self) -> tuple:
         return OnnxFile, (self.path, self.device, self.files)
@@ -159,7 +172,7 @@ class OpenVinoFile:
         with damage_named(path):
             self.model = self.core.read_model(graph, weights)
         self.kind = kind
-        self.compiled = _ByThreads(self._compiled)
+        self.compiled, self._sizes = _Made(self._compiled), set[tuple[int, ...]]()
         told = self.model.get_rt_info()
         with damage_named(path):
             self.metadata: Mapping[str, str] = _openvino_metadata(self.model) if "pixelwise" in told else {}
@@ -178,14 +191,35 @@ class OpenVinoFile:
         self.shape = tuple(side.get_length() if side.is_static else None for side in axes)
         self.names = [output.get_any_name() for output in self.model.outputs] if self.metadata else ["logits"]
 
-    def _compiled(self, threads: int) -> Any:
+    def _compiled(self, threads: int, size: tuple[int, ...] | None) -> Any:
+        model = self.model
+        if size is not None:
+            model = model.clone()
+            model.reshape(size)
         with damage_named(self.path):
-            return self.core.compile_model(self.model, self.kind, self.settings(threads))
+            return self.core.compile_model(model, self.kind, self.settings(threads))
+
+    def fitting(self, shape: tuple[int, ...]) -> Any:
+        """Return the file compiled for images of a shape, or for all."""
+        threads = thread_count()
+        # In eight bits, 2026.4.1 computes wrong logits of a U-Net that is compiled for all sizes (`docs/export.md`).
+        alone = self.metadata.get("precision") == "int8"
+        if None in self.shape and (alone or shape in self._sizes or len(self._sizes) < SIZES):
+            self._sizes.add(shape)
+            # Where it takes no such image, the one for all says so.
+            with suppress(RuntimeError):
+                return self.compiled.get(threads, shape)
+        return self.compiled.get(threads, None)
 
     def settings(self, threads: int) -> dict[str, Any]:
-        """Return what OpenVINO is told when it compiles the file."""
-        chosen = {"INFERENCE_PRECISION_HINT": self._arithmetic(), "INFERENCE_NUM_THREADS": threads}
-        return chosen | SETTINGS.get(self.kind, {})
+        """Return what OpenVINO is told when it compiles the file.
+
+        Args:
+            threads: of an image. The other cores are for images at the same time.
+        """
+        at_once = max(1, min(AT_ONCE, threads_of_process() // threads)) if self.kind == "CPU" else 1
+        chosen = {"INFERENCE_PRECISION_HINT": self._arithmetic(), "INFERENCE_NUM_THREADS": at_once * threads}
+        return chosen | {"NUM_STREAMS": at_once} | SETTINGS.get(self.kind, {})
 
     def _arithmetic(self) -> str:
         """Return what it computes in: half precision for files of that alone, where the device has it.
@@ -199,7 +233,7 @@ class OpenVinoFile:
 
     def run(self, image: Shaped[np.ndarray, "B _ _ _"]) -> Arrays:
         """Return all outputs by name."""
-        found = self.compiled.get().create_infer_request().infer([image])
+        found = self.fitting(image.shape).create_infer_request().infer([image])
         # The arrays are the request's own memory.
         return {name: np.array(array) for name, array in zip(self.names, found.values(), strict=False)}
 

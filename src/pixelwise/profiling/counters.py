@@ -68,7 +68,9 @@ def _number(text: object) -> int | None:
 def openvino_calls(file: OpenVinoFile, image: np.ndarray) -> Counted:
     """Return a function that runs a file with OpenVINO's counters, which say how long and not when."""
     settings = {**file.settings(thread_count()), "PERF_COUNT": True}
-    compiled = file.core.compile_model(file.model, file.kind, settings)
+    model = file.model.clone()
+    model.reshape(image.shape)
+    compiled = file.core.compile_model(model, file.kind, settings)
     request = compiled.create_infer_request()
     request.infer([image])
 
