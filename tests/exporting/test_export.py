@@ -13,6 +13,7 @@ from torch import nn
 
 import pixelwise as pw
 from pixelwise.exporting import export as module
+from pixelwise.exporting.layers import NETWORK, layers_of
 from pixelwise.models import Architecture, Decoded, Segmenter
 from pixelwise.runs.model_folder import save_model
 
@@ -62,6 +63,10 @@ def test_a_file_takes_raw_images_of_any_size_and_gives_the_networks_logits(tmp_p
         wanted = model.decode(normalised(image, card)).logits.numpy()
         np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-5 * np.abs(wanted).max())
     assert made.certificate.sound
+    # What int8 is for has the network's names.
+    products = layers_of(onnx.load(made.path)).products
+    assert all(node.startswith(NETWORK) for node in products)
+    assert len(products) > 3
 
 
 def test_labels_and_confidence_come_from_8_bit_images_with_channels_last(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 
 import pytest
@@ -45,6 +46,21 @@ def test_an_export_of_ours_is_replaced(folder):
     pw.load(folder / "model.xml")
 
 
+@pytest.mark.parametrize("out", ["a.onnx", "a.xml", "a.pt2"])
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit for the size of a file")
+def test_a_full_disk_is_told_and_nothing_is_left(folder, tmp_path, out):
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, before[1]))
+    try:
+        with pytest.raises(pw.ConfigError, match="Free space on that disk"):
+            pw.export(folder / "model", tmp_path / out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_weights_of_another_export_are_named(folder, tmp_path):
     torch.manual_seed(7)
     other = pw.create(SMALL[0], classes=4, **SMALL[1]).eval()
@@ -82,8 +98,6 @@ def test_a_folder_for_transformers_replaces_nothing_but_such_a_folder(tmp_path):
     with pytest.raises(pw.ConfigError, match=r"README\.md, which no export wrote"):
         pw.export(tmp_path / "model", out, to="transformers")
     assert (out / "README.md").read_text() == "written by hand"
-    (out / "README.md").unlink()
-    pw.export(tmp_path / "model", out, to="transformers")
 
 
 def test_confidence_alone_has_no_labels_to_compare_and_the_model_knows_its_resolution(tmp_path):

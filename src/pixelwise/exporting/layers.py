@@ -7,7 +7,7 @@ from typing import Any
 
 from pixelwise.errors import ConfigError
 
-NETWORK = ("/encoder/", "/decoder/")
+NETWORK = ("/encoder/", "/decoder/", "/network/")
 """How names of the network's own nodes begin. All others are normalisation and the decision, which stay float32."""
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 BETWEEN = ("Add", "AveragePool", "Clip", "Concat", "MaxPool", "Relu", "Resize")

@@ -20,7 +20,9 @@ class ExportedNetwork(nn.Module):
 
     def __init__(self, model: Segmenter, about: About) -> None:
         super().__init__()
-        self.encoder, self.decoder = model.encoder, model.decoder
+        inside = hasattr(model.decoder, "within")
+        self.network = Inside(model) if inside else None
+        self.encoder, self.decoder = (None, None) if inside else (model.encoder, model.decoder)
         self.multiple, self.align_corners, self.stride = about.multiple, about.align_corners, about.stride
         options, card = about.options, about.card
         self.channels_last, self.outputs = options.layout == "nhwc", options.outputs
@@ -37,7 +39,7 @@ class ExportedNetwork(nn.Module):
             image: raw units, [B,C,H,W] or, channels last, [B,H,W,C].
         """
         prepared = self.prepared(image)
-        logits = answered(self.encoder, self.decoder, self.padded(prepared)).logits
+        logits = self.decoded(self.padded(prepared))
         found = [logits] if "logits" in self.outputs else []
         if self.outputs != ("logits",):
             found += self.decided(logits, prepared.shape[-2], prepared.shape[-1])
@@ -46,12 +48,19 @@ class ExportedNetwork(nn.Module):
     def stages(self, image: Shaped[Tensor, "B _ _ _"]) -> dict[str, Tensor]:
         """Return what the network computes on the way, in this order, by name."""
         prepared = self.prepared(image)
-        if hasattr(self.decoder, "within"):
-            logits = answered(self.encoder, self.decoder, self.padded(prepared)).logits
-            return {"the normalised image": prepared, "the decoder's logits": logits}
+        if self.encoder is None or self.decoder is None:
+            return {"the normalised image": prepared, "the decoder's logits": self.decoded(self.padded(prepared))}
         maps = self.encoder(self.padded(prepared))
         named = {f"map {i + 1} of the encoder's {len(maps)}": one for i, one in enumerate(maps)}
         return {"the normalised image": prepared, **named, "the decoder's logits": self.decoder(maps).logits}
+
+    def decoded(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K h w"]:
+        """Return the network's logits of an image that is normalised and padded."""
+        if self.network is not None:
+            return self.network(image)
+        assert self.encoder is not None
+        assert self.decoder is not None
+        return self.decoder(self.encoder(image)).logits
 
     def prepared(self, image: Shaped[Tensor, "B _ _ _"]) -> Float[Tensor, "B C H W"]:
         """Return the image as the network was trained on."""
@@ -87,6 +96,18 @@ class ExportedNetwork(nn.Module):
         if "probabilities" in self.outputs:
             found.append(logits.softmax(dim=1))
         return found
+
+
+class Inside(nn.Module):
+    """A network whose decoder works inside its encoder, as one module: what is recorded of it then has its name."""
+
+    def __init__(self, model: Segmenter) -> None:
+        super().__init__()
+        self.encoder, self.decoder = model.encoder, model.decoder
+
+    def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K h w"]:
+        """Return logits."""
+        return answered(self.encoder, self.decoder, image).logits
 
 
 class Stages(nn.Module):

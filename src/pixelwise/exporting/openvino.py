@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pixelwise.exported.runtimes import WEIGHTS
+from pixelwise.errors import ConfigError
+from pixelwise.exported.runtimes import WEIGHTS, reason_of
 from pixelwise.files import file_digest
 from pixelwise.optional import optional_module
 
@@ -18,6 +19,7 @@ def save_openvino(graph: Any, path: Path, metadata: Mapping[str, str]) -> None:
 
     Raises:
         MissingExtraError: the extra ``openvino`` is not installed.
+        ConfigError: it cannot be written.
     """
     openvino = optional_module("openvino")
     # Read by the core: the package's own converter would tell its makers that it was used.
@@ -25,6 +27,13 @@ def save_openvino(graph: Any, path: Path, metadata: Mapping[str, str]) -> None:
     # One text: OpenVINO would take keys apart at dots.
     model.set_rt_info(json.dumps({**metadata, WEIGHTS: UNKNOWN}), ["pixelwise", "metadata"])
     # Weights in half precision would be another network; those of one are so already.
-    openvino.save_model(model, str(path), compress_to_fp16=False)
+    try:
+        openvino.save_model(model, str(path), compress_to_fp16=False)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"OpenVINO failed to write {path} ({reason_of(error)}). Free space on that disk, and give the same command "
+            "again.",
+            code="PW803",
+        ) from None
     graph = path.read_text(encoding="utf-8")
     path.write_text(graph.replace(UNKNOWN, file_digest(path.with_suffix(".bin"))), encoding="utf-8")

@@ -1,5 +1,6 @@
 """A program of torch.export, for C++ and for servers that have torch; compiled by AOTInductor, if that is asked for."""
 
+import io
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -70,8 +71,11 @@ def save_torch_program(
     """
     told = {"texts": dict(metadata), "names": list(names), "shape": list(shape)}
     if not isinstance(program, bytes):
+        # On a full disk torch would end the process.
+        content = io.BytesIO()
         with own_warnings_ignored():
-            torch.export.save(program, path, extra_files={"metadata": json.dumps(told)})
+            torch.export.save(program, content, extra_files={"metadata": json.dumps(told)})
+        path.write_bytes(content.getvalue())
         return
     path.write_bytes(program)
     with ZipFile(path, "a") as file:

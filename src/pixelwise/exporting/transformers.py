@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float32
+from safetensors import SafetensorError
 from torch import Tensor
 
 from pixelwise import __version__
@@ -163,7 +164,10 @@ def _write(transformers: ModuleType, model: Segmenter, card: ModelCard, config: 
     theirs = transformers.SegformerForSemanticSegmentation(transformers.SegformerConfig(**config))
     ours = model.state_dict()
     theirs.load_state_dict({name: _tensor(name, ours) for name in theirs.state_dict()})
-    theirs.save_pretrained(folder)
+    try:
+        theirs.save_pretrained(folder)
+    except SafetensorError as error:
+        raise ConfigError(f"Writing the weights failed: {error}. Free space on that disk.", code="PW803") from None
     processor = {
         "image_processor_type": "SegformerImageProcessor",
         "do_resize": False,
