@@ -223,6 +223,11 @@ def test_an_address_is_remembered_without_its_secrets(hub):
         ("---\nlicense: other\nlicense_name: house-rules\n---\n", "house-rules", "unknown"),
         ("---\nlicense: other\n---\nlicense: mit\n", "unknown", "unknown"),
         ("# no head\nlicense: mit\n", "unknown", "unknown"),
+        ("# no head\n---\nlicense: mit\n---\n", "unknown", "unknown"),
+        ("---\nlicense:\ntags:\n- a\n---\n", "unknown", "unknown"),
+        ("---\nlicense:\n- 'mit'  # free\n---\n", "MIT", "yes"),
+        ("---\nlicense: [apache-2.0, cc-by-nc-4.0]\n---\n", "apache-2.0, cc-by-nc-4.0", "unknown"),
+        ("---\nlicense: cc-by-nc-sa-4.0\n---\n", "CC-BY-NC-SA-4.0", "no"),
         (None, "unknown", "unknown"),
     ],
 )

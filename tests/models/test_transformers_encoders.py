@@ -228,6 +228,8 @@ def test_the_configuration_of_the_page_is_a_network(folders, tmp_path, monkeypat
     ("text", "licence"),
     [
         ("---\nlicense: other\nlicense_name: dinov3-license\n---\n", "dinov3-license"),
+        ("---\nlicense: other\n---\n", "unknown"),
+        ("---\nlicense:\n- mit\n- cc-by-nc-4.0\n---\n", "mit, cc-by-nc-4.0"),
         ("No card.\n", "unknown"),
         (None, "unknown"),
     ],

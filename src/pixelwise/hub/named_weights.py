@@ -19,6 +19,8 @@ WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 """Tried in a repository of the hub where no file is named."""
 _HUB = re.compile(r"hf:(?P<repository>[^/@\s]+/[^/@\s]+)(?:@(?P<revision>[^/\s]+))?(?:/(?P<file>\S+))?")
 _CARD = "README.md"
+_FACTS = re.compile(r"^(license|license_name):([^\n]*(?:\n[ \t]*- [^\n]*)*)", re.MULTILINE)
+"""Of the head of a card: a text, or a list on the lines below."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,9 @@ def _card_licence(wanted: HubFile, network: Network) -> str:
         card = fetch_hub_file(HubFile(wanted.repository, _CARD, wanted.revision), network).path
     except NotThereError:
         return "unknown"
-    head = card.read_text(encoding="utf-8", errors="replace").partition("---")[2].partition("\n---")[0]
-    facts = dict(re.findall(r"^(license|license_name):\s*[\"']?([^\s\"'#]+)", head, re.MULTILINE))
-    named = facts.get("license", "unknown")
-    return facts.get("license_name", "unknown") if named == "other" else named
+    text = card.read_text(encoding="utf-8", errors="replace").lstrip("\ufeff")
+    head = text.partition("\n---")[0] if text.startswith("---") else ""
+    head = re.sub(r"[ \t]#[^\n]*", "", head)
+    found = {key: re.findall(r"[^\s\"',\[\]]{2,}", value) for key, value in _FACTS.findall(head)}
+    named = found.get("license") or ["unknown"]
+    return ", ".join((found.get("license_name") or ["unknown"]) if named == ["other"] else named)

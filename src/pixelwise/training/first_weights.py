@@ -61,13 +61,16 @@ def first_weights(
     path = Path(weights)
     if not path.exists():
         raise WeightsError(unknown_name(str(weights)), code="PW506")
-    origins = origins_of(path)
-    if origins is None:
-        # A model of an early version.
-        origins = (given_by_path(path.name, ""),)
+    origins = _known_origins(path)
     for origin in origins:
         require_consent(origin, settings.accept_licence, ledger.licence_of(origin.licence).terms)
     return FirstWeights(path, origins)
+
+
+def _known_origins(path: Path) -> tuple[Origin, ...]:
+    """Return what a file or a model descends from; a model of an early version, which does not say, is unknown."""
+    origins = origins_of(path)
+    return (given_by_path(path.name, ""),) if origins is None else origins
 
 
 def library_origins(model: Segmenter, accepted: Sequence[str]) -> tuple[Origin, ...]:
@@ -102,7 +105,9 @@ def teacher_origins(teacher: Path | None, accepted: Sequence[str]) -> tuple[Orig
         WeightsError: a licence that is not accepted.
     """
     # `load_teacher` says what is wrong with one that is not there.
-    origins = (origins_of(teacher) if teacher is not None and is_model(teacher) else None) or ()
+    if teacher is None or not is_model(teacher):
+        return ()
+    origins = _known_origins(teacher)
     for origin in origins:
         require_consent(origin, accepted, ledger.licence_of(origin.licence).terms)
     return origins
