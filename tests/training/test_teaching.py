@@ -13,11 +13,12 @@ from test_resuming_runs import sentences, stopped, weights
 
 from pixelwise.config import AugmentConfig, Config, load_config
 from pixelwise.errors import ConfigError, DataError, WeightsError
-from pixelwise.hub.licences import Origin
+from pixelwise.hub.licences import GIVEN_BY_PATH, Origin
 from pixelwise.labels import IGNORE
 from pixelwise.recipes import RECIPES
 from pixelwise.runs.model_folder import load_model, read_origins, save_model
 from pixelwise.training import teaching
+from pixelwise.training.first_weights import teacher_origins
 from pixelwise.training.train import train
 
 
@@ -214,3 +215,7 @@ def test_what_learns_from_a_teacher_descends_from_what_it_descends_from(scenes, 
     accepted = {**NETWORK, "accept_licence": ["NVIDIA-SegFormer"]}
     run = train(small_config(scenes, tmp_path / "run", model=accepted, teacher=tmp_path / "teacher"))
     assert read_origins(run.folder) == (origin,)
+    # Of an early version's model nobody knows what it descends from.
+    save_model(tmp_path / "old", model, replace(card, origins=None))
+    (unknown,) = teacher_origins(tmp_path / "old", [])
+    assert (unknown.name, unknown.licence) == ("old", GIVEN_BY_PATH)

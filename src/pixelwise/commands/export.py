@@ -7,6 +7,7 @@ import click
 
 from pixelwise.commands.interruption import interruptible
 from pixelwise.commands.parameters import OPTIONS
+from pixelwise.commands.weights import say_binding
 
 if TYPE_CHECKING:
     from pixelwise.exporting.certificate import Certificate, Lowered
@@ -108,6 +109,7 @@ def export(
     with interruptible("No file is written; give the same command again."):
         from pixelwise.config_table import parsed_options
         from pixelwise.exporting.export import export as export_run
+        from pixelwise.runs.model_card import read_origins
 
         made = export_run(
             run,
@@ -128,6 +130,7 @@ def export(
             compile=compiled,
             report=click.echo,
         )
+        say_binding(read_origins(run))
         proof = made.certificate
         if proof.lowered is not None:
             for line in _cost(made.path, proof, proof.lowered):

@@ -1,7 +1,7 @@
 """A SegFormer as a folder that transformers loads, with labels and normalisation."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float32
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from pixelwise import __version__
@@ -19,10 +20,11 @@ from pixelwise.exported.options import ExportOptions
 from pixelwise.exporting.certificate import DIFFERENCE, EQUAL_LABELS, Certificate, certify
 from pixelwise.exporting.samples import Samples
 from pixelwise.files import replacing_folder
+from pixelwise.hub.licences import Origin, notice, records
 from pixelwise.models import Segmenter
 from pixelwise.models.segformer import AllMLPDecoder, MixTransformer
 from pixelwise.optional import optional_module
-from pixelwise.runs.model_card import ModelCard
+from pixelwise.runs.model_folder import NOTICE, ORIGINS_KEY, ModelCard
 from pixelwise.weights.segformer import TRANSFORMERS
 
 CERTIFICATE = "certificate.json"
@@ -138,6 +140,8 @@ def _write(transformers: ModuleType, model: Segmenter, card: ModelCard, config: 
     ours = model.state_dict()
     theirs.load_state_dict({name: _tensor(name, ours) for name in theirs.state_dict()})
     theirs.save_pretrained(folder)
+    if card.origins:
+        _name_origins(folder, card.origins)
     processor = {
         "image_processor_type": "SegformerImageProcessor",
         "do_resize": False,
@@ -149,6 +153,15 @@ def _write(transformers: ModuleType, model: Segmenter, card: ModelCard, config: 
         "do_reduce_labels": False,
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(processor, indent=2), encoding="utf-8")
+
+
+def _name_origins(folder: Path, origins: Sequence[Origin]) -> None:
+    """Write what the model descends from into the header of its weights, and into a notice for people."""
+    weights = folder / "model.safetensors"
+    state, mode = load(weights.read_bytes()), weights.stat().st_mode
+    save_file(state, weights, metadata={"format": "pt", ORIGINS_KEY: json.dumps(records(origins))})
+    weights.chmod(mode)
+    (folder / NOTICE).write_text(notice(origins), encoding="utf-8", newline="\n")
 
 
 def _tensor(name: str, state: dict[str, Tensor]) -> Tensor:
