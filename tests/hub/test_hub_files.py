@@ -5,7 +5,7 @@ import hashlib
 import pytest
 from small_hub import serving
 
-from pixelwise.errors import WeightsError
+from pixelwise.errors import ConfigError, WeightsError
 from pixelwise.hub import addresses, hub_files
 from pixelwise.hub import download as fetching
 from pixelwise.hub.addresses import Network
@@ -112,6 +112,14 @@ def test_another_file_than_the_recorded_one_is_refused_and_not_kept(hub):
 def test_a_mirror_may_be_a_plain_folder_of_files(hub):
     hub.commits = False
     assert fetch_hub_file(FILE, Network({"huggingface.co": hub.address})).sha256 == DIGEST
+
+
+def test_a_cache_that_cannot_be_written_is_named_with_what_to_set(hub, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    for name in ("PIXELWISE_CACHE", "HF_HUB_CACHE"):
+        monkeypatch.setenv(name, str(tmp_path / "file" / "cache"))
+    with pytest.raises(ConfigError, match=r"file/cache.* (PIXELWISE_CACHE names it|Set HF_HUB_CACHE)"):
+        fetch_hub_file(FILE, Network())
 
 
 def test_no_server_is_said_in_a_sentence(hub, monkeypatch):

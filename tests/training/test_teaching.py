@@ -95,7 +95,7 @@ def test_a_teacher_of_other_classes_bands_or_weights_is_refused(scenes, tmp_path
         ConfigError, match=r"teacher = .*other has the classes night, day, and this run has dark, bright"
     ):
         train(taught)
-    patches = {"encoder": "dinov2-small", "dim": 16, "depth": 4, "heads": 2, "image_size": 56}
+    patches = {"encoder": "dinov2-small", "dim": 16, "depth": 6, "heads": 2, "image_size": 56}
     other = create("segmenter-linear", classes=2, **patches)
     save_model(tmp_path / "other", other, replace(card, architecture=other.architecture))
     # Patches of 14 pixels, and tiles of 32.

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 
 from pixelwise import __version__
-from pixelwise.errors import WeightsError
+from pixelwise.errors import ConfigError, WeightsError
 from pixelwise.files import ensure_folder, file_digest, move_durably, replacing, room_on_disk
 from pixelwise.hub.addresses import Network, cache_folder
 
@@ -115,7 +115,10 @@ def download(
             "its path as [model].weights."
         )
     address = network.address(remote.address)
-    ensure_folder(path.parent)
+    try:
+        ensure_folder(path.parent)
+    except ConfigError as problem:
+        raise ConfigError(f"{problem} For weights that are fetched, PIXELWISE_CACHE names it.", code="PW802") from None
     with _locked(path, remote, say or (lambda text: None)):
         # Another process may have fetched it meanwhile.
         kept = _kept(path, remote)

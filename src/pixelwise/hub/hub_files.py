@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from pixelwise.errors import PixelwiseError, WeightsError
+from pixelwise.errors import ConfigError, PixelwiseError, WeightsError
 from pixelwise.files import file_digest, room_on_disk
 from pixelwise.hub.addresses import Network, hub_address
 from pixelwise.hub.download import Advance, Kept, NotKeptError, Remote, download, is_kept, no_connection, refusal
@@ -102,6 +102,12 @@ def _in_words(error: Exception, remote: Remote, network: Network) -> Exception:
             f"{remote.name} is not kept on this machine, and nothing is fetched (HF_HUB_OFFLINE). Fetch it where there "
             f"is a network (`pixelwise weights {remote.asked} --download`), and copy the hub's cache (HF_HOME), or the "
             "file, whose path [model].weights takes."
+        )
+    if isinstance(cause, OSError) and cause.filename:
+        return ConfigError(
+            f"{cause.filename}, where huggingface_hub keeps files, failed: {cause.strerror}. Set HF_HUB_CACHE to a "
+            "folder that can be written.",
+            code="PW802",
         )
     # Its network library has errors of its own, and changes between versions.
     of_network = type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "huggingface_hub")
