@@ -127,7 +127,7 @@ def test_the_page_names_it(trained):
 
 
 def test_the_command_lists_it_for_runs_models_and_files(trained, tmp_path):
-    for path in (trained, trained / "model", trained / "model" / "model.safetensors"):
+    for path in (trained, trained / "model", trained / "model" / "model.safetensors", trained / "last" / "state.pt"):
         text = said("licences", path)
         assert text.startswith(f"{ROW.name}\n")
         assert "research and evaluation" in text
