@@ -8,6 +8,7 @@ import click
 
 from pixelwise.commands.interruption import interruptible
 from pixelwise.commands.parameters import ACCEPT_LICENCE, FILE
+from pixelwise.encoder_name import is_library_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -72,6 +73,9 @@ def weights(
         click.echo(json.dumps(row.to_dict(), indent=2, ensure_ascii=False) if as_json else ledger.row_text(row))
         return
     shown = ledger.select(network=network, licence=licence, commercial=commercial, match=match)
+    if not shown and not is_library_name(network):
+        # A name that does not exist is an error.
+        _network(network)
     if as_json:
         click.echo(json.dumps([row.to_dict() for row in shown], indent=2, ensure_ascii=False))
         return
