@@ -122,7 +122,7 @@ def test_a_map_of_a_model_without_origins_has_no_such_tags(tmp_path):
 def test_the_page_names_it(trained):
     page = write_report(trained).read_text(encoding="utf-8")
     assert "binds this model and its maps" in page
-    assert f"It began with {ROW.name}" in page
+    assert f"It descends from {ROW.name}" in page
     assert all(part in page for part in (ROW.licence, ROW.attribution, "no commercial use"))
 
 
