@@ -178,11 +178,12 @@ def test_transformers_loads_the_folder_with_labels_and_gives_the_same_logits(tmp
 ORIGIN = Origin("mit-b0", "a hub", "NVIDIA-SegFormer", "no", "Made by somebody.", "00ff")
 
 
-@pytest.mark.parametrize("to", ["onnx", "openvino", "torch", "transformers"])
-def test_every_export_names_what_the_model_descends_from(tmp_path, to):
-    pytest.importorskip({"onnx": "onnxruntime"}.get(to, to))
+@pytest.mark.parametrize("to", ["onnx", "transformers"])
+def test_an_export_names_what_the_model_descends_from(tmp_path, to):
+    if to == "transformers":
+        pytest.importorskip("transformers")
     saved(tmp_path / "model", *SEGFORMER, origins=(ORIGIN,))
-    out = tmp_path / {"onnx": "m.onnx", "openvino": "m.xml", "torch": "m.pt2", "transformers": "m"}[to]
+    out = tmp_path / f"m.{to}"
     told = CliRunner().invoke(commands, ["export", str(tmp_path / "model"), str(out), "--to", to])
     assert "descends from mit-b0 (NVIDIA-SegFormer)" in told.output
     named = CliRunner().invoke(commands, ["licences", str(out), "--json"])

@@ -67,7 +67,6 @@ COUNTED = {
     "unet": {"filters": [4, 8]},
     "unetpp": {"filters": [4, 8, 8]},
     "unet3p": {"filters": [4, 8, 8], "level": 2, "decoder_channels": 4},
-    "hrnet-w18-ocr": {},
     "segmenter-mask": VIT,
     "eomt-s": {"dim": 32, "depth": 6, "heads": 2, "image_size": 64},
 }
