@@ -8,14 +8,19 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from click.testing import CliRunner
 from small_network import card_of
 from torch import nn
 
 import pixelwise as pw
+from pixelwise.cli import commands
+from pixelwise.config import ModelConfig
 from pixelwise.exporting import export as module
 from pixelwise.exporting.layers import NETWORK, layers_of
+from pixelwise.hub.licences import Origin, records
 from pixelwise.models import Architecture, Decoded, Segmenter
 from pixelwise.runs.model_folder import save_model
+from pixelwise.training.first_weights import first_weights
 
 VIT = {"encoder": "vit-tiny", "dim": 32, "depth": 6, "heads": 2, "image_size": 64}
 FAMILIES = {
@@ -175,6 +180,27 @@ def test_transformers_loads_the_folder_with_labels_and_gives_the_same_logits(tmp
         found = theirs(pixel_values=image).logits
     # Its layer norms have another epsilon than the paper's.
     assert float((found - wanted).abs().max()) <= 1e-4 * float(wanted.abs().max())
+
+
+ORIGIN = Origin("mit-b0", "a hub", "NVIDIA-SegFormer", "no", "Made by somebody.", "00ff")
+
+
+@pytest.mark.parametrize("to", ["onnx", "transformers"])
+def test_an_export_names_what_the_model_descends_from(tmp_path, to):
+    if to == "transformers":
+        pytest.importorskip("transformers")
+    saved(tmp_path / "model", *SEGFORMER, origins=(ORIGIN,))
+    out = tmp_path / f"m.{to}"
+    told = CliRunner().invoke(commands, ["export", str(tmp_path / "model"), str(out), "--to", to])
+    assert "descends from mit-b0 (NVIDIA-SegFormer)" in told.output
+    named = CliRunner().invoke(commands, ["licences", str(out), "--json"])
+    assert json.loads(named.stdout) == records([ORIGIN])
+    if to == "transformers":
+        # Whoever trains from the folder is bound too.
+        for weights in (out, out / "model.safetensors"):
+            with pytest.raises(pw.WeightsError, match='accept_licence = "NVIDIA-SegFormer"'):
+                first_weights(ModelConfig(weights=weights))
+        assert "Made by somebody." in (out / "NOTICE.txt").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

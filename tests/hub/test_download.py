@@ -116,7 +116,7 @@ def test_a_file_that_was_copied_into_the_cache_by_hand_is_taken_if_it_is_the_rec
     path.write_bytes(CONTENTS)
     assert download(wanted, Network(offline=True)).sha256 == DIGEST
     path.write_bytes(b"another")
-    with pytest.raises(NotKeptError):
+    with pytest.raises(NotKeptError, match=r"weights\.pth is damaged or another file"):
         download(wanted, Network(offline=True))
 
 
@@ -129,6 +129,8 @@ def test_a_file_that_was_copied_into_the_cache_by_hand_is_taken_if_it_is_the_rec
         ({"status": 429, "Retry-After": "17"}, r"429\)\. Give the same command again in 17 seconds"),
         ({"status": 429, "Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT"}, "in some minutes"),
         (418, "answered 418"),
+        ({"status": 302, "Location": "ftp://example.org/w.pth"}, "sends to the unencrypted address ftp:"),
+        ({"Content-Type": "text/html; charset=utf-8"}, r"sends a page in place of small\. Open http.*in a browser"),
     ],
 )
 def test_a_refusal_says_what_to_do(hub, tmp_path, fault, words):

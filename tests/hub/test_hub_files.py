@@ -5,9 +5,9 @@ import hashlib
 import pytest
 from small_hub import serving
 
-from pixelwise.errors import WeightsError
+from pixelwise.errors import ConfigError, WeightsError
+from pixelwise.hub import addresses, hub_files
 from pixelwise.hub import download as fetching
-from pixelwise.hub import hub_files
 from pixelwise.hub.addresses import Network
 from pixelwise.hub.download import NotKeptError, NotThereError
 from pixelwise.hub.hub_files import HubFile, fetch_hub_file
@@ -57,6 +57,22 @@ def test_a_mirror_of_the_configuration_serves_the_hub_and_gets_no_token(hub, mon
     assert not any("authorization" in headers for _, _, headers in hub.asked)
 
 
+def test_an_unencrypted_endpoint_elsewhere_gets_no_token(hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    # As if the server on loopback were another machine.
+    monkeypatch.setattr(addresses, "LOCAL", ())
+    assert fetch_hub_file(FILE, Network()).sha256 == DIGEST
+    assert not any("authorization" in headers for _, _, headers in hub.asked)
+
+
+def test_a_damaged_file_of_the_hubs_cache_stays_where_nothing_can_be_fetched(hub):
+    kept = fetch_hub_file(FILE, Network())
+    kept.path.write_bytes(b"damaged")
+    with pytest.raises(WeightsError, match="where there is a network"):
+        fetch_hub_file(FILE, Network(offline=True))
+    assert kept.path.read_bytes() == b"damaged"
+
+
 def test_the_token_of_the_environment_is_sent_to_the_hub(hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     fetch_hub_file(FILE, Network())
@@ -96,6 +112,14 @@ def test_another_file_than_the_recorded_one_is_refused_and_not_kept(hub):
 def test_a_mirror_may_be_a_plain_folder_of_files(hub):
     hub.commits = False
     assert fetch_hub_file(FILE, Network({"huggingface.co": hub.address})).sha256 == DIGEST
+
+
+def test_a_cache_that_cannot_be_written_is_named_with_what_to_set(hub, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    for name in ("PIXELWISE_CACHE", "HF_HUB_CACHE"):
+        monkeypatch.setenv(name, str(tmp_path / "file" / "cache"))
+    with pytest.raises(ConfigError, match=r"file/cache.* (PIXELWISE_CACHE names it|Set HF_HUB_CACHE)"):
+        fetch_hub_file(FILE, Network())
 
 
 def test_no_server_is_said_in_a_sentence(hub, monkeypatch):

@@ -94,3 +94,5 @@ def test_an_unknown_name_is_an_error_that_suggests_one():
     assert isinstance(result.exception, WeightsError)
     assert "Did you mean 'nvidia/mit-b" in str(result.exception)
     assert run("--download").exit_code == 2
+    assert "Did you mean 'segformer-b0'" in str(run("--network", "segfrmer-b0").exception)
+    assert run("--network", "depict-sa", "--licence", "GPL").output.startswith("No weights")

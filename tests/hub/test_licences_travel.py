@@ -122,12 +122,12 @@ def test_a_map_of_a_model_without_origins_has_no_such_tags(tmp_path):
 def test_the_page_names_it(trained):
     page = write_report(trained).read_text(encoding="utf-8")
     assert "binds this model and its maps" in page
-    assert f"It began with {ROW.name}" in page
+    assert f"It descends from {ROW.name}" in page
     assert all(part in page for part in (ROW.licence, ROW.attribution, "no commercial use"))
 
 
 def test_the_command_lists_it_for_runs_models_and_files(trained, tmp_path):
-    for path in (trained, trained / "model", trained / "model" / "model.safetensors"):
+    for path in (trained, trained / "model", trained / "model" / "model.safetensors", trained / "last" / "state.pt"):
         text = said("licences", path)
         assert text.startswith(f"{ROW.name}\n")
         assert "research and evaluation" in text

@@ -24,7 +24,7 @@ from pixelwise.hub import hub_files, ledger
 from pixelwise.hub.addresses import Network
 from pixelwise.hub.download import NotKeptError
 from pixelwise.hub.licences import GIVEN_BY_PATH
-from pixelwise.hub.named_weights import Asked, fetch, require_allowed
+from pixelwise.hub.named_weights import Asked, fetch, require_allowed, row_of
 from pixelwise.training.first_weights import first_weights
 from pixelwise.training.model_check import check_model
 from pixelwise.training.network import require_encoder
@@ -223,6 +223,11 @@ def test_an_address_is_remembered_without_its_secrets(hub):
         ("---\nlicense: other\nlicense_name: house-rules\n---\n", "house-rules", "unknown"),
         ("---\nlicense: other\n---\nlicense: mit\n", "unknown", "unknown"),
         ("# no head\nlicense: mit\n", "unknown", "unknown"),
+        ("# no head\n---\nlicense: mit\n---\n", "unknown", "unknown"),
+        ("---\nlicense:\ntags:\n- a\n---\n", "unknown", "unknown"),
+        ("---\nlicense:\n- 'mit'  # free\n---\n", "MIT", "yes"),
+        ("---\nlicense: [apache-2.0, cc-by-nc-4.0]\n---\n", "apache-2.0, cc-by-nc-4.0", "unknown"),
+        ("---\nlicense: cc-by-nc-sa-4.0\n---\n", "CC-BY-NC-SA-4.0", "no"),
         (None, "unknown", "unknown"),
     ],
 )
@@ -252,6 +257,21 @@ def test_a_revision_and_a_file_of_a_repository_can_be_named(hub):
     hub.put("owner/name", "deep/weights.pth", b"second", "v2")
     asked = Asked("hf:owner/name@v2/deep/weights.pth", through=Network({"huggingface.co": hub.address}))
     assert fetch(asked)[0].read_bytes() == b"second"
+
+
+def test_the_address_of_a_file_of_the_hub_is_its_name(hub):
+    hub.put("owner/name", "README.md", b"---\nlicense: mit\n---\n")
+    hub.put("owner/name", "deep/weights.pth", b"weights")
+    address = "https://huggingface.co/owner/name/blob/main/deep/weights.pth?download=true"
+    path, origin = fetch(Asked(address, through=Network({"huggingface.co": hub.address})))
+    assert (path.read_bytes(), origin.licence) == (b"weights", "MIT")
+    row = ledger.by_name("nvidia/mit-b0")
+    assert row_of(Asked(f"https://huggingface.co/nvidia/mit-b0/resolve/main/{row.file}")) == row
+    # Another file of a repository of the ledger is under the licence of that, and not even its card is fetched.
+    asked = len(hub.asked)
+    with pytest.raises(WeightsError, match=f'accept_licence = "{NVIDIA}"'):
+        fetch(Asked("hf:nvidia/mit-b0/tf_model.h5", through=Network({"huggingface.co": hub.address})))
+    assert len(hub.asked) == asked
 
 
 def test_offline_without_the_file_is_said_in_a_sentence_and_a_check_goes_on(monkeypatch):

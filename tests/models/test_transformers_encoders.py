@@ -18,6 +18,7 @@ import pixelwise as pw
 from pixelwise.labels import make_classes
 from pixelwise.models import rebuilt
 from pixelwise.models.library_encoder import chosen_maps, in_windows, joined_windows
+from pixelwise.models.library_recipe import card_licence
 from pixelwise.runs.model_folder import ModelCard, load_model, save_model
 from pixelwise.training.checkpointing import recompute_blocks
 from pixelwise.training.optimizer import layer_factors, parameter_groups
@@ -237,6 +238,14 @@ def test_a_licence_is_named_as_the_card_names_it_or_unknown(folders, tmp_path, t
     (folder / "README.md").unlink() if text is None else (folder / "README.md").write_text(text)
     assert model_of(folder, pretrained=True).encoder.recipe.licence == licence
     assert model_of(folder).encoder.recipe.licence is None
+
+
+@pytest.mark.parametrize(
+    ("head", "licence"), [("license: other", None), ("license:\n- mit\n- cc-by-nc-4.0", "mit, cc-by-nc-4.0")]
+)
+def test_of_several_licences_all_are_named_and_of_another_one_its_name(tmp_path, head, licence):
+    (tmp_path / "README.md").write_text(f"---\n{head}\n---\n")
+    assert card_licence(str(tmp_path)) == licence
 
 
 def test_a_network_without_a_backbone_is_refused_with_those_that_have_one(tmp_path):

@@ -85,9 +85,12 @@ def test_a_folder_in_a_configuration_counts_from_it(backbone, scenes, tmp_path, 
 def test_a_licence_that_forbids_commercial_use_is_to_be_accepted(backbone, scenes, tmp_path):
     (backbone / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
     config = small_config(scenes, tmp_path / "run", model=settings(backbone), crop_size=64)
+    # Before the weights are read, or fetched.
+    kept = (backbone / "model.safetensors").rename(tmp_path / "kept")
     assert "CC-BY-NC-4.0" in check_model(config, bands=3)[0]
     with pytest.raises(WeightsError, match=r'accept_licence = "CC-BY-NC-4\.0"'):
         train(config)
+    kept.rename(backbone / "model.safetensors")
     accepted = small_config(
         scenes, tmp_path / "run", model={**settings(backbone), "accept_licence": ["CC-BY-NC-4.0"]}, crop_size=64
     )

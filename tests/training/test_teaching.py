@@ -13,11 +13,13 @@ from test_resuming_runs import sentences, stopped, weights
 
 from pixelwise.config import AugmentConfig, Config, load_config
 from pixelwise.errors import ConfigError, DataError, WeightsError
-from pixelwise.hub.licences import Origin
+from pixelwise.hub.licences import GIVEN_BY_PATH, Origin
 from pixelwise.labels import IGNORE
+from pixelwise.models import create
 from pixelwise.recipes import RECIPES
 from pixelwise.runs.model_folder import load_model, read_origins, save_model
 from pixelwise.training import teaching
+from pixelwise.training.first_weights import teacher_origins
 from pixelwise.training.train import train
 
 
@@ -92,6 +94,12 @@ def test_a_teacher_of_other_classes_bands_or_weights_is_refused(scenes, tmp_path
     with pytest.raises(
         ConfigError, match=r"teacher = .*other has the classes night, day, and this run has dark, bright"
     ):
+        train(taught)
+    patches = {"encoder": "dinov2-small", "dim": 16, "depth": 6, "heads": 2, "image_size": 56}
+    other = create("segmenter-linear", classes=2, **patches)
+    save_model(tmp_path / "other", other, replace(card, architecture=other.architecture))
+    # Patches of 14 pixels, and tiles of 32.
+    with pytest.raises(ConfigError, match=r"pad to different sizes\. Take a multiple of 224\."):
         train(taught)
     with pytest.raises(WeightsError, match="holds no model"):
         train(small_config(scenes, tmp_path / "run", teacher=tmp_path / "nowhere"))
@@ -214,3 +222,7 @@ def test_what_learns_from_a_teacher_descends_from_what_it_descends_from(scenes, 
     accepted = {**NETWORK, "accept_licence": ["NVIDIA-SegFormer"]}
     run = train(small_config(scenes, tmp_path / "run", model=accepted, teacher=tmp_path / "teacher"))
     assert read_origins(run.folder) == (origin,)
+    # Of an early version's model nobody knows what it descends from.
+    save_model(tmp_path / "old", model, replace(card, origins=None))
+    (unknown,) = teacher_origins(tmp_path / "old", [])
+    assert (unknown.name, unknown.licence) == ("old", GIVEN_BY_PATH)

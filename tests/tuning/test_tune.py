@@ -9,13 +9,17 @@ from pathlib import Path
 import optuna
 import pytest
 from click.testing import CliRunner
+from safetensors.torch import save_file
 from small_run import small_config, write_scenes
 
 from pixelwise.cli import commands
 from pixelwise.config import Config, load_config
 from pixelwise.errors import ConfigError, PixelwiseError
 from pixelwise.evaluation.compare import compare
+from pixelwise.hub.licences import Origin, records
+from pixelwise.models import create
 from pixelwise.report import write_report
+from pixelwise.runs.model_card import ORIGINS_KEY, read_origins
 from pixelwise.runs.run_folder import Run
 from pixelwise.training.train import train
 from pixelwise.tuning import tune as job
@@ -265,6 +269,7 @@ validation = 0.25
 [model]
 name = "unet"
 options = {filters = [4, 8], batch_norm = false}
+weights = "theirs.safetensors"
 [train]
 steps = 2
 batch_size = 1
@@ -279,12 +284,18 @@ trials = 2
 train.learning_rate = {low = 1e-4, high = 1e-2, log = true}
 """
     )
-    said = CliRunner().invoke(commands, ["tune", "mine.toml", "--no-check"], catch_exceptions=False)
+    theirs = create("unet", classes=2, filters=[4, 8], batch_norm=False)
+    origin = Origin("theirs", "a hub", "CC-BY-NC-4.0", "no", "", "")
+    save_file(theirs.state_dict(), "theirs.safetensors", metadata={ORIGINS_KEY: json.dumps(records([origin]))})
+    command = ["tune", "mine.toml", "--no-check", "--accept-licence", "CC-BY-NC-4.0"]
+    said = CliRunner().invoke(commands, command, catch_exceptions=False)
     assert said.exit_code == 0, said.output
     assert "pixelwise train runs/mine-tune/best.toml" in said.output
     kept = tomllib.loads(Path("runs/mine-tune/best.toml").read_text())
     assert "tune" not in kept
     assert re.search(r"The best of 2 trials is trial [12]: mIoU 0\.\d{3}\.", said.output)
-    done = CliRunner().invoke(commands, ["train", "mine.toml", "--no-check"], catch_exceptions=False)
+    assert kept["model"]["accept_licence"] == ["CC-BY-NC-4.0"]
+    done = CliRunner().invoke(commands, ["train", *command[1:]], catch_exceptions=False)
     assert done.exit_code == 0, done.output
+    assert read_origins(Path("runs/mine")) == (origin,)
     assert json.loads(Path("runs/mine/metrics.json").read_text())["validation"]["calibration"]["pixels"] > 0

@@ -116,6 +116,8 @@ ODD = {
     "text.pth": b"hello world, this is not a checkpoint",
     "page.pth": b"<!DOCTYPE html><html>Not found</html>",
     "pointer.pth": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+    "pointer.safetensors": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+    "page.safetensors": b"<!DOCTYPE html><html>Not found</html>",
     "keras.h5": b"\x89HDF\r\n\x1a\n" + bytes(100),
     "memo.pth": b"\x80\x02}r\xff\xff\xff\x7f.",
     "long.pth": b"\x80\x04\x8e" + struct.pack("<Q", 2**62) + b"x.",
@@ -144,6 +146,7 @@ def test_an_odd_file_is_one_paragraph_with_its_name(model, tmp_path, name):
 
 def test_what_a_foreign_file_is_called(model, tmp_path):
     expected = {"list.pth": "holds a list", "page.pth": "web page", "pointer.pth": "Git LFS", "keras.h5": "HDF5"}
+    expected |= {"pointer.safetensors": "Git LFS", "page.safetensors": "web page"}
     for name, words in expected.items():
         (tmp_path / name).write_bytes(ODD[name])
         with pytest.raises(pw.WeightsError, match=words) as caught:

@@ -59,3 +59,23 @@ def test_other_bands_are_refused_unless_a_part_is_asked_for():
     old, new = pw.create("segformer-b0", classes=3), pw.create("segformer-b0", classes=3, bands=4)
     with pytest.raises(pw.WeightsError, match="partial=True"):
         pw.load_weights(new, old.state_dict())
+
+
+VIT = {"encoder": "vit-tiny", "dim": 32, "depth": 6, "heads": 2, "image_size": 64}
+COUNTED = {
+    "linknet": {},
+    "unet": {"filters": [4, 8]},
+    "unetpp": {"filters": [4, 8, 8]},
+    "unet3p": {"filters": [4, 8, 8], "level": 2, "decoder_channels": 4},
+    "segmenter-mask": VIT,
+    "eomt-s": {"dim": 32, "depth": 6, "heads": 2, "image_size": 64},
+}
+
+
+@pytest.mark.parametrize(("name", "options"), COUNTED.items(), ids=list(COUNTED))
+def test_other_classes_and_bands_are_told_with_the_numbers_of_the_weights(name, options):
+    weights = pw.create(name, classes=3, bands=2, **options).state_dict()
+    for given, told in (((3, 4), "bands=2"), ((6, 2), "classes=3"), ((6, 4), "bands=2 and classes=3")):
+        model = pw.create(name, classes=given[0], bands=given[1], **options)
+        with pytest.raises(pw.WeightsError, match=f"Fix: create the model with {told}, or"):
+            pw.load_weights(model, weights)

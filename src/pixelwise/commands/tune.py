@@ -1,5 +1,6 @@
 """The command that searches for better values of a configuration."""
 
+import json
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,7 +11,7 @@ import click
 
 from pixelwise.commands.doctor import stop_on_errors
 from pixelwise.commands.interruption import interruptible
-from pixelwise.commands.parameters import FILE, OVERRIDES
+from pixelwise.commands.parameters import ACCEPT_LICENCE, FILE, OVERRIDES
 
 if TYPE_CHECKING:
     from pixelwise.training.train import Progress
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 @click.option("--trials", type=click.IntRange(min=1), help="Trials in all.  [default: as [tune] says]")
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="No trial begins after so many minutes.")
 @click.option("--no-check", is_flag=True, help="Do not look for mistakes in the data first.")
+@ACCEPT_LICENCE
 @OVERRIDES
 def tune(
     config: Path,
@@ -29,6 +31,7 @@ def tune(
     trials: int | None,
     minutes: float | None,
     no_check: bool,
+    accepted: tuple[str, ...],
     overrides: tuple[str, ...],
 ) -> None:
     """Search for values with which a network scores best.
@@ -44,6 +47,7 @@ def tune(
     """
     named = {"--folder": folder, "--trials": trials, "--minutes": minutes}
     flags = [part for name, value in named.items() if value is not None for part in (name, str(value))]
+    flags += [part for each in accepted for part in ("--accept-licence", each)]
     flags += [part for each in overrides for part in ("--set", each)]
     again = shlex.join(["pixelwise", "tune", str(config), *flags])
     with interruptible(f"`{again}` goes on from there."):
@@ -53,6 +57,10 @@ def tune(
 
         optional_module("optuna")
         loaded = load_config(config, overrides)
+        if accepted:
+            names = json.dumps([*loaded.model.accept_licence, *accepted])
+            overrides = (*overrides, f"model.accept_licence={names}")
+            loaded = load_config(config, overrides)
         place = folder or loaded.tune.folder
         if not no_check and not (place is not None and place.exists()):
             # A search that goes on has seen its data.

@@ -8,6 +8,7 @@ import click
 
 from pixelwise.commands.interruption import interruptible
 from pixelwise.commands.parameters import ACCEPT_LICENCE, FILE
+from pixelwise.encoder_name import is_library_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -72,6 +73,9 @@ def weights(
         click.echo(json.dumps(row.to_dict(), indent=2, ensure_ascii=False) if as_json else ledger.row_text(row))
         return
     shown = ledger.select(network=network, licence=licence, commercial=commercial, match=match)
+    if not shown and not is_library_name(network):
+        # A name that does not exist is an error.
+        _network(network)
     if as_json:
         click.echo(json.dumps([row.to_dict() for row in shown], indent=2, ensure_ascii=False))
         return
@@ -125,24 +129,35 @@ def _fetch(
             click.echo(f"{path}")
 
 
+def _origins(path: Path) -> "tuple[Origin, ...] | None":
+    """Return what a model, a file or a map descends from; None if it does not say."""
+    from pixelwise.exported.about import read_about
+    from pixelwise.exported.network_file import is_exported
+    from pixelwise.exported.runtimes import open_runtime
+    from pixelwise.runs.origins import origins_of
+
+    about = read_about(path, open_runtime(path, "cpu").metadata) if is_exported(path) else None
+    return origins_of(path) if about is None else about.card.origins
+
+
 @click.command()
 @click.argument("path", type=FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of lines.")
 def licences(path: Path, as_json: bool) -> None:
     """List the weights that a model descends from.
 
-    PATH is a run, a model folder, a file of weights, or a map that was made with a model.
+    PATH is a run, a model folder, an exported file, a file of weights, or a map that was made with a model.
 
     \b
     Example:
       pixelwise licences runs/fields
+      pixelwise licences fields.onnx
       pixelwise licences map.tif --json
     """
     from pixelwise.hub.ledger import licence_of
     from pixelwise.hub.licences import GIVEN_BY_PATH, records
-    from pixelwise.runs.origins import origins_of
 
-    origins = origins_of(path)
+    origins = _origins(path)
     if as_json:
         click.echo(json.dumps(None if origins is None else records(origins), indent=2, ensure_ascii=False))
         return

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from pixelwise import __version__
@@ -22,12 +23,11 @@ from pixelwise.exporting.certificate import DIFFERENCE, EQUAL_LABELS, Certificat
 from pixelwise.exporting.outputs import CERTIFICATE
 from pixelwise.exporting.samples import Samples
 from pixelwise.files import replacing_folder
-from pixelwise.hub.licences import notice
+from pixelwise.hub.licences import Origin, notice, records
 from pixelwise.models import Segmenter
 from pixelwise.models.segformer import AllMLPDecoder, MixTransformer
 from pixelwise.optional import optional_module
-from pixelwise.runs.model_card import ModelCard
-from pixelwise.runs.model_folder import NOTICE
+from pixelwise.runs.model_folder import NOTICE, ORIGINS_KEY, ModelCard
 from pixelwise.weights.segformer import TRANSFORMERS
 
 CARD = "pixelwise.json"
@@ -77,8 +77,6 @@ def export_transformers(
         (temporary / CERTIFICATE).write_text(told, encoding="utf-8")
         card_text = json.dumps(metadata_of(about, certificate.to_dict()), indent=2)
         (temporary / CARD).write_text(card_text, encoding="utf-8")
-        if card.origins:
-            (temporary / NOTICE).write_text(notice(card.origins), encoding="utf-8", newline="\n")
         _keep_others(out, temporary)
     return certificate
 
@@ -166,6 +164,8 @@ def _write(transformers: ModuleType, model: Segmenter, card: ModelCard, config: 
     theirs.load_state_dict({name: _tensor(name, ours) for name in theirs.state_dict()})
     try:
         theirs.save_pretrained(folder)
+        if card.origins:
+            _name_origins(folder, card.origins)
     except SafetensorError as error:
         raise ConfigError(f"Writing the weights failed: {error}. Free space on that disk.", code="PW803") from None
     processor = {
@@ -179,6 +179,15 @@ def _write(transformers: ModuleType, model: Segmenter, card: ModelCard, config: 
         "do_reduce_labels": False,
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(processor, indent=2), encoding="utf-8")
+
+
+def _name_origins(folder: Path, origins: Sequence[Origin]) -> None:
+    """Write what the model descends from into the header of its weights, and into a notice for people."""
+    weights = folder / "model.safetensors"
+    state, mode = load(weights.read_bytes()), weights.stat().st_mode
+    save_file(state, weights, metadata={"format": "pt", ORIGINS_KEY: json.dumps(records(origins))})
+    weights.chmod(mode)
+    (folder / NOTICE).write_text(notice(origins), encoding="utf-8", newline="\n")
 
 
 def _tensor(name: str, state: dict[str, Tensor]) -> Tensor:

@@ -52,14 +52,19 @@ class Network:
         return self.address(HUB)
 
     @property
-    def token(self) -> str:
-        """The hub's token, from the environment.
+    def takes_token(self) -> bool:
+        """Whether the hub's address is given a token.
 
-        Empty for a mirror that a configuration names, so that no file takes a token away, and where it would go
+        Not a mirror that a configuration names, so that no file takes a token away, and not where it would go
         unencrypted.
         """
         endpoint = urlsplit(self.endpoint)
-        if HUB_HOST in self.mirrors or not (endpoint.scheme == "https" or endpoint.hostname in LOCAL):
+        return HUB_HOST not in self.mirrors and (endpoint.scheme == "https" or endpoint.hostname in LOCAL)
+
+    @property
+    def token(self) -> str:
+        """The hub's token, from the environment; empty where none is given."""
+        if not self.takes_token:
             return ""
         return os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN") or ""
 

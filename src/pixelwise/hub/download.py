@@ -4,6 +4,7 @@ import hashlib
 import http.client
 import json
 import shutil
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -17,7 +18,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 
 from pixelwise import __version__
-from pixelwise.errors import WeightsError
+from pixelwise.errors import ConfigError, WeightsError
 from pixelwise.files import ensure_folder, file_digest, move_durably, replacing, room_on_disk
 from pixelwise.hub.addresses import Network, cache_folder
 
@@ -26,7 +27,7 @@ TRIES, PAUSE = 4, 1.0
 TIMEOUT = 30.0
 """Seconds without a byte."""
 CHUNK = 1 << 20
-_BROKEN = (http.client.HTTPException, ConnectionError, TimeoutError)
+_BROKEN = (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
 
 Advance = Callable[[int, int | None], None]
 """Called with the bytes that are there, and all bytes, if that is known."""
@@ -83,7 +84,8 @@ class Answer:
 
 def kept_path(remote: Remote) -> Path:
     """Return where a file is kept. The original address decides, so that a mirror serves the same file."""
-    name = urlsplit(remote.address).path.rsplit("/", 1)[-1] or "file"
+    # Names have 255 bytes at most.
+    name = urlsplit(remote.address).path.rsplit("/", 1)[-1][-100:] or "file"
     key = hashlib.sha256(remote.address.encode()).hexdigest()[:16]
     return cache_folder() / "weights" / f"{key}-{name}"
 
@@ -106,13 +108,17 @@ def download(
     if (kept := _kept(path, remote)) is not None:
         return kept
     if network.offline:
+        wrong = f" What lies at {path} is damaged or another file." if path.is_file() else ""
         raise NotKeptError(
-            f"{remote.name} is not kept on this machine, and nothing is fetched (HF_HUB_OFFLINE). Fetch it where there "
-            f"is a network (`pixelwise weights {remote.asked} --download`) and copy it to {path}, or give its path as "
-            "[model].weights."
+            f"{remote.name} is not kept on this machine, and nothing is fetched (HF_HUB_OFFLINE).{wrong} Fetch it "
+            f"where there is a network (`pixelwise weights {remote.asked} --download`) and copy it to {path}, or give "
+            "its path as [model].weights."
         )
     address = network.address(remote.address)
-    ensure_folder(path.parent)
+    try:
+        ensure_folder(path.parent)
+    except ConfigError as problem:
+        raise ConfigError(f"{problem} For weights that are fetched, PIXELWISE_CACHE names it.", code="PW802") from None
     with _locked(path, remote, say or (lambda text: None)):
         # Another process may have fetched it meanwhile.
         kept = _kept(path, remote)
@@ -188,6 +194,7 @@ def _receive(remote: Remote, address: str, part: Path, advance: Advance) -> Answ
     there, tag = (part.stat().st_size if part.exists() else 0), _read_notes(notes).get("tag", "")
     headers = {"Range": f"bytes={there}-", "If-Range": tag} if there and tag else {}
     with _opened(remote, address, headers) as (response, answer):
+        _require_no_page(remote, response)
         goes_on = response.status == 206
         if goes_on and (
             answer.tag != tag or not response.headers.get("Content-Range", "").startswith(f"bytes {there}-")
@@ -245,12 +252,23 @@ class _Redirect(urllib.request.HTTPRedirectHandler):
         """Return the request of the next address, and keep what the hub said of the file before it sent us there."""
         self.seen |= {name.lower(): value for name, value in headers.items() if name.lower().startswith("x-linked-")}
         old, new = urlsplit(req.full_url), urlsplit(newurl)
-        if (old.scheme, new.scheme) == ("https", "http"):
+        if new.scheme not in ("https", old.scheme):
             raise urllib.error.URLError(f"{old.hostname} sends to the unencrypted address {newurl}")
         following = super().redirect_request(req, fp, code, msg, headers, newurl)
         if following is not None and self.token and (old.scheme, old.netloc) == (new.scheme, new.netloc):
             following.add_unredirected_header("Authorization", f"Bearer {self.token}")
         return following
+
+
+def _require_no_page(remote: Remote, response: Any) -> None:
+    """Refuse what a portal, a proxy or a shared drive shows in place of a file."""
+    if response.headers.get_content_type() == "text/html":
+        raise WeightsError(
+            f"{urlsplit(response.url).hostname} sends a page in place of {remote.name}. Open "
+            f"{remote.page or remote.address} in a browser (a network may ask for a login first), fetch the file by "
+            "hand, and give its path.",
+            code="PW507",
+        )
 
 
 def _answer(response: Any, linked: dict[str, str]) -> Answer:

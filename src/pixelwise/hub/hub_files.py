@@ -7,9 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from pixelwise.errors import PixelwiseError, WeightsError
+from pixelwise.errors import ConfigError, PixelwiseError, WeightsError
 from pixelwise.files import file_digest, room_on_disk
-from pixelwise.hub.addresses import HUB_HOST, Network, hub_address
+from pixelwise.hub.addresses import Network, hub_address
 from pixelwise.hub.download import Advance, Kept, NotKeptError, Remote, download, is_kept, no_connection, refusal
 from pixelwise.hub.ledger import HUB, by_name
 
@@ -55,7 +55,7 @@ def fetch_hub_file(
     from huggingface_hub.errors import FileMetadataError
 
     try:
-        return _checked(wanted, _through_client(wanted, remote, network, advance))
+        return _checked(wanted, _through_client(wanted, remote, network, advance), network)
     except FileMetadataError:
         # A mirror that is a plain folder of files: it says nothing of commits, which the client asks for.
         return download(remote, network, advance=advance, say=say)
@@ -72,7 +72,7 @@ def _through_client(wanted: HubFile, remote: Remote, network: Network, advance: 
                 revision=wanted.revision,
                 endpoint=network.endpoint,
                 # False: none, not even the one that the user is logged in with.
-                token=network.token or (False if HUB_HOST in network.mirrors else None),
+                token=network.token or (None if network.takes_token else False),
                 cache_dir=os.environ.get("HF_HUB_CACHE") or None,
                 local_files_only=network.offline,
                 tqdm_class=_bar(advance),
@@ -103,6 +103,12 @@ def _in_words(error: Exception, remote: Remote, network: Network) -> Exception:
             f"is a network (`pixelwise weights {remote.asked} --download`), and copy the hub's cache (HF_HOME), or the "
             "file, whose path [model].weights takes."
         )
+    if isinstance(cause, OSError) and cause.filename:
+        return ConfigError(
+            f"{cause.filename}, where huggingface_hub keeps files, failed: {cause.strerror}. Set HF_HUB_CACHE to a "
+            "folder that can be written.",
+            code="PW802",
+        )
     # Its network library has errors of its own, and changes between versions.
     of_network = type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "huggingface_hub")
     if not (of_network or isinstance(error, OSError | ValueError)):
@@ -111,19 +117,22 @@ def _in_words(error: Exception, remote: Remote, network: Network) -> Exception:
     return WeightsError(no_connection(remote, network.endpoint, reason), code="PW507")
 
 
-def _checked(wanted: HubFile, path: Path) -> Kept:
+def _checked(wanted: HubFile, path: Path, network: Network) -> Kept:
     """Check a file against the ledger, and against the name that the client's cache gave it, which is its SHA-256."""
     digest, blob = file_digest(path), path.resolve()
     named = blob.name if len(blob.name) == 64 else ""
     wrong_size = wanted.size is not None and path.stat().st_size != wanted.size
     if digest.startswith(wanted.sha256) and not wrong_size and named in ("", digest):
         return Kept(path, digest)
-    for each in (path, blob):
-        each.unlink(missing_ok=True)
+    again = "Give the same command where there is a network"
+    if not network.offline:
+        for each in (path, blob):
+            each.unlink(missing_ok=True)
+        again = "It was removed. Give the same command again"
     raise WeightsError(
-        f"{wanted.file} of {wanted.repository} has the SHA-256 {digest}, and {wanted.sha256 or named} is recorded. It "
-        "is damaged or another file, and was removed. Give the same command again; if it stays so, its publisher has "
-        "replaced it: look at it by hand, and give its path.",
+        f"{path} has the SHA-256 {digest}, and {wanted.sha256 or named} is recorded for {wanted.file} of "
+        f"{wanted.repository}. It is damaged or another file. {again}; if it stays so, its publisher has replaced it: "
+        "look at it by hand, and give its path.",
         code="PW508",
     )
 

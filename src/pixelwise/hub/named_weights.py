@@ -18,7 +18,11 @@ from pixelwise.hub.licences import Origin, require_consent
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 """Tried in a repository of the hub where no file is named."""
 _HUB = re.compile(r"hf:(?P<repository>[^/@\s]+/[^/@\s]+)(?:@(?P<revision>[^/\s]+))?(?:/(?P<file>\S+))?")
+_PAGE = re.compile(r"https://(?:huggingface\.co|hf\.co)/([^/\s]+/[^/\s]+)/(?:resolve|blob)/([^/\s]+)/([^?#\s]+)\S*")
+"""The address of a file of the hub, as a browser shows it."""
 _CARD = "README.md"
+_FACTS = re.compile(r"^(license|license_name):([^\n]*(?:\n[ \t]*- [^\n]*)*)", re.MULTILINE)
+"""Of the head of a card: a text, or a list on the lines below."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,11 @@ class Asked:
     accepted: tuple[str, ...] = ()
     """Licences that the user has accepted."""
     through: Network = field(default_factory=Network)
+
+    def __post_init__(self) -> None:
+        """Take the address of a file of the hub for its name, since the hub tells its licence."""
+        if page := _PAGE.fullmatch(self.weights):
+            object.__setattr__(self, "weights", f"hf:{page[1]}@{page[2]}/{page[3]}")
 
 
 def is_name(weights: str) -> bool:
@@ -186,13 +195,16 @@ def _hub_parts(weights: str) -> HubFile:
 def _from_card(asked: Asked, advance: Advance | None, say: Callable[[str], None]) -> tuple[Path, Origin]:
     """Fetch a file of a repository that the ledger does not have; its licence is what its card says."""
     wanted = _hub_parts(asked.weights)
-    licence, author = _card_licence(wanted, asked.through), wanted.repository
-    known = ledger.licence_of(licence)
+    # Of another file of a repository that it has, the ledger knows the licence.
+    row = ledger.by_name(wanted.repository)
+    known = ledger.licence_of(_card_licence(wanted, asked.through) if row is None else row.licence)
+    author = f"Published by {wanted.repository}." if row is None else row.attribution
     files = [wanted.file] if wanted.file else list(WEIGHT_FILES)
     source = f"{ledger.HUB}/{wanted.repository}"
-    origin = Origin(asked.weights, source, known.name, known.commercial, f"Published by {author}.", "")
+    origin = Origin(asked.weights, source, known.name, known.commercial, author, "")
     require_consent(origin, asked.accepted, known.terms)
-    say(f"Weights {origin.name}: {origin.licence} (as its card says), from {origin.source}.")
+    said_by = " (as its card says)" if row is None else ""
+    say(f"Weights {origin.name}: {origin.licence}{said_by}, from {origin.source}.")
     for last, file in zip([*[False] * (len(files) - 1), True], files, strict=True):
         try:
             kept = fetch_hub_file(
@@ -211,7 +223,9 @@ def _card_licence(wanted: HubFile, network: Network) -> str:
         card = fetch_hub_file(HubFile(wanted.repository, _CARD, wanted.revision), network).path
     except NotThereError:
         return "unknown"
-    head = card.read_text(encoding="utf-8", errors="replace").partition("---")[2].partition("\n---")[0]
-    facts = dict(re.findall(r"^(license|license_name):\s*[\"']?([^\s\"'#]+)", head, re.MULTILINE))
-    named = facts.get("license", "unknown")
-    return facts.get("license_name", "unknown") if named == "other" else named
+    text = card.read_text(encoding="utf-8", errors="replace").lstrip("\ufeff")
+    head = text.partition("\n---")[0] if text.startswith("---") else ""
+    head = re.sub(r"[ \t]#[^\n]*", "", head)
+    found = {key: re.findall(r"[^\s\"',\[\]]{2,}", value) for key, value in _FACTS.findall(head)}
+    named = found.get("license") or ["unknown"]
+    return ", ".join((found.get("license_name") or ["unknown"]) if named == ["other"] else named)

@@ -239,8 +239,8 @@ def require_transformer(name: str, encoder_name: str, encoder: nn.Module, decode
     """
     if not isinstance(encoder, VisionTransformer):
         raise ConfigError(
-            f"{name}: queries stand among the tokens of a plain transformer, and {encoder_name} is none. Take "
-            "encoder='dinov2-small' or another of the DINOv2 and ViT encoders, or another decoder.",
+            f"{name}: queries stand among the tokens of one of our own plain transformers, and {encoder_name} is none "
+            "of them. Take encoder='dinov2-small' or another of the DINOv2 and ViT encoders, or another decoder.",
             code="PW308",
         )
     if decoder.query_blocks > len(encoder.blocks):

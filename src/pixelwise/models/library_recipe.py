@@ -95,8 +95,8 @@ def card_licence(name: str) -> str | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             data = hub.ModelCard.load(card).data
-        named = getattr(data, "license_name", None) if data.license == "other" else None
-        return named or data.license or None
+        named = getattr(data, "license_name", None) if data.license == "other" else data.license
+        return ", ".join(named) if isinstance(named, list) else named or None
     except Exception:  # no card, no network, or one that cannot be read
         return None
 

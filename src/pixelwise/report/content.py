@@ -171,15 +171,15 @@ def summary(content: Content) -> dict[str, str]:
         "Training": f"{done:,} steps{planned}, {train.batch_size} crops of {side} × {side} pixels each",
         "Time": _duration(spent[-1]) if spent else "",
         "Seed": str(train.seed),
-        "Began with": _beginning(card),
+        "Descends from": _descent(card),
         "Date": card.provenance.get("date", ""),
         "pixelwise": card.provenance.get("pixelwise", ""),
         "Weights": content.weights.get("Weights", ""),
     }
 
 
-def _beginning(card: ModelCard) -> str:
-    """Return what the network began with; nothing if the model does not say."""
+def _descent(card: ModelCard) -> str:
+    """Return the weights that the network began with, and those of its teacher; nothing if the model does not say."""
     if card.origins is None:
         return ""
     return ", ".join(f"{origin.name} ({origin.licence})" for origin in card.origins) or "fresh weights"

@@ -87,7 +87,7 @@ def read_origins(path: Path) -> tuple[Origin, ...] | None:
     """Return what a model of ours descends from, by its card or by the header of its weights alone.
 
     Args:
-        path: a run, a model folder, or a file in one.
+        path: a run, a model folder, an export to transformers, or a file in one, such as a run's state.
 
     Returns:
         None if nothing says so: others' weights, or a folder of an early version.
@@ -96,13 +96,15 @@ def read_origins(path: Path) -> tuple[Origin, ...] | None:
         WeightsError: what should say so is damaged.
     """
     folder = path if path.is_dir() else path.parent
+    run = path if path.is_dir() else folder.parent if folder.name == "last" else None
     try:
-        for card in (folder / "model.toml", *([folder / "model" / "model.toml"] if path.is_dir() else [])):
+        for card in (folder / "model.toml", *([run / "model" / "model.toml"] if run else [])):
             if card.is_file():
                 table = tomllib.loads(read_checked(card))
                 return origins_from(table["origins"]) if "origins" in table else None
-        if path.suffix == ".safetensors" and path.is_file():
-            with safe_open(path, framework="numpy") as opened:
+        weights = path / "model.safetensors" if path.is_dir() else path
+        if weights.suffix == ".safetensors" and weights.is_file():
+            with safe_open(weights, framework="numpy") as opened:
                 header = opened.metadata() or {}
             return origins_from(json.loads(header[ORIGINS_KEY])) if ORIGINS_KEY in header else None
     except (OSError, ValueError, RecursionError, SafetensorError) as error:

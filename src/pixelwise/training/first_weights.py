@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pixelwise.config import ModelConfig
-from pixelwise.encoder_name import is_folder_name
+from pixelwise.encoder_name import is_folder_name, is_library_name
 from pixelwise.errors import WeightsError
 from pixelwise.hub import ledger
 from pixelwise.hub.addresses import Network, is_offline
@@ -13,7 +13,7 @@ from pixelwise.hub.download import Advance
 from pixelwise.hub.licences import Origin, given_by_path, require_consent
 from pixelwise.hub.named_weights import Asked, fetch, is_name, unknown_name
 from pixelwise.models import MODELS, Segmenter, create
-from pixelwise.models.library_encoder import LibraryEncoder
+from pixelwise.models.library_encoder import LIBRARIES, LibraryEncoder
 from pixelwise.runs.model_card import is_model
 from pixelwise.runs.origins import origins_of
 
@@ -46,10 +46,7 @@ def first_weights(
     Raises:
         WeightsError: an unknown name, nothing there, a licence that is not accepted, or a file that cannot be fetched.
     """
-    brought = ledger.by_encoder(str(settings.options.get("encoder"))) if settings.options.get("pretrained") else None
-    if brought is not None:
-        # Before its library fetches anything.
-        require_consent(brought.origin(""), settings.accept_licence, ledger.licence_of(brought.licence).terms)
+    _require_brought_licence(settings)
     weights = settings.weights
     if weights is None:
         return None
@@ -61,13 +58,16 @@ def first_weights(
     path = Path(weights)
     if not path.exists():
         raise WeightsError(unknown_name(str(weights)), code="PW506")
-    origins = origins_of(path)
-    if origins is None:
-        # A model of an early version.
-        origins = (given_by_path(path.name, ""),)
+    origins = _known_origins(path)
     for origin in origins:
         require_consent(origin, settings.accept_licence, ledger.licence_of(origin.licence).terms)
     return FirstWeights(path, origins)
+
+
+def _known_origins(path: Path) -> tuple[Origin, ...]:
+    """Return what a file or a model descends from; a model of an early version, which does not say, is unknown."""
+    origins = origins_of(path)
+    return (given_by_path(path.name, ""),) if origins is None else origins
 
 
 def library_origins(model: Segmenter, accepted: Sequence[str]) -> tuple[Origin, ...]:
@@ -79,20 +79,43 @@ def library_origins(model: Segmenter, accepted: Sequence[str]) -> tuple[Origin, 
     encoder = model.encoder
     if not isinstance(encoder, LibraryEncoder) or encoder.recipe.licence is None:
         return ()
-    recipe = encoder.recipe
-    row = ledger.by_encoder(recipe.encoder)
-    licence = ledger.licence_of(recipe.licence or "unknown")
-    if row is not None:
-        origin = row.origin("")
-    elif is_folder_name(recipe.name) and licence.name == "unknown":
-        origin = given_by_path(Path(recipe.name).name, "")
-    else:
-        folder = is_folder_name(recipe.name)
-        name = f"{recipe.library}:{Path(recipe.name).name}" if folder else recipe.encoder
-        source = "a folder given by path" if folder else f"{recipe.library}'s hub: {recipe.name}"
-        origin = Origin(name, source, licence.name, licence.commercial, "", "")
+    origin = _brought_origin(encoder.recipe.encoder, encoder.recipe.licence)
     require_consent(origin, accepted, ledger.licence_of(origin.licence).terms)
     return (origin,)
+
+
+def _require_brought_licence(settings: ModelConfig) -> None:
+    """Check the licence of the weights that a library's encoder brings along, before they are fetched.
+
+    Raises:
+        WeightsError: a licence that is not accepted.
+        ConfigError, MissingExtraError: the library does not know the encoder, or is not installed.
+    """
+    encoder = str(settings.options.get("encoder"))
+    if not (settings.options.get("pretrained") and is_library_name(encoder)):
+        return
+    licence = None
+    if ledger.by_encoder(encoder) is None:
+        library = LIBRARIES[encoder.partition(":")[0]]
+        licence = library.licence(library.recipe(encoder))
+    origin = _brought_origin(encoder, licence)
+    require_consent(origin, settings.accept_licence, ledger.licence_of(origin.licence).terms)
+
+
+def _brought_origin(encoder: str, licence: str | None) -> Origin:
+    """Return where the weights of a library's encoder come from.
+
+    Args:
+        licence: as the library or the card beside them names it.
+    """
+    library, _, name = encoder.partition(":")
+    row, known, folder = ledger.by_encoder(encoder), ledger.licence_of(licence or "unknown"), is_folder_name(name)
+    if row is not None:
+        return row.origin("")
+    if folder and known.name == "unknown":
+        return given_by_path(Path(name).name, "")
+    source = "a folder given by path" if folder else f"{library}'s hub: {name}"
+    return Origin(f"{library}:{Path(name).name}" if folder else encoder, source, known.name, known.commercial, "", "")
 
 
 def teacher_origins(teacher: Path | None, accepted: Sequence[str]) -> tuple[Origin, ...]:
@@ -102,7 +125,9 @@ def teacher_origins(teacher: Path | None, accepted: Sequence[str]) -> tuple[Orig
         WeightsError: a licence that is not accepted.
     """
     # `load_teacher` says what is wrong with one that is not there.
-    origins = (origins_of(teacher) if teacher is not None and is_model(teacher) else None) or ()
+    if teacher is None or not is_model(teacher):
+        return ()
+    origins = _known_origins(teacher)
     for origin in origins:
         require_consent(origin, accepted, ledger.licence_of(origin.licence).terms)
     return origins

@@ -70,7 +70,8 @@ class Teacher:
         if model.padded_size((side, side)) != own.padded_size((side, side)):
             raise ConfigError(
                 f"[train].crop_size is {side}, which {own.architecture.name} and its teacher {folder} "
-                f"({model.architecture.name}) pad to different sizes. Take a multiple of 32.",
+                f"({model.architecture.name}) pad to different sizes. Take a multiple of "
+                f"{math.lcm(32, own.multiple, model.multiple)}.",
                 code="PW617",
             )
         self.model = fuse(model.to(device))

@@ -194,7 +194,7 @@ def _fill(model: Segmenter, source: Source, *, partial: bool) -> Report:
     if not partial:
         if wrong:
             wrong.sort(key=lambda key: not key.startswith("encoder.embeddings."))
-            raise WeightsError(wrong_shape(wrong, converted, ours[wrong[0]], model, where), code="PW503")
+            raise WeightsError(wrong_shape(wrong, converted, ours, model, where), code="PW503")
         lacking = [key for key in missing if not (encoder_only and key.startswith("decoder."))]
         if lacking or unexpected:
             found = variant_of(converted)

@@ -76,14 +76,12 @@ def read_state(source: str | Path) -> State:
         except WeightsError:
             raise
         except Exception as error:  # whatever the library meets in a damaged file
+            # A sound one may begin with any byte, since it begins with a number.
+            _require_no_other_kind(path, start)
             raise WeightsError(
                 f"{path} is damaged or no safetensors file ({_short(error)}). Fetch it again.", code="PW502"
             ) from None
-    for beginning, kind in OTHER_KINDS.items():
-        if start.startswith(beginning):
-            raise WeightsError(
-                f"{path} is {kind}, and holds no weights that are read here. Save a state_dict of torch.", code="PW502"
-            )
+    _require_no_other_kind(path, start)
     try:
         loaded = read_pickle(path)
     except Exception as error:  # whatever the machine that reads a pickle meets in a damaged one
@@ -93,6 +91,14 @@ def read_state(source: str | Path) -> State:
             code="PW502",
         ) from None
     return state_in(loaded, str(path))
+
+
+def _require_no_other_kind(path: Path, start: bytes) -> None:
+    for beginning, kind in OTHER_KINDS.items():
+        if start.startswith(beginning):
+            raise WeightsError(
+                f"{path} is {kind}, and holds no weights that are read here. Save a state_dict of torch.", code="PW502"
+            ) from None
 
 
 def _short(error: Exception) -> str:

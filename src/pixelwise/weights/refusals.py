@@ -36,16 +36,14 @@ def require_numbers(fitting: Mapping[str, Tensor], ours: Mapping[str, Tensor], w
             )
 
 
-def wrong_shape(wrong: list[str], converted: Converted, wanted: Tensor, model: Segmenter, where: str) -> str:
+def wrong_shape(
+    wrong: list[str], converted: Converted, ours: Mapping[str, Tensor], model: Segmenter, where: str
+) -> str:
     """Return the refusal of tensors of another shape; it shows the first of ``wrong``, which are our names."""
-    ours, (name, tensor) = wrong[0], converted[wrong[0]]
+    (name, tensor), wanted = converted[wrong[0]], ours[wrong[0]]
     others = f" ({len(wrong) - 1} others differ too)" if len(wrong) > 1 else ""
-    if ours.startswith("decoder.classifier."):
-        # EoMT's classifier has one row more.
-        classes = len(tensor) - (len(wanted) - model.architecture.classes)
-        fix = f"create the model with classes={classes}, or load with partial=True to start the classifier fresh"
-    elif ours.startswith("encoder.embeddings.0.projection.") and tensor.ndim == 4 and len(tensor) == len(wanted):
-        fix = f"create the model with bands={tensor.shape[1]}, or load with partial=True to start that layer fresh"
+    if counts := _counts(wrong, converted, ours, model):
+        fix = f"create the model with {' and '.join(counts)}, or load what fits with partial=True"
     elif found := variant_of(converted):
         fix = f"these are weights of another variant, {found}; create that one"
     else:
@@ -54,6 +52,24 @@ def wrong_shape(wrong: list[str], converted: Converted, wanted: Tensor, model: S
         f"{where}: {name} has the shape {list(tensor.shape)}, but {model.architecture.name} "
         f"has {list(wanted.shape)} there{others}. Fix: {fix}."
     )
+
+
+def _counts(wrong: list[str], converted: Converted, ours: Mapping[str, Tensor], model: Segmenter) -> list[str]:
+    """Return the numbers of bands and classes with which all shapes would fit; nothing if there are none such."""
+    found: dict[str, int] = {}
+    for key in wrong:
+        theirs, wanted = converted[key][1].shape, ours[key].shape
+        differing = [i for i, (a, b) in enumerate(zip(theirs, wanted, strict=False)) if a != b]
+        if len(theirs) != len(wanted) or len(differing) != 1:
+            return []
+        axis = differing[0]
+        what = "bands" if key.startswith("encoder.") else "classes"
+        # A mask may be of no class, and so EoMT's classifier has one row more.
+        more = wanted[axis] - getattr(model.architecture, what)
+        count = theirs[axis] - more
+        if more not in (0, 1) or count < 1 or found.setdefault(what, count) != count:
+            return []
+    return [f"{what}={count}" for what, count in sorted(found.items())]
 
 
 def incomplete(
