@@ -52,3 +52,12 @@ def test_memory_and_disk_are_those_of_the_network_and_too_little_is_said(tmp_pat
     assert f"up to {max(1, round(parameters * 72 / 1e6))} MB" in said
     assert "too much memory" not in said
     assert "too much memory" in room_needed(model, config, tmp_path, 1000)
+
+
+def test_a_step_in_parts_takes_the_memory_of_a_part(tmp_path):
+    model = create("unet", classes=2, bands=3, filters=[4, 8], batch_norm=False)
+    whole, parts, part = (
+        room_needed(model, small_config(tmp_path, tmp_path, crop_size=256, **keys), tmp_path, 10**12)
+        for keys in ({"batch_size": 64}, {"batch_size": 64, "accumulate": 30}, {"batch_size": 3})
+    )
+    assert parts == part != whole

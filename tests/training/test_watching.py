@@ -160,7 +160,7 @@ def test_a_loss_that_is_no_number_keeps_its_batch_and_says_where_it_broke(scenes
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(state.Training, "prepare", prepare)
-        with pytest.raises(PixelwiseError, match="The loss is nan at step 2") as problem:
+        with pytest.raises(PixelwiseError, match="The loss is nan at step 3") as problem:
             train(config, callback=spoil)
     said = str(problem.value)
     assert "Not finite: cross_entropy, dice" in said
@@ -168,13 +168,28 @@ def test_a_loss_that_is_no_number_keeps_its_batch_and_says_where_it_broke(scenes
     assert "Lower [train].learning_rate (it is 0.001)" in said
     kept = read_arrays(tmp_path / "run" / "bad_batch.npz")
     assert str(tmp_path / "run" / "bad_batch.npz") in said
-    assert kept["step"] == 2
+    # The log ends before that step.
+    assert kept["step"] == 1 + len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 3
     assert np.isnan([kept["loss"], kept["loss/cross_entropy"], kept["loss/dice"]]).all()
     assert kept["image"].shape == (2, 3, 32, 32)
     assert kept["mask"].shape == (2, 32, 32)
     assert set(kept["names"]) <= {"0", "1", "2", "3"}
     assert kept["windows"].shape == (2, 4)
     assert read_notes(tmp_path / "run")[-1].code == "error"
+
+
+def test_the_module_that_float16_overflows_in_is_named(scenes, tmp_path, monkeypatch):
+    begun = state.Training.prepare
+
+    def prepare(self):
+        begun(self)
+        with torch.no_grad():
+            # In float32 the sum of these products is a number.
+            next(self.model.encoder.parameters()).fill_(6e4)
+
+    monkeypatch.setattr(state.Training, "prepare", prepare)
+    with pytest.raises(PixelwiseError, match=r"Not finite: cross_entropy\. .* not finite is that of encoder\."):
+        train(small_config(scenes, tmp_path / "run", precision="fp16"))
 
 
 def test_samples_are_crops_of_the_validation_part_with_their_truth(scenes, whole):

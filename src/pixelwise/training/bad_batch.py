@@ -25,16 +25,16 @@ def not_finite(training: Training, row: dict) -> str:
 
     The batch is drawn again: a draw is a function of the step. Only with ``[sampling].hard`` and numbers that are read
     late, errors that were found since may lead to other places. The file has ``image`` and ``mask`` as the network gets
-    them, ``names`` of the sources, ``windows`` (top, left, height, width in them), ``step``, ``loss``, and
-    ``loss/NAME`` for each part of the loss; with images without labels also ``unlabelled/image``, ``unlabelled/names``
-    and ``unlabelled/windows``.
+    them, ``names`` of the sources, ``windows`` (top, left, height, width in them), ``step`` as the log
+    counts it, ``loss``, and ``loss/NAME`` for each part of the loss; with images without labels also
+    ``unlabelled/image``, ``unlabelled/names`` and ``unlabelled/windows``.
 
     Args:
         row: of that step, for the log.
     """
-    step, loss, settings = row["step"] - 1, row["loss"], training.config.train
-    batch, unlabelled = batch_of(training, step)
-    parts, module = _parts_of_loss(training, batch, step)
+    step, loss, settings = row["step"], row["loss"], training.config.train
+    batch, unlabelled = batch_of(training, step - 1)
+    parts, module = _parts_of_loss(training, batch, step - 1)
     path = training.run.folder / BAD_BATCH
     if is_first():
         _save(path, training, (batch, unlabelled), {"step": step, "loss": loss}, parts)

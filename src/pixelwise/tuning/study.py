@@ -25,7 +25,7 @@ from pixelwise.files import (
     with_checksum,
 )
 from pixelwise.optional import optional_module
-from pixelwise.runs.changed_settings import BITS, MAY_CHANGE, NOTHING, PLACE
+from pixelwise.runs.changed_settings import BITS, MAY_CHANGE, NOTHING, PLACE, same_value
 from pixelwise.tuning.space import Parameter, own_values
 
 SETTINGS, JOURNAL, TRIALS = "study.toml", "study.journal", "trials"
@@ -203,7 +203,7 @@ def _require_same(config: Config, folder: Path) -> None:
         f"[{table}].{key}"
         for table, values in then.items()
         for key, value in values.items()
-        if now[table][key] != value and MAY_CHANGE.get(table, {}).get(key) not in (PLACE, NOTHING, BITS)
+        if not same_value(now[table][key], value) and MAY_CHANGE.get(table, {}).get(key) not in (PLACE, NOTHING, BITS)
     ]
     if before.tune.space != config.tune.space:
         changed.append("[tune].space")
