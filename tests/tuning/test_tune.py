@@ -103,7 +103,7 @@ def test_the_same_call_adds_only_what_is_missing(found):
     assert len(more.trials) == 4
     assert {number: weights_of(more.trials[number].folder) for number in before} == before
     changed = config.model_copy(update={"train": config.train.model_copy(update={"batch_size": 2})})
-    with pytest.raises(ConfigError, match=r"\[train\]\.batch_size"):
+    with pytest.raises(ConfigError, match=r"\[train\]\.batch_size was 1 and is 2"):
         tune(changed, trials=5)
 
 

@@ -269,8 +269,9 @@ def _shared(counts: Sequence[BlockCounts], names: Sequence[str]) -> tuple[list[B
     for name, each in zip(names[1:], shared[1:], strict=True):
         if each.scenes != shared[0].scenes or not np.array_equal(each.truth, shared[0].truth):
             raise ConfigError(
-                f"The truth of the scenes of {name} is not that of {names[0]}: labels, ignored values, sizes of scenes, "
-                "or the blocks of ground that are in this part differ. Score both on the same data: `pixelwise evaluate RUN DATA.toml --name shared`.",
+                f"The truth of the scenes of {name} is not that of {names[0]}: labels, ignored values, sizes of "
+                "scenes, or the blocks of ground that are in this part differ. Score both on the same data: `pixelwise "
+                "evaluate RUN DATA.toml --name shared`.",
                 code="PW614",
             )
     return shared, len(every - common)

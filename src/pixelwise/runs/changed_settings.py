@@ -37,6 +37,7 @@ MAY_CHANGE: dict[str, dict[str, str]] = {
 """Table -> key -> what the change does. Every other key must be as before, because it says what is learned."""
 WITH_OR_WITHOUT = ("[model].weights", "[data].unlabelled", "[data].validation_images", "[train].teacher")
 """Of those that may have moved: with and without them, rates, parts, or what is learned, are others."""
+NOT_SET = "not set"
 LISTED = 5
 """How many changes a message names."""
 LONGEST, ALIKE = 60, 20
@@ -94,8 +95,8 @@ def _not_allowed(before: Config, now: Config) -> str:
     """Return the changes that may not be, as text; empty if there is none."""
     changed = [
         f"{name} was {was} and is {is_now}"
-        for name, was, is_now, effect in _changes(before, now)
-        if effect is None or (name in WITH_OR_WITHOUT and NOT_SET in (was, is_now))
+        for name, was, is_now, effect in changes(before, now)
+        if effect is None or goes_or_comes(name, was, is_now)
     ]
     return ", ".join(changed[:LISTED]) + (f", and {len(changed) - LISTED} more" if len(changed) > LISTED else "")
 
@@ -104,17 +105,19 @@ def say_changes(before: Config, now: Config) -> str | None:
     """Return a sentence about the allowed changes since a run began, but those of places; None if there are none."""
     found = [
         f"{name} was {was} and is {is_now} ({effect})"
-        for name, was, is_now, effect in _changes(before, now)
+        for name, was, is_now, effect in changes(before, now)
         if effect not in (None, PLACE)
     ]
     return f"Set otherwise than before: {', '.join(found)}." if found else None
 
 
-NOT_SET = "not set"
+def goes_or_comes(name: str, was: str, is_now: str) -> bool:
+    """Return whether one of `WITH_OR_WITHOUT` is set where it was not, or the other way."""
+    return name in WITH_OR_WITHOUT and NOT_SET in (was, is_now)
 
 
-def _changes(before: Config, now: Config) -> list[tuple[str, str, str, str | None]]:
-    """Return each key that differs, both values, and what it does; None where it may not."""
+def changes(before: Config, now: Config) -> list[tuple[str, str, str, str | None]]:
+    """Return each key that differs, both values in words, and what the change does; None where it may not change."""
     found = []
     for table in type(now).model_fields:
         for key in type(getattr(now, table)).model_fields if table not in ("run", "tune") else ():

@@ -150,7 +150,7 @@ def _train_together(config: Config, resume: bool, say: Say, callback: Callback |
 
 def _calibrate(run: Run, validation: Sequence[Scene], config: Config, say: Say) -> None:
     try:
-        calibrate_model(run.folder, validation, config.predict, report=say)
+        calibrate_model(run.folder, validation, config.predict, device=config.train.device, report=say)
     except PixelwiseError as problem:
         # The training is complete, and nothing of it depends on a temperature.
         say(f"The confidence is not calibrated: {problem}")
