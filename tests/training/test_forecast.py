@@ -34,6 +34,11 @@ def test_the_time_left_is_said_once_and_counts_steps_alone(clock, tmp_path):
     assert told[0].startswith("A step takes 2.00 s: the 100 steps that are left take about 3 min. The end is near ")
 
 
+def test_nothing_is_foretold_of_the_last_few_steps(clock, tmp_path):
+    assert not any(timed(clock, small_config(tmp_path, tmp_path, steps=19)))
+    assert any(timed(clock, small_config(tmp_path, tmp_path, steps=21)))
+
+
 def test_evaluations_count_a_third_of_a_step_for_as_many_pixels(clock, tmp_path):
     config = small_config(tmp_path, tmp_path, steps=111, evaluate_every=20, crop_size=64, patience=2)
     # 9 crops per evaluation, and 6 of them: 54 crops at 2/3 s.

@@ -7,7 +7,7 @@ import torch
 from small_run import small_config, write_scenes
 
 import pixelwise as pw
-from pixelwise.errors import ConfigError, PixelwiseError
+from pixelwise.errors import ConfigError, NotEnoughMemoryError, PixelwiseError
 from pixelwise.evaluation.pictures import load_pictures
 from pixelwise.files import read_arrays
 from pixelwise.runs.model_folder import load_model
@@ -190,6 +190,18 @@ def test_the_module_that_float16_overflows_in_is_named(scenes, tmp_path, monkeyp
     monkeypatch.setattr(state.Training, "prepare", prepare)
     with pytest.raises(PixelwiseError, match=r"Not finite: cross_entropy\. .* not finite is that of encoder\."):
         train(small_config(scenes, tmp_path / "run", precision="fp16"))
+
+
+def test_a_batch_that_is_too_large_to_look_into_is_kept_all_the_same(scenes, tmp_path, monkeypatch):
+    def too_large(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(state.Training, "loss_with", too_large)
+    monkeypatch.setattr(state, "total_loss", lambda decoded, *arguments, **more: decoded.logits.sum() * float("nan"))
+    with pytest.raises(PixelwiseError, match="The loss is nan at step 1") as problem:
+        train(small_config(scenes, tmp_path / "run", batch_size=2, accumulate=2))
+    assert not isinstance(problem.value, NotEnoughMemoryError)
+    assert len(read_arrays(tmp_path / "run" / "bad_batch.npz")["image"]) == 2
 
 
 def test_samples_are_crops_of_the_validation_part_with_their_truth(scenes, whole):

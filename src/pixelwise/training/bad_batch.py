@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pixelwise.data.sampler import Batch
 from pixelwise.data.scenes import Scene
+from pixelwise.errors import out_of_memory
 from pixelwise.files import replacing
 from pixelwise.loss_config import LOSSES
 from pixelwise.processes import is_first
@@ -34,7 +35,13 @@ def not_finite(training: Training, row: dict) -> str:
     """
     step, loss, settings = row["step"], row["loss"], training.config.train
     batch, unlabelled = batch_of(training, step - 1)
-    parts, module = _parts_of_loss(training, batch, step - 1)
+    try:
+        parts, module = _parts_of_loss(training, batch, step - 1)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        # The step went through the network in parts, or in several processes.
+        parts, module = {}, None
     path = training.run.folder / BAD_BATCH
     if is_first():
         _save(path, training, (batch, unlabelled), {"step": step, "loss": loss}, parts)

@@ -72,13 +72,15 @@ class Timing:
             return None
         settings, each = self.settings, self._spent / self._made
         left = settings.steps - step
-        if not left:
+        if left < TIMED:
+            # Over before it is read.
             return None
         every = settings.evaluate_every or max(1, settings.steps // 10)
         evaluations = settings.steps // every - step // every + bool(settings.steps % every)
         per_pixel = each * FORWARD / (settings.batch_size * settings.crop_size**2)
         judged = evaluations * self.pixels * per_pixel if self.pixels else 0.0
-        more = f", and {evaluations} evaluations perhaps {spoken(judged)} more" if judged > 0.05 * left * each else ""
+        several = f"{evaluations} evaluations" if evaluations > 1 else "an evaluation"
+        more = f", and {several} perhaps {spoken(judged)} more" if judged > 0.05 * left * each else ""
         end = time.strftime("%H:%M", time.localtime(time.time() + left * each + judged))
         days = (left * each + judged) // 86400
         end += f" in {days:.0f} days" if days >= 1 else ""

@@ -9,7 +9,6 @@ from typing import Any, get_args
 from pixelwise.config import Config, changed_config
 from pixelwise.config_table import Table, merged
 from pixelwise.errors import ConfigError, PixelwiseError
-from pixelwise.training.distributed import require_shares
 from pixelwise.training.model_check import check_model
 from pixelwise.training.training_data import require_weight_per_class
 
@@ -137,7 +136,6 @@ def check_space(config: Config, space: Sequence[Parameter], folder: Path) -> Non
             changed = with_values(config, {parameter.key: value}, folder, where)
             try:
                 require_weight_per_class(changed, len(changed.data.classes))
-                require_shares(changed)
             except ConfigError as problem:
                 raise ConfigError(f"{where}: {problem}", code="PW312") from None
             if parameter.key.startswith("model."):
