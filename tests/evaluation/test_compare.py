@@ -135,15 +135,14 @@ def test_a_copy_of_a_run_differs_by_nothing(runs, tmp_path):
 
 def test_a_run_that_learned_from_the_scenes_is_named(runs, tmp_path):
     new = write_scenes(tmp_path / "new", count=1, seed=5)
-    for kind in ("images", "masks"):
-        shutil.copytree(runs / kind, tmp_path / "old" / kind)
+    old = write_scenes(tmp_path / "old", count=2)
     for name in ("one", "two"):
         shutil.copytree(runs / name, tmp_path / name)
-        for data in (new, tmp_path / "old"):
+        for data in (new, old):
             evaluate(tmp_path / name, small_config(data, tmp_path / "none"), name=data.name)
     found = compare([tmp_path / "one", tmp_path / "two"], evaluation="old")
-    assert found.learned == (("one", 24), ("two", 24))
-    assert "two learned from 24 of the 24 scenes" in " ".join(found.notes())
+    assert found.learned == (("one", 2), ("two", 2))
+    assert "two learned from 2 of the 2 scenes" in " ".join(found.notes())
     found = compare([tmp_path / "one", tmp_path / "two"], evaluation="new")
     assert (found.learned, found.drawn) == ((), "1 scene")
 

@@ -137,6 +137,13 @@ def test_patience_is_counted_on_over_a_resumption(scored, scenes, tmp_path):
     assert len(train(more, resume=True).log) == 7
 
 
+def test_a_run_that_goes_on_shows_the_newest_score_not_the_best(scored, scenes, tmp_path):
+    train(small_config(scenes, tmp_path / "run", steps=3, evaluate_every=1))
+    shown = []
+    train(small_config(scenes, tmp_path / "run", steps=5, evaluate_every=5), resume=True, report=shown.append)
+    assert [(each.step, each.score) for each in shown if not isinstance(each, str)] == [(4, SCORES[2]), (5, SCORES[4])]
+
+
 def test_patience_needs_a_validation_part(scenes, tmp_path):
     config = small_config(scenes, tmp_path / "run", patience=1)
     config = config.model_copy(update={"data": config.data.model_copy(update={"validation": 0.0})})

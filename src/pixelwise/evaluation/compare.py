@@ -91,7 +91,8 @@ class Comparison:
     @property
     def drawn(self) -> str:
         """What was drawn for the intervals, in words."""
-        return f"{self.units} {self.unit}" if self.units != 1 else f"1 {self.unit.replace('s', '', 1)}"
+        one = self.unit.replace("scenes", "scene").replace("blocks", "block")
+        return f"{self.units} {self.unit if self.units != 1 else one}"
 
     def notes(self) -> list[str]:
         """Return sentences on what the figures do not say."""

@@ -167,7 +167,7 @@ class Training:
         # Early versions saved nothing but what was evaluated.
         self.best_step, self.evaluated = state.get("best_step", -1), state.get("evaluated", self.step)
         self.row = {"step": self.step, **state.get("row", {})}
-        self.score = self.best if self.best >= 0 else None
+        self.score = state.get("score", self.best if self.best >= 0 else None)
 
     def state(self) -> dict:
         """Return everything that the run needs to go on after a step.
@@ -182,6 +182,7 @@ class Training:
             "scaler": self.scaler.state_dict(),
             "step": self.step,
             "best": self.best,
+            "score": self.score,
             "without_better": self.without_better,
             "best_step": self.best_step,
             "evaluated": self.evaluated,
