@@ -104,7 +104,8 @@ class Comparison:
                 f"{name} learned from {count} of the {self.scenes} scenes, or on their ground: that flatters it."
             )
         if self.units < FEWEST:
-            found.append(f"There are only {self.drawn}: too few for intervals. Score on more scenes.")
+            verb = "is" if self.units == 1 else "are"
+            found.append(f"{self.drawn} {verb} too few for intervals. Score on more scenes.")
         for names in self.seeds:
             values = [run.miou.value for run in self.runs if run.name in names and run.miou.value is not None]
             if values:
