@@ -338,3 +338,15 @@ def test_options_of_the_paper_for_inference_reach_the_network(pixelwise, project
     assert pixelwise("predict", "runs/small", "scenes/0.tif", "b.tif")[0] == 0
     assert_user_error(pixelwise("evaluate", "runs/small", "--option", "output_strid=8"), "output_strid")
     assert_user_error(pixelwise("predict", "runs/small", "scenes/0.tif", "c.tif", "--option", "x"), "output_stride=8")
+
+
+@pytest.mark.parametrize(("share", "lists"), [("0", ("training", "validation")), ("0.5", ("training",))])
+def test_a_run_is_scored_where_its_lists_name_a_validation_part(pixelwise, project, share, lists):
+    keys = ["train.steps=1", "model.name=unet", "model.options={filters=[4, 8], batch_norm=false}"]
+    keys += [f"data.validation={share}"]
+    for number, part in enumerate(lists):
+        (project / f"{part}.txt").write_text(f"{number}.tif\n")
+        keys += [f"data.{part}_list={part}.txt"]
+    status, _, err = pixelwise("train", "small.toml", "--no-check", *(part for key in keys for part in ("--set", key)))
+    assert status == 0, err
+    assert (project / "runs/small/metrics.json").exists() == ("validation" in lists)

@@ -211,6 +211,22 @@ def test_a_run_is_calibrated_when_it_ends_and_says_on_what(tmp_path):
     assert "fitted on these same pixels" in page
 
 
+def test_a_run_is_scored_and_calibrated_where_it_trained_and_later_on_a_gpu_if_there_is_one(tmp_path, monkeypatch):
+    asked = []
+
+    def chosen(name):
+        asked.append(name)
+        return torch.device("cpu")
+
+    monkeypatch.setattr("pixelwise.device.choose_device", chosen)
+    monkeypatch.setattr("pixelwise.evaluation.calibrate.choose_device", chosen)
+    run = train(small_config(write_scenes(tmp_path), tmp_path / "run", steps=1, device="cpu"))
+    assert asked == ["cpu"]
+    evaluate(run.folder)
+    calibrate(run.folder)
+    assert asked == ["cpu", "auto", "auto"]
+
+
 def test_a_run_of_an_earlier_version_is_calibrated_later_and_its_classes_stay(tmp_path):
     config = small_config(write_scenes(tmp_path), tmp_path / "run", steps=6, evaluate_every=3)
     folder = train(config).folder

@@ -125,8 +125,26 @@ def test_runs_are_compared_on_all_scenes(runs):
 
 def test_a_copy_of_a_run_differs_by_nothing(runs, tmp_path):
     shutil.copytree(runs / "one", tmp_path / "copy")
-    difference = compare([runs / "one", tmp_path / "copy"]).runs[1].miou_difference
+    found = compare([runs / "one", tmp_path / "copy"])
+    difference = found.runs[1].miou_difference
     assert (difference.value, difference.interval, difference.more_than_noise) == (0, (0, 0), False)
+    # It says nothing of another seed.
+    assert found.seeds == ()
+    assert any("train with a second [train].seed" in note for note in found.notes())
+
+
+def test_a_run_that_learned_from_the_scenes_is_named(runs, tmp_path):
+    new = write_scenes(tmp_path / "new", count=1, seed=5)
+    old = write_scenes(tmp_path / "old", count=2)
+    for name in ("one", "two"):
+        shutil.copytree(runs / name, tmp_path / name)
+        for data in (new, old):
+            evaluate(tmp_path / name, small_config(data, tmp_path / "none"), name=data.name)
+    found = compare([tmp_path / "one", tmp_path / "two"], evaluation="old")
+    assert found.learned == (("one", 2), ("two", 2))
+    assert "two learned from 2 of the 2 scenes" in " ".join(found.notes())
+    found = compare([tmp_path / "one", tmp_path / "two"], evaluation="new")
+    assert (found.learned, found.drawn) == ((), "1 scene")
 
 
 def test_what_cannot_be_compared_is_named(runs, tmp_path):

@@ -23,12 +23,17 @@ FREE = {
         ("data", key)
         for key in ("images", "labels", "annotations", "validation_images", "validation_labels", "unlabelled")
     ),
+    *(
+        ("data", key)
+        for key in ("split_table", "training_list", "validation_list", "test_list")  # a run keeps lists of its own
+    ),
     *(("model", key) for key in ("accept_licence", "mirrors", "weights")),
     *(("train", key) for key in ("steps", "evaluate_every", "keep_every", "save_every_minutes", "workers", "device")),
     *(("train", key) for key in ("compile", "activation_checkpointing", "teacher")),
     *(("predict", key) for key in ("tile", "overlap", "flips", "scales")),
 }
 """Steps, evaluation, logging, workers, device, places, and what changes no weight."""
+MOVE_ONLY = [("model", "weights"), ("data", "unlabelled"), ("data", "validation_images"), ("train", "teacher")]
 LEARNED = [
     *(("model", key) for key in ("name", "options")),
     *(("data", key) for key in ("classes", "bands", "values", "ignore", "nodata")),
@@ -52,7 +57,7 @@ def test_a_changed_key_is_allowed_and_said_or_refused_with_both_values(table, ke
     after, before = changed(table, key), getattr(getattr(BEFORE, table), key)
     shown = "not set" if before is None else str(before).lower() if isinstance(before, bool) else str(before)
     sentence = f"[{table}].{key} was {shown} and is other"
-    if key in MAY_CHANGE.get(table, {}) and (table, key) not in (("model", "weights"), ("data", "unlabelled")):
+    if key in MAY_CHANGE.get(table, {}) and (table, key) not in MOVE_ONLY:
         require_same_settings(Path("run"), BEFORE, after)
         said = say_changes(BEFORE, after)
         assert said is None if MAY_CHANGE[table][key] == PLACE else sentence in said
@@ -77,11 +82,32 @@ def test_old_names_of_keys_that_a_run_recorded_are_not_said():
         assert recorded_config(table, "a state").train == BEFORE.train
 
 
-def test_weights_may_move_but_not_go():
-    given = changed("model", "weights", Path("a.safetensors"))
-    require_same_settings(Path("run"), given, changed("model", "weights", Path("b.safetensors")))
-    with pytest.raises(ConfigError, match=r"\[model\].weights was a.safetensors and is not set"):
+@pytest.mark.parametrize(("table", "key"), MOVE_ONLY, ids=".".join)
+def test_weights_a_teacher_and_images_of_a_part_may_move_but_neither_go_nor_come(table, key):
+    given = changed(table, key, Path("a.safetensors"))
+    require_same_settings(Path("run"), given, changed(table, key, Path("b.safetensors")))
+    with pytest.raises(ConfigError, match=rf"\[{table}\].{key} was a.safetensors and is not set"):
         require_same_settings(Path("run"), given, BEFORE)
+    with pytest.raises(ConfigError, match=rf"\[{table}\].{key} was not set and is a.safetensors"):
+        require_same_settings(Path("run"), BEFORE, given)
+
+
+def test_a_value_of_no_data_that_is_no_number_has_not_changed():
+    before = recorded_config(changed("data", "nodata", float("nan")).model_dump(mode="json", exclude_none=True), "")
+    require_same_settings(Path("run"), before, changed("data", "nodata", float("nan")))
+    assert say_changes(before, changed("data", "nodata", float("nan"))) is None
+    with pytest.raises(ConfigError, match=r"\[data\].nodata was nan and is 0"):
+        require_same_settings(Path("run"), before, changed("data", "nodata", 0.0))
+
+
+def test_of_long_values_what_differs_is_shown():
+    names = [f"class {i}" for i in range(40)]
+    with pytest.raises(ConfigError) as refused:
+        require_same_settings(
+            Path("run"), changed("data", "classes", names), changed("data", "classes", [*names[:30], "wheat", "barley"])
+        )
+    assert "'class 30', 'class 31'" in str(refused.value)
+    assert "'wheat', 'barley']" in str(refused.value)
 
 
 def test_nothing_changed_says_nothing_and_long_values_are_cut():

@@ -77,7 +77,7 @@ def test_a_bad_step_is_named_though_it_is_read_later_and_changes_no_weight(scene
     settings = small_config(
         scenes, tmp_path / "run", steps=6, evaluate_every=6, keep_every=6, log_every=5, optimizer=optimizer
     )
-    with pytest.raises(PixelwiseError, match="loss is nan at step 2"):
+    with pytest.raises(PixelwiseError, match="loss is nan at step 3"):
         train(settings)
     assert torch.equal(held[3], held[2])
     assert not torch.equal(held[2], held[1])

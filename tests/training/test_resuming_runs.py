@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -367,6 +368,24 @@ def test_a_foreign_state_is_no_state(scenes, tmp_path):
     torch.save({"model": {}, "epoch": 7}, tmp_path / "run/last/state.pt")
     with pytest.raises(ConfigError, match="not the state of a run: average is missing"):
         train(small_config(scenes, tmp_path / "run"), resume=True)
+
+
+def test_a_state_of_another_run_is_named(scenes, tmp_path):
+    train(small_config(scenes, tmp_path / "run", steps=1))
+    train(small_config(scenes, tmp_path / "other", steps=1, seed=1))
+    shutil.copy(tmp_path / "other/last/state.pt", tmp_path / "run/last/state.pt")
+    with pytest.raises(ConfigError, match=r"last holds the state of another run: \[train\].seed was 1 and is 0\."):
+        train(small_config(scenes, tmp_path / "run", steps=1), resume=True)
+
+
+def test_a_run_goes_on_where_the_loss_must_be_scaled_and_says_the_precision(scenes, tmp_path):
+    # As from a CPU to an old GPU, with precision = "auto".
+    settings = {"precision": "fp16", "steps": 1}
+    run = train(small_config(scenes, tmp_path / "run", **settings))
+    kept = run.load_last()
+    run.save_last(kept | {"scaler": {}, "made_with": kept["made_with"] | {"precision": "float32"}})
+    _, said = sentences(small_config(scenes, tmp_path / "run", **settings), resume=True)
+    assert any("precision was float32 and is float16" in line for line in said)
 
 
 def test_a_state_of_another_network_is_named(scenes, tmp_path):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -59,6 +60,23 @@ def test_tensorboard_has_numbers_pictures_and_the_configuration(scenes, tmp_path
     assert b"    crop_size = 32" in text.tensor.string_val[0]
 
 
+def test_tensorboard_hides_what_a_run_wrote_that_begins_again(scenes, tmp_path):
+    events = pytest.importorskip("tensorboardX.proto.event_pb2")
+
+    def stop(event):
+        if getattr(event, "step", 0) == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(small_config(scenes, tmp_path / "run"), report=stop)
+    run = train(small_config(scenes, tmp_path / "run"), resume=True)
+    newest = max((run.folder / "events").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    found = [events.Event.FromString(record) for record in records(newest)]
+    # TensorBoard drops what earlier files have from the step of a start on.
+    starts = [each.step for each in found if each.session_log.status == events.SessionLog.START]
+    assert starts == [1]
+
+
 def test_image_truth_and_prediction_stand_side_by_side(scenes, tmp_path):
     run = train(small_config(scenes, tmp_path / "run", steps=1))
     (picture,), _ = load_pictures(run.folder / "samples.npz")
@@ -94,6 +112,20 @@ def check_mlflow(scenes, tmp_path):
     train(longer, resume=True)
     assert kept_names(run.folder)["mlflow"] == known
     assert max(each.step for each in client.get_metric_history(known, "loss")) == 6
+
+
+def test_mlflow_shows_a_run_that_goes_on_as_running(tmp_path):
+    said = []
+
+    class Client:
+        def __getattr__(self, name):
+            return lambda known, *values, **named: said.append((name, known, *values, *named.items()))
+
+    module = ModuleType("mlflow")
+    module.MlflowClient, module.entities = Client, None
+    run = mlflow_run.MLflowRun(module, "run", "an old name", {}, said.append)
+    run.end("FINISHED", [])
+    assert said == [("update_run", "an old name", ("status", "RUNNING")), ("set_terminated", "an old name", "FINISHED")]
 
 
 def test_mlflow_gets_a_run_into_a_local_store(scenes, tmp_path, monkeypatch):

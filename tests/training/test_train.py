@@ -228,7 +228,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_says_what_to_do(scenes, tmp_
         return decoded.logits.sum() * float("nan")
 
     monkeypatch.setattr(state, "total_loss", broken)
-    with pytest.raises(PixelwiseError, match=r"loss is nan at step 0.*learning_rate"):
+    with pytest.raises(PixelwiseError, match=r"loss is nan at step 1.*learning_rate"):
         train(config(scenes, tmp_path / "run"))
 
 

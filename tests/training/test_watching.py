@@ -7,7 +7,7 @@ import torch
 from small_run import small_config, write_scenes
 
 import pixelwise as pw
-from pixelwise.errors import ConfigError, PixelwiseError
+from pixelwise.errors import ConfigError, NotEnoughMemoryError, PixelwiseError
 from pixelwise.evaluation.pictures import load_pictures
 from pixelwise.files import read_arrays
 from pixelwise.runs.model_folder import load_model
@@ -137,6 +137,13 @@ def test_patience_is_counted_on_over_a_resumption(scored, scenes, tmp_path):
     assert len(train(more, resume=True).log) == 7
 
 
+def test_a_run_that_goes_on_shows_the_newest_score_not_the_best(scored, scenes, tmp_path):
+    train(small_config(scenes, tmp_path / "run", steps=3, evaluate_every=1))
+    shown = []
+    train(small_config(scenes, tmp_path / "run", steps=5, evaluate_every=5), resume=True, report=shown.append)
+    assert [(each.step, each.score) for each in shown if not isinstance(each, str)] == [(4, SCORES[2]), (5, SCORES[4])]
+
+
 def test_patience_needs_a_validation_part(scenes, tmp_path):
     config = small_config(scenes, tmp_path / "run", patience=1)
     config = config.model_copy(update={"data": config.data.model_copy(update={"validation": 0.0})})
@@ -160,7 +167,7 @@ def test_a_loss_that_is_no_number_keeps_its_batch_and_says_where_it_broke(scenes
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(state.Training, "prepare", prepare)
-        with pytest.raises(PixelwiseError, match="The loss is nan at step 2") as problem:
+        with pytest.raises(PixelwiseError, match="The loss is nan at step 3") as problem:
             train(config, callback=spoil)
     said = str(problem.value)
     assert "Not finite: cross_entropy, dice" in said
@@ -168,13 +175,40 @@ def test_a_loss_that_is_no_number_keeps_its_batch_and_says_where_it_broke(scenes
     assert "Lower [train].learning_rate (it is 0.001)" in said
     kept = read_arrays(tmp_path / "run" / "bad_batch.npz")
     assert str(tmp_path / "run" / "bad_batch.npz") in said
-    assert kept["step"] == 2
+    # The log ends before that step.
+    assert kept["step"] == 1 + len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 3
     assert np.isnan([kept["loss"], kept["loss/cross_entropy"], kept["loss/dice"]]).all()
     assert kept["image"].shape == (2, 3, 32, 32)
     assert kept["mask"].shape == (2, 32, 32)
     assert set(kept["names"]) <= {"0", "1", "2", "3"}
     assert kept["windows"].shape == (2, 4)
     assert read_notes(tmp_path / "run")[-1].code == "error"
+
+
+def test_the_module_that_float16_overflows_in_is_named(scenes, tmp_path, monkeypatch):
+    begun = state.Training.prepare
+
+    def prepare(self):
+        begun(self)
+        with torch.no_grad():
+            # In float32 the sum of these products is a number.
+            next(self.model.encoder.parameters()).fill_(6e4)
+
+    monkeypatch.setattr(state.Training, "prepare", prepare)
+    with pytest.raises(PixelwiseError, match=r"Not finite: cross_entropy\. .* not finite is that of encoder\."):
+        train(small_config(scenes, tmp_path / "run", precision="fp16"))
+
+
+def test_a_batch_that_is_too_large_to_look_into_is_kept_all_the_same(scenes, tmp_path, monkeypatch):
+    def too_large(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(state.Training, "loss_with", too_large)
+    monkeypatch.setattr(state, "total_loss", lambda decoded, *arguments, **more: decoded.logits.sum() * float("nan"))
+    with pytest.raises(PixelwiseError, match="The loss is nan at step 1") as problem:
+        train(small_config(scenes, tmp_path / "run", batch_size=2, accumulate=2))
+    assert not isinstance(problem.value, NotEnoughMemoryError)
+    assert len(read_arrays(tmp_path / "run" / "bad_batch.npz")["image"]) == 2
 
 
 def test_samples_are_crops_of_the_validation_part_with_their_truth(scenes, whole):

@@ -21,6 +21,7 @@ from pixelwise.models import create
 from pixelwise.report import write_report
 from pixelwise.runs.model_card import ORIGINS_KEY, read_origins
 from pixelwise.runs.run_folder import Run
+from pixelwise.runs.run_notes import read_notes
 from pixelwise.training.train import train
 from pixelwise.tuning import tune as job
 from pixelwise.tuning.space import Choices, Range, check_space, own_values, read_space
@@ -106,7 +107,7 @@ def test_the_same_call_adds_only_what_is_missing(found):
     assert len(more.trials) == 4
     assert {number: weights_of(more.trials[number].folder) for number in before} == before
     changed = config.model_copy(update={"train": config.train.model_copy(update={"batch_size": 2})})
-    with pytest.raises(ConfigError, match=r"\[train\]\.batch_size"):
+    with pytest.raises(ConfigError, match=r"\[train\]\.batch_size was 1 and is 2"):
         tune(changed, trials=5)
 
 
@@ -141,7 +142,12 @@ def test_a_bad_trial_is_ended_early_and_counts_as_one(tmp_path, monkeypatch):
     search = tune(search_config(tmp_path, tune={"trials": 3}))
     assert [trial.state for trial in search.trials] == ["complete", "pruned", "complete"]
     assert search.trials[1].steps == 1
-    assert len(Run(search.trials[1].folder).log) == 1
+    run = Run(search.trials[1].folder)
+    assert [row["step"] for row in run.log] == [1]
+    assert search.trials[1].score == run.log[0]["mIoU"]
+    # Its run has not failed.
+    last = read_notes(run.folder)[-1]
+    assert (last.code, last.text) == ("interrupted", "The search ended this trial early, after step 1.")
 
 
 @pytest.mark.parametrize("pruner", ["median", "hyperband", "none"])
@@ -216,6 +222,10 @@ def test_a_killed_trial_goes_on_and_two_processes_share_a_search(tmp_path):
         ({"train.learning_rate": {"low": 0, "high": 1, "log": True}}, "low is above 0"),
         ({"train.learning_rate": {"low": 1e-4, "high": 1, "logs": True}}, "'logs'"),
         ({"train.learning_rate": 0.1}, "Give a list"),
+        ({"train.batch_size": {"low": 4, "high": 16, "step": 0.5}}, "takes whole numbers alone"),
+        ({"train.compile": {"low": 0, "high": 1}}, r"Write \[true, false\]"),
+        ({"train.learning_rate": {"low": 1e-4, "high": 1e-3, "step": 1}}, "longer than the range"),
+        ({"train.class_weights": ["balanced", [1, 2, 3]]}, r"\[1, 2, 3\]: .*has 3 numbers for 2 classes"),
         ({"model.name": ["unet", "segfromer-b0"]}, "Did you mean 'segformer-b0'"),
         ({"model.options.filtres": [[4, 8]]}, "has no option 'filtres'"),
         ({"data.validation": [0.1, 0.2]}, "could not be compared"),
@@ -232,7 +242,7 @@ def test_a_space_that_does_not_work_is_said_before_the_first_trial(tmp_path, spa
 
 def test_keys_may_stand_in_tables_and_know_their_type(tmp_path):
     space = {
-        "train": {"batch_size": {"low": 1, "high": 4}, "weight_decay": {"low": 0, "high": 1}},
+        "train": {"batch_size": {"low": 1.0, "high": 4.0}, "weight_decay": {"low": 0, "high": 1}},
         "augment.scale": [[0.5, 2.0], [1.0, 1.0]],
         "model.options.filters": [[2, 4]],
     }

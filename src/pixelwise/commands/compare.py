@@ -46,9 +46,8 @@ def compare(runs: tuple[Path, ...], evaluation: str, page: Path | None, as_json:
 
 def _show(found: "Comparison") -> None:
     widest = max(len(run.name) for run in found.runs)
-    click.echo(
-        f"Evaluation {found.evaluation!r} on {found.scenes} scenes; intervals of 95 % from {found.units} {found.unit}."
-    )
+    scenes = f"{found.scenes} scene{'s' if found.scenes > 1 else ''}"
+    click.echo(f"Evaluation {found.evaluation!r} on {scenes}; intervals of 95 % from {found.drawn}.")
     click.echo(f"{'run':{widest}}  {'mIoU':>5}  {'interval':15}{'to the first':>12}  {'interval':17}more than noise")
     for run in found.runs:
         line = f"{run.name:{widest}}  {_number(run.miou)}  {_interval(run.miou):15}"

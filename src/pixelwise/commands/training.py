@@ -71,6 +71,7 @@ def train(
     with interruptible(f"`pixelwise train {again} --resume` goes on from the last saved step."):
         from pixelwise.commands.progress import shown_download, shown_training
         from pixelwise.config import load_config
+        from pixelwise.data.split_lists import lists_any
         from pixelwise.hub.download import NotKeptError
         from pixelwise.processes import is_first
         from pixelwise.runs.model_card import read_origins
@@ -112,7 +113,7 @@ def train(
                     run = train(loaded, resume=resume, report=report)
         click.echo(f"The run is in {run.folder}, its best model in {run.folder / 'model'}.")
         say_binding(read_origins(run.folder))
-        if loaded.data.validation or loaded.data.validation_images:
+        if lists_any(run.split, "validation"):
             _evaluate_and_report(run.folder)
             send_report(run.folder, loaded, click.echo)
 

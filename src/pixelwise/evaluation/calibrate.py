@@ -7,6 +7,7 @@ from pathlib import Path
 from pixelwise.config import PredictConfig
 from pixelwise.data.scenes import Scene
 from pixelwise.data.split import open_split
+from pixelwise.device import choose_device
 from pixelwise.errors import ConfigError
 from pixelwise.evaluation.calibration import FITTED_ON, Fit, fit_temperature
 from pixelwise.evaluation.evaluate import evaluate_scenes
@@ -47,6 +48,7 @@ def calibrate_model(
     scenes: Sequence[Scene],
     settings: PredictConfig,
     *,
+    device: str = "auto",
     report: Callable[[str], None] | None = None,
 ) -> Fit:
     """Fit the temperature of a run's best model to scenes, and keep it with the model.
@@ -54,8 +56,10 @@ def calibrate_model(
     Args:
         folder: of the run; no other process may be at work there.
         settings: how scenes are predicted.
+        device: as `choose_device` takes it.
     """
     model, card, _ = load_model(folder)
+    model = model.to(choose_device(device))
     sample = PixelSample(len(card.classes))
     evaluate_scenes(fuse(model), scenes, card, settings, sample=sample)
     fit = fit_temperature(sample.pixels())

@@ -19,6 +19,7 @@ from pixelwise.evaluation.blocks import (
     unit_of,
 )
 from pixelwise.evaluation.names import VALIDATION
+from pixelwise.runs.changed_settings import same_value
 from pixelwise.runs.run_folder import Run, open_finished_run
 
 FEWEST = 5
@@ -84,14 +85,27 @@ class Comparison:
     """Keys of the configurations that differ, with each run's value."""
     seeds: tuple[tuple[str, ...], ...]
     """Names of runs that differ in nothing but the seed."""
+    learned: tuple[tuple[str, int], ...] = ()
+    """Runs that learned from some of the scenes, or from the same ground, and from how many."""
+
+    @property
+    def drawn(self) -> str:
+        """What was drawn for the intervals, in words."""
+        one = self.unit.replace("scenes", "scene").replace("blocks", "block")
+        return f"{self.units} {self.unit if self.units != 1 else one}"
 
     def notes(self) -> list[str]:
         """Return sentences on what the figures do not say."""
         found = []
         if self.left_out:
             found.append(f"{self.left_out} scenes were scored for some of the runs only, and are left out.")
+        for name, count in self.learned:
+            found.append(
+                f"{name} learned from {count} of the {self.scenes} scenes, or on their ground: that flatters it."
+            )
         if self.units < FEWEST:
-            found.append(f"Only {self.units} {self.unit} were scored: too few for intervals. Score on more scenes.")
+            verb = "is" if self.units == 1 else "are"
+            found.append(f"{self.drawn} {verb} too few for intervals. Score on more scenes.")
         for names in self.seeds:
             values = [run.miou.value for run in self.runs if run.name in names and run.miou.value is not None]
             if values:
@@ -160,15 +174,21 @@ def compare(folders: Sequence[str | Path], *, evaluation: str = VALIDATION) -> C
         for name, (run, _), each, draws in zip(names, opened, shared, drawn, strict=True)
     )
     configs = [config for _, config in opened]
+    scenes = set(shared[0].scenes)
+    learned = [
+        (name, len(scenes & set(run.metrics[evaluation].get("learned", ()))))
+        for name, (run, _) in zip(names, opened, strict=True)
+    ]
     return Comparison(
         evaluation,
         (replace(runs[0], miou_difference=None, class_differences={}), *runs[1:]),
-        scenes=len(set(shared[0].scenes)),
+        scenes=len(scenes),
         units=units,
         unit=unit,
         left_out=left_out,
         settings=_different_settings(configs),
         seeds=_seeds(names, configs),
+        learned=tuple((name, count) for name, count in learned if count),
     )
 
 
@@ -251,8 +271,9 @@ def _shared(counts: Sequence[BlockCounts], names: Sequence[str]) -> tuple[list[B
     for name, each in zip(names[1:], shared[1:], strict=True):
         if each.scenes != shared[0].scenes or not np.array_equal(each.truth, shared[0].truth):
             raise ConfigError(
-                f"The truth of the scenes of {name} is not that of {names[0]}: labels, ignored values or sizes of "
-                "scenes differ. Score both on the same data: `pixelwise evaluate RUN DATA.toml --name shared`.",
+                f"The truth of the scenes of {name} is not that of {names[0]}: labels, ignored values, sizes of "
+                "scenes, or the blocks of ground that are in this part differ. Score both on the same data: `pixelwise "
+                "evaluate RUN DATA.toml --name shared`.",
                 code="PW614",
             )
     return shared, len(every - common)
@@ -268,13 +289,14 @@ def _different_settings(configs: Sequence[Config]) -> dict[str, tuple[object, ..
     return {
         key: tuple(each.get(key) for each in flat)
         for key in flat[0]
-        if any(each.get(key) != flat[0][key] for each in flat[1:])
+        if not all(same_value(each.get(key), flat[0][key]) for each in flat[1:])
     }
 
 
 def _seeds(names: Sequence[str], configs: Sequence[Config]) -> tuple[tuple[str, ...], ...]:
-    groups: dict[str, list[str]] = {}
+    groups: dict[str, dict[str, int]] = {}
     for name, config in zip(names, configs, strict=True):
         same = {key: value for key, value in _flat(config).items() if key != "[train].seed"}
-        groups.setdefault(repr(sorted(same.items())), []).append(name)
-    return tuple(tuple(group) for group in groups.values() if len(group) > 1)
+        groups.setdefault(repr(sorted(same.items())), {})[name] = config.train.seed
+    # Copies of a run say nothing of other seeds.
+    return tuple(tuple(group) for group in groups.values() if len(set(group.values())) > 1)

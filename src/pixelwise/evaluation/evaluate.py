@@ -108,6 +108,8 @@ def evaluate(
 ) -> Evaluation:
     """Score a run's best model, and keep the scores in the run's ``metrics.json``; or score an exported file.
 
+    A run is scored on a GPU if there is one.
+
     Args:
         run: the run's folder; or a file that ends in .onnx, .xml (OpenVINO) or .pt2 (torch), which has no run: its
             scores are returned and not kept.
@@ -142,6 +144,7 @@ def evaluate(
         data = _loaded(config, overrides)
         return _evaluate_file(Path(run), data, config, options, chosen, fit, report)
     with torch_needed(f"{run} is a run, which"):
+        from pixelwise.device import choose_device
         from pixelwise.fast.fuse import fuse
         from pixelwise.runs.model_folder import load_model
     model, card, weights = load_model(run, options=options)
@@ -163,6 +166,7 @@ def evaluate(
     free_name = partial(choose_name, about=about, wanted=name, own=own_name, plain=plain)
     # A name that does not work is refused before the work.
     free_name(kept.metrics)
+    model = model.to(choose_device("auto"))
     result = _scored(fuse(model), scenes, card, predict, report, fitted_here=source == VALIDATION)
     return _keep(kept, replace(result, about=about, learned=learned), free_name)
 

@@ -202,4 +202,15 @@ def _alive(folder: Path) -> bool | None:
         return False
     except OSError:
         return True
-    return True
+    return not _ended(int(found[1]))
+
+
+def _ended(process: int) -> bool:
+    """Return whether a process has ended that its parent has not asked about yet: to `os.kill` it is still there."""
+    try:
+        status = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        # It went just now, or this system has no such files.
+        return False
+    # The name of the program, in brackets, may hold anything; the state follows it.
+    return status.rpartition(")")[2].split()[:1] == ["Z"]

@@ -57,6 +57,7 @@ class _Scores(BaseModel):
     classes: dict[str, _ClassScores]
     confusion: list[list[_Count]]
     scenes: dict[str, float | None] = {}
+    learned: list[str] = []
     calibration: _Calibration | None = None
     about: dict[str, Any] = {}
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pixelwise.data.sampler import Batch
 from pixelwise.data.scenes import Scene
+from pixelwise.errors import out_of_memory
 from pixelwise.files import replacing
 from pixelwise.loss_config import LOSSES
 from pixelwise.processes import is_first
@@ -25,16 +26,22 @@ def not_finite(training: Training, row: dict) -> str:
 
     The batch is drawn again: a draw is a function of the step. Only with ``[sampling].hard`` and numbers that are read
     late, errors that were found since may lead to other places. The file has ``image`` and ``mask`` as the network gets
-    them, ``names`` of the sources, ``windows`` (top, left, height, width in them), ``step``, ``loss``, and
-    ``loss/NAME`` for each part of the loss; with images without labels also ``unlabelled/image``, ``unlabelled/names``
-    and ``unlabelled/windows``.
+    them, ``names`` of the sources, ``windows`` (top, left, height, width in them), ``step`` as the log
+    counts it, ``loss``, and ``loss/NAME`` for each part of the loss; with images without labels also
+    ``unlabelled/image``, ``unlabelled/names`` and ``unlabelled/windows``.
 
     Args:
         row: of that step, for the log.
     """
-    step, loss, settings = row["step"] - 1, row["loss"], training.config.train
-    batch, unlabelled = batch_of(training, step)
-    parts, module = _parts_of_loss(training, batch, step)
+    step, loss, settings = row["step"], row["loss"], training.config.train
+    batch, unlabelled = batch_of(training, step - 1)
+    try:
+        parts, module = _parts_of_loss(training, batch, step - 1)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        # The step went through the network in parts, or in several processes.
+        parts, module = {}, None
     path = training.run.folder / BAD_BATCH
     if is_first():
         _save(path, training, (batch, unlabelled), {"step": step, "loss": loss}, parts)

@@ -15,12 +15,17 @@ CHOSEN_BY_USER = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """Variables of the environment that set the number of threads."""
 
 
-def made_with(device: torch.device) -> dict[str, str | int]:
-    """Return what a state records of the process that it is made by."""
+def made_with(device: torch.device, half: torch.dtype | None = None) -> dict[str, str | int]:
+    """Return what a state records of the process that it is made by.
+
+    Args:
+        half: what the network computes in; None: float32.
+    """
     return {
         "processes": world(),
         **({"threads": torch.get_num_threads()} if device.type == "cpu" else {}),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "precision": str(half or torch.float32).removeprefix("torch."),
         "processor": f"{platform.machine()} with {torch.backends.cpu.get_cpu_capability()}",
         "torch": str(torch.__version__),
         "numpy": np.__version__,
@@ -28,15 +33,18 @@ def made_with(device: torch.device) -> dict[str, str | int]:
     }
 
 
-def threads_to_go_on(record: dict, device: torch.device, say: Callable[[str], None]) -> int:
+def threads_to_go_on(
+    record: dict, device: torch.device, say: Callable[[str], None], half: torch.dtype | None = None
+) -> int:
     """Return with how many threads a run goes on, and say in one sentence if the last bits may differ.
 
     On a CPU these are as many as before, unless the user has set `CHOSEN_BY_USER` or there are fewer cores.
 
     Args:
         record: `made_with` of the state; empty in states of earlier versions.
+        half: what the network computes in; None: float32.
     """
-    now, threads, before = made_with(device), torch.get_num_threads(), record.get("threads")
+    now, threads, before = made_with(device, half), torch.get_num_threads(), record.get("threads")
     if "threads" in now and before != threads and _may_take(before):
         threads = now["threads"] = before
         say(f"Threads: {threads}, as before. OMP_NUM_THREADS sets another number.")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pixelwise.config import Config
 from pixelwise.models import Segmenter
+from pixelwise.processes import own_range
 from pixelwise.training.checkpointing import training_bytes
 
 TIMED = 10
@@ -23,7 +24,8 @@ def room_needed(model: Segmenter, config: Config, folder: Path, room: int | None
         room: bytes of memory that are free; None: unknown.
     """
     settings, parameters = config.train, sum(each.numel() for each in model.parameters())
-    memory = training_bytes(model, settings.batch_size, settings.crop_size)
+    crops = -(-len(own_range(settings.batch_size)) // settings.accumulate)
+    memory = training_bytes(model, crops, settings.crop_size)
     kept = settings.steps // settings.keep_every if settings.keep_every else 0
     # Two generations of the state are kept, and a third is there while it is written.
     disk = parameters * (3 * STATE + MODEL * (2 + kept))
@@ -31,7 +33,8 @@ def room_needed(model: Segmenter, config: Config, folder: Path, room: int | None
     of = "" if room is None else f" of the {size(room)} that are free"
     text = f"A step takes about {size(memory)}{of}, and the run up to {size(disk)} on a disk with {size(free)} free."
     if room is not None and memory > room:
-        text += " That is probably too much memory: lower [train].batch_size or [train].crop_size if it fails."
+        text += " That is probably too much memory: lower [train].batch_size or [train].crop_size if it fails"
+        text += "." if settings.accumulate > 1 else ", or take a step in parts ([train].accumulate)."
     if disk > free:
         text += " That is too little disk: make room, or raise [train].keep_every." if kept else " Make room there."
     return text
@@ -69,13 +72,15 @@ class Timing:
             return None
         settings, each = self.settings, self._spent / self._made
         left = settings.steps - step
-        if not left:
+        if left < TIMED:
+            # Over before it is read.
             return None
         every = settings.evaluate_every or max(1, settings.steps // 10)
         evaluations = settings.steps // every - step // every + bool(settings.steps % every)
         per_pixel = each * FORWARD / (settings.batch_size * settings.crop_size**2)
         judged = evaluations * self.pixels * per_pixel if self.pixels else 0.0
-        more = f", and {evaluations} evaluations perhaps {spoken(judged)} more" if judged > 0.05 * left * each else ""
+        several = f"{evaluations} evaluations" if evaluations > 1 else "an evaluation"
+        more = f", and {several} perhaps {spoken(judged)} more" if judged > 0.05 * left * each else ""
         end = time.strftime("%H:%M", time.localtime(time.time() + left * each + judged))
         days = (left * each + judged) // 86400
         end += f" in {days:.0f} days" if days >= 1 else ""

@@ -42,6 +42,7 @@ class MLflowRun:
         """
         self.mlflow, self.title, self.known, self.keep = mlflow, title, known, keep
         self._settings = list(settings.items()) if known is None else []
+        self._ended_before = known is not None
         self._rows: deque[dict] = deque()
         self._pictures: deque[tuple[str, np.ndarray]] = deque(maxlen=PICTURES)
         self._files: list[tuple[Path, str | None]] = []
@@ -105,6 +106,10 @@ class MLflowRun:
             number = experiment.experiment_id if experiment else client.create_experiment(name)
             self.known = str(client.create_run(number, run_name=self.title).info.run_id)
             self.keep(self.known)
+        if self._ended_before:
+            # Else a run that goes on would look as it ended before: finished, failed or killed.
+            client.update_run(self.known, status="RUNNING")
+            self._ended_before = False
         entities = self.mlflow.entities
         while self._settings:
             part = self._settings[:PARAMETERS]

@@ -147,7 +147,9 @@ class Training:
             self.model.load_state_dict(distributed.as_shares(state["model"], self.model))
             self.average.average.load_state_dict(distributed.as_shares(state["average"], self.average.average))
             self.optimizer.load_state_dict(distributed.as_optimizer_shares(state["optimizer"], self.optimizer))
-            self.scaler.load_state_dict(state.get("scaler", {}))
+            if state.get("scaler"):
+                # It has none where the device before it needed no scale.
+                self.scaler.load_state_dict(state["scaler"])
             if self.targets is not None and "targets" in state:
                 self.targets.restore(state["targets"])
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
@@ -165,7 +167,7 @@ class Training:
         # Early versions saved nothing but what was evaluated.
         self.best_step, self.evaluated = state.get("best_step", -1), state.get("evaluated", self.step)
         self.row = {"step": self.step, **state.get("row", {})}
-        self.score = self.best if self.best >= 0 else None
+        self.score = state.get("score", self.best if self.best >= 0 else None)
 
     def state(self) -> dict:
         """Return everything that the run needs to go on after a step.
@@ -180,12 +182,13 @@ class Training:
             "scaler": self.scaler.state_dict(),
             "step": self.step,
             "best": self.best,
+            "score": self.score,
             "without_better": self.without_better,
             "best_step": self.best_step,
             "evaluated": self.evaluated,
             "seconds": self.row["seconds"],
             "row": self.row,
-            "made_with": made_with(self.device),
+            "made_with": made_with(self.device, self.practice.half),
             "data": self.data.record,
             "config": self.config.model_dump(mode="json", exclude_none=True),
             "architecture": asdict(self.model.architecture),
@@ -307,7 +310,8 @@ class Training:
 
     def loss_with(self, image: Tensor, mask: Tensor, losses: LossConfig) -> float:
         """Return the loss of crops with other weights of its parts, without what a teacher says."""
-        return _loss(self.model, self.model.decode, image, mask, self.config, self.class_weights, losses)[0].item()
+        decode = in_precision(self.model.decode, self.practice.half, self.device)
+        return _loss(self.model, decode, image, mask, self.config, self.class_weights, losses)[0].item()
 
     @property
     def must_evaluate(self) -> bool:

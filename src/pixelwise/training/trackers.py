@@ -112,7 +112,8 @@ class TensorBoard:
 
         self.classes = classes
         # What a killed run wrote after that step is hidden: the resumed one writes it again.
-        self.writer = SummaryWriter(str(folder / "events"), purge_step=step + 1 if step else None)
+        purge = step + 1 if (folder / "events").is_dir() else None
+        self.writer = SummaryWriter(str(folder / "events"), purge_step=purge)
         text = tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
         self.writer.add_text("configuration", "\n".join(f"    {line}" for line in text.splitlines()), step)
 

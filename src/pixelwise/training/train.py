@@ -17,7 +17,7 @@ from pixelwise.evaluation.calibrate import calibrate_model
 from pixelwise.fast.allocator import keep_freed_memory
 from pixelwise.mapping.capacity import free_memory, threads
 from pixelwise.processes import agreed, collected, from_first, is_first, own_range, world
-from pixelwise.runs.changed_settings import recorded_config, require_same_settings, say_changes
+from pixelwise.runs.changed_settings import recorded_config, require_own_state, say_changes
 from pixelwise.runs.model_folder import load_model
 from pixelwise.runs.run_folder import Run, open_run
 from pixelwise.training.bad_batch import not_finite
@@ -131,7 +131,8 @@ def _train_together(config: Config, resume: bool, say: Say, callback: Callback |
         if is_first():
             run.begin(config)
             write_split(run.split, config.data, split)
-        count = threads_to_go_on({} if state is None else state.get("made_with", {}), device, say)
+        made_with = {} if state is None else state.get("made_with", {})
+        count = threads_to_go_on(made_with, device, say, training.practice.half)
         with (
             threads(count),
             enough_memory(lambda: smaller_step(training.model, config.train.batch_size, config.train.crop_size, room)),
@@ -149,7 +150,7 @@ def _train_together(config: Config, resume: bool, say: Say, callback: Callback |
 
 def _calibrate(run: Run, validation: Sequence[Scene], config: Config, say: Say) -> None:
     try:
-        calibrate_model(run.folder, validation, config.predict, report=say)
+        calibrate_model(run.folder, validation, config.predict, device=config.train.device, report=say)
     except PixelwiseError as problem:
         # The training is complete, and nothing of it depends on a temperature.
         say(f"The confidence is not calibrated: {problem}")
@@ -183,7 +184,7 @@ def _kept_state(run: Run, config: Config, say: Say) -> dict | None:
     say(f"Going on from step {step} of {steps}.")
     if "config" in state:
         before = recorded_config(state["config"], f"The state in {run.folder / 'last'}")
-        require_same_settings(run.folder, before, config)
+        require_own_state(run.folder / "last", before, config)
         if (changes := say_changes(before, config)) is not None:
             say(changes)
     missing = run.rewind_log(step, state.get("row"))

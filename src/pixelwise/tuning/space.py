@@ -10,6 +10,7 @@ from pixelwise.config import Config, changed_config
 from pixelwise.config_table import Table, merged
 from pixelwise.errors import ConfigError, PixelwiseError
 from pixelwise.training.model_check import check_model
+from pixelwise.training.training_data import require_weight_per_class
 
 RANGE_KEYS = ("low", "high", "log", "step")
 SAME_FOR_ALL = {
@@ -133,6 +134,10 @@ def check_space(config: Config, space: Sequence[Parameter], folder: Path) -> Non
         for value in parameter.tried:
             where = f'[tune.space] "{parameter.key}" = {json.dumps(value)}'
             changed = with_values(config, {parameter.key: value}, folder, where)
+            try:
+                require_weight_per_class(changed, len(changed.data.classes))
+            except ConfigError as problem:
+                raise ConfigError(f"{where}: {problem}", code="PW312") from None
             if parameter.key.startswith("model."):
                 try:
                     problems = check_model(changed, bands=None)
@@ -222,18 +227,40 @@ def _range(key: str, value: Mapping[str, Any]) -> Range:
         raise ConfigError(f"[tune.space] {key!r}: log is true or false, and step a number above 0.", code="PW312")
     if log and (low <= 0 or step is not None):
         raise ConfigError(f"[tune.space] {key!r}: with log = true, low is above 0 and there is no step.", code="PW312")
+    if step is not None and step > high - low:
+        raise ConfigError(
+            f"[tune.space] {key!r}: step = {step!r} is longer than the range from {low!r} to {high!r}, so nothing but "
+            "low would be tried. Give a shorter step.",
+            code="PW312",
+        )
     return Range(key, low, high, bool(log), step, whole=_whole(key, numbers))
 
 
 def _whole(key: str, numbers: Sequence[float]) -> bool:
-    """Return whether a key takes integers alone; one of the network's options, if its range is written in integers."""
+    """Return whether a key takes integers alone; one of the network's options, if its range is written in integers.
+
+    Raises:
+        ConfigError: it does, and the range has others; or it takes no numbers but true and false.
+    """
     table, _, name = key.partition(".")
     entry = Config.model_fields.get(table)
     field = _fields(entry.annotation).get(name) if entry is not None else None
-    integers = all(isinstance(each, int) for each in numbers)
     if field is None:
-        return integers
-    return int in _types(field.annotation) and float not in _types(field.annotation) and integers
+        return all(isinstance(each, int) for each in numbers)
+    types = _types(field.annotation)
+    if bool in types and not {int, float} & types:
+        raise ConfigError(
+            f"[tune.space] {key!r} is true or false, so it has no range. Write [true, false].", code="PW312"
+        )
+    if int not in types or float in types:
+        return False
+    if not all(float(each).is_integer() for each in numbers):
+        shown = ", ".join(f"{each:g}" for each in numbers)
+        raise ConfigError(
+            f"[tune.space] {key!r} takes whole numbers alone, and its range is written with {shown}. Round them.",
+            code="PW312",
+        )
+    return True
 
 
 def _fields(annotation: Any) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from pixelwise.files import (
     with_checksum,
 )
 from pixelwise.optional import optional_module
-from pixelwise.runs.changed_settings import BITS, MAY_CHANGE, NOTHING, PLACE
+from pixelwise.runs.changed_settings import BITS, NOTHING, PLACE, changes, goes_or_comes
 from pixelwise.tuning.space import Parameter, own_values
 
 SETTINGS, JOURNAL, TRIALS = "study.toml", "study.journal", "trials"
@@ -198,12 +198,10 @@ def _require_same(config: Config, folder: Path) -> None:
             "folder (--folder).",
             code="PW616",
         ) from None
-    then, now = (each.model_dump(exclude={"run", "tune"}) for each in (before, config))
     changed = [
-        f"[{table}].{key}"
-        for table, values in then.items()
-        for key, value in values.items()
-        if now[table][key] != value and MAY_CHANGE.get(table, {}).get(key) not in (PLACE, NOTHING, BITS)
+        f"{name} was {was} and is {is_now}"
+        for name, was, is_now, effect in changes(before, config)
+        if effect not in (PLACE, NOTHING, BITS) or goes_or_comes(name, was, is_now)
     ]
     if before.tune.space != config.tune.space:
         changed.append("[tune].space")

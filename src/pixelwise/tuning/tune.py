@@ -16,10 +16,12 @@ from pixelwise.evaluation.evaluate import evaluate
 from pixelwise.files import replacing
 from pixelwise.optional import optional_module
 from pixelwise.runs.run_folder import Run, holds_run
+from pixelwise.training.events import Evaluated, Event
 from pixelwise.training.train import Progress, train
+from pixelwise.training.watching import Callback
 from pixelwise.tuning.page import write_page
 from pixelwise.tuning.space import Value, check_space, read_space, with_values
-from pixelwise.tuning.study import Study, evaluation_steps, open_study
+from pixelwise.tuning.study import Study, open_study
 from pixelwise.tuning.trials import Trial, trials_of
 
 BEST = "best.toml"
@@ -128,10 +130,12 @@ def _make(study: Study, trial: Any, values: dict[str, Value], base: Path, report
     try:
         config = with_values(study.config, values, base, f"Trial {trial.number + 1}")
         config = config.model_copy(update={"run": RunConfig(folder=folder), "tune": TuneConfig()})
-        run = train(config, resume=holds_run(folder), report=_watched(trial, config, report))
+        # Its sentences are the same for each trial.
+        shown = None if report is None else lambda event: None if isinstance(event, str) else report(event)
+        run = train(config, resume=holds_run(folder), report=shown, callback=_asks_the_study(trial, config))
         score = best_score(run)
         evaluate(run.folder)
-    except optuna.TrialPruned:
+    except _EndedEarly:
         study.optuna_study.tell(trial, state=state.PRUNED)
     except Exception as error:  # of any kind: one trial must not end the search
         reason = str(error) if isinstance(error, PixelwiseError) else f"{type(error).__name__}: {error}"
@@ -145,25 +149,23 @@ def _make(study: Study, trial: Any, values: dict[str, Value], base: Path, report
     return ""
 
 
-def _watched(trial: Any, config: Config, report: Say | None) -> Say:
-    """Return what a run reports to: it tells the study each score, and ends the trial early if the study says so."""
-    optuna, every = optional_module("optuna"), evaluation_steps(config)
+class _EndedEarly(KeyboardInterrupt):
+    """Ends a trial as Ctrl-C would, since its run has not failed."""
+
+
+def _asks_the_study(trial: Any, config: Config) -> Callback:
+    """Return what hears of a run: it tells the study each score, and ends the trial early if the study says so."""
     known = set(trial.storage.get_trial(trial._trial_id).intermediate_values)
 
-    def watch(event: Progress | str) -> None:
-        if isinstance(event, str):
-            # Those of a run are the same for each trial.
-            return
-        if report is not None:
-            report(event)
-        if event.score is None or (event.step % every and event.step < event.steps):
+    def hear(event: Event) -> None:
+        if not isinstance(event, Evaluated):
             return
         if event.step not in known:
-            trial.report(event.score, event.step)
-        if event.step < event.steps and trial.should_prune():
-            raise optuna.TrialPruned
+            trial.report(event.scores.miou or 0.0, event.step)
+        if event.step < config.train.steps and trial.should_prune():
+            raise _EndedEarly(f"The search ended this trial early, after step {event.step}.")
 
-    return watch
+    return hear
 
 
 def best_score(run: Run) -> float:
