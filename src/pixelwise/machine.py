@@ -21,10 +21,10 @@ LOW_PRECISION = {
 """Flags of the Linux kernel -> instructions that multiply in eight or 16 bits."""
 
 
-SPINS = "1000"
-"""How often a thread of libgomp looks for work before it sleeps: what libgomp itself takes for more threads than cores,
-some tens of microseconds. Else it looks for milliseconds after each operation of a network, and keeps the core from the
-thread that it waits for (`docs/profile.md`)."""
+SPINS = "3000"
+"""How often a thread of libgomp looks for work before it sleeps: some tens of microseconds. Else it looks for
+milliseconds after each operation of a network, and keeps the core from the thread that it waits for. Less makes a quiet
+machine slower (`docs/profile.md`)."""
 WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
 """Variables by which a user says how threads wait."""
 

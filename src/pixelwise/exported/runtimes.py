@@ -30,9 +30,10 @@ AT_ONCE = 8
 WEIGHTS = "weights_sha256"
 """In the metadata of OpenVINO's files: the SHA-256 of the weights beside."""
 
-SETTINGS = {"CPU": {"SNIPPETS_MODE": "DISABLE"}}
+SETTINGS = {"CPU": {"SNIPPETS_MODE": "DISABLE", "ENABLE_CPU_PINNING": False}}
 """Of OpenVINO, by device. Its snippets keep what they chose for small images and use it on larger ones: 2026.4.1 then
-gave SegFormer's logits 0.2 to 5 % off (`docs/export.md`)."""
+gave SegFormer's logits 0.2 to 5 % off (`docs/export.md`). A thread that is pinned to a core waits there for a neighbour
+(`docs/profile.md`)."""
 
 
 @runtime_checkable
