@@ -138,7 +138,7 @@ def table(rows: list[dict]) -> str:
 def _cell(row: dict | None) -> str:
     if row is None:
         return "not measured"
-    return "refused" if "refused" in row else f"{row['relative_difference']:.1e}"
+    return "refused" if "refused" in row else f"{row['relative_difference']:.1e}" if row["relative_difference"] else "0"
 
 
 def main() -> None:
