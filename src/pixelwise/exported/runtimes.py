@@ -203,14 +203,20 @@ class OpenVinoFile:
     def fitting(self, shape: tuple[int, ...]) -> Any:
         """Return the file compiled for images of a shape, or for all."""
         threads = thread_count()
-        # In eight bits, 2026.4.1 computes wrong logits of a U-Net that is compiled for all sizes (`docs/export.md`).
-        alone = self.metadata.get("precision") == "int8"
-        if None in self.shape and (alone or shape in self._sizes or len(self._sizes) < SIZES):
-            self._sizes.add(shape)
+        if None in self.shape and self._alone(shape):
             # Where it takes no such image, the one for all says so.
             with suppress(RuntimeError):
                 return self.compiled.get(threads, shape)
         return self.compiled.get(threads, None)
+
+    def _alone(self, shape: tuple[int, ...]) -> bool:
+        """Return whether a file of any size is compiled for this one: the first `SIZES` are."""
+        # In eight bits, 2026.4.1 computes wrong logits of a U-Net that is compiled for all sizes (`docs/export.md`).
+        if self.metadata.get("precision") == "int8":
+            return True
+        if len(self._sizes) < SIZES:
+            self._sizes.add(shape)
+        return shape in self._sizes
 
     def settings(self, threads: int) -> dict[str, Any]:
         """Return what OpenVINO is told when it compiles the file.
