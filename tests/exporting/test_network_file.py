@@ -70,6 +70,17 @@ def test_openvino_answers_for_more_sizes_than_it_compiles_each_alone_and_for_sev
     assert None in alone
 
 
+def test_openvino_compiles_eight_bits_for_no_more_than_one_size_at_once(folder):
+    # For all sizes, 2026.4.1 gives wrong logits of a U-Net in int8.
+    file = open_runtime(folder / "unet.xml")
+    assert isinstance(file, OpenVinoFile)
+    file.metadata = {**file.metadata, "precision": "int8"}
+    shapes = [(1, 3, 32 + 16 * i, 32) for i in range(SIZES + 2)]
+    for shape in shapes:
+        file.run(np.zeros(shape, np.float32))
+    assert {size for _, size in file.compiled.made} == set(shapes)
+
+
 def test_the_confidence_of_a_file_is_calibrated_and_its_classes_stay(folder, tmp_path):
     # A fresh network hardly knows, so that only a small temperature shows.
     network, card = saved(tmp_path / "hot", *SEGFORMER, temperature=0.01)
